@@ -1,0 +1,271 @@
+// Package elevenlabs is a client of the part of the ElevenLabs HTTP API that key rotation touches: service accounts
+// and their API keys. It never retries, never follows a redirect, bounds every answer, and says of each failed write
+// whether it may have happened all the same (see [MaybeApplied]).
+package elevenlabs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	defaultTimeout  = 15 * time.Second
+	defaultMaxConns = 16
+
+	listLimit   = 16 << 20 // bytes, after decompression
+	answerLimit = 1 << 20
+)
+
+// The operations, as [Options.Observe] and [Error.Operation] name them.
+const (
+	opList   = "list"
+	opKeys   = "keys"
+	opCreate = "create"
+	opUpdate = "update"
+	opDelete = "delete"
+	opProbe  = "probe"
+)
+
+// Options says where a workspace is and how it is spoken to.
+type Options struct {
+	// BaseURL is http or https, a host, and perhaps a path. Which origins are trusted with a credential is decided
+	// by whoever configures the client.
+	BaseURL string
+	// Credential returns the admin key. It is asked before every request, so that a key which was replaced in a
+	// file is used from then on; it should cache what is costly to read.
+	Credential func(context.Context) (Secret, error)
+	// Transport sends the requests; nil is HTTP/1.1 with up to MaxConns connections that stay open. It must not
+	// retry. One that does not report to net/http/httptrace makes every failed write count as possibly applied,
+	// unless its error is that of a dial (net.OpError).
+	Transport http.RoundTripper
+	// Timeout bounds one request with its answer, but not the wait for the rate budget; 0 is 15 seconds.
+	Timeout time.Duration
+	// Rate is how many requests a second all users of the client may send together, and how many may be sent at
+	// once after a quiet time; 0 is no limit.
+	Rate float64
+	// MaxConns is how many connections the default transport opens; 0 is 16.
+	MaxConns int
+	// UserAgent is the header of that name; empty is rekeyd.
+	UserAgent string
+	// Observe, if set, is told of every request that was tried: its operation (list, keys, create, update, delete,
+	// probe), the HTTP status or "error" where there was none, and how long it took without the wait for the budget.
+	Observe func(operation, code string, d time.Duration)
+	// Redactor holds further secrets to cut out of what the remote says; the key in use is always cut out.
+	Redactor *Redactor
+}
+
+// Client speaks for one workspace. It is safe for concurrent use. Its methods return errors of type [*Error].
+type Client struct {
+	base   string
+	opt    Options
+	budget *budget
+}
+
+// New returns a client, or an error that says which option is wrong.
+func New(o Options) (*Client, error) {
+	base, err := parseBase(o.BaseURL)
+	switch {
+	case err != nil:
+		return nil, err
+	case o.Credential == nil:
+		return nil, errors.New("elevenlabs client: no source of the admin key")
+	case !(o.Rate >= 0) || math.IsInf(o.Rate, 1):
+		return nil, fmt.Errorf("elevenlabs client: a rate of %v requests a second", o.Rate)
+	case o.Timeout < 0 || o.MaxConns < 0:
+		return nil, fmt.Errorf("elevenlabs client: negative timeout %v or number of connections %d", o.Timeout, o.MaxConns)
+	}
+	if o.Timeout == 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.MaxConns == 0 {
+		o.MaxConns = defaultMaxConns
+	}
+	if o.Transport == nil {
+		o.Transport = newTransport(o.MaxConns)
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "rekeyd"
+	}
+	if o.Redactor == nil {
+		o.Redactor = new(Redactor)
+	}
+	return &Client{base: base, opt: o, budget: newBudget(o.Rate)}, nil
+}
+
+// parseBase checks a base URL. What cannot be parsed is not quoted: it might hold a password.
+func parseBase(text string) (string, error) {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return "", errors.New("elevenlabs client: the base URL cannot be parsed")
+	case u.User != nil || u.RawQuery != "" || strings.ContainsAny(text, "?#"):
+		return "", errors.New("elevenlabs client: the base URL has user info, a query or a fragment")
+	case (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "":
+		return "", fmt.Errorf("elevenlabs client: the base URL %q is not http or https with a host", text)
+	}
+	return strings.TrimRight(u.String(), "/"), nil
+}
+
+// newTransport speaks HTTP/1.1 on purpose: when a connection breaks, the fate of one create is unknown and not that
+// of all which were in flight. net/http keeps only two idle connections a host by default, so that concurrent
+// rotations would shake hands all the time.
+func newTransport(conns int) *http.Transport {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		TLSHandshakeTimeout:    10 * time.Second,
+		MaxIdleConns:           conns,
+		MaxIdleConnsPerHost:    conns,
+		MaxConnsPerHost:        conns,
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: 256 << 10,
+		Protocols:              &protocols,
+	}
+}
+
+// ServiceAccounts lists every service account of the workspace with all of its keys. An answer that lacks a list or
+// an id is ErrBadAnswer and never an empty list.
+func (c *Client) ServiceAccounts(ctx context.Context) ([]ServiceAccount, error) {
+	var accounts []ServiceAccount
+	err := c.do(ctx, call{operation: opList, method: http.MethodGet, path: "/v1/service-accounts", limit: listLimit,
+		decode: func(body []byte) (err error) {
+			accounts, err = decodeAccounts(body)
+			return err
+		}})
+	return accounts, err
+}
+
+// Keys lists the keys of one service account; as strict as ServiceAccounts.
+func (c *Client) Keys(ctx context.Context, account string) ([]Key, error) {
+	path, err := keysPath(opKeys, account)
+	if err != nil {
+		return nil, err
+	}
+	var keys []Key
+	err = c.do(ctx, call{operation: opKeys, method: http.MethodGet, path: path, limit: listLimit,
+		decode: func(body []byte) (err error) {
+			keys, err = decodeKeys(account, body)
+			return err
+		}})
+	return keys, err
+}
+
+// CreateKey creates a key. It is sent at most once. Where MaybeApplied(err) holds, only a listing tells whether the
+// key exists; the CreatedKey then has the ID if the answer had one.
+func (c *Client) CreateKey(ctx context.Context, account, name string, s Settings) (CreatedKey, error) {
+	path, err := keysPath(opCreate, account)
+	if err != nil {
+		return CreatedKey{}, err
+	}
+	var key CreatedKey
+	err = c.do(ctx, call{operation: opCreate, method: http.MethodPost, path: path, body: createBody(name, s),
+		limit: answerLimit,
+		decode: func(body []byte) (err error) {
+			key, err = decodeCreated(body)
+			return err
+		}})
+	return key, err
+}
+
+// Update is a change of a key: either Enabled or Settings.
+type Update struct {
+	Name     string    // the key's present name, which the API wants with every update
+	Enabled  *bool     // leaves the settings as they are
+	Settings *Settings // replaces all of them, and neither enables nor disables the key
+}
+
+// UpdateKey changes a key. Doing it twice is doing it once.
+func (c *Client) UpdateKey(ctx context.Context, account, id string, u Update) error {
+	path, err := keyPath(opUpdate, account, id)
+	if err != nil {
+		return err
+	}
+	if u.Name == "" || (u.Enabled == nil) == (u.Settings == nil) {
+		return refuse(opUpdate, "an update needs the present name and either the state or the settings")
+	}
+	return c.do(ctx, call{operation: opUpdate, method: http.MethodPatch, path: path, body: updateBody(u),
+		limit: answerLimit, decode: decodeAny})
+}
+
+// DeleteKey deletes a key for good. ErrNotFound says that it was gone.
+func (c *Client) DeleteKey(ctx context.Context, account, id string) error {
+	path, err := keyPath(opDelete, account, id)
+	if err != nil {
+		return err
+	}
+	return c.do(ctx, call{operation: opDelete, method: http.MethodDelete, path: path, limit: answerLimit, decode: decodeAny})
+}
+
+// Probe makes one request with the given key. For Alive and Dead the error is nil; for LifeUnknown it says why
+// nothing was proven.
+func (c *Client) Probe(ctx context.Context, secret Secret) (Life, error) {
+	if secret.IsZero() {
+		return LifeUnknown, refuse(opProbe, "there is no key to probe")
+	}
+	return lifeOf(c.do(ctx, call{operation: opProbe, method: http.MethodGet, path: "/v1/user", key: secret,
+		limit: answerLimit, decode: decodeAny}))
+}
+
+// lifeOf is the rule of proof of life. ASSUMPTION: a key without the permission is refused with 401 or 403 and a
+// code of its own, and only an unknown, deleted or disabled one with 401 invalid_api_key.
+func lifeOf(err error) (Life, error) {
+	var e *Error
+	switch {
+	case err == nil:
+		return Alive, nil
+	case errors.Is(err, ErrInvalidKey):
+		return Dead, nil
+	case !errors.As(err, &e) || (e.Status != http.StatusUnauthorized && e.Status != http.StatusForbidden):
+		return LifeUnknown, err
+	case e.Code == "" || e.says(codeInvalidKey) || errors.Is(err, ErrBadAnswer):
+		return LifeUnknown, err
+	}
+	return Alive, nil
+}
+
+func keysPath(operation, account string) (string, error) {
+	if !validID(account) {
+		return "", refuse(operation, fmt.Sprintf("%.80q cannot be the id of a service account", account))
+	}
+	return "/v1/service-accounts/" + url.PathEscape(account) + "/api-keys", nil
+}
+
+func keyPath(operation, account, id string) (string, error) {
+	path, err := keysPath(operation, account)
+	if err != nil {
+		return "", err
+	}
+	if !validID(id) {
+		return "", refuse(operation, fmt.Sprintf("%.80q cannot be the id of a key", id))
+	}
+	return path + "/" + url.PathEscape(id), nil
+}
+
+// validID refuses what a proxy might turn into another path, however well it is escaped: deleting a key must never
+// become deleting something else.
+func validID(id string) bool {
+	return id != "" && id != "." && !strings.Contains(id, "..") && !strings.ContainsAny(id, `/\`) && printable(id)
+}
+
+// printable says whether s is ASCII without spaces and control characters.
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+// decodeAny accepts any JSON: an HTML page with status 200 is not the API.
+func decodeAny(body []byte) error {
+	if !json.Valid(body) {
+		return errors.New("not JSON")
+	}
+	return nil
+}

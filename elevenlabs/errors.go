@@ -1,0 +1,280 @@
+package elevenlabs
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// What can be wrong, for errors.Is. An [*Error] is at most one of these, except that ErrConcurrent is also
+// ErrRateLimited. A refusal whose body is not the API's own (a proxy's page) is ErrBadAnswer and no statement about
+// keys, whatever its status; only 429 and 5xx speak for themselves.
+var (
+	ErrInvalidKey         = errors.New("invalid API key")           // 401 invalid_api_key
+	ErrMissingPermissions = errors.New("missing permissions")       // 401 or 403 missing_permissions
+	ErrForbidden          = errors.New("forbidden")                 // any other 403
+	ErrNotFound           = errors.New("not found")                 // 404
+	ErrInvalidRequest     = errors.New("invalid request")           // 400, 422, or refused before it was sent
+	ErrKeyLimit           = errors.New("limit of keys reached")     // a 4xx that names a maximum number of keys
+	ErrRateLimited        = errors.New("rate limited")              // 429
+	ErrConcurrent         = errors.New("too many at the same time") // 429 concurrent_limit_exceeded
+	ErrServer             = errors.New("server error")              // 5xx
+	ErrBadAnswer          = errors.New("unusable answer")           // an answer that cannot be what was promised
+	ErrUnreachable        = errors.New("no answer")                 // no connection, or nothing came back in time
+)
+
+const (
+	codeInvalidKey         = "invalid_api_key"
+	codeMissingPermissions = "missing_permissions"
+	codeConcurrent         = "concurrent_limit_exceeded"
+	codeValidation         = "validation_error"
+
+	maxText       = 300 // runes of a remote's code and message together
+	maxWord       = 64  // runes of its code, type, param, request id
+	maxRetryAfter = 24 * time.Hour
+)
+
+// Error is the failure of one operation. Nothing in it holds a secret that the Redactor knew, nor the key in use.
+type Error struct {
+	Operation  string // list, keys, create, update, delete or probe
+	Status     int    // HTTP status; 0 when there was no answer
+	Code       string // detail.code, else detail.status; validation_error for a list of faults
+	Type       string
+	Message    string // with Code at most 300 runes
+	RequestID  string
+	RetryAfter time.Duration // 0 when the answer did not say; at most a day
+	Param      string        // the field that was refused
+	Err        error         // the cause, where it was not a plain refusal
+
+	legacy string // detail.status
+	maybe  bool
+}
+
+// Error says what was attempted and what came back.
+func (e *Error) Error() string {
+	parts := []string{"speaking to ElevenLabs"}
+	if verb := verbs(e.Operation); verb != "" {
+		parts[0] = verb
+	}
+	if e.Status != 0 {
+		parts = append(parts, strings.TrimSpace(fmt.Sprintf("HTTP %d %s", e.Status, e.Code)))
+	}
+	if e.Message != "" {
+		parts = append(parts, e.Message)
+	}
+	if e.Err != nil {
+		parts = append(parts, e.Err.Error())
+	}
+	text := strings.Join(parts, ": ")
+	if e.RequestID != "" {
+		text += " (request " + e.RequestID + ")"
+	}
+	return text
+}
+
+func verbs(operation string) string {
+	switch operation {
+	case opList:
+		return "listing service accounts"
+	case opKeys:
+		return "listing keys"
+	case opCreate:
+		return "creating a key"
+	case opUpdate:
+		return "updating a key"
+	case opDelete:
+		return "deleting a key"
+	case opProbe:
+		return "probing a key"
+	}
+	return ""
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is matches the sentinels that follow from status and code; those of the cause are found through Unwrap.
+func (e *Error) Is(target error) bool {
+	switch {
+	case e.Status >= 500:
+		return target == ErrServer
+	case e.Status == http.StatusTooManyRequests:
+		return target == ErrRateLimited || (target == ErrConcurrent && e.says(codeConcurrent))
+	case e.Status < 400 || e.Err != nil:
+		return false
+	}
+	return target == e.refused()
+}
+
+// refused is the sentinel of a 4xx in the API's own words, nil for one that has none.
+func (e *Error) refused() error {
+	permission := e.says(codeMissingPermissions)
+	switch {
+	case e.Status == http.StatusUnauthorized && e.says(codeInvalidKey):
+		return ErrInvalidKey
+	case (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden) && permission:
+		return ErrMissingPermissions
+	case e.Status == http.StatusUnauthorized:
+		return nil
+	case e.Status == http.StatusForbidden:
+		return ErrForbidden
+	case e.Status == http.StatusNotFound:
+		return ErrNotFound
+	case namesKeyLimit(e.Code) || namesKeyLimit(e.legacy) || namesKeyLimit(e.Message):
+		return ErrKeyLimit
+	case e.Status == http.StatusBadRequest || e.Status == http.StatusUnprocessableEntity:
+		return ErrInvalidRequest
+	}
+	return nil
+}
+
+// says compares with the code and with its legacy twin, which may disagree while the API moves from one to the other.
+func (e *Error) says(code string) bool { return e.Code == code || e.legacy == code }
+
+var (
+	otherLimits = regexp.MustCompile(`\b(character|characters|concurrency|rate|credit|length) limits?\b`)
+	keyLimit    = regexp.MustCompile(`\b(max\w*|limit\w*|too many)\b[^.;]*\bkeys\b|\bkeys\b[^.;]*\b(max\w*|limit\w*)\b` +
+		`|\bkey (limit|maximum|max)\b|\bmax\w* number of [\w ]*\bkey\b`)
+)
+
+// namesKeyLimit reports whether a code or a message speaks of a maximum or limit of keys. ASSUMPTION: the real words
+// are not published. Limits of other things, of which a key has several, do not count.
+func namesKeyLimit(text string) bool {
+	text = strings.NewReplacer("_", " ", "-", " ").Replace(strings.ToLower(text))
+	return keyLimit.MatchString(otherLimits.ReplaceAllString(text, " "))
+}
+
+// MaybeApplied reports whether a write may have happened although it failed. It is false for reads, for what was
+// never sent, and for a refusal in the API's own words.
+func (e *Error) MaybeApplied() bool { return e.maybe }
+
+// MaybeApplied is [Error.MaybeApplied] of the first *Error in err's tree, false where there is none.
+func MaybeApplied(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.MaybeApplied()
+}
+
+// fault is a cause whose text may have come from the remote: it prints only what was cleaned.
+type fault struct {
+	kind, cause error
+	text        string
+}
+
+func (f *fault) Error() string   { return f.kind.Error() + ": " + f.text }
+func (f *fault) Unwrap() []error { return []error{f.kind, f.cause} }
+
+// refuse is the error of a request that is not even sent.
+func refuse(operation, why string) *Error {
+	return &Error{Operation: operation, Err: fmt.Errorf("%w: %s", ErrInvalidRequest, why)}
+}
+
+// refusal reads an answer that is no success.
+func refusal(operation string, status int, header http.Header, body []byte, r *Redactor) *Error {
+	e := &Error{Operation: operation, Status: status, RetryAfter: retryAfter(header), RequestID: requestID(header, r)}
+	proper := e.readDetail(body, r)
+	e.maybe = !proper || status < 400 || status >= 500
+	switch {
+	case status == http.StatusTooManyRequests || status >= 500:
+	case status < 400:
+		e.Err = fmt.Errorf("%w: neither success nor refusal, and redirects are not followed", ErrBadAnswer)
+	case !proper:
+		e.Err = fmt.Errorf("%w: a refusal that is not the API's own", ErrBadAnswer)
+	}
+	return e
+}
+
+// readDetail fills e from the detail of a body, an object or a list, and reports whether it was one of the API's.
+// Fields of the wrong type are passed over, as far as there are others.
+func (e *Error) readDetail(body []byte, r *Redactor) bool {
+	var answer struct {
+		Detail json.RawMessage `json:"detail"`
+	}
+	if json.Unmarshal(body, &answer) != nil || len(answer.Detail) == 0 {
+		return false
+	}
+	var d detail
+	switch answer.Detail[0] {
+	case '{':
+		_ = json.Unmarshal(answer.Detail, &d) // valid JSON: only fields of other types can fail
+	case '[':
+		d = validationDetail(answer.Detail)
+	}
+	e.legacy = r.clean(d.Status, maxWord)
+	e.Code = r.clean(d.Code, maxWord)
+	if e.Code == "" {
+		e.Code = e.legacy
+	}
+	e.Message = r.clean(d.Message, maxText-utf8.RuneCountInString(e.Code))
+	e.Type, e.Param = r.clean(d.Type, maxWord), r.clean(d.Param, maxWord)
+	if d.RequestID != "" {
+		e.RequestID = r.clean(d.RequestID, maxWord)
+	}
+	return e.Code != "" || e.Message != ""
+}
+
+type detail struct {
+	Type      string `json:"type"`
+	Code      string `json:"code"`
+	Status    string `json:"status"`
+	Message   string `json:"message"`
+	RequestID string `json:"request_id"`
+	Param     string `json:"param"`
+}
+
+// validationDetail reads the list that request validation answers with; an empty one says nothing.
+func validationDetail(list []byte) detail {
+	var faults []struct {
+		Loc  []any  `json:"loc"`
+		Msg  string `json:"msg"`
+		Type string `json:"type"`
+	}
+	_ = json.Unmarshal(list, &faults)
+	var d detail
+	var texts []string
+	for i, f := range faults {
+		var at []string
+		for _, step := range f.Loc {
+			at = append(at, fmt.Sprint(step))
+		}
+		where := strings.Join(at, ".")
+		if i == 0 {
+			d = detail{Code: codeValidation, Type: f.Type, Param: where}
+		}
+		texts = append(texts, where+": "+f.Msg)
+	}
+	d.Message = strings.Join(texts, "; ")
+	return d
+}
+
+func requestID(header http.Header, r *Redactor) string {
+	id := header.Get("request-id")
+	if id == "" {
+		id = header.Get("x-request-id")
+	}
+	return r.clean(id, maxWord)
+}
+
+// retryAfter reads seconds or a date; a date is compared with the remote's own clock where it tells that.
+func retryAfter(header http.Header) time.Duration {
+	text := strings.TrimSpace(header.Get("Retry-After"))
+	if seconds, err := strconv.ParseFloat(text, 64); err == nil && !math.IsNaN(seconds) {
+		seconds = min(max(seconds, 0), maxRetryAfter.Seconds())
+		return time.Duration(seconds * float64(time.Second))
+	}
+	date, err := http.ParseTime(text)
+	if err != nil {
+		return 0
+	}
+	now, err := http.ParseTime(header.Get("Date"))
+	if err != nil {
+		now = time.Now()
+	}
+	return min(max(date.Sub(now), 0), maxRetryAfter)
+}

@@ -1,0 +1,187 @@
+package elevenlabs
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+// call is one request, as far as the operations differ.
+type call struct {
+	operation    string
+	method, path string
+	key          Secret // zero: the admin key
+	body         any    // nil: none
+	limit        int64  // of the answer, in bytes after decompression
+	decode       func([]byte) error
+}
+
+func (q call) writes() bool { return q.method != http.MethodGet }
+
+// answer is what came back. Status 0 is no answer; err is then set. Otherwise err is why the body is incomplete.
+type answer struct {
+	status  int
+	header  http.Header
+	body    []byte
+	err     error
+	written bool // the request may have reached the remote
+}
+
+// do waits for the budget, sends one request and judges the answer.
+func (c *Client) do(ctx context.Context, q call) error {
+	if err := c.budget.wait(ctx); err != nil {
+		return &Error{Operation: q.operation, Err: fmt.Errorf("waiting for the rate budget: %w", err)}
+	}
+	key, err := c.credential(ctx, q)
+	if err != nil {
+		return &Error{Operation: q.operation, Err: err}
+	}
+	defer c.opt.Redactor.Add(key)()
+	started := time.Now()
+	a := c.exchange(ctx, q, key)
+	c.observe(q.operation, a.status, time.Since(started))
+	e := c.judge(ctx, q, a)
+	c.budget.learn(e)
+	if e == nil {
+		return nil // and not a nil *Error, which is an error
+	}
+	return e
+}
+
+func (c *Client) credential(ctx context.Context, q call) (Secret, error) {
+	key := q.key
+	if key.IsZero() {
+		var err error
+		if key, err = c.opt.Credential(ctx); err != nil {
+			return Secret{}, fmt.Errorf("reading the admin key: %w", err)
+		}
+	}
+	if key.IsZero() || !printable(key.Reveal()) {
+		return Secret{}, errors.New("the key is empty or has characters that no header can carry")
+	}
+	return key, nil
+}
+
+// exchange sends the request and reads the answer, both within the timeout.
+func (c *Client) exchange(ctx context.Context, q call, key Secret) answer {
+	ctx, cancel := context.WithTimeout(ctx, c.opt.Timeout)
+	defer cancel()
+	var sent evidence
+	req, err := c.request(sent.follow(ctx), q, key)
+	if err != nil {
+		return answer{err: err}
+	}
+	// A round trip and not an http.Client: that would follow redirects and take the credential along.
+	resp, err := c.opt.Transport.RoundTrip(req)
+	if err != nil {
+		return answer{err: err, written: sent.possible(err)}
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, q.limit+1))
+	if int64(len(body)) > q.limit {
+		err = fmt.Errorf("more than %d bytes", q.limit)
+	}
+	return answer{status: resp.StatusCode, header: resp.Header, body: body, err: err, written: true}
+}
+
+func (c *Client) request(ctx context.Context, q call, key Secret) (*http.Request, error) {
+	var body io.Reader
+	if q.body != nil {
+		text, err := json.Marshal(q.body)
+		if err != nil {
+			return nil, fmt.Errorf("encoding the request: %w", err)
+		}
+		body = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, q.method, c.base+q.path, body)
+	if err != nil {
+		return nil, fmt.Errorf("building the request: %w", err)
+	}
+	req.GetBody = nil // without it no transport can send the body a second time
+	req.Header.Set("xi-api-key", key.Reveal())
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", c.opt.UserAgent)
+	if q.body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	return req, nil
+}
+
+// evidence collects what the transport tells of a request, to know whether it can have been sent.
+type evidence struct{ asked, got atomic.Bool }
+
+func (v *evidence) follow(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { v.asked.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { v.got.Store(true) },
+	})
+}
+
+// possible reports whether the request may have been sent although it failed with err. Having a connection counts as
+// sent: the transport writes in the background, even after it gave up. A transport that tells nothing counts as
+// having sent, but for an error of dialling.
+func (v *evidence) possible(err error) bool {
+	var op *net.OpError
+	dial := errors.As(err, &op) && op.Op == "dial"
+	return v.got.Load() || (!v.asked.Load() && !dial)
+}
+
+// judge turns an answer into an error, or nil.
+func (c *Client) judge(ctx context.Context, q call, a answer) *Error {
+	var e *Error
+	switch {
+	case a.status == 0 || (a.err != nil && success(a.status) && timedOut(a.err)):
+		e = &Error{Operation: q.operation, Err: c.noAnswer(ctx, a.err), maybe: a.written}
+	case !success(a.status):
+		e = refusal(q.operation, a.status, a.header, a.body, c.opt.Redactor)
+	default:
+		if a.err == nil {
+			a.err = q.decode(a.body)
+		}
+		if a.err == nil {
+			return nil
+		}
+		e = &Error{Operation: q.operation, Status: a.status, RequestID: requestID(a.header, c.opt.Redactor), maybe: true,
+			Err: &fault{kind: ErrBadAnswer, cause: a.err, text: c.opt.Redactor.clean(a.err.Error(), maxText)}}
+	}
+	e.maybe = e.maybe && q.writes()
+	return e
+}
+
+func success(status int) bool { return status >= 200 && status < 300 }
+
+func timedOut(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// noAnswer is ErrUnreachable, unless it was the caller who gave up.
+func (c *Client) noAnswer(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	text := c.opt.Redactor.clean(err.Error(), maxText)
+	if timedOut(err) {
+		text = "nothing within " + c.opt.Timeout.String()
+	}
+	return &fault{kind: ErrUnreachable, cause: err, text: text}
+}
+
+func (c *Client) observe(operation string, status int, d time.Duration) {
+	if c.opt.Observe == nil {
+		return
+	}
+	code := "error"
+	if status != 0 {
+		code = strconv.Itoa(status)
+	}
+	c.opt.Observe(operation, code, d)
+}

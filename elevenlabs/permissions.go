@@ -1,0 +1,95 @@
+package elevenlabs
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"net/netip"
+	"slices"
+)
+
+// known is the list of the API's description, in its order.
+var known = [...]string{
+	"text_to_speech", "speech_to_speech", "speech_to_text", "models_read", "models_write", "voices_read",
+	"voices_write", "voice_collections_read", "voice_collections_write", "speech_history_read",
+	"speech_history_write", "sound_generation", "audio_isolation", "voice_generation", "dubbing_read",
+	"dubbing_write", "pronunciation_dictionaries_read", "pronunciation_dictionaries_write", "user_read",
+	"user_write", "projects_read", "projects_write", "audio_native_read", "audio_native_write", "workspace_read",
+	"workspace_write", "forced_alignment", "convai_read", "convai_write", "music_generation",
+	"image_video_generation", "flows", "templates", "add_voice_from_voice_library", "create_instant_voice_clone",
+	"create_professional_voice_clone", "publish_voice_to_voice_library", "share_voice_externally",
+	"create_user_api_key", "workspace_analytics_full_read", "webhooks_write", "service_account_write",
+	"group_members_manage", "workspace_members_read", "workspace_members_invite", "workspace_members_remove",
+	"terms_of_service_accept", "audit_log_read", "conversation_privacy_manage", "copy_resources_cross_workspace",
+	"synthid_detector",
+}
+
+// KnownPermissions returns the permission names that this build knows. The API's list grows over time.
+func KnownPermissions() []string { return slices.Clone(known[:]) }
+
+// Diff names the fields in which s, as observed, differs from want: "permissions", "allowed_ips", "character_limit".
+// Spelling does not count: order, duplicates, an address or its /32. Neither does a permission that s has beyond want
+// and this build does not know: the API adds those by itself.
+func (s Settings) Diff(want Settings) []string {
+	s, want = s.normal(), want.normal()
+	var fields []string
+	if !s.Permissions.satisfies(want.Permissions) {
+		fields = append(fields, "permissions")
+	}
+	if !slices.Equal(s.AllowedIPs, want.AllowedIPs) {
+		fields = append(fields, "allowed_ips")
+	}
+	a, b := s.CharacterLimit, want.CharacterLimit
+	if (a == nil) != (b == nil) || (a != nil && *a != *b) {
+		fields = append(fields, "character_limit")
+	}
+	return fields
+}
+
+func (p Permissions) satisfies(want Permissions) bool {
+	if p.All || want.All || slices.Equal(p.Names, want.Names) {
+		return p.All == want.All
+	}
+	names := slices.DeleteFunc(slices.Clone(p.Names), func(name string) bool {
+		return !slices.Contains(known[:], name) && !slices.Contains(want.Names, name)
+	})
+	return slices.Equal(names, want.Names)
+}
+
+// Digest is a stable fingerprint of the settings, whatever their spelling: SHA-256 in hex.
+func (s Settings) Digest() string {
+	sum := sha256.New()
+	_ = json.NewEncoder(sum).Encode(createBody("", s)) // strings and numbers can be encoded
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// normal returns s in the one spelling that is compared and sent; it shares no list with s.
+func (s Settings) normal() Settings {
+	if s.Permissions.All {
+		s.Permissions.Names = nil
+	} else {
+		names := append([]string{}, s.Permissions.Names...) // never nil: no permission is [] and not null
+		slices.Sort(names)
+		s.Permissions.Names = slices.Compact(names)
+	}
+	var ips []netip.Prefix
+	for _, p := range s.AllowedIPs {
+		ips = append(ips, normalPrefix(p))
+	}
+	slices.SortFunc(ips, comparePrefixes)
+	s.AllowedIPs = slices.Compact(ips)
+	return s
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}
+
+// normalPrefix clears the host bits and writes an IPv4 range that is spelt as IPv6 as IPv4.
+func normalPrefix(p netip.Prefix) netip.Prefix {
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p.Masked()
+}

@@ -1,0 +1,87 @@
+package elevenlabs
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestKnownPermissions(t *testing.T) {
+	names := KnownPermissions()
+	if len(names) != 51 || !slices.Contains(names, "service_account_write") {
+		t.Errorf("%d names", len(names))
+	}
+	slices.Sort(names)
+	if len(slices.Compact(names)) != 51 {
+		t.Error("a name appears twice")
+	}
+	if slices.IsSorted(KnownPermissions()) {
+		t.Error("sorting the answer changed the list itself")
+	}
+}
+
+func named(names ...string) Permissions { return Permissions{Names: names} }
+
+func TestDiffAndDigest(t *testing.T) {
+	all := Permissions{All: true}
+	for name, tc := range map[string]struct {
+		have, want Settings
+		diff       string
+	}{
+		"zero":                 {},
+		"order and duplicates": {have: Settings{Permissions: named("b", "a", "b")}, want: Settings{Permissions: named("a", "b")}},
+		"all, names ignored":   {have: Settings{Permissions: Permissions{All: true, Names: []string{"a"}}}, want: Settings{Permissions: all}},
+		"all and none":         {have: Settings{Permissions: all}, want: Settings{}, diff: "permissions"},
+		"none and all":         {have: Settings{}, want: Settings{Permissions: all}, diff: "permissions"},
+		"one too many":         {have: Settings{Permissions: named("user_read", "flows")}, want: Settings{Permissions: named("flows")}, diff: "permissions"},
+		"one too few":          {have: Settings{Permissions: named("flows")}, want: Settings{Permissions: named("user_read", "flows")}, diff: "permissions"},
+		"unknown, wanted":      {have: Settings{Permissions: named("flows")}, want: Settings{Permissions: named("newer", "flows")}, diff: "permissions"},
+		"same addresses": {
+			have: Settings{AllowedIPs: prefixes("10.0.0.1/32", "10.0.0.0/8", "2001:DB8:0::7/128", "::ffff:192.0.2.0/120")},
+			want: Settings{AllowedIPs: prefixes("192.0.2.9/24", "2001:db8::7/128", "10.9.9.9/8", "10.0.0.1/32", "10.0.0.1/32")}},
+		"empty allowlist":   {have: Settings{AllowedIPs: []netip.Prefix{}}, want: Settings{}},
+		"another range":     {have: Settings{AllowedIPs: prefixes("10.0.0.0/8")}, want: Settings{AllowedIPs: prefixes("10.0.0.0/9")}, diff: "allowed_ips"},
+		"allowlist ignored": {have: Settings{}, want: Settings{AllowedIPs: prefixes("10.0.0.0/8")}, diff: "allowed_ips"},
+		"same limit":        {have: Settings{CharacterLimit: new(int64(5))}, want: Settings{CharacterLimit: new(int64(5))}},
+		"another limit":     {have: Settings{CharacterLimit: new(int64(5))}, want: Settings{CharacterLimit: new(int64(6))}, diff: "character_limit"},
+		"no limit":          {have: Settings{}, want: Settings{CharacterLimit: new(int64(0))}, diff: "character_limit"},
+		"everything": {have: Settings{Permissions: all, CharacterLimit: new(int64(1))}, want: Settings{AllowedIPs: prefixes("10.0.0.0/8")},
+			diff: "permissions allowed_ips character_limit"},
+	} {
+		if got := strings.Join(tc.have.Diff(tc.want), " "); got != tc.diff {
+			t.Errorf("%s: differs in %q, want %q", name, got, tc.diff)
+		}
+		if same := tc.have.Digest() == tc.want.Digest(); same != (tc.diff == "") {
+			t.Errorf("%s: same digest: %v", name, same)
+		}
+	}
+}
+
+func TestPermissionsThatTheProductAddsAreNoDrift(t *testing.T) {
+	have := Settings{Permissions: named("flows", "from_the_future")}
+	if diff := have.Diff(Settings{Permissions: named("flows")}); diff != nil {
+		t.Errorf("drifted: %v", diff)
+	}
+	if diff := have.Diff(Settings{Permissions: named("flows", "user_read")}); !slices.Equal(diff, []string{"permissions"}) {
+		t.Errorf("drifted: %v", diff)
+	}
+}
+
+// The ledger keeps digests: they must be the same in every build.
+func TestDigestIsStable(t *testing.T) {
+	s := Settings{Permissions: named("voices_read", "text_to_speech"), AllowedIPs: prefixes("203.0.113.0/24"), CharacterLimit: new(int64(100000))}
+	const want = "6b99656ffa0fb8570644ae837a83215824acda7e253a61033588ba478b53df3d"
+	if got := s.Digest(); got != want {
+		t.Errorf("digest %s, want %s", got, want)
+	}
+}
+
+func TestNormalisingLeavesTheOriginal(t *testing.T) {
+	s := Settings{Permissions: named("b", "a"), AllowedIPs: prefixes("10.0.0.9/8", "10.0.0.1/32")}
+	s.Digest()
+	s.Diff(Settings{})
+	if s.Permissions.Names[0] != "b" || s.AllowedIPs[0].String() != "10.0.0.9/8" {
+		t.Errorf("changed: %+v", s)
+	}
+}

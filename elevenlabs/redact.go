@@ -1,0 +1,137 @@
+package elevenlabs
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"unicode"
+)
+
+// shortest is the length in bytes under which a secret is not cut out: it would be found in ordinary words.
+const shortest = 6
+
+// Redactor cuts the secrets that the process holds out of texts that others wrote. The zero value holds none; a nil
+// one holds none ever. It is safe for concurrent use, and printing it shows no secret.
+type Redactor struct {
+	mu   sync.RWMutex
+	held map[[sha256.Size]byte]*held // by the hash of the secret
+}
+
+// held is one secret in each spelling that a remote might quote it in. They are Secrets because fmt prints what
+// unexported fields hold.
+type held struct {
+	forms []Secret
+	users int
+}
+
+// Add holds a secret until remove is called; further calls of remove do nothing. A secret that was added several
+// times is held until each has been removed.
+func (r *Redactor) Add(s Secret) (remove func()) {
+	value := s.Reveal()
+	if r == nil || len(value) < shortest {
+		return func() {}
+	}
+	id := sha256.Sum256([]byte(value))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.held == nil {
+		r.held = map[[sha256.Size]byte]*held{}
+	}
+	if r.held[id] == nil {
+		r.held[id] = &held{forms: spellings(value)}
+	}
+	r.held[id].users++
+	return sync.OnceFunc(func() { r.drop(id) })
+}
+
+func (r *Redactor) drop(id [sha256.Size]byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held[id].users--
+	if r.held[id].users == 0 {
+		delete(r.held, id)
+	}
+}
+
+// spellings returns the secret as it is, URL-escaped, in base64 without padding and as in JSON.
+func spellings(value string) []Secret {
+	text, _ := json.Marshal(value) // a string can be encoded
+	forms := []string{
+		value, url.QueryEscape(value), url.PathEscape(value), string(text[1 : len(text)-1]),
+		base64.RawStdEncoding.EncodeToString([]byte(value)), base64.RawURLEncoding.EncodeToString([]byte(value)),
+	}
+	slices.Sort(forms)
+	var secrets []Secret
+	for _, form := range slices.Compact(forms) {
+		secrets = append(secrets, NewSecret(form))
+	}
+	return secrets
+}
+
+// span is the part of a text from start to before end.
+type span struct{ start, end int }
+
+// Cut replaces every held secret in text by "[secret]", secrets that overlap as one.
+func (r *Redactor) Cut(text string) string {
+	if r == nil || len(text) < shortest {
+		return text
+	}
+	var found []span
+	r.mu.RLock()
+	for _, h := range r.held {
+		for _, form := range h.forms {
+			found = appendSpans(found, text, form.Reveal())
+		}
+	}
+	r.mu.RUnlock()
+	if found == nil {
+		return text
+	}
+	slices.SortFunc(found, func(a, b span) int { return cmp.Compare(a.start, b.start) })
+	var b strings.Builder
+	end := 0
+	for _, f := range found {
+		if f.start >= end {
+			b.WriteString(text[end:f.start])
+			b.WriteString(hidden)
+		}
+		end = max(end, f.end)
+	}
+	b.WriteString(text[end:])
+	return b.String()
+}
+
+func appendSpans(found []span, text, form string) []span {
+	for from := 0; ; {
+		i := strings.Index(text[from:], form)
+		if i < 0 {
+			return found
+		}
+		found = append(found, span{from + i, from + i + len(form)})
+		from += i + 1
+	}
+}
+
+// clean makes a remote's text fit to report: one line of printable characters, without secrets, at most limit runes.
+// Secrets are cut out after what does not print, which could hide one, and before the end, which could halve one.
+func (r *Redactor) clean(text string, limit int) string {
+	text = strings.Map(func(c rune) rune {
+		switch {
+		case unicode.IsSpace(c):
+			return ' '
+		case !unicode.IsPrint(c):
+			return -1
+		}
+		return c
+	}, text)
+	runes := []rune(strings.TrimSpace(r.Cut(text)))
+	if len(runes) > limit {
+		return string(runes[:limit-1]) + "…"
+	}
+	return string(runes)
+}

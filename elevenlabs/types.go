@@ -1,0 +1,56 @@
+package elevenlabs
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Permissions is what a key may do: everything, or the named permissions.
+type Permissions struct {
+	All   bool
+	Names []string
+}
+
+// Settings is what of a key can be chosen and changed.
+type Settings struct {
+	Permissions    Permissions
+	AllowedIPs     []netip.Prefix // nil: every address
+	CharacterLimit *int64         // credits a month; nil: no limit
+}
+
+// Key is one API key as a listing shows it. A listing never holds a secret.
+type Key struct {
+	ID             string
+	Name           string
+	Hint           string
+	ServiceAccount string
+	CreatedAt      time.Time // zero when the listing does not say
+	Disabled       bool
+	DisableReason  string // "" when the listing gives none
+	CharacterCount int64  // credits used in the current billing period
+	Settings       Settings
+}
+
+// ServiceAccount is a service account with all of its keys.
+type ServiceAccount struct {
+	ID   string
+	Name string
+	Keys []Key
+}
+
+// CreatedKey is the answer to a create: the only time that the secret is seen. ID is empty where the answer lacks
+// it; the key is then found by its name.
+type CreatedKey struct {
+	ID     string
+	Secret Secret
+}
+
+// Life is what one request with a key says about the key.
+type Life int
+
+// The answers of Client.Probe.
+const (
+	LifeUnknown Life = iota // nothing was proven: 429, 5xx, no JSON, no answer
+	Alive                   // accepted, or refused for a reason that only a living key gets
+	Dead                    // invalid_api_key: unknown, deleted or disabled
+)
