@@ -1,0 +1,180 @@
+package rotator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+)
+
+// job is one step's work on one policy. While it holds the claim, nobody else writes the entry; whoever takes the
+// claim over changes the entry's version, so that the next write of this job is refused.
+type job struct {
+	r       *Rotator
+	st      *policyState
+	p       Policy // as claimed: later edits are drift afterwards
+	space   string // name of the workspace that api talks to
+	api     *elevenlabs.Client
+	log     *slog.Logger
+	renewed time.Time // when the last write that holds the claim was begun; monotonic
+	begun   time.Time
+	lost    time.Time // when a create was sent whose answer was lost; zero: none
+	unsure  bool      // a write of the record may yet happen
+}
+
+func (r *Rotator) newJob(st *policyState, p Policy, s Step) *job {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ws := st.ws
+	if s.Workspace != "" && r.workspaces[s.Workspace] != nil {
+		ws = r.workspaces[s.Workspace]
+	}
+	return &job{r: r, st: st, p: p, space: ws.name, api: ws.api, begun: time.Now(),
+		log: r.Logger.With("policy", p.Name, "action", string(s.Action), "reason", string(s.Reason), "replica", r.holder)}
+}
+
+func (j *job) entry() *Entry { return j.st.known.entry }
+
+// blank returns the entry of a policy that has none yet.
+func (j *job) blank() (*Entry, error) {
+	salt, err := j.r.newID(16)
+	if err != nil {
+		return nil, err
+	}
+	return &Entry{Schema: ledgerSchema, Owner: j.r.ownerID(), Policy: j.p.Name, Salt: salt}, nil
+}
+
+// write changes the entry by check-and-set. After an answer that was lost, the ledger is read to learn what became of
+// it; the same write is sent again only where it was seen not to have happened. ErrConflict and errClaimLost mean
+// that somebody else wrote.
+func (j *job) write(ctx context.Context, change func(*Entry)) error {
+	k := &j.st.known
+	next, err := j.changed(change)
+	if err != nil {
+		return err
+	}
+	data, err := next.Data()
+	if err != nil {
+		return err
+	}
+	begun := time.Now()
+	for attempt := 1; ; attempt++ {
+		version, err := j.r.Store.Write(ctx, j.r.entryRef(j.p.Name), data, k.version)
+		if err != nil {
+			version, err = j.settleWrite(ctx, data, err)
+		}
+		switch {
+		case err == nil:
+			k.setEntry(next, version, time.Now())
+			j.renewed = begun
+			return nil
+		case !maybeWritten(err) || attempt == 4 || !j.pause(ctx, attempt):
+			return fmt.Errorf("writing ledger entry: %w", err)
+		}
+	}
+}
+
+func (j *job) changed(change func(*Entry)) (*Entry, error) {
+	var next *Entry
+	var err error
+	if j.entry() == nil {
+		next, err = j.blank()
+	} else {
+		next = j.entry().clone()
+	}
+	if err != nil {
+		return nil, err
+	}
+	change(next)
+	next.forgetOld(j.r.Wall())
+	return next, nil
+}
+
+// settleWrite finds out whether a write that failed has happened all the same. A conflict needs a look as well: the
+// write that was sent before may have been the one that won.
+func (j *job) settleWrite(ctx context.Context, data map[string]any, failure error) (int, error) {
+	if !maybeWritten(failure) && !errors.Is(failure, ErrConflict) {
+		return 0, failure
+	}
+	doc, err := j.r.Store.Read(ctx, j.r.entryRef(j.p.Name), 0)
+	switch {
+	case err != nil:
+		return 0, failure
+	case doc.Version == j.st.known.version+1 && reflect.DeepEqual(doc.Data, data):
+		return doc.Version, nil
+	case doc.Version == j.st.known.version:
+		return 0, failure
+	}
+	j.st.known.loaded = false
+	return 0, errClaimLost
+}
+
+// pause waits a little before a call is repeated, longer each time, and keeps within what the claim allows.
+func (j *job) pause(ctx context.Context, attempt int) bool {
+	d := min(250*time.Millisecond<<(attempt-1), 5*time.Second)
+	return sleep(ctx, d/2+time.Duration(j.r.jitter()*float64(d)/2))
+}
+
+// takeClaim returns the change that makes this process the holder.
+func (j *job) takeClaim(e *Entry) {
+	nonce := 1
+	if e.Claim != nil {
+		nonce = e.Claim.Nonce + 1
+	}
+	e.Claim = &Claim{Holder: j.r.holder, Nonce: nonce, Since: j.r.Wall()}
+}
+
+// guard is passed before every write to a remote: it renews a claim that is getting old, and refuses to go on under
+// one that was not renewed for half a claim TTL, since another replica may soon act on it.
+func (j *job) guard(ctx context.Context) error {
+	if time.Since(j.renewed) > j.r.ClaimTTL/4 {
+		if err := j.write(ctx, j.takeClaim); err != nil {
+			return err
+		}
+	}
+	if time.Since(j.renewed) >= j.r.ClaimTTL/2 {
+		return errClaimStale
+	}
+	return nil
+}
+
+// release gives the claim back together with a last change.
+func (j *job) release(ctx context.Context, change func(*Entry)) error {
+	return j.write(ctx, func(e *Entry) {
+		if change != nil {
+			change(e)
+		}
+		e.Claim, e.Intent = nil, nil
+	})
+}
+
+// failing notes a failure in the entry; the time of the next attempt survives a restart there.
+func (j *job) failing(e *Entry, f *stageError) {
+	count := 1
+	if e.Failure != nil {
+		count = e.Failure.Count + 1
+	}
+	now := j.r.Wall()
+	e.Failure = &Failure{Stage: f.stage, Reason: f.reason, Message: sentence(f.err), At: now, Count: count, NextTry: now.Add(j.wait(count, f))}
+}
+
+func (j *job) wait(count int, f *stageError) time.Duration {
+	return max(backoff(j.r.ReconcileInterval, count, j.r.jitter()), retryAfter(f.err))
+}
+
+// postpone remembers the next attempt here, where the ledger cannot be told.
+func (j *job) postpone(f *stageError) {
+	j.st.known.retryAt = j.r.Wall().Add(j.wait(1, f))
+	if sinkOutage(f.err) {
+		j.st.known.retryAt = time.Time{} // an outage is probed, not backed off
+	}
+}
+
+// audit writes the one line that each change to a key or a record gets.
+func (j *job) audit(msg string, args ...any) {
+	j.log.Info(msg, append(args, "outcome", "done")...)
+}

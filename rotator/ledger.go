@@ -1,0 +1,245 @@
+package rotator
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// ledgerSchema is the version of Entry's shape. An entry of another version is refused, never rewritten.
+const ledgerSchema = 1
+
+// abandonedFor is how long the rotation id of an abandoned key is remembered after nobody works on it any more, so
+// that a create which appears late is still recognised and deleted.
+const abandonedFor = 48 * time.Hour
+
+// Entry is what the ledger holds about one policy: all that must survive a crash, and never a secret. It is written
+// with compare-and-set only, so whoever wrote it last had read what was there before.
+type Entry struct {
+	Schema int    `json:"schema"`
+	Owner  string `json:"owner"` // this installation's id; repeated here so that it can be rebuilt
+	Policy string `json:"policy"`
+	Salt   string `json:"salt"` // of every Hash below
+
+	Claim  *Claim  `json:"claim,omitempty"`
+	Intent *Intent `json:"intent,omitempty"`
+
+	Current      *KeyRef    `json:"current,omitempty"`
+	LastRotation time.Time  `json:"last_rotation,omitzero"`
+	Retiring     []Retiring `json:"retiring,omitempty"`
+
+	Abandoned []Abandoned `json:"abandoned,omitempty"`
+	Failure   *Failure    `json:"failure,omitempty"`
+	Applied   *Applied    `json:"applied,omitempty"`
+	Leaks     []time.Time `json:"leaks,omitempty"` // leak rotations of the last hour
+	MovedTo   string      `json:"moved_to,omitempty"`
+}
+
+// Claim is the part of an entry by which one replica owns the work on a policy.
+type Claim struct {
+	Holder string    `json:"holder"`
+	Nonce  int       `json:"nonce"` // counts the renewals, so that each is a change
+	Since  time.Time `json:"since"` // for people; claims are never timed by it
+}
+
+// Intent is a rotation that has begun. It is written together with the claim, before the create, so that whatever
+// the create leaves behind can be found by its unique name.
+type Intent struct {
+	Rotation  string    `json:"rotation"`
+	KeyName   string    `json:"key_name"`
+	Workspace string    `json:"workspace"`
+	Account   string    `json:"account"`
+	Sink      Sink      `json:"sink"`
+	Reason    Reason    `json:"reason"`
+	Started   time.Time `json:"started"`
+	// LimitUsed notes that this due time has already cut one quarantine short to make room for the key.
+	LimitUsed bool `json:"limit_used,omitempty"`
+}
+
+// KeyRef is a key that was published, with the place where it lives and where its secret was put.
+type KeyRef struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Rotation  string    `json:"rotation,omitempty"` // "" for an adopted key
+	Workspace string    `json:"workspace"`
+	Account   string    `json:"account"`
+	Sink      Sink      `json:"sink"`
+	Hash      string    `json:"hash,omitempty"` // salted SHA-256 of the published value; "" when it was never seen
+	Created   time.Time `json:"created"`
+	Published time.Time `json:"published"`
+	Verified  bool      `json:"verified"`
+	// Disabling notes, before the call, that we may have asked for this key to be disabled, until the outcome is known.
+	// It stays with a key that becomes current again, since a late call may yet disable it.
+	Disabling bool `json:"disabling,omitempty"`
+}
+
+// RetiringState is where a former current key stands on its way out.
+type RetiringState string
+
+// The states of a retiring key.
+const (
+	InOverlap    RetiringState = "overlap"    // still enabled
+	InQuarantine RetiringState = "quarantine" // disabled, can be re-enabled
+)
+
+// Retiring is a former current key on its way out.
+type Retiring struct {
+	KeyRef
+	State      RetiringState `json:"state"`
+	Until      time.Time     `json:"until"`            // end of this state
+	Quarantine Duration      `json:"quarantine"`       // how long it will stay disabled
+	Reason     Reason        `json:"reason,omitempty"` // why, where it was not an ordinary rotation
+	Tries      int           `json:"tries,omitempty"`  // failed attempts to take it to its next state
+	NextTry    time.Time     `json:"next_try,omitzero"`
+}
+
+// Duration is a time.Duration that is written as people write it ("24h0m0s").
+type Duration time.Duration
+
+// MarshalText writes the duration in Go's notation.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText reads Go's notation.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	*d = Duration(v)
+	return err
+}
+
+// Abandoned is a rotation whose key, if it exists or ever appears, holds a secret that nobody has.
+type Abandoned struct {
+	Rotation  string    `json:"rotation"`
+	KeyName   string    `json:"key_name"`
+	Workspace string    `json:"workspace"`
+	Account   string    `json:"account"`
+	Since     time.Time `json:"since"`
+}
+
+// Failure is the last failure of a policy since its last success.
+type Failure struct {
+	Stage   Stage     `json:"stage"`
+	Reason  Reason    `json:"reason"`
+	Message string    `json:"message"`
+	At      time.Time `json:"at"`
+	Count   int       `json:"count"` // in a row
+	NextTry time.Time `json:"next_try,omitzero"`
+}
+
+// Applied is what settings the current key was last given by us.
+type Applied struct {
+	Digest  string    `json:"digest"`
+	At      time.Time `json:"at"`
+	Ignored []string  `json:"ignored,omitempty"` // fields that differed all the same when they were read back
+}
+
+// Data returns the entry as a document for a [Store].
+func (e *Entry) Data() (map[string]any, error) {
+	b, err := json.Marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("encoding ledger entry: %w", err)
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.UseNumber()
+	var m map[string]any
+	if err := dec.Decode(&m); err != nil {
+		return nil, fmt.Errorf("encoding ledger entry: %w", err)
+	}
+	return m, nil
+}
+
+// ParseEntry reads an entry back, strictly: what cannot be understood whole must not be rewritten.
+func ParseEntry(data map[string]any, policy string) (*Entry, error) {
+	b, err := json.Marshal(data)
+	if err != nil {
+		return nil, fmt.Errorf("reading ledger entry of %s: %w", policy, err)
+	}
+	var head struct {
+		Schema int    `json:"schema"`
+		Policy string `json:"policy"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return nil, fmt.Errorf("reading ledger entry of %s: %w", policy, err)
+	}
+	if head.Schema != ledgerSchema {
+		return nil, fmt.Errorf("reading ledger entry of %s: its schema is %d and this build knows %d; run the version of rekeyd that wrote it, or a newer one", policy, head.Schema, ledgerSchema)
+	}
+	if head.Policy != policy {
+		return nil, fmt.Errorf("reading ledger entry of %s: it says that it is the entry of %q", policy, head.Policy)
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	var e Entry
+	if err := dec.Decode(&e); err != nil {
+		return nil, fmt.Errorf("reading ledger entry of %s: %w", policy, err)
+	}
+	if e.Owner == "" || e.Salt == "" {
+		return nil, fmt.Errorf("reading ledger entry of %s: it lacks owner or salt", policy)
+	}
+	return &e, nil
+}
+
+// clone returns a copy that can be changed without touching e: a write that fails must leave the cache as it was.
+func (e *Entry) clone() *Entry {
+	c := *e
+	c.Claim, c.Intent, c.Current = clonePtr(e.Claim), clonePtr(e.Intent), clonePtr(e.Current)
+	c.Failure, c.Applied = clonePtr(e.Failure), clonePtr(e.Applied)
+	c.Retiring = slices.Clone(e.Retiring)
+	c.Abandoned = slices.Clone(e.Abandoned)
+	c.Leaks = slices.Clone(e.Leaks)
+	return &c
+}
+
+func clonePtr[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
+}
+
+// retiring returns the retiring key with this id.
+func (e *Entry) retiring(id string) *Retiring {
+	for i := range e.Retiring {
+		if e.Retiring[i].ID == id {
+			return &e.Retiring[i]
+		}
+	}
+	return nil
+}
+
+// dropRetiring forgets a retiring key: it is gone, or current again.
+func (e *Entry) dropRetiring(id string) {
+	e.Retiring = slices.DeleteFunc(e.Retiring, func(r Retiring) bool { return r.ID == id })
+}
+
+// isAbandoned reports whether the key of this rotation may be deleted for being unreachable.
+func (e *Entry) isAbandoned(rotation string) bool {
+	return slices.ContainsFunc(e.Abandoned, func(a Abandoned) bool { return a.Rotation == rotation })
+}
+
+// knows reports whether the entry explains a key with this id or rotation.
+func (e *Entry) knows(id, rotation string) bool {
+	if e.Current != nil && (e.Current.ID == id || e.Current.Rotation == rotation) {
+		return true
+	}
+	if e.Intent != nil && e.Intent.Rotation == rotation {
+		return true
+	}
+	return e.retiring(id) != nil || e.isAbandoned(rotation)
+}
+
+// abandon turns the intent into an abandoned rotation and forgets those that are too old to matter.
+func (e *Entry) abandon(now time.Time) {
+	if in := e.Intent; in != nil && !e.isAbandoned(in.Rotation) {
+		e.Abandoned = append(e.Abandoned, Abandoned{in.Rotation, in.KeyName, in.Workspace, in.Account, now})
+	}
+	e.Intent = nil
+}
+
+// forgetOld drops what has been remembered for long enough.
+func (e *Entry) forgetOld(now time.Time) {
+	e.Abandoned = slices.DeleteFunc(e.Abandoned, func(a Abandoned) bool { return now.Sub(a.Since) > abandonedFor })
+	e.Leaks = slices.DeleteFunc(e.Leaks, func(t time.Time) bool { return now.Sub(t) > time.Hour })
+}

@@ -1,0 +1,61 @@
+package rotator
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Key names are rekeyd.OWNER.POLICY.ROTATION: they say whose a key is and which rotation made it, and they are
+// unique, so that a create whose answer was lost can be settled by looking for its name.
+const (
+	namePrefix     = "rekeyd"
+	ownerLength    = 8
+	rotationLength = 10
+	idAlphabet     = "abcdefghijklmnopqrstuvwxyz0123456789"
+)
+
+func keyName(owner, policy, rotation string) string {
+	return strings.Join([]string{namePrefix, owner, policy, rotation}, ".")
+}
+
+// parseKeyName takes a key's name apart; ok is false for a name that this program never gives.
+func parseKeyName(name string) (owner, policy, rotation string, ok bool) {
+	p := strings.Split(name, ".")
+	if len(p) != 4 || p[0] != namePrefix || len(p[1]) != ownerLength || p[2] == "" || len(p[3]) != rotationLength {
+		return "", "", "", false
+	}
+	return p[1], p[2], p[3], true
+}
+
+// randomID returns n random characters of a-z and 0-9.
+func randomID(random io.Reader, n int) (string, error) {
+	b := make([]byte, n)
+	if _, err := io.ReadFull(random, b); err != nil {
+		return "", fmt.Errorf("reading random bytes: %w", err)
+	}
+	for i := range b {
+		b[i] = idAlphabet[int(b[i])%len(idAlphabet)]
+	}
+	return string(b), nil
+}
+
+// hashValue recognises a published value without holding it.
+func hashValue(salt, value string) string {
+	h := sha256.New()
+	_, _ = io.WriteString(h, salt)
+	_, _ = h.Write([]byte{0})
+	_, _ = io.WriteString(h, value)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// validName reports whether a policy can have this name; what others wrote must not lead to other paths.
+func validName(name string) bool {
+	ok := len(name) >= 1 && len(name) <= 36
+	for _, c := range name {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-')
+	}
+	return ok
+}

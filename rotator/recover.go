@@ -1,0 +1,179 @@
+package rotator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+)
+
+// recover takes over a claim whose holder is gone, or takes up our own work that did not come to its end.
+func (j *job) recover(ctx context.Context) bool {
+	if err := j.write(ctx, j.takeClaim); err != nil {
+		return j.notBegun(err)
+	}
+	in := j.entry().Intent
+	if in == nil {
+		// A retirement: what was noted of it stays in the entry and is simply tried again.
+		return j.release(ctx, nil) == nil
+	}
+	j.log = j.log.With("rotation", in.Rotation)
+	f := j.st.known.pending
+	if f == nil {
+		f = failedFor(StageCreate, ReasonInterrupted, "the process that worked on rotation %s went away", in.Rotation)
+	}
+	j.unsure = true // a frozen holder still knows a valid version of the record
+	return j.settleIntent(ctx, in, f)
+}
+
+// settle ends our own rotation that failed after its create was sent. It counts the failure once, unless it turns out
+// that the key was published after all.
+func (j *job) settle(ctx context.Context, f *stageError) bool {
+	if errors.Is(f, errClaimLost) {
+		j.st.known.loaded = false // whoever took the claim over settles it
+		j.r.noteFailure(j.st, j.p, f, j.begun)
+		return true
+	}
+	j.st.known.pending = f
+	settled := j.settleIntent(ctx, j.entry().Intent, f)
+	if !settled {
+		j.postpone(f)
+		j.st.known.loaded = false
+	}
+	return settled
+}
+
+// settleIntent decides from what is found: a record that holds the intent's key is rolled forward; a key whose secret
+// is nowhere is abandoned and deleted by id; where there is nothing, the rotation is forgotten.
+func (j *job) settleIntent(ctx context.Context, in *Intent, f *stageError) bool {
+	rec, err := j.fence(ctx, in)
+	if err != nil {
+		j.log.Error("rotation not settled", "err", err)
+		return false
+	}
+	if rec.holds(in.KeyName) {
+		return j.rollForward(ctx, in, rec)
+	}
+	key, found, err := j.search(ctx, in)
+	if err != nil {
+		j.log.Error("rotation not settled", "err", err)
+		return false
+	}
+	if j.st.known.pending == f || f.reason == ReasonInterrupted {
+		j.r.noteFailure(j.st, j.p, f, j.begun)
+		j.log.Error("rotation failed", "stage", f.stage, "failure", f.reason, "err", f.err)
+		j.st.known.pending = nil
+	}
+	return j.abandon(ctx, f, key, found)
+}
+
+// fence makes sure that no write of the record that was begun under the old claim can still succeed: it moves the
+// record to a new version, with the same content. It returns the record as it then is.
+func (j *job) fence(ctx context.Context, in *Intent) (Record, error) {
+	for attempt := 1; ; attempt++ {
+		rec, err := j.r.readRecord(ctx, j.st, in.Sink)
+		if err == nil && (rec.holds(in.KeyName) || !j.unsure) {
+			return rec, nil
+		}
+		if err == nil {
+			data := maps.Clone(rec.doc.Data)
+			if data == nil {
+				data = map[string]any{fieldPolicy: j.p.Name} // without the secret's field it counts as empty
+			}
+			if err = j.guard(ctx); err == nil {
+				_, err = j.r.Store.Write(ctx, in.Sink.Ref, data, rec.doc.Version)
+			}
+			if err == nil {
+				j.unsure = false
+				return rec, nil
+			}
+		}
+		retry := errors.Is(err, ErrConflict) || maybeWritten(err)
+		if !retry || attempt == publishTries || !j.pause(ctx, attempt) {
+			return rec, fmt.Errorf("fencing record: %w", err)
+		}
+	}
+}
+
+// rollForward commits a rotation that was published, but not committed.
+func (j *job) rollForward(ctx context.Context, in *Intent, rec Record) bool {
+	c := committed{
+		KeyRef: KeyRef{ID: rec.KeyID, Name: in.KeyName, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
+			Hash: hashValue(j.entry().Salt, rec.Secret.Reveal()), Created: rec.RotatedAt, Published: rec.RotatedAt, Verified: j.p.Verify},
+		reason: in.Reason, previousUntil: rec.PreviousValidUntil, recovered: true,
+	}
+	if c.Published.IsZero() {
+		c.Created, c.Published = in.Started, in.Started
+	}
+	if err := j.commit(ctx, c); err != nil {
+		j.log.Error("rotation not settled", "err", err)
+		return false
+	}
+	j.st.known.pending = nil
+	return true
+}
+
+// search looks for the intent's key by its name. Where a create's answer was lost, it looks until the verify timeout,
+// since listings may lag; a holder that is gone was given that time by the claim.
+func (j *job) search(ctx context.Context, in *Intent) (elevenlabs.Key, bool, error) {
+	api := j.r.apiOf(in.Workspace)
+	if api == nil {
+		return elevenlabs.Key{}, false, fmt.Errorf("looking for key %s: workspace %s is no longer configured", in.KeyName, in.Workspace)
+	}
+	j.api, j.space = api, in.Workspace
+	for attempt := 1; ; attempt++ {
+		key, found, err := j.findByName(ctx, in.Account, in.KeyName)
+		if found || (err == nil && (j.lost.IsZero() || time.Since(j.lost) > j.r.VerifyTimeout)) {
+			return key, found, nil
+		}
+		if errors.Is(err, elevenlabs.ErrNotFound) {
+			return key, false, nil // the whole account is gone, and its keys with it
+		}
+		expired := !j.lost.IsZero() && time.Since(j.lost) > j.r.VerifyTimeout
+		if (err != nil && (expired || attempt == publishTries)) || !j.pause(ctx, attempt) {
+			return key, false, fmt.Errorf("looking for key %s: %w", in.KeyName, orDead(err))
+		}
+		if err := j.guard(ctx); err != nil {
+			return key, false, err
+		}
+	}
+}
+
+// abandon notes in the ledger that the rotation's secret is nowhere, deletes its key by id, and gives the claim back.
+func (j *job) abandon(ctx context.Context, f *stageError, key elevenlabs.Key, found bool) bool {
+	now := j.r.Wall()
+	if !found {
+		return j.release(ctx, func(e *Entry) { e.abandon(now); j.failing(e, f) }) == nil
+	}
+	if err := j.write(ctx, func(e *Entry) { e.abandon(now); j.takeClaim(e) }); err != nil {
+		return false
+	}
+	if err := j.deleteLost(ctx, key); err != nil {
+		j.log.Error("abandoned key not deleted", "key_id", key.ID, "err", err) // the sweep tries again
+	}
+	return j.release(ctx, func(e *Entry) { j.failing(e, f) }) == nil
+}
+
+// deleteLost deletes a key whose secret nobody holds.
+func (j *job) deleteLost(ctx context.Context, key elevenlabs.Key) error {
+	err := j.api.DeleteKey(ctx, key.ServiceAccount, key.ID)
+	if err != nil && !errors.Is(err, elevenlabs.ErrNotFound) {
+		return fmt.Errorf("deleting abandoned key %s: %w", key.ID, err)
+	}
+	j.audit("abandoned key deleted", "key_id", key.ID, "key_name", key.Name)
+	j.r.amend(j.space, key.ServiceAccount, key.ID, nil)
+	j.r.countLost(j.space)
+	return nil
+}
+
+// sweep deletes a listed key whose rotation the ledger says was abandoned.
+func (j *job) sweep(ctx context.Context, s Step) bool {
+	err := j.deleteLost(ctx, elevenlabs.Key{ID: s.KeyID, ServiceAccount: s.Account})
+	if err != nil {
+		j.log.Error("abandoned key not deleted", "err", err)
+	}
+	return err == nil
+}

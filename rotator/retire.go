@@ -1,0 +1,192 @@
+package rotator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+)
+
+// retire takes a former key to its next state: enabled to disabled, disabled to gone. It does so under a claim, after
+// ledger and record were read again, and only while the record holds another key that works.
+func (j *job) retire(ctx context.Context, s Step) bool {
+	if err := j.r.readEntry(ctx, j.st, j.p.Name); err != nil {
+		j.r.noteSinkFailure(j.st, err)
+		return false
+	}
+	key := j.stillRetiring(s)
+	if key == nil {
+		return true // somebody else has done it, or is at it
+	}
+	err := j.write(ctx, func(e *Entry) {
+		j.takeClaim(e)
+		e.retiring(s.KeyID).Disabling = s.Action == ActDisable
+	})
+	if err != nil {
+		return j.notBegunRetiring(err)
+	}
+	if err := j.mayRetire(ctx, key.KeyRef); err != nil {
+		return j.retireLater(ctx, s, failed(StageRetire, err))
+	}
+	if s.Action == ActDelete {
+		err = j.deleteRetired(ctx, key.KeyRef)
+	} else {
+		err = j.disableRetired(ctx, key.KeyRef)
+	}
+	gone := errors.Is(err, elevenlabs.ErrNotFound)
+	if err != nil && !gone {
+		return j.retireLater(ctx, s, failed(StageRetire, err))
+	}
+	return j.retired(ctx, s, *key, gone || s.Action == ActDelete)
+}
+
+// stillRetiring returns the key if the entry, as just read, still says that the step is due.
+func (j *job) stillRetiring(s Step) *Retiring {
+	e := j.entry()
+	if e == nil || e.Claim != nil || e.Current == nil || e.Current.ID == s.KeyID {
+		return nil
+	}
+	key := e.retiring(s.KeyID)
+	if key == nil || (key.State == InOverlap) != (s.Action == ActDisable) {
+		return nil
+	}
+	if s.Reason != ReasonDisabledOutside && j.r.Wall().Before(key.Until) {
+		return nil
+	}
+	return clonePtr(key)
+}
+
+func (j *job) notBegunRetiring(err error) bool {
+	j.st.known.loaded = false
+	if errors.Is(err, errClaimLost) || errors.Is(err, ErrConflict) {
+		return true
+	}
+	j.r.noteSinkFailure(j.st, err)
+	return false
+}
+
+// mayRetire returns nil when no reader can still depend on the key: the record where readers look now holds the
+// current key, and that key is enabled and was proven to work.
+func (j *job) mayRetire(ctx context.Context, old KeyRef) error {
+	c := *j.entry().Current
+	rec, err := j.r.readRecord(ctx, j.st, c.Sink)
+	if err != nil {
+		return err
+	}
+	if v := j.st.known.record; v.Match != c.ID && (c.Hash != "" || v.KeyID != c.ID) {
+		return failedFor(StageRetire, ReasonUnsafe, "%s does not hold the current key %s", c.Sink, c.ID)
+	}
+	if j.p.Sink.Ref != c.Sink.Ref {
+		if v, err := j.r.readRecord(ctx, j.st, j.p.Sink); err != nil {
+			return err
+		} else if v.KeyID == old.ID {
+			return failedFor(StageRetire, ReasonUnsafe, "%s still holds key %s", j.p.Sink, old.ID)
+		}
+		j.st.known.record = nil
+	}
+	return j.currentWorks(ctx, c, rec.Secret)
+}
+
+// currentWorks asks ElevenLabs, not a cache, whether the current key is enabled; a key that was adopted, and so never
+// verified by us, is asked itself.
+func (j *job) currentWorks(ctx context.Context, c KeyRef, secret elevenlabs.Secret) error {
+	api := j.r.apiOf(c.Workspace)
+	if api == nil {
+		return failedFor(StageRetire, ReasonUnsafe, "workspace %s of the current key is no longer configured", c.Workspace)
+	}
+	keys, err := api.Keys(ctx, c.Account)
+	if err != nil {
+		return fmt.Errorf("checking the current key: %w", err)
+	}
+	enabled := false
+	for _, k := range keys {
+		enabled = enabled || (k.ID == c.ID && !k.Disabled)
+	}
+	if !enabled {
+		return failedFor(StageRetire, ReasonUnsafe, "the current key %s is not listed as enabled", c.ID)
+	}
+	if c.Verified || !j.p.Verify {
+		return nil
+	}
+	defer j.r.holdSecret(secret)()
+	life, err := api.Probe(ctx, secret)
+	if life != elevenlabs.Alive {
+		return failedFor(StageRetire, ReasonUnsafe, "the current key %s could not be proven to work: %w", c.ID, orDead(err))
+	}
+	return nil
+}
+
+func (j *job) disableRetired(ctx context.Context, key KeyRef) error {
+	if err := j.guard(ctx); err != nil {
+		return err
+	}
+	off := false
+	if err := j.api.UpdateKey(ctx, key.Account, key.ID, elevenlabs.Update{Name: key.Name, Enabled: &off}); err != nil {
+		return fmt.Errorf("disabling key %s: %w", key.ID, err)
+	}
+	return nil
+}
+
+func (j *job) deleteRetired(ctx context.Context, key KeyRef) error {
+	if err := j.guard(ctx); err != nil {
+		return err
+	}
+	if err := j.api.DeleteKey(ctx, key.Account, key.ID); err != nil {
+		return fmt.Errorf("deleting key %s: %w", key.ID, err)
+	}
+	return nil
+}
+
+// retired notes that the step was done.
+func (j *job) retired(ctx context.Context, s Step, key Retiring, gone bool) bool {
+	err := j.release(ctx, func(e *Entry) {
+		if gone {
+			e.dropRetiring(s.KeyID)
+			return
+		}
+		r := e.retiring(s.KeyID)
+		r.State, r.Until = InQuarantine, j.r.Wall().Add(time.Duration(r.Quarantine))
+		r.Disabling, r.Tries, r.NextTry = false, 0, time.Time{}
+	})
+	what := "key disabled"
+	if gone {
+		what = "key deleted"
+		j.r.amend(key.Workspace, key.Account, key.ID, nil)
+	} else {
+		j.r.amend(key.Workspace, key.Account, key.ID, func(k *ListedKey) { k.Disabled = true })
+	}
+	j.audit(what, "key_id", key.ID, "service_account", key.Account)
+	kind := EventRetired
+	if s.Reason == ReasonDisabledOutside {
+		kind = EventKeyDisabled
+	}
+	j.r.Observe(Event{Type: kind, Policy: j.p.Name, Workspace: key.Workspace, KeyID: key.ID, Reason: s.Reason, At: j.r.Wall()})
+	if err != nil {
+		j.st.known.loaded = false // the call is repeated; it is harmless
+	}
+	return err == nil
+}
+
+// retireLater keeps a retirement that failed: it is tried for as long as it takes, and is never a failed rotation.
+func (j *job) retireLater(ctx context.Context, s Step, f *stageError) bool {
+	j.log.Error("retirement failed", "key_id", s.KeyID, "failure", f.reason, "err", f.err)
+	j.r.noteRetireFailure(j.p, f)
+	if errors.Is(f, errClaimLost) {
+		j.st.known.loaded = false
+		return true
+	}
+	err := j.release(ctx, func(e *Entry) {
+		if r := e.retiring(s.KeyID); r != nil {
+			r.Tries++
+			r.NextTry = j.r.Wall().Add(j.wait(r.Tries, f))
+			// A call that surely did nothing leaves nothing to settle.
+			r.Disabling = r.Disabling && elevenlabs.MaybeApplied(f.err)
+		}
+	})
+	if err != nil {
+		j.st.known.loaded = false
+	}
+	return err == nil
+}

@@ -1,0 +1,368 @@
+package rotator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+)
+
+// errNotDue ends a rotation that was found to be no longer called for, once the claim was taken.
+var errNotDue = errors.New("no longer due")
+
+// rotate makes a new key and puts it in the old one's place. It reports whether to look at the policy again.
+//
+// The order is what keeps readers safe and keys accounted for: claim and intent in one write, create once, verify,
+// publish, read back, commit. Whatever happens after the create, settle knows what to do about it.
+func (j *job) rotate(ctx context.Context, why Reason) bool {
+	in, err := j.intend(ctx, why)
+	if err != nil {
+		return j.notBegun(err)
+	}
+	j.log = j.log.With("rotation", in.Rotation)
+	rec, err := j.lookAgain(ctx, why)
+	if err != nil {
+		return j.giveBack(ctx, failed(StageClaim, err))
+	}
+	key, err := j.create(ctx, in)
+	switch {
+	case err != nil && !elevenlabs.MaybeApplied(err):
+		return j.giveBack(ctx, failed(StageCreate, err))
+	case err != nil:
+		j.lost = time.Now()
+		return j.settle(ctx, &stageError{StageCreate, lostReason(err), err})
+	}
+	if err := j.finish(ctx, in, rec, key); err != nil {
+		return j.settle(ctx, failed(StageCommit, err))
+	}
+	return true
+}
+
+func lostReason(err error) Reason {
+	if errors.Is(err, elevenlabs.ErrBadAnswer) || errors.Is(err, elevenlabs.ErrServer) || errors.Is(err, elevenlabs.ErrUnreachable) {
+		return ReasonLostAnswer
+	}
+	return reasonOf(err)
+}
+
+// intend checks that the result could be stored, then takes the claim and notes the intent in one write.
+func (j *job) intend(ctx context.Context, why Reason) (*Intent, error) {
+	if err := j.r.Store.Check(ctx, j.r.entryRef(j.p.Name), j.p.Sink.Ref); err != nil {
+		return nil, fmt.Errorf("checking that a key could be stored: %w", err)
+	}
+	rotation, err := j.r.newID(rotationLength)
+	if err != nil {
+		return nil, err
+	}
+	in := &Intent{
+		Rotation: rotation, KeyName: keyName(j.r.ownerID(), j.p.Name, rotation), Workspace: j.p.Workspace,
+		Account: j.p.ServiceAccount, Sink: j.p.Sink, Reason: why, Started: j.r.Wall(),
+	}
+	j.r.countRotation(j.st, in.Started)
+	if err := j.write(ctx, func(e *Entry) { j.takeClaim(e); e.Intent = in }); err != nil {
+		return nil, err
+	}
+	j.st.known.counted = ""
+	return in, nil
+}
+
+// notBegun handles a rotation that could not even be claimed.
+func (j *job) notBegun(err error) bool {
+	if errors.Is(err, errClaimLost) || errors.Is(err, ErrConflict) {
+		j.st.known.loaded = false // somebody else is at it: look again
+		return true
+	}
+	f := failed(StageClaim, err)
+	j.postpone(f)
+	if maybeWritten(err) {
+		j.st.known.loaded = false
+	}
+	j.r.noteOnce(j.st, f)
+	return false
+}
+
+// lookAgain reads the record under the claim and asks once more whether the rotation is called for.
+func (j *job) lookAgain(ctx context.Context, why Reason) (Record, error) {
+	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
+	if err != nil {
+		return rec, err
+	}
+	j.r.mu.Lock()
+	ws := j.st.ws
+	j.r.mu.Unlock()
+	o := j.r.assemble(j.st, j.p, ws)
+	unclaimed := o.Entry.clone()
+	unclaimed.Claim, unclaimed.Intent = nil, nil
+	o.Entry, o.MaxRotations = unclaimed, 0
+	for _, s := range Plan(j.p, o, j.r.Wall()).Steps {
+		if s.Action == ActRotate {
+			return rec, nil
+		}
+	}
+	return rec, fmt.Errorf("%w (%s)", errNotDue, why)
+}
+
+// giveBack ends a rotation that has made no key.
+func (j *job) giveBack(ctx context.Context, f *stageError) bool {
+	quiet := errors.Is(f.err, errNotDue)
+	if !quiet {
+		j.r.noteFailure(j.st, j.p, f, j.begun)
+		j.log.Error("rotation failed", "stage", f.stage, "failure", f.reason, "err", f.err)
+	}
+	err := j.release(ctx, func(e *Entry) {
+		if !quiet {
+			j.failing(e, f)
+		}
+	})
+	if err != nil {
+		j.postpone(f)
+		j.st.known.loaded = false
+		return false
+	}
+	return true
+}
+
+// newKey is a key between its create and its commit: the only place outside the sink where the secret is.
+type newKey struct {
+	id      string
+	name    string
+	secret  elevenlabs.Secret
+	created time.Time
+}
+
+// create makes the key, once. There is no second try here or below, whatever the answer.
+func (j *job) create(ctx context.Context, in *Intent) (newKey, error) {
+	if err := j.guard(ctx); err != nil {
+		return newKey{}, err
+	}
+	c, err := j.api.CreateKey(ctx, in.Account, in.KeyName, j.p.Settings)
+	if err != nil {
+		return newKey{}, fmt.Errorf("creating key for %s: %w", in.Account, err)
+	}
+	j.audit("key created", "key_id", c.ID, "service_account", in.Account)
+	return newKey{id: c.ID, name: in.KeyName, secret: c.Secret, created: j.r.Wall()}, nil
+}
+
+// finish takes a created key to the end: verified, published, read back, committed.
+func (j *job) finish(ctx context.Context, in *Intent, rec Record, key newKey) error {
+	defer j.r.holdSecret(key.secret)()
+	if j.p.Verify {
+		if err := j.verify(ctx, key.secret); err != nil {
+			return failed(StageVerify, err)
+		}
+	}
+	listed, err := j.inspect(ctx, in, &key)
+	if err != nil {
+		return failed(StageVerify, err)
+	}
+	pub := j.publication(in, key)
+	if err := j.publish(ctx, pub, rec); err != nil {
+		return failed(StagePublish, err)
+	}
+	c := committed{
+		KeyRef: KeyRef{ID: key.id, Name: key.name, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
+			Hash: hashValue(j.entry().Salt, key.secret.Reveal()), Created: key.created, Published: pub.at, Verified: j.p.Verify},
+		reason: in.Reason, previousUntil: pub.previousUntil,
+		applied: &Applied{Digest: j.p.Settings.Digest(), At: pub.at, Ignored: listed.Settings.Diff(j.p.Settings)},
+	}
+	if err := j.commit(ctx, c); err != nil {
+		return failed(StageCommit, err)
+	}
+	return nil
+}
+
+// verify asks with the new key until it works: a new key may take a moment to be known everywhere.
+func (j *job) verify(ctx context.Context, secret elevenlabs.Secret) error {
+	deadline := time.Now().Add(j.r.VerifyTimeout)
+	for attempt := 1; ; attempt++ {
+		life, err := j.api.Probe(ctx, secret)
+		if life == elevenlabs.Alive {
+			return nil
+		}
+		if time.Now().After(deadline) || !j.pause(ctx, attempt) {
+			return failedFor(StageVerify, ReasonNotUsable, "the new key did not work within %s: %w", j.r.VerifyTimeout, orDead(err))
+		}
+		if err := j.guard(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func orDead(err error) error {
+	if err == nil {
+		return errors.New("ElevenLabs answers invalid_api_key")
+	}
+	return err
+}
+
+// inspect finds the new key in its account's listing, by its name: that tells its id, that it is enabled, and which
+// settings it really got.
+func (j *job) inspect(ctx context.Context, in *Intent, key *newKey) (elevenlabs.Key, error) {
+	deadline := time.Now().Add(j.r.VerifyTimeout)
+	for attempt := 1; ; attempt++ {
+		listed, found, err := j.findByName(ctx, in.Account, in.KeyName)
+		switch {
+		case found && listed.Disabled:
+			return listed, failedFor(StageVerify, ReasonNotUsable, "the new key %s is already disabled (%s)", listed.ID, listed.DisableReason)
+		case found:
+			key.id = listed.ID
+			if !listed.CreatedAt.IsZero() {
+				key.created = listed.CreatedAt
+			}
+			return listed, nil
+		case time.Now().After(deadline) || !j.pause(ctx, attempt):
+			if err == nil {
+				err = errors.New("the listing does not show it")
+			}
+			return listed, failedFor(StageVerify, ReasonNotUsable, "finding the new key in its account: %w", err)
+		}
+		if err := j.guard(ctx); err != nil {
+			return listed, err
+		}
+	}
+}
+
+func (j *job) findByName(ctx context.Context, account, name string) (elevenlabs.Key, bool, error) {
+	keys, err := j.api.Keys(ctx, account)
+	if err != nil {
+		return elevenlabs.Key{}, false, err
+	}
+	for _, k := range keys {
+		if k.Name == name {
+			return k, true, nil
+		}
+	}
+	return elevenlabs.Key{}, false, nil
+}
+
+// publication is the new key as the record will say it.
+func (j *job) publication(in *Intent, key newKey) publication {
+	now := j.r.Wall().Truncate(time.Second)
+	pub := publication{sink: in.Sink, secret: key.secret, policy: j.p.Name, account: in.Account, keyID: key.id, keyName: key.name, at: now}
+	if old := j.entry().Current; old != nil {
+		pub.previousID, pub.previousUntil = old.ID, now
+		if r := j.retiringOf(*old, in.Reason, now, time.Time{}); r.State == InOverlap {
+			pub.previousUntil = r.Until
+		}
+	}
+	return pub
+}
+
+const publishTries = 6
+
+// publish puts the key into the record by check-and-set, and reads it back. After a conflict or a lost answer the
+// record is read again: what others wrote beside the secret is kept, what they wrote in its place stops us.
+func (j *job) publish(ctx context.Context, pub publication, rec Record) error {
+	for attempt := 1; ; attempt++ {
+		if err := j.guard(ctx); err != nil {
+			return err
+		}
+		_, failure := j.r.Store.Write(ctx, pub.sink.Ref, rec.withKey(pub), rec.doc.Version)
+		j.unsure = j.unsure || maybeWritten(failure)
+		if failure != nil && !errors.Is(failure, ErrConflict) && !maybeWritten(failure) && !sinkOutage(failure) {
+			return fmt.Errorf("publishing record: %w", failure)
+		}
+		now, err := j.r.readRecord(ctx, j.st, pub.sink)
+		switch {
+		case err == nil && now.holds(pub.keyName) && now.Secret.Reveal() == pub.secret.Reveal():
+			j.audit("record published", "key_id", pub.keyID, "sink", pub.sink.String(), "version", now.doc.Version)
+			return nil
+		case err == nil && !now.sameValue(rec):
+			return failedFor(StagePublish, ReasonRecordChanged, "%s was changed by somebody else in the middle of the rotation", pub.sink)
+		case err == nil:
+			rec = now
+		case failure == nil:
+			failure = err
+		}
+		if attempt == publishTries || !j.pause(ctx, attempt) {
+			return fmt.Errorf("publishing record: %w", orConflict(failure))
+		}
+	}
+}
+
+func orConflict(err error) error {
+	if err == nil {
+		return ErrConflict
+	}
+	return err
+}
+
+// committed is a published key as it enters the ledger.
+type committed struct {
+	KeyRef
+	reason        Reason
+	previousUntil time.Time
+	applied       *Applied
+	recovered     bool
+}
+
+// commit makes the published key the current one and starts the old one on its way out, in one write.
+func (j *job) commit(ctx context.Context, c committed) error {
+	old := j.entry().Current
+	err := j.release(ctx, func(e *Entry) {
+		if old != nil && old.ID != c.ID {
+			e.Retiring = append(e.Retiring, j.retiringOf(*old, c.reason, c.Published, c.previousUntil))
+		}
+		if c.reason == ReasonRevoke {
+			j.endOverlaps(e, c.Published)
+		}
+		if leaked(c.reason) {
+			e.Leaks = append(e.Leaks, c.Published)
+		} else if c.reason == ReasonRequested || c.reason == ReasonRevoke {
+			e.Leaks = nil
+		}
+		ref := c.KeyRef
+		e.Current, e.LastRotation, e.Applied, e.Failure = &ref, c.Published, c.applied, nil
+	})
+	if err != nil {
+		return err
+	}
+	j.rotated(c, old)
+	return nil
+}
+
+// endOverlaps has every older key disabled at once.
+func (j *job) endOverlaps(e *Entry, now time.Time) {
+	for i := range e.Retiring {
+		if r := &e.Retiring[i]; r.State == InOverlap {
+			r.Until, r.Reason, r.NextTry = now, ReasonRevoke, time.Time{}
+		}
+	}
+}
+
+// retiringOf says how the key that is being replaced leaves: through its overlap, or, where it was leaked, revoked or
+// already disabled, without one. until is what the record promised, where that is known.
+func (j *job) retiringOf(old KeyRef, why Reason, now, until time.Time) Retiring {
+	r := Retiring{KeyRef: old, State: InOverlap, Until: until, Quarantine: Duration(j.p.Quarantine), Reason: why}
+	if until.IsZero() {
+		r.Until = overlapEnd(j.p, old, now)
+	}
+	j.r.mu.Lock()
+	disabled, listed := j.r.listed(old)
+	j.r.mu.Unlock()
+	switch {
+	case leaked(why) || disabled:
+		r.State, r.Until = InQuarantine, now.Add(j.p.Quarantine)
+	case why == ReasonKeyMissing && !listed:
+		r.State, r.Until = InQuarantine, now
+	case why == ReasonRevoke || r.Until.Before(now):
+		r.Until = now
+	}
+	return r
+}
+
+// listed says what the last listing shows of a key. Rotator.mu is held.
+func (r *Rotator) listed(ref KeyRef) (disabled, found bool) {
+	ws := r.workspaces[ref.Workspace]
+	if ws == nil || ws.listing == nil {
+		return false, false
+	}
+	for _, k := range ws.listing.accounts[ref.Account] {
+		if k.ID == ref.ID {
+			return k.Disabled, true
+		}
+	}
+	return false, false
+}

@@ -1,0 +1,333 @@
+package rotator
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/robfig/cron/v3"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+)
+
+// Options is what a [Rotator] needs. The durations and counts are the REKEYD_ variables of the same names.
+type Options struct {
+	Store  Store
+	Ledger Ref // folder of the ledger: policies/NAME and owner lie below it
+	Logger *slog.Logger
+
+	Concurrency         int // rotations in flight
+	ReconcileInterval   time.Duration
+	ResyncInterval      time.Duration
+	ClaimTTL            time.Duration
+	VerifyTimeout       time.Duration
+	ShutdownTimeout     time.Duration
+	MaxRotationsPerHour int // per workspace; 0 is no limit
+
+	Redactor *elevenlabs.Redactor // holds issued secrets while they are in flight; may be nil
+	// Observe is told every state change, for metrics and events. It must not block.
+	Observe func(Event)
+	// Random is the source of ids and jitter; nil is crypto/rand.
+	Random io.Reader
+	// Wall is the time of day that is written down and compared with what others wrote; nil is time.Now. What is
+	// measured (claims, timeouts) never uses it.
+	Wall func() time.Time
+}
+
+// Rotator keeps the keys of a set of policies as the policies say.
+type Rotator struct {
+	Options
+	holder string // this process in claims; never used again after a restart
+	sink   *breaker
+
+	mu         sync.Mutex
+	wakeUp     *sync.Cond // the queue or stopping changed
+	owner      string
+	policies   map[string]*policyState
+	workspaces map[string]*workspace
+	queue      []*policyState
+	stopping   bool
+	running    bool
+	cron       *cron.Cron
+	randomMu   sync.Mutex
+}
+
+// New returns a Rotator that has nothing to do until Load gives it policies.
+func New(o Options) (*Rotator, error) {
+	if o.Random == nil {
+		o.Random = rand.Reader
+	}
+	if o.Wall == nil {
+		o.Wall = time.Now
+	}
+	if o.Observe == nil {
+		o.Observe = func(Event) {}
+	}
+	if o.Store == nil || o.Logger == nil {
+		return nil, errors.New("a rotator needs a store and a logger")
+	}
+	o.Concurrency = max(o.Concurrency, 1)
+	holder, err := randomID(o.Random, 12)
+	if err != nil {
+		return nil, err
+	}
+	r := &Rotator{Options: o, holder: holder, policies: map[string]*policyState{}, workspaces: map[string]*workspace{}}
+	r.wakeUp = sync.NewCond(&r.mu)
+	r.sink = &breaker{store: o.Store}
+	r.Store = r.sink
+	return r, nil
+}
+
+// Load replaces the set of policies and the clients of their workspaces. Work in flight goes on under the policy as
+// it was claimed; policies that did not change keep what is known about them. Every policy's workspace must be in
+// clients.
+func (r *Rotator) Load(policies []Policy, clients map[string]*elevenlabs.Client) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.loadWorkspaces(clients)
+	old := r.policies
+	r.policies = make(map[string]*policyState, len(policies))
+	for _, p := range policies {
+		st := old[p.Name]
+		if st == nil {
+			st = &policyState{}
+		}
+		st.load(p, r.workspaces[p.Workspace])
+		r.policies[p.Name] = st
+	}
+	for name, st := range old {
+		st.removed = r.policies[name] == nil
+	}
+	r.swapCron()
+	for _, st := range r.policies {
+		r.enqueue(st)
+	}
+}
+
+func (r *Rotator) loadWorkspaces(clients map[string]*elevenlabs.Client) {
+	old := r.workspaces
+	r.workspaces = make(map[string]*workspace, len(clients))
+	for name, c := range clients {
+		ws := old[name]
+		if ws == nil {
+			ws = &workspace{name: name, recent: map[string]time.Time{}}
+		}
+		ws.api = c
+		r.workspaces[name] = ws
+		if r.running && old[name] == nil {
+			ws.begin(r)
+		}
+	}
+	for name, ws := range old {
+		if r.workspaces[name] == nil && ws.stop != nil {
+			ws.stop()
+		}
+	}
+}
+
+// swapCron replaces the whole scheduler: changing a live one costs milliseconds an entry when there are many.
+func (r *Rotator) swapCron() {
+	c := cron.New(cron.WithLocation(time.UTC))
+	for name, st := range r.policies {
+		if p := st.policy; p.Mode == ModeAuto {
+			c.Schedule(splayed{p.Schedule, SplayOf(name, p.Splay)}, cron.FuncJob(func() { r.wake(name) }))
+		}
+	}
+	if !r.running {
+		return
+	}
+	if r.cron != nil {
+		r.cron.Stop()
+	}
+	r.cron = c
+	c.Start()
+}
+
+// splayed shifts a schedule. The runs themselves are only an occasion to look: due is what the ledger says.
+type splayed struct {
+	Schedule
+	by time.Duration
+}
+
+func (s splayed) Next(t time.Time) time.Time {
+	next := s.Schedule.Next(t.Add(-s.by))
+	if next.IsZero() {
+		return next
+	}
+	return next.Add(s.by)
+}
+
+// Run works until ctx ends, then finishes what is in flight for at most the shutdown timeout. What was not finished
+// recovers at the next start. It is called once.
+func (r *Rotator) Run(ctx context.Context) error {
+	work, abort := context.WithCancel(context.WithoutCancel(ctx))
+	defer abort()
+	r.awaitOwner(ctx)
+	var workers, loops sync.WaitGroup
+	loopCtx, stopLoops := context.WithCancel(ctx)
+	defer stopLoops()
+
+	r.mu.Lock()
+	r.running = true
+	for _, ws := range r.workspaces {
+		ws.begin(r)
+	}
+	r.swapCron()
+	r.mu.Unlock()
+	for range r.Concurrency {
+		workers.Go(func() { r.worker(work) })
+	}
+	loops.Go(func() { r.resyncLoop(loopCtx) })
+	loops.Go(func() { r.probeLoop(loopCtx) })
+
+	<-ctx.Done()
+	r.stop()
+	loops.Wait()
+	return r.drain(&workers, abort)
+}
+
+// stop lets nothing new begin.
+func (r *Rotator) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopping, r.running = true, false
+	if r.cron != nil {
+		r.cron.Stop()
+	}
+	for _, ws := range r.workspaces {
+		ws.stop()
+	}
+	r.wakeUp.Broadcast()
+}
+
+func (r *Rotator) drain(workers *sync.WaitGroup, abort func()) error {
+	done := make(chan struct{})
+	go func() { workers.Wait(); close(done) }()
+	timer := time.NewTimer(r.ShutdownTimeout)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return nil
+	case <-timer.C:
+		abort()
+		<-done
+		return errors.New("stopping: some work did not finish within the shutdown timeout; it recovers at the next start")
+	}
+}
+
+// awaitOwner finds or makes this installation's id; without it nothing can be named, so it is tried until it works.
+func (r *Rotator) awaitOwner(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := r.loadOwner(ctx, true)
+		if err == nil {
+			return
+		}
+		r.sink.log(r.Logger, err)
+		r.failAll(err)
+		sleep(ctx, max(r.ReconcileInterval, time.Second))
+	}
+}
+
+// loadOwner reads this installation's id, rebuilds it from any entry, or, where there is none and create is set,
+// makes it.
+func (r *Rotator) loadOwner(ctx context.Context, create bool) error {
+	ref := r.Ledger.Join("owner")
+	doc, err := r.Store.Read(ctx, ref, 0)
+	if err != nil {
+		return fmt.Errorf("reading the ledger's owner: %w", err)
+	}
+	owner, _ := doc.Data["owner"].(string)
+	if owner == "" {
+		if owner, err = r.ownerOfEntries(ctx); err != nil || (owner == "" && !create) {
+			return err
+		}
+		if owner == "" {
+			if owner, err = randomID(r.Random, ownerLength); err != nil {
+				return err
+			}
+		}
+		if !create {
+			return r.setOwner(owner)
+		}
+		if _, err = r.Store.Write(ctx, ref, map[string]any{"owner": owner}, doc.Version); err != nil {
+			return fmt.Errorf("writing the ledger's owner: %w", err)
+		}
+	}
+	return r.setOwner(owner)
+}
+
+func (r *Rotator) setOwner(owner string) error {
+	if len(owner) != ownerLength {
+		return fmt.Errorf("reading the ledger's owner: %q is not an id of %d characters; somebody changed %s", owner, ownerLength, r.Ledger.Join("owner"))
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.owner = owner
+	return nil
+}
+
+func (r *Rotator) ownerOfEntries(ctx context.Context) (string, error) {
+	names, err := r.Store.List(ctx, r.Ledger.Join("policies"))
+	if err != nil {
+		return "", fmt.Errorf("looking for the ledger's owner: %w", err)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		doc, err := r.Store.Read(ctx, r.entryRef(name), 0)
+		if err != nil {
+			return "", fmt.Errorf("looking for the ledger's owner: %w", err)
+		}
+		if owner, _ := doc.Data["owner"].(string); owner != "" {
+			return owner, nil
+		}
+	}
+	return "", nil
+}
+
+func (r *Rotator) entryRef(policy string) Ref { return r.Ledger.Join("policies").Join(policy) }
+
+// failAll counts a failure of the store for every policy: none could be looked at.
+func (r *Rotator) failAll(err error) {
+	r.mu.Lock()
+	states := slices.Collect(maps.Values(r.policies))
+	r.mu.Unlock()
+	for _, st := range states {
+		r.noteSinkFailure(st, err)
+	}
+}
+
+// jitter returns a random fraction of 0 to 1.
+func (r *Rotator) jitter() float64 {
+	r.randomMu.Lock()
+	defer r.randomMu.Unlock()
+	var b [2]byte
+	if _, err := io.ReadFull(r.Random, b[:]); err != nil {
+		return 0.5
+	}
+	return (float64(b[0])*256 + float64(b[1])) / 65536
+}
+
+func (r *Rotator) newID(n int) (string, error) {
+	r.randomMu.Lock()
+	defer r.randomMu.Unlock()
+	return randomID(r.Random, n)
+}
+
+// sleep waits for d or until ctx ends, and reports whether it waited to the end.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

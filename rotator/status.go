@@ -1,0 +1,368 @@
+package rotator
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+)
+
+// EventType is what a state change is called outside, after the prefix "rekeyd.".
+type EventType string
+
+// The state changes that Options.Observe is told.
+const (
+	EventRotated     EventType = "rotated"
+	EventFailed      EventType = "failed"
+	EventKeyDisabled EventType = "key_disabled" // by others
+	EventRetired     EventType = "retired"      // a former key was disabled or deleted by us
+	EventDrifted     EventType = "drifted"
+	EventError       EventType = "error" // a person has to decide
+	EventLostDeleted EventType = "lost_deleted"
+	EventRetireError EventType = "retire_failed"
+)
+
+// Event is one state change. It never holds a secret.
+type Event struct {
+	Type               EventType
+	At                 time.Time
+	Policy, Workspace  string
+	KeyID              string
+	PreviousKeyID      string
+	PreviousValidUntil time.Time
+	Stage              Stage // of a failure
+	Reason             Reason
+	Duration           time.Duration // of a rotation or a failed one
+}
+
+// KeyCounts counts a policy's keys at ElevenLabs.
+type KeyCounts struct {
+	Current    int `json:"current"`
+	Overlap    int `json:"overlap"`
+	Quarantine int `json:"quarantine"`
+	Lost       int `json:"lost"`    // of this policy's name, explained by nothing
+	Foreign    int `json:"foreign"` // of the account, made by others
+}
+
+// PolicyStatus is how a policy stood when it was last looked at.
+type PolicyStatus struct {
+	Policy       Policy
+	State        State
+	Reason       Reason
+	Message      string // an error in a sentence; "" otherwise
+	Loaded       bool   // the ledger entry was read
+	Steps        []Step // what is about to be done
+	NextDue      time.Time
+	LastRotation time.Time
+	Current      *KeyRef
+	Retiring     []Retiring
+	Keys         KeyCounts
+	InUse        bool // a retiring key's usage still grows
+	Drift        []string
+	Failure      *Failure // since the last success
+	Successes    int      // of this process
+	Failures     int
+	Disabled     map[Reason]time.Time // when a current key was last seen disabled by the provider
+}
+
+// WorkspaceStatus is how a workspace answered last.
+type WorkspaceStatus struct {
+	Name          string
+	LastReconcile time.Time // zero: not yet since the start
+	Err           error
+}
+
+// Snapshot is what the rotator knows at one moment. Policies and workspaces are ordered by name.
+type Snapshot struct {
+	Policies   []PolicyStatus
+	Workspaces []WorkspaceStatus
+	StoreDown  error
+}
+
+// Snapshot returns what is known now, without asking anybody.
+func (r *Rotator) Snapshot() Snapshot {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := Snapshot{StoreDown: r.sink.down()}
+	for _, name := range slices.Sorted(maps.Keys(r.policies)) {
+		s.Policies = append(s.Policies, r.policies[name].status)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.workspaces)) {
+		ws := r.workspaces[name]
+		s.Workspaces = append(s.Workspaces, WorkspaceStatus{name, ws.seen, ws.err})
+	}
+	return s
+}
+
+// Ready says why the rotator cannot do its work yet, or any more; nil when it can.
+func (r *Rotator) Ready() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case len(r.policies) == 0:
+		return errors.New("no policies are loaded")
+	case r.owner == "":
+		return errors.New("the ledger has not been read yet")
+	}
+	for _, st := range r.policies {
+		if !st.status.Loaded {
+			return errors.New("not every ledger entry has been read yet")
+		}
+	}
+	for _, ws := range r.workspaces {
+		if !ws.seen.IsZero() {
+			return nil
+		}
+	}
+	return errors.New("no workspace has answered yet")
+}
+
+// Survey reads what there is to know about every loaded policy and plans it, without changing anything anywhere. It is
+// for commands that only look; it must not be used beside Run.
+func (r *Rotator) Survey(ctx context.Context) (Snapshot, error) {
+	if err := r.loadOwner(ctx, false); err != nil {
+		return Snapshot{}, err
+	}
+	r.mu.Lock()
+	states, spaces := r.ordered(), slices.Collect(maps.Values(r.workspaces))
+	r.mu.Unlock()
+	for _, ws := range spaces {
+		r.reconcile(ctx, ws)
+	}
+	for _, st := range states {
+		p, o, err := r.observe(ctx, st)
+		if err != nil {
+			r.noteSinkFailure(st, err)
+			continue
+		}
+		r.show(st, p, o, Plan(p, o, r.Wall()))
+	}
+	return r.Snapshot(), ctx.Err()
+}
+
+// show makes what was just observed and planned visible.
+func (r *Rotator) show(st *policyState, p Policy, o Observed, d Decision) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := &st.status
+	was := *s
+	s.Policy, s.State, s.Reason, s.Message, s.Steps = p, d.State, d.Reason, d.Message, d.Steps
+	s.NextDue, s.Drift, s.Loaded = d.NextDue, d.Drift, true
+	s.Current, s.Retiring, s.LastRotation = nil, nil, time.Time{}
+	if e := o.Entry; e != nil {
+		s.Current, s.Retiring, s.LastRotation = e.Current, e.Retiring, e.LastRotation
+		s.Failure = e.Failure
+	}
+	if st.known.counted != "" && s.State == StateDue {
+		s.State, s.Failure = StateFailing, was.Failure
+	}
+	s.Keys = countKeys(p, o)
+	s.InUse = len(o.InUse) > 0
+	r.tell(st, was, o)
+}
+
+// tell reports what has changed since the policy was last shown.
+func (r *Rotator) tell(st *policyState, was PolicyStatus, o Observed) {
+	s := &st.status
+	e := Event{Policy: s.Policy.Name, Workspace: s.Policy.Workspace, KeyID: currentID(o.Entry), At: r.Wall()}
+	if s.State == StateError && (was.State != StateError || was.Reason != s.Reason) {
+		e.Type, e.Reason = EventError, s.Reason
+		r.Observe(e)
+		r.Logger.Error("policy needs a decision", "policy", s.Policy.Name, "reason", s.Reason, "err", s.Message)
+	}
+	if len(s.Drift) > 0 && len(was.Drift) == 0 {
+		e.Type, e.Reason = EventDrifted, ReasonDrift
+		r.Observe(e)
+	}
+	k, listed := o.key(currentID(o.Entry))
+	if !listed || !k.Disabled || st.known.disabledKey == k.ID {
+		return
+	}
+	st.known.disabledKey = k.ID
+	e.Type, e.Reason = EventKeyDisabled, disableReason(k.DisableReason)
+	disabled := maps.Clone(s.Disabled)
+	if disabled == nil {
+		disabled = map[Reason]time.Time{}
+	}
+	disabled[e.Reason] = e.At
+	s.Disabled = disabled
+	r.Observe(e)
+	r.Logger.Warn("current key was disabled by others", "policy", s.Policy.Name, "key_id", k.ID, "reason", e.Reason)
+}
+
+// disableReason keeps the label set closed.
+func disableReason(s string) Reason {
+	switch r := Reason(s); r {
+	case ReasonExposed, ReasonSelfDisabled, ReasonTrialEnded, ReasonDowngraded:
+		return r
+	}
+	return ReasonOther
+}
+
+func countKeys(p Policy, o Observed) KeyCounts {
+	var n KeyCounts
+	e := o.Entry
+	if e != nil {
+		for _, r := range e.Retiring {
+			if r.State == InOverlap {
+				n.Overlap++
+			} else {
+				n.Quarantine++
+			}
+		}
+		if e.Current != nil {
+			n.Current = 1
+		}
+	}
+	for _, k := range o.Keys {
+		owner, policy, rotation, ok := parseKeyName(k.Name)
+		switch ours := ok && owner == o.Owner; {
+		case e != nil && e.knows(k.ID, rotation):
+		case ours && policy == p.Name:
+			n.Lost++
+		case !ours && k.Workspace == p.Workspace && k.ServiceAccount == p.ServiceAccount:
+			n.Foreign++
+		}
+	}
+	return n
+}
+
+// noteSinkFailure shows that the policy could not be looked at.
+func (r *Rotator) noteSinkFailure(st *policyState, err error) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := &st.status
+	changed := s.State != StateFailing || s.Reason != reasonOf(err)
+	s.State, s.Reason = StateFailing, reasonOf(err)
+	s.Failure = &Failure{Stage: StageClaim, Reason: s.Reason, Message: sentence(err), At: r.Wall(), Count: 1}
+	if changed {
+		r.Logger.Error("policy cannot be looked at", "policy", st.policy.Name, "reason", s.Reason, "err", err)
+	}
+}
+
+// noteOutage counts an outage as one failure of each policy that is due: when it begins, and when its reason changes.
+func (r *Rotator) noteOutage(st *policyState, s Step, err error) {
+	if s.Action != ActRotate {
+		return
+	}
+	stage := StageCreate
+	if r.sink.down() != nil {
+		stage = StageClaim
+	}
+	r.noteOnce(st, failed(stage, err))
+}
+
+// noteOnce counts a failure unless it is the one that was counted last.
+func (r *Rotator) noteOnce(st *policyState, f *stageError) {
+	if st.known.counted == f.reason {
+		return
+	}
+	st.known.counted = f.reason
+	r.mu.Lock()
+	p := st.policy
+	r.mu.Unlock()
+	r.noteFailure(st, p, f, time.Now())
+	r.Logger.Error("rotation failed", "policy", p.Name, "stage", f.stage, "failure", f.reason, "err", f.err)
+}
+
+// noteFailure counts a failed rotation.
+func (r *Rotator) noteFailure(st *policyState, p Policy, f *stageError, begun time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	st.status.Failures++
+	st.status.State, st.status.Reason = StateFailing, f.reason
+	st.status.Failure = &Failure{Stage: f.stage, Reason: f.reason, Message: sentence(f.err), At: r.Wall(), Count: 1}
+	r.Observe(Event{Type: EventFailed, Policy: p.Name, Workspace: p.Workspace, Stage: f.stage, Reason: f.reason, At: r.Wall(), Duration: time.Since(begun)})
+}
+
+// noteRetireFailure counts a failed retirement, which is no failed rotation.
+func (r *Rotator) noteRetireFailure(p Policy, f *stageError) {
+	r.Observe(Event{Type: EventRetireError, Policy: p.Name, Workspace: p.Workspace, Stage: StageRetire, Reason: f.reason, At: r.Wall()})
+}
+
+// rotated counts and reports a completed rotation.
+func (j *job) rotated(c committed, old *KeyRef) {
+	k := &j.st.known
+	k.counted, k.retryAt, k.digestKnown = "", time.Time{}, false
+	k.record = &RecordView{HasValue: true, Match: c.ID, Hash: c.Hash, KeyID: c.ID, Policy: j.p.Name, RotatedAt: c.Published}
+	e := Event{Type: EventRotated, Policy: j.p.Name, Workspace: c.Workspace, KeyID: c.ID, Reason: c.reason, At: c.Published, Duration: time.Since(j.begun)}
+	if old != nil && old.ID != c.ID {
+		e.PreviousKeyID, e.PreviousValidUntil = old.ID, c.previousUntil
+	}
+	j.r.mu.Lock()
+	j.st.status.Successes++
+	if req := j.st.request; req != nil && req.NotKey != c.ID && !req.Revoke {
+		j.st.request = nil
+	}
+	j.r.mu.Unlock()
+	j.audit("rotated", "key_id", c.ID, "previous_key_id", e.PreviousKeyID, "sink", c.Sink.String(), "recovered", c.recovered,
+		"duration_ms", e.Duration.Milliseconds())
+	j.r.Observe(e)
+}
+
+// countRotation feeds the brake before the ledger is written.
+func (r *Rotator) countRotation(st *policyState, at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	st.ws.recent[st.policy.Name] = at
+}
+
+func (r *Rotator) countLost(workspace string) {
+	r.Observe(Event{Type: EventLostDeleted, Workspace: workspace, At: r.Wall()})
+}
+
+func (r *Rotator) apiOf(workspace string) *elevenlabs.Client {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ws := r.workspaces[workspace]; ws != nil {
+		return ws.api
+	}
+	return nil
+}
+
+// holdSecret has a secret cut out of whatever remotes say, for as long as this process holds it.
+func (r *Rotator) holdSecret(s elevenlabs.Secret) (release func()) {
+	if r.Redactor == nil {
+		return func() {}
+	}
+	return r.Redactor.Add(s)
+}
+
+// amend applies what we did to a key to the last listing, which would otherwise have it done again. A nil change
+// removes the key.
+func (r *Rotator) amend(workspace, account, id string, change func(*ListedKey)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ws := r.workspaces[workspace]
+	if ws == nil || ws.listing == nil {
+		return
+	}
+	l := *ws.listing
+	l.accounts, l.owned = maps.Clone(l.accounts), maps.Clone(l.owned)
+	l.accounts[account] = amended(l.accounts[account], id, change)
+	for policy, keys := range l.owned {
+		if slices.ContainsFunc(keys, func(k ListedKey) bool { return k.ID == id }) {
+			l.owned[policy] = amended(keys, id, change)
+		}
+	}
+	ws.listing = &l
+}
+
+func amended(keys []ListedKey, id string, change func(*ListedKey)) []ListedKey {
+	keys = slices.Clone(keys)
+	for i := range keys {
+		if keys[i].ID == id && change != nil {
+			change(&keys[i])
+		}
+	}
+	if change == nil {
+		keys = slices.DeleteFunc(keys, func(k ListedKey) bool { return k.ID == id })
+	}
+	return keys
+}

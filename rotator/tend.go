@@ -1,0 +1,198 @@
+package rotator
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+)
+
+// adopt takes an existing key over as the current one. It writes the ledger only.
+func (j *job) adopt(ctx context.Context, s Step) bool {
+	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
+	if err != nil {
+		j.r.noteSinkFailure(j.st, err)
+		return false
+	}
+	key, previous := j.listedKey(s.KeyID), j.listedKey(rec.PreviousKeyID)
+	now := j.r.Wall()
+	err = j.write(ctx, func(e *Entry) {
+		if old := e.Current; old != nil && old.ID != key.ID {
+			e.Retiring = append(e.Retiring, j.retiringOf(*old, s.Reason, now, time.Time{}))
+		}
+		ref := j.adopted(e, key, now)
+		e.LastRotation = ref.Created
+		if rec.KeyID == key.ID && !rec.RotatedAt.IsZero() {
+			e.LastRotation, ref.Published = rec.RotatedAt, rec.RotatedAt
+		}
+		if !rec.Secret.IsZero() {
+			ref.Hash = hashValue(e.Salt, rec.Secret.Reveal())
+		}
+		e.Current, e.Failure = &ref, nil
+		e.dropRetiring(key.ID)
+		if rec.KeyID == key.ID && previous.ID != "" && previous.ID != key.ID && e.retiring(previous.ID) == nil {
+			e.Retiring = append(e.Retiring, Retiring{KeyRef: j.adopted(e, previous, now), State: InOverlap,
+				Until: rec.PreviousValidUntil, Quarantine: Duration(j.p.Quarantine), Reason: s.Reason})
+		}
+	})
+	return j.noted(err, "key adopted", s.KeyID)
+}
+
+func (j *job) listedKey(id string) ListedKey {
+	j.r.mu.Lock()
+	ws := j.st.ws
+	j.r.mu.Unlock()
+	k, _ := j.r.assemble(j.st, j.p, ws).key(id)
+	return k
+}
+
+// adopted describes a key that we did not publish, or of which we have forgotten that we did.
+func (j *job) adopted(e *Entry, k ListedKey, now time.Time) KeyRef {
+	ref := KeyRef{ID: k.ID, Name: k.Name, Workspace: k.Workspace, Account: k.ServiceAccount, Sink: j.p.Sink, Created: k.CreatedAt}
+	if ref.Created.IsZero() {
+		ref.Created = now
+	}
+	ref.Published = ref.Created
+	if owner, _, rotation, ok := parseKeyName(k.Name); ok && owner == e.Owner {
+		ref.Rotation = rotation
+	}
+	return ref
+}
+
+// noted ends a step that only wrote the ledger.
+func (j *job) noted(err error, what, keyID string) bool {
+	j.st.known.record = nil
+	if err != nil {
+		return j.notBegun(err)
+	}
+	j.audit(what, "key_id", keyID)
+	return true
+}
+
+// follow makes the ledger agree with a record that somebody rolled back: the key in it is current again. The record is
+// not rewritten and the last rotation does not change.
+func (j *job) follow(ctx context.Context, s Step) bool {
+	now := j.r.Wall()
+	err := j.write(ctx, func(e *Entry) {
+		back, old := e.retiring(s.KeyID), e.Current
+		if back == nil || old == nil {
+			return
+		}
+		ref := back.KeyRef
+		e.dropRetiring(s.KeyID)
+		e.Retiring = append(e.Retiring, j.retiringOf(*old, s.Reason, now, time.Time{}))
+		e.Current = &ref
+	})
+	return j.noted(err, "record was rolled back", s.KeyID)
+}
+
+// inherit takes over the ledger entry of the policy that this one replaces. The old entry is marked first, so that a
+// replica that still loads the old name stops working on it; a crash in between is taken up by the next try.
+func (j *job) inherit(ctx context.Context) bool {
+	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
+	if err != nil {
+		j.r.noteSinkFailure(j.st, err)
+		return false
+	}
+	old := rec.text(fieldPolicy)
+	if !validName(old) {
+		return true
+	}
+	doc, err := j.r.Store.Read(ctx, j.r.entryRef(old), 0)
+	if err != nil || doc.Data == nil {
+		return false
+	}
+	e, err := ParseEntry(doc.Data, old)
+	if err != nil || e.Claim != nil || (e.MovedTo != "" && e.MovedTo != j.p.Name) {
+		return false // work on it is under way: look again at the next occasion
+	}
+	e.MovedTo = j.p.Name
+	data, err := e.Data()
+	if err != nil {
+		return false
+	}
+	if _, err := j.r.Store.Write(ctx, j.r.entryRef(old), data, doc.Version); err != nil {
+		j.r.noteSinkFailure(j.st, err)
+		return false
+	}
+	err = j.write(ctx, func(next *Entry) {
+		*next = *e.clone()
+		next.Policy, next.MovedTo = j.p.Name, ""
+	})
+	return j.noted(err, "ledger entry taken over from "+old, rec.KeyID)
+}
+
+// enable undoes a disable of our own that came so late that its key was current again.
+func (j *job) enable(ctx context.Context, s Step) bool {
+	if err := j.write(ctx, j.takeClaim); err != nil {
+		return j.notBegun(err)
+	}
+	on := true
+	err := j.api.UpdateKey(ctx, s.Account, s.KeyID, elevenlabs.Update{Name: j.entry().Current.Name, Enabled: &on})
+	if err != nil {
+		j.log.Error("key not enabled again", "key_id", s.KeyID, "err", err)
+		_ = j.release(ctx, nil)
+		return false
+	}
+	j.audit("key enabled again", "key_id", s.KeyID)
+	j.r.amend(j.space, s.Account, s.KeyID, func(k *ListedKey) { k.Disabled = false })
+	return j.release(ctx, func(e *Entry) { e.Current.Disabling = false }) == nil
+}
+
+// patch gives the current key the policy's settings and reads back what became of it. It never enables or disables.
+func (j *job) patch(ctx context.Context, s Step) bool {
+	applied := &Applied{Digest: j.p.Settings.Digest(), At: j.r.Wall()}
+	if err := j.write(ctx, j.takeClaim); err != nil {
+		return j.notBegun(err)
+	}
+	got, err := j.patchKey(ctx, s)
+	if err != nil {
+		j.log.Error("settings not patched", "key_id", s.KeyID, "err", err)
+		j.st.known.patchAfter = j.r.Wall().Add(j.wait(1, failed(StageCommit, err)))
+		_ = j.release(ctx, nil)
+		return true
+	}
+	applied.Ignored = got.Diff(j.p.Settings)
+	j.st.known.digest = applied.Digest
+	j.r.amend(j.space, s.Account, s.KeyID, func(k *ListedKey) { k.Settings = got })
+	j.audit("settings patched", "key_id", s.KeyID, "ignored", applied.Ignored)
+	j.r.Observe(Event{Type: EventDrifted, Policy: j.p.Name, Workspace: j.space, KeyID: s.KeyID, Reason: s.Reason, At: j.r.Wall()})
+	return j.release(ctx, func(e *Entry) { e.Applied = applied }) == nil
+}
+
+func (j *job) patchKey(ctx context.Context, s Step) (elevenlabs.Settings, error) {
+	name := j.entry().Current.Name
+	if err := j.guard(ctx); err != nil {
+		return elevenlabs.Settings{}, err
+	}
+	want := j.p.Settings
+	if err := j.api.UpdateKey(ctx, s.Account, s.KeyID, elevenlabs.Update{Name: name, Settings: &want}); err != nil {
+		return want, fmt.Errorf("patching key %s: %w", s.KeyID, err)
+	}
+	keys, err := j.api.Keys(ctx, s.Account)
+	if err != nil {
+		return want, fmt.Errorf("reading patched settings back: %w", err)
+	}
+	for _, k := range keys {
+		if k.ID == s.KeyID {
+			return k.Settings, nil
+		}
+	}
+	return want, fmt.Errorf("reading patched settings back: the account no longer lists key %s", s.KeyID)
+}
+
+// prove asks with the secret in the sink whether the current key still lives.
+func (j *job) prove(ctx context.Context) bool {
+	rec, err := j.r.readRecord(ctx, j.st, j.entry().Current.Sink)
+	if err != nil || rec.Secret.IsZero() {
+		return false
+	}
+	defer j.r.holdSecret(rec.Secret)()
+	before := j.st.known.proof
+	j.st.known.proof, err = j.api.Probe(ctx, rec.Secret)
+	if err != nil {
+		j.log.Warn("current key could not be asked", "err", err)
+	}
+	return j.st.known.proof != before
+}

@@ -1,0 +1,225 @@
+package rotator
+
+import (
+	"context"
+	"errors"
+	"hash/fnv"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// wake has a policy looked at soon.
+func (r *Rotator) wake(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if st := r.policies[name]; st != nil {
+		r.enqueue(st)
+	}
+}
+
+func (r *Rotator) wakeAll() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, st := range r.ordered() {
+		r.enqueue(st)
+	}
+}
+
+// enqueue puts a policy into the queue, in which it is at most once. Rotator.mu is held.
+func (r *Rotator) enqueue(st *policyState) {
+	switch {
+	case r.stopping || st.queued:
+		return
+	case st.working:
+		st.again = true
+		return
+	}
+	st.queued = true
+	r.queue = append(r.queue, st)
+	r.wakeUp.Signal()
+}
+
+// ordered returns the policies in this replica's own order: replicas that begin at different ends waste fewer claims.
+// Rotator.mu is held.
+func (r *Rotator) ordered() []*policyState {
+	states := slices.Collect(maps.Values(r.policies))
+	for _, st := range states {
+		if st.order == 0 {
+			h := fnv.New64a()
+			_, _ = io.WriteString(h, r.holder+"/"+st.policy.Name)
+			st.order = h.Sum64()
+		}
+	}
+	slices.SortFunc(states, func(a, b *policyState) int {
+		if a.order < b.order {
+			return -1
+		}
+		return 1
+	})
+	return states
+}
+
+// worker works on one policy at a time until the rotator stops. One policy is never worked on twice at once.
+func (r *Rotator) worker(ctx context.Context) {
+	for {
+		st := r.next()
+		if st == nil {
+			return
+		}
+		r.work(ctx, st)
+		r.mu.Lock()
+		st.working = false
+		if st.again {
+			st.again = false
+			r.enqueue(st)
+		}
+		r.mu.Unlock()
+	}
+}
+
+// next takes a policy out of the queue; nil when the rotator stops.
+func (r *Rotator) next() *policyState {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for !r.stopping && len(r.queue) == 0 {
+		r.wakeUp.Wait()
+	}
+	if r.stopping {
+		return nil
+	}
+	st := r.queue[0]
+	r.queue[0] = nil
+	r.queue = r.queue[1:]
+	st.queued, st.working = false, true
+	return st
+}
+
+// maxPasses bounds the steps taken for one policy before the next one has its turn.
+const maxPasses = 8
+
+// work brings one policy forward: look, decide, do the first thing, look again.
+func (r *Rotator) work(ctx context.Context, st *policyState) {
+	for range maxPasses {
+		p, o, err := r.observe(ctx, st)
+		if err != nil {
+			r.noteSinkFailure(st, err)
+			return
+		}
+		d := Plan(p, o, r.Wall())
+		r.show(st, p, o, d)
+		if !r.performFirst(ctx, st, p, d) || r.isStopping() {
+			return
+		}
+	}
+	r.mu.Lock()
+	st.again = true
+	r.mu.Unlock()
+}
+
+func (r *Rotator) isStopping() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stopping
+}
+
+// performFirst does the first step that can be done now, and reports whether to look again.
+func (r *Rotator) performFirst(ctx context.Context, st *policyState, p Policy, d Decision) bool {
+	for _, step := range d.Steps {
+		if err := r.remoteDown(st, p, step); err != nil {
+			r.noteOutage(st, step, err)
+			continue
+		}
+		if r.perform(ctx, r.newJob(st, p, step), step) {
+			return true
+		}
+	}
+	return false
+}
+
+// remoteDown returns the outage because of which the step cannot even begin.
+func (r *Rotator) remoteDown(st *policyState, p Policy, step Step) error {
+	if err := r.sink.down(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ws := st.ws
+	if step.Workspace != "" {
+		ws = r.workspaces[step.Workspace]
+	}
+	if ws == nil {
+		return &Error{Op: "reaching workspace " + step.Workspace, Reason: ReasonOther, Err: errors.New("it is no longer configured")}
+	}
+	return ws.err
+}
+
+// perform does one step and reports whether something changed.
+func (r *Rotator) perform(ctx context.Context, j *job, s Step) bool {
+	switch s.Action {
+	case ActRecover:
+		return j.recover(ctx)
+	case ActRotate:
+		return j.rotate(ctx, s.Reason)
+	case ActDisable, ActDelete:
+		return j.retire(ctx, s)
+	case ActSweep:
+		return j.sweep(ctx, s)
+	case ActAdopt:
+		return j.adopt(ctx, s)
+	case ActInherit:
+		return j.inherit(ctx)
+	case ActFollow:
+		return j.follow(ctx, s)
+	case ActEnable:
+		return j.enable(ctx, s)
+	case ActPatch:
+		return j.patch(ctx, s)
+	case ActProve:
+		return j.prove(ctx)
+	}
+	return false
+}
+
+// resyncLoop has every ledger entry and record read again once per resync interval, spread evenly.
+func (r *Rotator) resyncLoop(ctx context.Context) {
+	var turn []*policyState
+	for {
+		r.mu.Lock()
+		if len(turn) == 0 {
+			turn = r.ordered()
+		}
+		tick := max(r.ResyncInterval/time.Duration(max(len(r.policies), 1)), min(time.Second, r.ResyncInterval))
+		n := int(time.Duration(len(r.policies))*tick/r.ResyncInterval) + 1
+		r.mu.Unlock()
+		if !sleep(ctx, tick) {
+			return
+		}
+		r.mu.Lock()
+		for _, st := range turn[:min(n, len(turn))] {
+			if !st.removed {
+				st.resync = true
+				r.enqueue(st)
+			}
+		}
+		turn = turn[min(n, len(turn)):]
+		r.mu.Unlock()
+	}
+}
+
+// probeLoop asks a store that is down once per reconcile interval; when it answers, all that waited is looked at.
+func (r *Rotator) probeLoop(ctx context.Context) {
+	r.sink.setUp(r.wakeAll)
+	for sleep(ctx, r.ReconcileInterval) {
+		if r.sink.down() == nil {
+			r.sink.log(r.Logger, nil)
+			continue
+		}
+		_, err := r.Store.Read(ctx, r.Ledger.Join("owner"), 0)
+		r.sink.log(r.Logger, err)
+	}
+}
+
+func sentence(err error) string { return shorten(strings.TrimSpace(err.Error())) }

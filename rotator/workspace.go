@@ -1,0 +1,118 @@
+package rotator
+
+import (
+	"context"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+)
+
+// workspace is one ElevenLabs workspace: its client, its last listing, and the loop that makes it. All fields but
+// api and name are guarded by Rotator.mu.
+type workspace struct {
+	name    string
+	api     *elevenlabs.Client
+	listing *listing
+	err     error                // of the last listing
+	seen    time.Time            // wall time of the last listing that answered
+	recent  map[string]time.Time // policies rotated in the last hour, for the brake
+	stop    context.CancelFunc
+}
+
+// listing is one answer of a workspace. It is never changed once it is in place.
+type listing struct {
+	seq      int
+	begun    time.Time // on the monotonic clock, before the request
+	accounts map[string][]ListedKey
+	owned    map[string][]ListedKey // by the policy in the key's name
+}
+
+// begin starts the workspace's reconcile loop. Rotator.mu is held.
+func (ws *workspace) begin(r *Rotator) {
+	ctx, stop := context.WithCancel(context.Background())
+	ws.stop = stop
+	go r.reconcileLoop(ctx, ws)
+}
+
+// reconcileLoop lists the workspace once per reconcile interval and has its policies looked at. An outage is probed
+// by nothing but this.
+func (r *Rotator) reconcileLoop(ctx context.Context, ws *workspace) {
+	for {
+		r.reconcile(ctx, ws)
+		if !sleep(ctx, r.ReconcileInterval) {
+			return
+		}
+	}
+}
+
+func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
+	begun := time.Now()
+	accounts, err := ws.api.ServiceAccounts(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.logListing(ws, err)
+	if ws.err = err; err == nil {
+		ws.seen = r.Wall()
+		ws.listing = r.index(ws, accounts, begun)
+	}
+	for _, st := range r.ordered() {
+		if st.ws == ws {
+			r.enqueue(st)
+		}
+	}
+}
+
+func (r *Rotator) logListing(ws *workspace, err error) {
+	was, is := Reason(""), Reason("")
+	if ws.err != nil {
+		was = reasonOf(ws.err)
+	}
+	if err != nil {
+		is = reasonOf(err)
+	}
+	switch {
+	case was == is:
+	case err == nil:
+		r.Logger.Info("workspace answers again", "workspace", ws.name)
+	default:
+		r.Logger.Error("workspace cannot be listed", "workspace", ws.name, "reason", is, "err", err)
+	}
+}
+
+// index arranges a listing by account and by the policy that the keys' names tell.
+func (r *Rotator) index(ws *workspace, accounts []elevenlabs.ServiceAccount, begun time.Time) *listing {
+	l := &listing{begun: begun, accounts: make(map[string][]ListedKey, len(accounts)), owned: map[string][]ListedKey{}}
+	if ws.listing != nil {
+		l.seq = ws.listing.seq
+	}
+	l.seq++
+	for _, a := range accounts {
+		keys := make([]ListedKey, len(a.Keys))
+		for i, k := range a.Keys {
+			k.ServiceAccount = a.ID
+			keys[i] = ListedKey{ws.name, k}
+			if owner, policy, _, ok := parseKeyName(k.Name); ok && owner == r.owner {
+				l.owned[policy] = append(l.owned[policy], keys[i])
+			}
+		}
+		l.accounts[a.ID] = keys
+	}
+	return l
+}
+
+// rotations counts the workspace's rotations of the last hour in this replica's view. Rotator.mu is held.
+func (ws *workspace) rotations(now time.Time, but string) int {
+	n := 0
+	for policy, at := range ws.recent {
+		switch {
+		case now.Sub(at) > time.Hour:
+			delete(ws.recent, policy)
+		case policy != but:
+			n++
+		}
+	}
+	return n
+}
