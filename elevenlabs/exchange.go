@@ -21,7 +21,7 @@ type call struct {
 	method, path string
 	key          Secret // zero: the admin key
 	body         any    // nil: none
-	limit        int64  // of the answer, in bytes after decompression
+	limit        int64  // of an answer with success, in bytes after decompression
 	decode       func([]byte) error
 }
 
@@ -86,9 +86,13 @@ func (c *Client) exchange(ctx context.Context, q call, key Secret) answer {
 		return answer{err: err, written: sent.possible(err)}
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, q.limit+1))
-	if int64(len(body)) > q.limit {
-		err = fmt.Errorf("more than %d bytes", q.limit)
+	limit := q.limit
+	if !success(resp.StatusCode) {
+		limit = answerLimit
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	if int64(len(body)) > limit {
+		err = fmt.Errorf("more than %d bytes", limit)
 	}
 	return answer{status: resp.StatusCode, header: resp.Header, body: body, err: err, written: true}
 }
