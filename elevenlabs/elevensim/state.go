@@ -1,0 +1,259 @@
+package elevensim
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Key is one API key with everything that the simulator knows about it.
+type Key struct {
+	ID                string         `json:"id"`
+	Account           string         `json:"account"` // service_account_user_id
+	Name              string         `json:"name"`
+	Secret            string         `json:"secret"`
+	Permissions       []string       `json:"permissions"` // nil: all
+	AllowedIPs        []netip.Prefix `json:"allowed_ips"` // nil: every address
+	CharacterLimit    *int64         `json:"character_limit"`
+	CharacterCount    int64          `json:"character_count"`
+	ThirdPartyDisable *bool          `json:"third_party_disable_allowed"`
+	TTSConcurrency    *int64         `json:"tts_concurrency_limit"`
+	DubConcurrency    *int64         `json:"dubbing_concurrency_limit"`
+	MusicConcurrency  *int64         `json:"music_concurrency_limit"`
+	Disabled          bool           `json:"disabled"`
+	DisableReason     string         `json:"disable_reason"`
+	CreatedAt         time.Time      `json:"created_at"`
+	UsableAt          time.Time      `json:"usable_at"` // later than CreatedAt by Faults.KeyDelay
+	DeletedAt         time.Time      `json:"deleted_at,omitzero"`
+}
+
+// Deleted reports whether the key is gone.
+func (k *Key) Deleted() bool { return !k.DeletedAt.IsZero() }
+
+func (k *Key) may(permission string) bool {
+	return permission == "" || k.Permissions == nil || slices.Contains(k.Permissions, permission)
+}
+
+func (k *Key) admits(ip netip.Addr) bool {
+	return k.AllowedIPs == nil || slices.ContainsFunc(k.AllowedIPs, func(p netip.Prefix) bool { return p.Contains(ip) })
+}
+
+// clone keeps callers from reaching into the state through its slices; what pointers point at never changes.
+func (k *Key) clone() Key {
+	c := *k
+	c.Permissions = slices.Clone(k.Permissions)
+	c.AllowedIPs = slices.Clone(k.AllowedIPs)
+	return c
+}
+
+// KeySpec describes a key that someone else creates.
+type KeySpec struct {
+	Name           string   `json:"name"`
+	Permissions    []string `json:"permissions"`     // nil: all; names are not checked
+	AllowedIPs     []string `json:"allowed_ips"`     // nil: every address
+	CharacterLimit *int64   `json:"character_limit"` // nil: none
+}
+
+type account struct {
+	Account
+	createdAt time.Time
+	live      []*Key // in order of creation
+	gone      []*Key // in order of deletion
+}
+
+// AccountState is a service account with all keys that it ever had: living ones by creation, then deleted ones by
+// deletion.
+type AccountState struct {
+	Account
+	CreatedAt time.Time `json:"created_at"`
+	Keys      []Key     `json:"keys"`
+}
+
+// ChangeKind says what happened to a key.
+type ChangeKind string
+
+// What can happen to a key.
+const (
+	Created  ChangeKind = "create"
+	Enabled  ChangeKind = "enable"
+	Disabled ChangeKind = "disable"
+	Deleted  ChangeKind = "delete"
+	Patched  ChangeKind = "patch" // settings or name
+)
+
+// ByManagement is Change.By of what was done through a method of Server or under /_sim/.
+const ByManagement = "management"
+
+// Change is one change of one key.
+type Change struct {
+	Time time.Time
+	Kind ChangeKind
+	By   string // "admin", the id of the key that authenticated the request, or ByManagement
+	Key  Key    // as it is afterwards
+}
+
+// OnChange calls f for every change from now on, in order and under the server's lock: f must be quick and must
+// not call the server. One request may change a key in two ways.
+func (s *Server) OnChange(f func(Change)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.observers = append(s.observers, f)
+}
+
+func (s *Server) changed(kind ChangeKind, k *Key, by string) {
+	for _, f := range s.observers {
+		f(Change{Time: s.now(), Kind: kind, By: by, Key: k.clone()})
+	}
+}
+
+// State returns every service account with every key, secrets included.
+func (s *Server) State() []AccountState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	states := make([]AccountState, 0, len(s.accounts))
+	for _, a := range s.accounts {
+		state := AccountState{Account: a.Account, CreatedAt: a.createdAt, Keys: []Key{}}
+		for _, k := range slices.Concat(a.live, a.gone) {
+			state.Keys = append(state.Keys, k.clone())
+		}
+		states = append(states, state)
+	}
+	return states
+}
+
+// KeyBySecret finds the key, deleted or not, that a secret belongs to.
+func (s *Server) KeyBySecret(secret string) (Key, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k, ok := s.bySecret[secret]
+	if !ok {
+		return Key{}, false
+	}
+	return k.clone(), true
+}
+
+// AddAccount adds a service account.
+func (s *Server) AddAccount(a Account) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.account(a.ID) != nil {
+		return fmt.Errorf("adding account %s: it exists", a.ID)
+	}
+	s.accounts = append(s.accounts, &account{Account: a, createdAt: s.now()})
+	return nil
+}
+
+// RemoveAccount deletes a service account with all of its keys. State no longer shows it; KeyBySecret still knows
+// its keys.
+func (s *Server) RemoveAccount(id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.account(id)
+	if a == nil {
+		return fmt.Errorf("removing account %s: there is none", id)
+	}
+	for _, k := range slices.Clone(a.live) {
+		s.deleteKey(k, ByManagement)
+	}
+	s.accounts = slices.DeleteFunc(s.accounts, func(b *account) bool { return b == a })
+	return nil
+}
+
+// AddKey creates a key as someone else would, past all limits and permissions, and returns its id and secret.
+func (s *Server) AddKey(accountID string, spec KeySpec) (id, secret string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.account(accountID)
+	if a == nil {
+		return "", "", fmt.Errorf("adding a key: there is no account %s", accountID)
+	}
+	k := &Key{Name: spec.Name, Permissions: slices.Clone(spec.Permissions), CharacterLimit: spec.CharacterLimit}
+	if k.AllowedIPs, err = prefixes(spec.AllowedIPs); err != nil {
+		return "", "", fmt.Errorf("adding a key: %w", err)
+	}
+	s.insert(a, k, ByManagement)
+	return k.ID, k.Secret, nil
+}
+
+// DisableKey disables a key as the provider does, with a reason, or as a person does, with "".
+func (s *Server) DisableKey(id, reason string) error {
+	return s.withKey("disabling", id, func(k *Key) { s.setEnabled(k, false, reason, ByManagement) })
+}
+
+// EnableKey enables a key.
+func (s *Server) EnableKey(id string) error {
+	return s.withKey("enabling", id, func(k *Key) { s.setEnabled(k, true, "", ByManagement) })
+}
+
+// DeleteKey deletes a key.
+func (s *Server) DeleteKey(id string) error {
+	return s.withKey("deleting", id, func(k *Key) { s.deleteKey(k, ByManagement) })
+}
+
+// AddUsage counts credits on a key.
+func (s *Server) AddUsage(id string, credits int64) error {
+	return s.withKey("adding usage to", id, func(k *Key) { k.CharacterCount += credits })
+}
+
+func (s *Server) withKey(doing, id string, f func(*Key)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.keys[id]
+	if k == nil || k.Deleted() {
+		return fmt.Errorf("%s key %s: there is none", doing, id)
+	}
+	f(k)
+	return nil
+}
+
+// What follows expects the lock to be held.
+
+func (s *Server) account(id string) *account {
+	i := slices.IndexFunc(s.accounts, func(a *account) bool { return a.ID == id })
+	if i < 0 {
+		return nil
+	}
+	return s.accounts[i]
+}
+
+func (s *Server) insert(a *account, k *Key, by string) {
+	k.ID = s.hex(2)
+	k.Secret = "sk_" + s.hex(3)
+	k.Account = a.ID
+	k.CreatedAt = s.now()
+	k.UsableAt = k.CreatedAt.Add(time.Duration(s.faults.KeyDelay))
+	a.live = append(a.live, k)
+	s.keys[k.ID], s.bySecret[k.Secret] = k, k
+	s.changed(Created, k, by)
+}
+
+func (s *Server) setEnabled(k *Key, enabled bool, reason, by string) {
+	if enabled == !k.Disabled && reason == "" {
+		return
+	}
+	k.Disabled, k.DisableReason = !enabled, reason
+	kind := Disabled
+	if enabled {
+		kind = Enabled
+	}
+	s.changed(kind, k, by)
+}
+
+func (s *Server) deleteKey(k *Key, by string) {
+	k.DeletedAt = s.now()
+	if a := s.account(k.Account); a != nil {
+		a.live = slices.DeleteFunc(a.live, func(l *Key) bool { return l == k })
+		a.gone = append(a.gone, k)
+	}
+	s.changed(Deleted, k, by)
+}
+
+// hex returns 16 random digits for each word.
+func (s *Server) hex(words int) string {
+	digits := ""
+	for range words {
+		digits += fmt.Sprintf("%016x", s.ids.Uint64())
+	}
+	return digits
+}
