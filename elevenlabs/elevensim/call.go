@@ -138,13 +138,10 @@ func (s *Server) authenticate(c *call) (*Key, *refusal) {
 	return k, s.charge(k)
 }
 
-// charge counts what a request of a service account's key costs, where Faults.UsagePerRequest says that it does.
+// charge counts what a request costs, where Faults.UsagePerRequest says that it does. The admin key has no limit.
 func (s *Server) charge(k *Key) *refusal {
 	cost := s.faults.UsagePerRequest
-	if cost == 0 || k.Account == "" {
-		return nil
-	}
-	if k.CharacterLimit != nil && k.CharacterCount+cost > *k.CharacterLimit {
+	if cost > 0 && k.CharacterLimit != nil && k.CharacterCount+cost > *k.CharacterLimit {
 		return unauthorized("quota_exceeded", "This request exceeds the quota of the API key.")
 	}
 	k.CharacterCount += cost
