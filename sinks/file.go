@@ -1,0 +1,238 @@
+package sinks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// File is a rotator.Store in files below one folder: the document MOUNT/PATH is the JSON object in MOUNT/PATH.json.
+//
+// Versions, which files do not have, are counted in .rekeyd/MOUNT/PATH.json: a number, and the digest of the content
+// that has it. Content with another digest was put there by someone else, and is the next version. So one step
+// decides a write, the rename of the document:
+//
+//   - before it, number and digest are those of the old content, and nothing has happened;
+//   - after it, whether or not the count was written too, the new content is the next version.
+//
+// Every look at a document holds its lock and writes down what it finds, so that all processes count alike and a
+// second change by hand is not taken for the first. What a person changes between a look and the following write of
+// the same process is lost, as files have no way to see it. Only the newest version is kept.
+type File struct {
+	dir string
+}
+
+var _ rotator.Store = (*File)(nil)
+
+const stateDir = ".rekeyd" // below the folder; no mount may have this name
+
+// NewFile makes the store. The folder is made with the first write.
+func NewFile(dir string) (*File, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil || dir == "" {
+		return nil, fmt.Errorf("using %q as the folder of the file sink: %w", dir, errors.Join(err, errNoDir(dir)))
+	}
+	return &File{dir: abs}, nil
+}
+
+func errNoDir(dir string) error {
+	if dir != "" {
+		return nil
+	}
+	return errors.New("it is empty")
+}
+
+// Read implements rotator.Store. Of versions that are not the newest, Data is nil and Version 0.
+func (f *File) Read(ctx context.Context, ref rotator.Ref, version int) (rotator.Doc, error) {
+	op := "reading " + ref.String()
+	var doc rotator.Doc
+	err := f.locked(ctx, op, ref, func(d *document) error {
+		count, content, err := d.look()
+		if err != nil || version != 0 && version != count.Version {
+			return err
+		}
+		doc.Version = count.Version
+		if content != nil {
+			doc.Data, err = parseObject(content)
+		}
+		return err
+	})
+	if errors.Is(err, errNothing) {
+		return rotator.Doc{}, nil
+	}
+	if err != nil {
+		return rotator.Doc{}, fileError(op, err)
+	}
+	return doc, nil
+}
+
+// Write implements rotator.Store.
+func (f *File) Write(ctx context.Context, ref rotator.Ref, data map[string]any, cas int) (int, error) {
+	op := "writing " + ref.String()
+	content, err := formatObject(data)
+	if err != nil {
+		return 0, fileError(op, err)
+	}
+	if err := f.makeFolder(); err != nil {
+		return 0, fileError(op, err)
+	}
+	err = f.locked(ctx, op, ref, func(d *document) error {
+		count, _, err := d.look()
+		switch {
+		case err != nil:
+			return err
+		case count.Version != cas:
+			return rotator.ErrConflict
+		}
+		return d.replace(content, cas+1)
+	})
+	if errors.Is(err, rotator.ErrConflict) {
+		return 0, rotator.ErrConflict
+	}
+	if err != nil {
+		return 0, fileError(op, err)
+	}
+	return cas + 1, nil
+}
+
+// List implements rotator.Store.
+func (f *File) List(ctx context.Context, ref rotator.Ref) ([]string, error) {
+	op := "listing " + ref.String()
+	root, err := f.open(ctx, op, ref)
+	if errors.Is(err, errNothing) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fileError(op, err)
+	}
+	defer func() { _ = root.Close() }()
+	entries, err := fs.ReadDir(root.FS(), path.Join(ref.Mount, ref.Path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fileError(op, err)
+	}
+	var names []string
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), ".json"); ok && !e.IsDir() {
+			names = append(names, name)
+		} else if e.IsDir() {
+			names = append(names, e.Name()+"/")
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// Check implements rotator.Store: it makes and removes a file where each document and its count would be.
+func (f *File) Check(ctx context.Context, refs ...rotator.Ref) error {
+	const op = "checking that files can be written"
+	if err := f.makeFolder(); err != nil {
+		return fileError(op, err)
+	}
+	tried := map[string]bool{}
+	for _, ref := range refs {
+		root, err := f.open(ctx, op, ref)
+		if err != nil {
+			return fileError(op, err)
+		}
+		d := newDocument(root, ref)
+		for _, name := range []string{d.name, d.count} {
+			dir := nearestFolder(root, path.Dir(name))
+			if err == nil && !tried[dir] {
+				tried[dir], err = true, tryFile(root, dir)
+			}
+		}
+		_ = root.Close()
+		if err != nil {
+			return fileError(op+" for "+ref.String(), err)
+		}
+	}
+	return nil
+}
+
+// nearestFolder is the folder itself, or the first one above it that exists.
+func nearestFolder(root *os.Root, dir string) string {
+	for dir != "." {
+		if _, err := root.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		dir = path.Dir(dir)
+	}
+	return dir
+}
+
+func tryFile(root *os.Root, dir string) error {
+	name := path.Join(dir, fmt.Sprintf(".rekeyd-check-%d.tmp", os.Getpid()))
+	file, err := root.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Close(), root.Remove(name))
+}
+
+// makeFolder makes the store's own folder, noted durably in its parent.
+func (f *File) makeFolder() error {
+	if _, err := os.Stat(f.dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+		return err
+	}
+	parent, err := os.Open(filepath.Dir(f.dir))
+	if err != nil {
+		return err
+	}
+	return errors.Join(parent.Sync(), parent.Close())
+}
+
+// errNothing says that the store's folder does not exist, so nothing in it does.
+var errNothing = errors.New("the folder of the file sink does not exist")
+
+// open opens the folder, through which no path leads outside, whatever symbolic links say.
+func (f *File) open(ctx context.Context, op string, ref rotator.Ref) (*os.Root, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := validRef(op, ref); err != nil {
+		return nil, err
+	}
+	if mount, _, _ := strings.Cut(ref.Mount, "/"); mount == stateDir {
+		return nil, fmt.Errorf("mount %s is where versions are counted", stateDir)
+	}
+	root, err := os.OpenRoot(f.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errNothing
+	}
+	return root, err
+}
+
+// fileError makes the error that rotator.Store promises; what it promises already passes.
+func fileError(op string, err error) error {
+	var e *rotator.Error
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &e) && e.Op != "" {
+		return err
+	}
+	out := &rotator.Error{Op: op, Reason: rotator.ReasonSinkError, MaybeApplied: errors.As(err, new(afterRename)), Err: err}
+	switch {
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		out.Reason, out.Advice = rotator.ReasonSinkDenied, "let this user write below REKEYD_FILE_DIR"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		out.Advice = "free space on that disk"
+	case errors.Is(err, errNotObject):
+		out.Advice = "repair the file or delete it"
+	case errors.Is(err, errCount):
+		out.Advice = "restore the file from a backup; without it versions start again"
+	}
+	return out
+}

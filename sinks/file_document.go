@@ -1,0 +1,250 @@
+package sinks
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+const (
+	lockEvery = 5 * time.Millisecond
+	maxFile   = 32 << 20 // bytes, as much as Vault takes
+)
+
+var (
+	errNotObject = errors.New("the file does not hold one JSON object")
+	errCount     = errors.New("the file that counts its versions cannot be read")
+)
+
+// afterRename is a fault that happened after the document had its new content.
+type afterRename struct{ error }
+
+func (a afterRename) Unwrap() error { return a.error }
+
+// count is the version of a document and the digest of its content, empty when there is no file.
+type count struct {
+	Version int    `json:"version"`
+	SHA256  string `json:"sha256"`
+}
+
+// document is one document whose lock is held.
+type document struct {
+	root        *os.Root
+	name, count string // files below root
+}
+
+func newDocument(root *os.Root, ref rotator.Ref) *document {
+	name := path.Join(ref.Mount, ref.Path+".json")
+	return &document{root: root, name: name, count: path.Join(stateDir, "versions", name)}
+}
+
+// locked calls do while no other process, nor another goroutine, looks at the document or writes it. The kernel
+// drops the lock of a process that dies.
+func (f *File) locked(ctx context.Context, op string, ref rotator.Ref, do func(*document) error) (err error) {
+	root, err := f.open(ctx, op, ref)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	d := newDocument(root, ref)
+	locks := path.Join(stateDir, "locks")
+	if err := d.mkdir(locks); err != nil {
+		return err
+	}
+	lock := flock.New(filepath.Join(f.dir, locks, stripe(d.name)), flock.SetPermissions(0o600))
+	if _, err := lock.TryLockContext(ctx, lockEvery); err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
+	return do(d)
+}
+
+// stripe spreads the documents over a fixed number of lock files.
+func stripe(name string) string {
+	h := fnv.New32a()
+	_, _ = io.WriteString(h, name)
+	return fmt.Sprintf("%02x", h.Sum32()%256)
+}
+
+// look returns the current count and content, nil when there is no file. A change that others made is written down
+// first: it has its version from now on, whatever comes after it.
+func (d *document) look() (count, []byte, error) {
+	content, err := d.readFile(d.name)
+	if err != nil {
+		return count{}, nil, err
+	}
+	c, err := d.readCount()
+	if err != nil {
+		return count{}, nil, err
+	}
+	if sum := digest(content); sum != c.SHA256 {
+		c = count{Version: c.Version + 1, SHA256: sum}
+		if err := d.writeCount(c); err != nil {
+			return count{}, nil, err
+		}
+	}
+	return c, content, nil
+}
+
+// replace writes the content, which then is the given version.
+func (d *document) replace(content []byte, version int) error {
+	if err := d.writeFile(d.name, content); err != nil {
+		return err
+	}
+	if err := d.writeCount(count{Version: version, SHA256: digest(content)}); err != nil {
+		return afterRename{err}
+	}
+	return nil
+}
+
+func (d *document) readCount() (count, error) {
+	text, err := d.readFile(d.count)
+	if err != nil || text == nil {
+		return count{}, err
+	}
+	var c count
+	if err := json.Unmarshal(text, &c); err != nil || c.Version < 1 {
+		return count{}, fmt.Errorf("%w: %s", errCount, d.count)
+	}
+	return c, nil
+}
+
+func (d *document) writeCount(c count) error {
+	text, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return d.writeFile(d.count, append(text, '\n'))
+}
+
+// readFile returns nil when there is no such file.
+func (d *document) readFile(name string) ([]byte, error) {
+	file, err := d.root.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	text, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	if err == nil && len(text) > maxFile {
+		err = &rotator.Error{Op: "reading " + name, Reason: rotator.ReasonSinkTooLarge, Err: fmt.Errorf("the file is longer than %d bytes", maxFile)}
+	}
+	return append([]byte{}, text...), err
+}
+
+// writeFile replaces a file in one step and returns when that would survive a power cut. What an earlier process
+// left half-written has the same name, so it does not pile up.
+func (d *document) writeFile(name string, text []byte) error {
+	dir, base := path.Split(name)
+	if err := d.mkdir(path.Clean(dir)); err != nil {
+		return err
+	}
+	temp := path.Join(dir, "."+base+".tmp")
+	if err := d.root.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := d.writeNew(temp, text); err != nil {
+		return errors.Join(err, d.root.Remove(temp))
+	}
+	if err := d.root.Rename(temp, name); err != nil {
+		return errors.Join(err, d.root.Remove(temp))
+	}
+	if err := d.syncDir(path.Clean(dir)); err != nil {
+		return afterRename{err}
+	}
+	return nil
+}
+
+func (d *document) writeNew(name string, text []byte) error {
+	file, err := d.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(text)
+	if err == nil {
+		err = file.Sync()
+	}
+	return errors.Join(err, file.Close())
+}
+
+// mkdir makes a folder and those above it, each noted durably in its parent.
+func (d *document) mkdir(dir string) error {
+	if dir == "." {
+		return nil
+	}
+	if info, err := d.root.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	if err := d.mkdir(path.Dir(dir)); err != nil {
+		return err
+	}
+	if err := d.root.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return d.syncDir(path.Dir(dir))
+}
+
+func (d *document) syncDir(dir string) error {
+	file, err := d.root.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Sync(), file.Close())
+}
+
+// digest of nil, which is no file, is empty.
+func digest(content []byte) string {
+	if content == nil {
+		return ""
+	}
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
+}
+
+func parseObject(text []byte) (map[string]any, error) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	var data map[string]any
+	// The decoder's own words may quote the file, so they are left out.
+	if err := d.Decode(&data); err != nil || data == nil {
+		return nil, errNotObject
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errNotObject
+	}
+	return data, nil
+}
+
+func formatObject(data map[string]any) ([]byte, error) {
+	if data == nil {
+		data = map[string]any{}
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(data); err != nil {
+		return nil, fmt.Errorf("encoding the document: %w", err)
+	}
+	if b.Len() > maxFile {
+		return nil, &rotator.Error{Op: "encoding the document", Reason: rotator.ReasonSinkTooLarge, Err: fmt.Errorf("it is longer than %d bytes", maxFile)}
+	}
+	return b.Bytes(), nil
+}

@@ -1,0 +1,192 @@
+package sinks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"sync"
+	"time"
+
+	vaultapi "github.com/hashicorp/vault/api"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// The operations that VaultOptions.Observe is told of.
+const (
+	opRead   = "read"
+	opWrite  = "write"
+	opList   = "list"
+	opCheck  = "check"
+	opLogin  = "login"
+	opRenew  = "renew"
+	opLookup = "lookup"
+)
+
+const (
+	defaultTimeout  = 10 * time.Second
+	defaultMaxConns = 16
+	defaultResync   = 15 * time.Minute
+)
+
+// Login gets a token. The client that it is given has no token, and the same transport and namespace as the store.
+// It is the method of vaultapi.AuthMethod, so that Vault's own login packages fit.
+type Login func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, error)
+
+// VaultOptions says which Vault is spoken to, and how.
+type VaultOptions struct {
+	// Config is the address and TLS; nil is VaultConfig(). NewVault takes it over: nothing else may use it after.
+	Config *vaultapi.Config
+	// Token is the token to use, unless Login is set: then Vault.Run gets one.
+	Token elevenlabs.Secret
+	Login Login
+	// Namespace is Vault's own notion of it; empty is the root namespace.
+	Namespace string
+	// Timeout bounds each call; 0 is 10 seconds.
+	Timeout time.Duration
+	// MaxConns is how many connections stay open for reuse: as many as there are calls at a time; 0 is 16.
+	MaxConns int
+	// Resync is how long capabilities and the kind of a mount are remembered; 0 is 15 minutes.
+	Resync time.Duration
+	// Transport replaces the one of Config, for tests that have Vault in their own process.
+	Transport http.RoundTripper
+	// Observe is told of every call: read write list check login renew lookup; the HTTP status, or "error".
+	Observe func(operation, code string, d time.Duration)
+	// Redactor cuts the secrets that the process holds out of what Vault says. The token is added to it.
+	Redactor *elevenlabs.Redactor
+	// Logger hears of the token's life; nil is silence.
+	Logger *slog.Logger
+}
+
+// Vault is a rotator.Store in Vault's KV version 2 engine. Make it with NewVault, and let Run keep its token alive.
+type Vault struct {
+	opt    VaultOptions
+	client *vaultapi.Client
+	token  tokenLife
+
+	mu     sync.Mutex
+	able   map[rotator.Ref]time.Time // when its capabilities were last seen to suffice
+	mounts map[string]time.Time      // when it was last seen to be KV version 2
+}
+
+var _ rotator.Store = (*Vault)(nil)
+
+// VaultConfig reads what the Vault ecosystem configures through the environment: VAULT_ADDR, VAULT_CACERT and so on.
+func VaultConfig() (*vaultapi.Config, error) {
+	c := vaultapi.DefaultConfig()
+	if c.Error != nil {
+		return nil, fmt.Errorf("reading Vault's environment variables: %w", c.Error)
+	}
+	return c, nil
+}
+
+// NewVault makes the store. It does not call Vault.
+func NewVault(o VaultOptions) (*Vault, error) {
+	if o.Login == nil && o.Token.IsZero() {
+		return nil, errors.New("making the Vault store: there is neither a token nor a way to log in")
+	}
+	if o.Config == nil {
+		var err error
+		if o.Config, err = VaultConfig(); err != nil {
+			return nil, err
+		}
+	}
+	o.fillIn()
+	o.harden()
+	client, err := newClient(o)
+	if err != nil {
+		return nil, err
+	}
+	v := &Vault{opt: o, client: client, able: map[rotator.Ref]time.Time{}, mounts: map[string]time.Time{}}
+	v.token.refused = make(chan struct{}, 1)
+	if o.Login == nil {
+		v.useToken(o.Token)
+	}
+	return v, nil
+}
+
+// newClient makes a client without a token.
+func newClient(o VaultOptions) (*vaultapi.Client, error) {
+	client, err := vaultapi.NewClient(o.Config)
+	if err != nil {
+		return nil, fmt.Errorf("making the Vault client: %w", err)
+	}
+	// The library reads these from the environment by itself; what is given here must win, also when it is empty.
+	client.ClearToken()
+	client.ClearNamespace()
+	if o.Namespace != "" {
+		client.SetNamespace(o.Namespace)
+	}
+	return client, nil
+}
+
+func (o *VaultOptions) fillIn() {
+	if o.Timeout <= 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.MaxConns <= 0 {
+		o.MaxConns = defaultMaxConns
+	}
+	if o.Resync <= 0 {
+		o.Resync = defaultResync
+	}
+	if o.Observe == nil {
+		o.Observe = func(string, string, time.Duration) {}
+	}
+	if o.Redactor == nil {
+		o.Redactor = new(elevenlabs.Redactor)
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// harden turns off what the library would do by itself: it retries, and follows a standby's redirect with the token.
+func (o *VaultOptions) harden() {
+	c := o.Config
+	c.MaxRetries, c.Timeout, c.DisableRedirects = 0, 0, true
+	c.CheckRetry = func(context.Context, *http.Response, error) (bool, error) { return false, nil }
+	client := http.Client{}
+	if c.HttpClient != nil {
+		client = *c.HttpClient
+	}
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	client.Timeout = 0
+	if o.Transport != nil {
+		client.Transport = o.Transport
+	} else if t, ok := client.Transport.(*http.Transport); ok {
+		t.MaxIdleConnsPerHost = o.MaxConns
+		t.MaxIdleConns = max(t.MaxIdleConns, o.MaxConns)
+	}
+	c.HttpClient = &client
+}
+
+// remembered reports whether a fact was learnt within the last resync interval.
+func remembered[K comparable](v *Vault, facts map[K]time.Time, key K) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	at, ok := facts[key]
+	return ok && time.Since(at) < v.opt.Resync
+}
+
+func remember[K comparable](v *Vault, facts map[K]time.Time, keys ...K) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	now := time.Now()
+	maps.DeleteFunc(facts, func(_ K, at time.Time) bool { return now.Sub(at) >= v.opt.Resync })
+	for _, k := range keys {
+		facts[k] = now
+	}
+}
+
+// forget drops what was learnt about capabilities and mounts: Vault has just contradicted it.
+func (v *Vault) forget() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	clear(v.able)
+	clear(v.mounts)
+}

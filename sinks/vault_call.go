@@ -1,0 +1,144 @@
+package sinks
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	vaultapi "github.com/hashicorp/vault/api"
+)
+
+// maxAnswer is above what Vault itself takes as one request (32 MiB).
+const maxAnswer = 40 << 20
+
+// answer is what came back from one call. fault is set when no whole answer came back.
+type answer struct {
+	status int
+	data   json.RawMessage // the data member of Vault's envelope
+	auth   json.RawMessage
+	errs   []string
+	fault  error
+}
+
+func (a answer) ok() bool { return a.fault == nil && a.status >= 200 && a.status < 300 }
+
+// says reports whether one of Vault's messages contains the words.
+func (a answer) says(words string) bool {
+	for _, e := range a.errs {
+		if strings.Contains(e, words) {
+			return true
+		}
+	}
+	return false
+}
+
+func (v *Vault) get(ctx context.Context, operation, path string, query map[string][]string) answer {
+	return v.exchange(ctx, operation, func(ctx context.Context) (*vaultapi.Response, error) {
+		return v.client.Logical().ReadRawWithDataWithContext(ctx, path, query)
+	})
+}
+
+func (v *Vault) put(ctx context.Context, operation, path string, body any) answer {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return answer{fault: unsent{fmt.Errorf("encoding the request: %w", err)}}
+	}
+	return v.exchange(ctx, operation, func(ctx context.Context) (*vaultapi.Response, error) {
+		return v.client.Logical().WriteRawWithContext(ctx, path, text)
+	})
+}
+
+// unsent is a fault that happened before anything was sent.
+type unsent struct{ error }
+
+func (u unsent) Unwrap() error { return u.error }
+
+// exchange makes one call, within the timeout, and reads its answer.
+func (v *Vault) exchange(ctx context.Context, operation string, send func(context.Context) (*vaultapi.Response, error)) answer {
+	if err := ctx.Err(); err != nil {
+		return answer{fault: unsent{err}}
+	}
+	ctx, cancel := context.WithTimeout(ctx, v.opt.Timeout)
+	defer cancel()
+	start := time.Now()
+	resp, err := send(ctx)
+	a := readAnswer(resp, err)
+	code := "error"
+	if a.status != 0 && a.fault == nil {
+		code = strconv.Itoa(a.status)
+	}
+	v.opt.Observe(operation, code, time.Since(start))
+	if a.says("invalid token") {
+		v.token.noticeRefusal()
+	}
+	return a
+}
+
+func readAnswer(resp *vaultapi.Response, err error) answer {
+	var a answer
+	if resp == nil || resp.Response == nil {
+		return answer{fault: err}
+	}
+	defer func() { _ = resp.Body.Close() }()
+	a.status = resp.StatusCode
+	var said *vaultapi.ResponseError
+	if err != nil && !errors.As(err, &said) {
+		a.fault = err
+		return a
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil || len(body) > maxAnswer {
+		a.fault = fmt.Errorf("reading the answer: %w", errors.Join(err, tooLong(body)))
+		return a
+	}
+	return a.parse(body)
+}
+
+func tooLong(body []byte) error {
+	if len(body) <= maxAnswer {
+		return nil
+	}
+	return fmt.Errorf("it is longer than %d bytes", maxAnswer)
+}
+
+func (a answer) parse(body []byte) answer {
+	var envelope struct {
+		Data   json.RawMessage `json:"data"`
+		Auth   json.RawMessage `json:"auth"`
+		Errors []string        `json:"errors"`
+	}
+	err := json.Unmarshal(body, &envelope)
+	switch {
+	case err == nil:
+		a.data, a.auth, a.errs = envelope.Data, envelope.Auth, envelope.Errors
+	case a.ok() && len(body) > 0:
+		a.fault = errors.New("the answer is not the JSON that Vault speaks")
+	case bytes.Contains(body, []byte("HTTP request to an HTTPS server")):
+		a.fault = errPlainHTTP
+	}
+	return a
+}
+
+var errPlainHTTP = errors.New("the server speaks TLS and was spoken to without")
+
+// decode reads a member of an answer, numbers as they are written.
+func decode(raw json.RawMessage, into any) error {
+	if len(raw) == 0 {
+		return errors.New("the answer lacks its data")
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	return d.Decode(into)
+}
+
+// redirected reports whether the status asks to go elsewhere, which a request with a token never does.
+func redirected(status int) bool {
+	return status >= 300 && status < 400 && status != http.StatusNotModified
+}

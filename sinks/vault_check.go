@@ -1,0 +1,168 @@
+package sinks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// Check implements rotator.Store. Where all is remembered it calls nobody.
+func (v *Vault) Check(ctx context.Context, refs ...rotator.Ref) error {
+	const op = "checking what the token may do"
+	var ask []rotator.Ref
+	for _, ref := range refs {
+		if err := validRef(op, ref); err != nil {
+			return err
+		}
+		if !remembered(v, v.able, ref) && !slices.Contains(ask, ref) {
+			ask = append(ask, ref)
+		}
+	}
+	if err := v.token.ended(op); err != nil || len(ask) == 0 {
+		return err
+	}
+	if err := v.checkCapabilities(ctx, op, ask); err != nil {
+		return err
+	}
+	for _, ref := range ask {
+		if err := v.checkMount(ctx, op, ref.Mount); err != nil {
+			return err
+		}
+	}
+	remember(v, v.able, ask...)
+	return nil
+}
+
+// checkCapabilities asks for all documents in one call. KV calls a write an update where the document has metadata,
+// and else a create, so both are needed.
+func (v *Vault) checkCapabilities(ctx context.Context, op string, refs []rotator.Ref) error {
+	paths := make([]string, len(refs))
+	for i, ref := range refs {
+		paths[i] = dataPath(ref)
+	}
+	granted, a := v.capabilities(ctx, paths)
+	if granted == nil {
+		if a.fault == nil && a.status == http.StatusForbidden {
+			return v.refused(op, a)
+		}
+		return v.failure(ctx, op, a, false)
+	}
+	var lacking []string
+	for _, path := range paths {
+		if missing := without(granted[path], "create", "read", "update"); len(missing) > 0 {
+			lacking = append(lacking, strings.Join(missing, ", ")+" on "+path)
+		}
+	}
+	if len(lacking) == 0 {
+		return nil
+	}
+	v.forget()
+	return lacks(op, errors.New("the token's policies are not enough"), lacking)
+}
+
+// capabilities returns what the token may do on each path, or nil and the answer that says why that is not known.
+func (v *Vault) capabilities(ctx context.Context, paths []string) (map[string][]string, answer) {
+	a := v.put(ctx, opCheck, "sys/capabilities-self", map[string][]string{"paths": paths})
+	var granted map[string][]string
+	if !a.ok() || decode(a.data, &granted) != nil {
+		return nil, a
+	}
+	return granted, a
+}
+
+func without(granted []string, needed ...string) []string {
+	if slices.Contains(granted, "root") {
+		return nil
+	}
+	return slices.DeleteFunc(needed, func(c string) bool { return slices.Contains(granted, c) })
+}
+
+const maxNamed = 5 // paths named in one error
+
+func lacks(op string, err error, lacking []string) error {
+	if more := len(lacking) - maxNamed; more > 0 {
+		lacking = append(lacking[:maxNamed:maxNamed], fmt.Sprintf("the same for %d more", more))
+	}
+	return &rotator.Error{Op: op, Reason: rotator.ReasonSinkDenied, Err: err, Advice: "grant " + strings.Join(lacking, "; ")}
+}
+
+// denied is the error of a 403. It asks Vault which capability is missing; a token that may not even ask is either
+// no token any more or has none of rekeyd's policy.
+func (v *Vault) denied(ctx context.Context, op string, a answer, path string, needed ...string) error {
+	v.forget()
+	if a.says("invalid token") {
+		return v.refused(op, a)
+	}
+	granted, why := v.capabilities(ctx, []string{path})
+	if granted == nil && why.fault == nil && why.status == http.StatusForbidden {
+		return v.refused(op, why)
+	}
+	if missing := without(granted[path], needed...); granted != nil && len(missing) > 0 {
+		return lacks(op, v.message(a), []string{strings.Join(missing, ", ") + " on " + path})
+	}
+	return &rotator.Error{Op: op, Reason: rotator.ReasonSinkDenied, Err: v.message(a),
+		Advice: "see whether the token is bound to other addresses or another namespace, or a policy limits parameters on " + path}
+}
+
+// refused is the error of a token that Vault takes for nothing: no policy's fault, so it concerns every document.
+func (v *Vault) refused(op string, a answer) error {
+	return &rotator.Error{Op: op, Reason: rotator.ReasonSinkDenied, Outage: true, Err: v.message(a),
+		Advice: "give a token that is neither expired nor revoked and has deploy/vault/policy.hcl"}
+}
+
+// checkMount makes sure that a mount is a KV engine of version 2.
+func (v *Vault) checkMount(ctx context.Context, op, mount string) error {
+	if remembered(v, v.mounts, mount) {
+		return nil
+	}
+	a := v.get(ctx, opCheck, "sys/internal/ui/mounts/"+mount, nil)
+	// To a token without any right below a mount, Vault does not tell whether it exists.
+	if a.fault == nil && (a.status == http.StatusNotFound || a.status == http.StatusForbidden && a.says("preflight")) {
+		return noMount(op, mount, fmt.Errorf("there is no mount %s that this token may use", mount),
+			"enable a KV version 2 engine there or correct the mount")
+	}
+	if a.fault == nil && a.status == http.StatusForbidden {
+		return v.denied(ctx, op, a, "sys/internal/ui/mounts/"+mount, "read")
+	}
+	if !a.ok() {
+		return v.failure(ctx, op, a, false)
+	}
+	if err := v.judgeMount(ctx, op, mount, a); err != nil {
+		return err
+	}
+	remember(v, v.mounts, mount)
+	return nil
+}
+
+func (v *Vault) judgeMount(ctx context.Context, op, mount string, a answer) error {
+	var m struct {
+		Path    string            `json:"path"`
+		Type    string            `json:"type"`
+		Options map[string]string `json:"options"`
+	}
+	switch err := decode(a.data, &m); {
+	case err != nil:
+		return v.failure(ctx, op, a, false)
+	case m.Path != mount+"/":
+		return noMount(op, mount, fmt.Errorf("there is no mount %s, but %s", mount, m.Path),
+			"name the mount as Vault does, and move the rest into the path")
+	case m.Type == "kv" && m.Options["version"] == "2":
+		return nil
+	case m.Type == "kv" || m.Type == "generic":
+		return &rotator.Error{Op: op, Reason: rotator.ReasonSinkNotKV2,
+			Err:    fmt.Errorf("mount %s is a KV engine of version 1, which has neither check-and-set nor versions", mount),
+			Advice: "use a mount of version 2, or upgrade it with: vault kv enable-versioning " + mount}
+	default:
+		return &rotator.Error{Op: op, Reason: rotator.ReasonSinkNotKV2,
+			Err: fmt.Errorf("mount %s is of type %q, not kv", mount, m.Type), Advice: "name a KV version 2 mount"}
+	}
+}
+
+func noMount(op, mount string, err error, advice string) error {
+	return &rotator.Error{Op: op, Reason: rotator.ReasonSinkNoMount, Err: err, Advice: advice + " (" + mount + ")"}
+}

@@ -1,0 +1,112 @@
+package sinks
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+const maxMessage = 300 // characters of what a remote said
+
+// failure makes the error of an answer that is not what was hoped for. Whether a write may have happened is decided
+// for the worse: only what Vault is known to answer before it writes counts as certain.
+func (v *Vault) failure(ctx context.Context, op string, a answer, writes bool) error {
+	if a.fault != nil {
+		return v.faultError(ctx, op, a, writes)
+	}
+	e := &rotator.Error{Op: op, Reason: rotator.ReasonSinkError, Err: v.message(a)}
+	switch {
+	case redirected(a.status), a.status == 472, a.status == 473, a.says("local node not active"), a.status == http.StatusPreconditionFailed:
+		e.Reason, e.Outage = rotator.ReasonSinkStandby, true
+		e.Advice = "point VAULT_ADDR at the active node or at a load balancer that finds it"
+	case a.says("Vault is sealed"):
+		e.Reason, e.Outage, e.Advice = rotator.ReasonSinkSealed, true, "unseal Vault"
+	case a.status == http.StatusTooManyRequests:
+		e.Reason, e.Outage, e.Advice = rotator.ReasonSinkRateLimited, true, "raise Vault's rate limit quota or lower REKEYD_CONCURRENCY"
+	case a.status == http.StatusRequestEntityTooLarge, a.says("too large"), a.says("JSON ") && a.says(" exceeds allowed "):
+		e.Reason, e.Advice = rotator.ReasonSinkTooLarge, "remove fields from the record, or raise the listener's limits"
+	case a.status == http.StatusBadGateway, a.status == http.StatusServiceUnavailable, a.status == http.StatusGatewayTimeout:
+		e.Reason, e.Outage, e.MaybeApplied = rotator.ReasonSinkUnreachable, true, writes
+		e.Advice = "see whether Vault runs behind the proxy or load balancer at VAULT_ADDR"
+	case a.status >= 500:
+		e.MaybeApplied, e.Advice = writes, "see Vault's server log"
+	case a.status < 300:
+		e.MaybeApplied, e.Err = writes, errors.New("the answer is not what Vault's KV version 2 engine gives")
+	}
+	return e
+}
+
+// faultError is for calls without a whole answer.
+func (v *Vault) faultError(ctx context.Context, op string, a answer, writes bool) error {
+	maybe := writes && !neverSent(a.fault)
+	if ctx.Err() != nil && !maybe {
+		return ctx.Err()
+	}
+	e := &rotator.Error{Op: op, Outage: true, MaybeApplied: maybe}
+	switch cause := a.fault; {
+	case ctx.Err() != nil:
+		e.Reason, e.Outage, e.Err = rotator.ReasonSinkUnreachable, false, ctx.Err()
+	case isTLS(cause):
+		e.Reason, e.Err = rotator.ReasonSinkTLS, v.clean(cause)
+		e.Advice = "check that VAULT_ADDR starts with https:// exactly if Vault uses TLS, VAULT_CACERT, and the certificate's names and dates"
+	case errors.Is(cause, context.DeadlineExceeded):
+		e.Reason, e.Err = rotator.ReasonSinkUnreachable, fmt.Errorf("no answer within %s", v.opt.Timeout)
+		e.Advice = "see whether Vault is overloaded or a firewall drops its packets"
+	case a.status != 0:
+		e.Reason, e.Outage, e.Err = rotator.ReasonSinkError, false, v.clean(cause)
+	default:
+		e.Reason, e.Err, e.Advice = rotator.ReasonSinkUnreachable, v.clean(cause), "check VAULT_ADDR and that Vault runs"
+	}
+	return e
+}
+
+// message is what Vault said: its status and its errors. What is not Vault's JSON, like a proxy's page, is left out.
+func (v *Vault) message(a answer) error {
+	text := fmt.Sprintf("Vault answers %d", a.status)
+	if len(a.errs) > 0 {
+		text += ": " + strings.Join(a.errs, "; ")
+	}
+	return v.clean(errors.New(text))
+}
+
+// clean makes one bounded line without secrets of an error. It keeps no cause, whose text could be printed.
+func (v *Vault) clean(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err // the URL may carry credentials, and says nothing that the operation does not
+	}
+	text := []rune(v.opt.Redactor.Cut(strings.Join(strings.Fields(err.Error()), " ")))
+	if len(text) > maxMessage {
+		text = append(text[:maxMessage-1], '…')
+	}
+	return errors.New(string(text))
+}
+
+// neverSent reports whether a fault happened before a byte of the request could have been sent.
+func neverSent(err error) bool {
+	var dial *net.OpError
+	var dns *net.DNSError
+	var u unsent
+	return errors.As(err, &u) || errors.As(err, &dns) || errors.As(err, &dial) && dial.Op == "dial" || isTLS(err)
+}
+
+// isTLS reports whether the connection failed before it could carry a request.
+func isTLS(err error) bool {
+	var verification *tls.CertificateVerificationError
+	var header tls.RecordHeaderError
+	var authority x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	return errors.Is(err, errPlainHTTP) || errors.As(err, &verification) || errors.As(err, &header) || errors.As(err, &authority) ||
+		errors.As(err, &host) || errors.As(err, &invalid) ||
+		// net/http has this one only as text.
+		strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
+}

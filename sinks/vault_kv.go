@@ -1,0 +1,136 @@
+package sinks
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+func dataPath(ref rotator.Ref) string { return ref.Mount + "/data/" + ref.Path }
+
+// Read implements rotator.Store.
+func (v *Vault) Read(ctx context.Context, ref rotator.Ref, version int) (rotator.Doc, error) {
+	op := "reading " + ref.String()
+	if err := validRef(op, ref); err != nil {
+		return rotator.Doc{}, err
+	}
+	var query map[string][]string
+	if version != 0 {
+		query = map[string][]string{"version": {strconv.Itoa(version)}}
+	}
+	a := v.get(ctx, opRead, dataPath(ref), query)
+	switch {
+	case a.fault == nil && a.status == http.StatusForbidden:
+		return rotator.Doc{}, v.denied(ctx, op, a, dataPath(ref), "read")
+	case a.fault == nil && (a.ok() || a.status == http.StatusNotFound):
+		return v.parseDoc(ctx, op, ref, a)
+	default:
+		return rotator.Doc{}, v.failure(ctx, op, a, false)
+	}
+}
+
+// parseDoc reads a version, or learns from a 404 why there is none. A version that was deleted or destroyed comes
+// with its metadata; a document that was never written comes as nothing at all, as does a mount of another kind.
+func (v *Vault) parseDoc(ctx context.Context, op string, ref rotator.Ref, a answer) (rotator.Doc, error) {
+	var body struct {
+		Data     json.RawMessage `json:"data"`
+		Metadata struct {
+			Version int `json:"version"`
+		} `json:"metadata"`
+	}
+	err := decode(a.data, &body)
+	if err != nil || body.Metadata.Version == 0 {
+		if err := v.checkMount(ctx, op, ref.Mount); err != nil {
+			return rotator.Doc{}, err
+		}
+		if a.status == http.StatusNotFound {
+			return rotator.Doc{}, nil
+		}
+		return rotator.Doc{}, v.failure(ctx, op, a, false)
+	}
+	doc := rotator.Doc{Version: body.Metadata.Version}
+	if a.status == http.StatusNotFound {
+		return doc, nil
+	}
+	if err := decode(body.Data, &doc.Data); err != nil || doc.Data == nil {
+		return rotator.Doc{}, &rotator.Error{Op: op, Reason: rotator.ReasonSinkError,
+			Err: fmt.Errorf("version %d holds no JSON object", doc.Version), Advice: "delete that version or write a proper one"}
+	}
+	return doc, nil
+}
+
+// casMismatch is how Vault's KV engine names a conflict; the status alone, 400, means many things.
+const casMismatch = "check-and-set parameter did not match the current version"
+
+// Write implements rotator.Store.
+func (v *Vault) Write(ctx context.Context, ref rotator.Ref, data map[string]any, cas int) (int, error) {
+	op := "writing " + ref.String()
+	if err := validRef(op, ref); err != nil {
+		return 0, err
+	}
+	if data == nil {
+		data = map[string]any{} // null would be stored as something that is no object
+	}
+	// A mount of version 1 takes the same request, overwrites without looking, and answers with success.
+	if err := v.checkMount(ctx, op, ref.Mount); err != nil {
+		return 0, err
+	}
+	a := v.put(ctx, opWrite, dataPath(ref), map[string]any{"options": map[string]int{"cas": cas}, "data": data})
+	if a.fault != nil {
+		return 0, v.failure(ctx, op, a, true)
+	}
+	switch a.status {
+	case http.StatusOK:
+		return v.written(ctx, op, a)
+	case http.StatusBadRequest:
+		if a.says(casMismatch) {
+			return 0, rotator.ErrConflict
+		}
+	case http.StatusForbidden:
+		return 0, v.denied(ctx, op, a, dataPath(ref), "create", "update")
+	case http.StatusNotFound, http.StatusNoContent:
+		v.forget() // the mount is not what it was
+	}
+	return 0, v.failure(ctx, op, a, true)
+}
+
+func (v *Vault) written(ctx context.Context, op string, a answer) (int, error) {
+	var body struct {
+		Version int `json:"version"`
+	}
+	if err := decode(a.data, &body); err != nil || body.Version == 0 {
+		return 0, v.failure(ctx, op, a, true)
+	}
+	return body.Version, nil
+}
+
+// List implements rotator.Store.
+func (v *Vault) List(ctx context.Context, ref rotator.Ref) ([]string, error) {
+	op := "listing " + ref.String()
+	if err := validRef(op, ref); err != nil {
+		return nil, err
+	}
+	path := ref.Mount + "/metadata/" + ref.Path
+	a := v.get(ctx, opList, path, map[string][]string{"list": {"true"}})
+	switch {
+	case a.fault != nil:
+		return nil, v.failure(ctx, op, a, false)
+	case a.status == http.StatusNotFound:
+		return nil, v.checkMount(ctx, op, ref.Mount)
+	case a.status == http.StatusForbidden:
+		return nil, v.denied(ctx, op, a, path+"/", "list")
+	case !a.ok():
+		return nil, v.failure(ctx, op, a, false)
+	}
+	var body struct {
+		Keys []string `json:"keys"`
+	}
+	if err := decode(a.data, &body); err != nil {
+		return nil, v.failure(ctx, op, a, false)
+	}
+	return body.Keys, v.checkMount(ctx, op, ref.Mount)
+}

@@ -1,0 +1,93 @@
+package sinks
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	vaultapi "github.com/hashicorp/vault/api"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+func (v *Vault) login(ctx context.Context) error {
+	start := time.Now()
+	secret, err := v.tryLogin(ctx)
+	v.opt.Observe(opLogin, loginCode(err), time.Since(start))
+	if err != nil {
+		return v.loginFailure(ctx, err)
+	}
+	v.useToken(elevenlabs.NewSecret(secret.Auth.ClientToken))
+	v.opt.Logger.Info("logged in to vault")
+	if secret.Auth.LeaseDuration == 0 { // a token that was read and not made
+		return v.lookup(ctx)
+	}
+	v.token.learn(time.Now().Add(time.Duration(secret.Auth.LeaseDuration)*time.Second), secret.Auth.Renewable)
+	return nil
+}
+
+// tryLogin uses a client of its own, which has no token.
+func (v *Vault) tryLogin(ctx context.Context) (*vaultapi.Secret, error) {
+	client, err := newClient(v.opt)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, v.opt.Timeout)
+	defer cancel()
+	secret, err := v.opt.Login(ctx, client)
+	if err == nil && (secret == nil || secret.Auth == nil || secret.Auth.ClientToken == "") {
+		return nil, errors.New("the answer has no token")
+	}
+	return secret, err
+}
+
+func loginCode(err error) string {
+	var said *vaultapi.ResponseError
+	switch {
+	case err == nil:
+		return "200"
+	case errors.As(err, &said):
+		return strconv.Itoa(said.StatusCode)
+	default:
+		return "error"
+	}
+}
+
+// loginFailure leaves out the URL and the raw body that the library puts into its errors.
+func (v *Vault) loginFailure(ctx context.Context, err error) error {
+	const op = "logging in to Vault"
+	var said *vaultapi.ResponseError
+	if !errors.As(err, &said) {
+		return v.failure(ctx, op, answer{fault: err}, false)
+	}
+	a := answer{status: said.StatusCode}
+	if !said.RawError {
+		a.errs = said.Errors
+	}
+	if said.StatusCode >= 500 || said.StatusCode == http.StatusTooManyRequests {
+		return v.failure(ctx, op, a, false)
+	}
+	return &rotator.Error{Op: op, Reason: rotator.ReasonSinkDenied, Outage: true, Err: v.message(a),
+		Advice: "check REKEYD_VAULT_AUTH, the role and its credentials"}
+}
+
+// useToken changes the token of every call from now on.
+func (v *Vault) useToken(token elevenlabs.Secret) {
+	forget := v.opt.Redactor.Add(token)
+	v.client.SetToken(token.Reveal())
+	v.forget()
+	v.token.mu.Lock()
+	defer v.token.mu.Unlock()
+	if v.token.forget != nil {
+		v.token.forget()
+	}
+	v.token.forget = forget
+	v.token.readyAt = time.Time{}
+	select { // a refusal of the old token says nothing about the new one
+	case <-v.token.refused:
+	default:
+	}
+}
