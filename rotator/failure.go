@@ -14,6 +14,8 @@ type stageError struct {
 	stage  Stage
 	reason Reason
 	err    error
+	// counted: it is in the metrics already, however often it is settled again.
+	counted bool
 }
 
 func (e *stageError) Error() string { return fmt.Sprintf("%s: %v", e.stage, e.err) }
@@ -23,11 +25,11 @@ func failed(stage Stage, err error) *stageError {
 	if se := (*stageError)(nil); errors.As(err, &se) {
 		return se
 	}
-	return &stageError{stage, reasonOf(err), err}
+	return &stageError{stage: stage, reason: reasonOf(err), err: err}
 }
 
 func failedFor(stage Stage, reason Reason, format string, args ...any) *stageError {
-	return &stageError{stage, reason, fmt.Errorf(format, args...)}
+	return &stageError{stage: stage, reason: reason, err: fmt.Errorf(format, args...)}
 }
 
 var (

@@ -163,6 +163,9 @@ func (j *job) failing(e *Entry, f *stageError) {
 }
 
 func (j *job) wait(count int, f *stageError) time.Duration {
+	if f.reason == ReasonInterrupted && count == 1 {
+		return 0 // nothing refused us; a second crash in a row may be our own doing
+	}
 	return max(backoff(j.r.ReconcileInterval, count, j.r.jitter()), retryAfter(f.err))
 }
 

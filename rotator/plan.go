@@ -116,6 +116,14 @@ type Decision struct {
 	Message string // the error in a sentence
 	NextDue time.Time
 	Drift   []string
+	Wake    time.Time // when time alone may change this decision; zero: never
+}
+
+// wakeAt has the policy looked at again at t.
+func (d *Decision) wakeAt(t time.Time) {
+	if d.Wake.IsZero() || t.Before(d.Wake) {
+		d.Wake = t
+	}
 }
 
 func (d *Decision) add(s Step) { d.Steps = append(d.Steps, s) }
@@ -183,15 +191,20 @@ func planSweep(o Observed, d *Decision) {
 // planRetiring takes each former key to its next state when its time has come.
 func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
 	for _, r := range o.Entry.Retiring {
-		if r.NextTry.After(now) {
-			continue
+		until := r.Until
+		if r.State == InOverlap {
+			until = o.overlapUntil(p, r)
 		}
 		switch {
+		case r.NextTry.After(now):
+			d.wakeAt(r.NextTry)
 		case r.State == InOverlap && !r.Disabling && o.disabled(r.ID):
 			d.add(Step{ActDisable, ReasonDisabledOutside, r.ID, r.Workspace, r.Account})
-		case r.State == InOverlap && !now.Before(o.overlapUntil(p, r)):
+		case now.Before(until):
+			d.wakeAt(until)
+		case r.State == InOverlap:
 			d.add(Step{ActDisable, ReasonOverlapEnded, r.ID, r.Workspace, r.Account})
-		case r.State == InQuarantine && !now.Before(r.Until):
+		default:
 			d.add(Step{ActDelete, ReasonQuarantineEnded, r.ID, r.Workspace, r.Account})
 		}
 	}
@@ -445,12 +458,17 @@ func planSchedule(p Policy, o Observed, now time.Time, d Decision) Decision {
 			byAge, ok := ageDue(p, o.Entry)
 			if !ok || byAge.After(now) {
 				d.NextDue, d.Reason = late, ReasonWindow
+				d.wakeAt(late)
 				return d
 			}
 			why = ReasonMaxAge
 		}
 	}
-	if due.IsZero() || due.After(now) {
+	switch {
+	case due.IsZero():
+		return d
+	case due.After(now):
+		d.wakeAt(due)
 		return d
 	}
 	return planRotation(p, o, now, why, d)
@@ -503,6 +521,7 @@ func planRotation(p Policy, o Observed, now time.Time, why Reason, d Decision) D
 		return failUnknownAccount(p, d)
 	case !asked && retryAt(o).After(now):
 		d.NextDue = retryAt(o)
+		d.wakeAt(d.NextDue)
 		return wait(StateFailing, ReasonBackoff)
 	case waitsForOverlap(why) && o.inOverlap():
 		return wait(StateDue, ReasonOverlap)

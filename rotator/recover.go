@@ -17,6 +17,7 @@ func (j *job) recover(ctx context.Context) bool {
 	}
 	in := j.entry().Intent
 	if in == nil {
+		j.st.known.pending = nil
 		// A retirement: what was noted of it stays in the entry and is simply tried again.
 		return j.release(ctx, nil) == nil
 	}
@@ -62,10 +63,9 @@ func (j *job) settleIntent(ctx context.Context, in *Intent, f *stageError) bool 
 		j.log.Error("rotation not settled", "err", err)
 		return false
 	}
-	if j.st.known.pending == f || f.reason == ReasonInterrupted {
+	if !f.counted {
 		j.r.noteFailure(j.st, j.p, f, j.begun)
 		j.log.Error("rotation failed", "stage", f.stage, "failure", f.reason, "err", f.err)
-		j.st.known.pending = nil
 	}
 	return j.abandon(ctx, f, key, found)
 }
@@ -145,8 +145,9 @@ func (j *job) search(ctx context.Context, in *Intent) (elevenlabs.Key, bool, err
 // abandon notes in the ledger that the rotation's secret is nowhere, deletes its key by id, and gives the claim back.
 func (j *job) abandon(ctx context.Context, f *stageError, key elevenlabs.Key, found bool) bool {
 	now := j.r.Wall()
+	j.st.known.pending = f
 	if !found {
-		return j.release(ctx, func(e *Entry) { e.abandon(now); j.failing(e, f) }) == nil
+		return j.givenUp(ctx, func(e *Entry) { e.abandon(now); j.failing(e, f) })
 	}
 	if err := j.write(ctx, func(e *Entry) { e.abandon(now); j.takeClaim(e) }); err != nil {
 		return false
@@ -154,7 +155,15 @@ func (j *job) abandon(ctx context.Context, f *stageError, key elevenlabs.Key, fo
 	if err := j.deleteLost(ctx, key); err != nil {
 		j.log.Error("abandoned key not deleted", "key_id", key.ID, "err", err) // the sweep tries again
 	}
-	return j.release(ctx, func(e *Entry) { j.failing(e, f) }) == nil
+	return j.givenUp(ctx, func(e *Entry) { j.failing(e, f) })
+}
+
+func (j *job) givenUp(ctx context.Context, change func(*Entry)) bool {
+	if err := j.release(ctx, change); err != nil {
+		return false
+	}
+	j.st.known.pending = nil
+	return true
 }
 
 // deleteLost deletes a key whose secret nobody holds.

@@ -32,7 +32,7 @@ func (j *job) rotate(ctx context.Context, why Reason) bool {
 		return j.giveBack(ctx, failed(StageCreate, err))
 	case err != nil:
 		j.lost = time.Now()
-		return j.settle(ctx, &stageError{StageCreate, lostReason(err), err})
+		return j.settle(ctx, &stageError{stage: StageCreate, reason: lostReason(err), err: err})
 	}
 	if err := j.finish(ctx, in, rec, key); err != nil {
 		return j.settle(ctx, failed(StageCommit, err))
@@ -118,7 +118,7 @@ func (j *job) giveBack(ctx context.Context, f *stageError) bool {
 	})
 	if err != nil {
 		j.postpone(f)
-		j.st.known.loaded = false
+		j.st.known.pending, j.st.known.loaded = f, false
 		return false
 	}
 	return true

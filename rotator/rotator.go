@@ -204,6 +204,11 @@ func (r *Rotator) stop() {
 	for _, ws := range r.workspaces {
 		ws.stop()
 	}
+	for _, st := range r.policies {
+		if st.timer != nil {
+			st.timer.Stop()
+		}
+	}
 	r.wakeUp.Broadcast()
 }
 

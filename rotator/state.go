@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -21,7 +22,8 @@ type policyState struct {
 	resync  bool // read ledger and record again
 	removed bool
 	request *Request
-	order   uint64 // differs between replicas, so that they begin at different ends
+	timer   *time.Timer // the next look that time alone calls for
+	order   uint64      // differs between replicas, so that they begin at different ends
 	status  PolicyStatus
 
 	known knowledge // owned by the one worker that has the policy
@@ -53,8 +55,9 @@ type knowledge struct {
 
 // load gives a state its policy, at the start and at each reload.
 func (st *policyState) load(p Policy, ws *workspace) {
+	// A policy that did not change costs no call at a reload.
+	st.resync = st.resync || (st.ws != nil && !reflect.DeepEqual(st.policy, p))
 	st.policy, st.ws, st.removed = p, ws, false
-	st.resync = true
 	st.status.Policy = p
 	if st.status.State == "" {
 		st.status.State = StateDue

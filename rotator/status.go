@@ -275,6 +275,7 @@ func (r *Rotator) noteOnce(st *policyState, f *stageError) {
 func (r *Rotator) noteFailure(st *policyState, p Policy, f *stageError, begun time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	f.counted = true
 	st.status.Failures++
 	st.status.State, st.status.Reason = StateFailing, f.reason
 	st.status.Failure = &Failure{Stage: f.stage, Reason: f.reason, Message: sentence(f.err), At: r.Wall(), Count: 1}

@@ -103,6 +103,9 @@ const maxPasses = 8
 // work brings one policy forward: look, decide, do the first thing, look again.
 func (r *Rotator) work(ctx context.Context, st *policyState) {
 	for range maxPasses {
+		if r.isOver(st) {
+			return
+		}
 		p, o, err := r.observe(ctx, st)
 		if err != nil {
 			r.noteSinkFailure(st, err)
@@ -110,7 +113,8 @@ func (r *Rotator) work(ctx context.Context, st *policyState) {
 		}
 		d := Plan(p, o, r.Wall())
 		r.show(st, p, o, d)
-		if !r.performFirst(ctx, st, p, d) || r.isStopping() {
+		r.wakeLater(st, d)
+		if !r.performFirst(ctx, st, p, d) {
 			return
 		}
 	}
@@ -119,10 +123,34 @@ func (r *Rotator) work(ctx context.Context, st *policyState) {
 	r.mu.Unlock()
 }
 
-func (r *Rotator) isStopping() bool {
+// wakeLater has the policy looked at when time alone may change what is to be done: overlaps end to the second.
+func (r *Rotator) wakeLater(st *policyState, d Decision) {
+	wait := time.Until(st.known.claimSince.Add(r.ClaimTTL))
+	switch {
+	case st.known.claimVersion != 0: // another replica's claim, or our own unsettled work
+	case d.Wake.IsZero():
+		return
+	default:
+		wait = d.Wake.Sub(r.Wall())
+	}
+	if wait <= 0 {
+		return // it is being done, or waits for something else than time
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.stopping
+	if st.timer != nil {
+		st.timer.Stop()
+	}
+	if name := st.policy.Name; !r.stopping {
+		st.timer = time.AfterFunc(wait, func() { r.wake(name) })
+	}
+}
+
+// isOver reports that nothing new is to be begun for the policy.
+func (r *Rotator) isOver(st *policyState) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stopping || st.removed
 }
 
 // performFirst does the first step that can be done now, and reports whether to look again.

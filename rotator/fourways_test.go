@@ -1,0 +1,122 @@
+package rotator_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// Every remote write of a policy's life is made to fail without having happened, to fail although it happened, and to
+// be the last thing that the process does. Afterwards no reader was ever broken and no key is unaccounted for.
+func TestEveryRemoteWriteFourWays(t *testing.T) {
+	const ledger, record = "write secret/rekeyd/policies", "write secret/elevenlabs"
+	writes := []struct {
+		name, call string
+		nth        int
+	}{
+		{"owner", "write secret/rekeyd/owner", 1},
+		{"first claim", ledger, 1},
+		{"first create", "POST", 1},
+		{"first publish", record, 1},
+		{"first commit", ledger, 2},
+		{"second claim", ledger, 3},
+		{"second create", "POST", 2},
+		{"second publish", record, 2},
+		{"second commit", ledger, 4},
+		{"claim to disable", ledger, 5},
+		{"disable", "PATCH", 1},
+		{"note of the disable", ledger, 6},
+		{"claim to delete", ledger, 7},
+		{"delete", "DELETE", 1},
+		{"note of the delete", ledger, 8},
+	}
+	for _, at := range writes {
+		for _, m := range []mode{notApplied, applied, diesBefore, diesAfter} {
+			t.Run(fmt.Sprintf("%s %s", at.name, m), func(t *testing.T) {
+				w := newWorld(t)
+				p := testPolicy(t, nil)
+				w.guardReaders(p)
+				synctest.Test(t, func(*testing.T) { w.survive(p, fault{call: at.call, nth: at.nth, mode: m}) })
+			})
+		}
+	}
+}
+
+// survive runs the policy for thirty hours with one fault, restarting a process that died.
+func (w *world) survive(p rotator.Policy, f fault) {
+	proc := &process{fault: f}
+	first := proc
+	_, stop := w.startProcess(proc, p)
+	for range 30 * 12 {
+		after(5 * time.Minute)
+		if proc.dead {
+			stop()
+			proc = &process{}
+			_, stop = w.startProcess(proc, p)
+		}
+	}
+	stop()
+	if !first.fault.hit {
+		w.t.Errorf("the fault never struck; calls: %q", first.calls)
+	}
+	w.accounted(p)
+	creates := 0
+	for _, h := range w.sim.History() {
+		if h.Operation == "createAPIKey" {
+			creates++
+		}
+	}
+	if creates > 4 {
+		w.t.Errorf("%d creates for three rotations and one fault", creates)
+	}
+}
+
+// guardReaders fails the test when the key in the record is disabled or deleted.
+func (w *world) guardReaders(p rotator.Policy) {
+	w.sim.OnChange(func(c elevensim.Change) {
+		if c.Kind != elevensim.Disabled && c.Kind != elevensim.Deleted {
+			return
+		}
+		doc, err := w.store.Read(context.Background(), p.Sink.Ref, 0)
+		if err != nil {
+			w.t.Error(err)
+		}
+		if doc.Data[p.Sink.Field] == c.Key.Secret {
+			w.t.Errorf("%s: the key in the record was changed: %s", c.Time, c.Kind)
+		}
+	})
+}
+
+// accounted fails the test unless every key of ours is current, in overlap or in quarantine.
+func (w *world) accounted(p rotator.Policy) {
+	w.t.Helper()
+	doc, err := w.store.Read(context.Background(), rotator.Ref{Mount: "secret", Path: "rekeyd/policies/" + p.Name}, 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	e, err := rotator.ParseEntry(doc.Data, p.Name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if e.Claim != nil || e.Intent != nil {
+		w.t.Errorf("a claim is left: %+v", e)
+	}
+	known := map[string]bool{e.Current.ID: true}
+	for _, k := range e.Retiring {
+		known[k.ID] = true
+	}
+	for _, k := range w.alive() {
+		if strings.HasPrefix(k.Name, "rekeyd."+e.Owner) && !known[k.ID] {
+			w.t.Errorf("key %s (%s) is lost", k.ID, k.Name)
+		}
+	}
+	if k := w.inRecord(p); k.ID != e.Current.ID || k.Disabled || k.Deleted() {
+		w.t.Errorf("the record holds key %+v, current is %s", k, e.Current.ID)
+	}
+}

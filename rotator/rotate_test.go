@@ -1,0 +1,49 @@
+package rotator_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+func TestARotationFromFirstKeyToDeletedKey(t *testing.T) {
+	w := newWorld(t)
+	p := testPolicy(t, nil)
+	synctest.Test(t, func(t *testing.T) {
+		r, stop := w.start(p)
+		defer stop()
+		after(5 * time.Second)
+		first := w.inRecord(p)
+		if first.Disabled || len(w.alive()) != 1 {
+			t.Fatalf("after the first key: %+v", w.alive())
+		}
+		if err := r.Ready(); err != nil {
+			t.Errorf("Ready() = %v", err)
+		}
+
+		after(4 * time.Hour) // past the first 03:00, within the overlap
+		second := w.inRecord(p)
+		if second.ID == first.ID {
+			t.Fatal("the schedule did not rotate the key")
+		}
+		if rec := w.record(p); rec["previous_key_id"] != first.ID || rec["key_id"] != second.ID {
+			t.Errorf("record: key_id %v, previous_key_id %v", rec["key_id"], rec["previous_key_id"])
+		}
+		if k, _ := w.sim.KeyBySecret(first.Secret); k.Disabled {
+			t.Error("the old key was disabled within its overlap")
+		}
+		after(4 * time.Hour)
+		if k, _ := w.sim.KeyBySecret(first.Secret); !k.Disabled || k.Deleted() {
+			t.Errorf("after the overlap: disabled %t, deleted %t", k.Disabled, k.Deleted())
+		}
+		after(7 * time.Hour)
+		if k, _ := w.sim.KeyBySecret(first.Secret); !k.Deleted() {
+			t.Error("after the quarantine the old key still exists")
+		}
+		if got := w.countEvents(rotator.EventRotated); got != 2 {
+			t.Errorf("%d rotations were reported, want 2", got)
+		}
+	})
+}

@@ -1,0 +1,282 @@
+package rotator_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/sinks"
+)
+
+const (
+	adminKey = "sk_admin_0123456789abcdef"
+	account  = "svcacc_1"
+)
+
+// world is everything around a rotator: a simulated workspace, a file store, and what was told.
+type world struct {
+	t      *testing.T
+	sim    *elevensim.Server
+	store  rotator.Store
+	logs   *lockedBuffer
+	mu     sync.Mutex
+	events []rotator.Event
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.Write(p)
+}
+
+// process is what one rotator sees of the world: its calls can be made to fail or to be its last.
+type process struct {
+	rotator.Store
+	api http.RoundTripper
+
+	mu    sync.Mutex
+	calls []string
+	dead  bool
+	fault fault
+}
+
+// fault strikes one call of a process: the n-th whose name has the prefix.
+type fault struct {
+	call string // "write secret/rekeyd", "POST"
+	nth  int
+	mode mode
+	seen int
+	hit  bool
+}
+
+type mode string
+
+const (
+	notApplied mode = "fails, did not happen"
+	applied    mode = "fails, did happen"
+	diesBefore mode = "dies right before"
+	diesAfter  mode = "dies right after"
+)
+
+// enter names a call and says whether it fails before (instead) or after it was carried out.
+func (p *process) enter(call string) (instead, afterwards error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dead {
+		return errCut, errCut
+	}
+	p.calls = append(p.calls, call)
+	f := &p.fault
+	if f.call == "" || !strings.HasPrefix(call, f.call) {
+		return nil, nil
+	}
+	if f.seen++; f.seen != f.nth {
+		return nil, nil
+	}
+	f.hit = true
+	switch f.mode {
+	case notApplied:
+		return errCut, nil
+	case applied:
+		return nil, errCut
+	case diesBefore:
+		p.dead = true
+		return errCut, nil
+	}
+	p.dead = true
+	return nil, errCut
+}
+
+func lostCall(op string, err error) error {
+	return &rotator.Error{Op: op, Reason: rotator.ReasonSinkUnreachable, MaybeApplied: true, Err: err}
+}
+
+func (p *process) Read(ctx context.Context, ref rotator.Ref, version int) (rotator.Doc, error) {
+	if instead, _ := p.enter("read " + ref.String()); instead != nil {
+		return rotator.Doc{}, lostCall("reading "+ref.String(), instead)
+	}
+	return p.Store.Read(ctx, ref, version)
+}
+
+func (p *process) Write(ctx context.Context, ref rotator.Ref, data map[string]any, cas int) (int, error) {
+	instead, afterwards := p.enter("write " + ref.String())
+	if instead != nil {
+		return 0, lostCall("writing "+ref.String(), instead)
+	}
+	v, err := p.Store.Write(ctx, ref, data, cas)
+	if afterwards != nil {
+		return 0, lostCall("writing "+ref.String(), afterwards)
+	}
+	return v, err
+}
+
+// RoundTrip implements http.RoundTripper for the calls to ElevenLabs.
+func (p *process) RoundTrip(req *http.Request) (*http.Response, error) {
+	instead, afterwards := p.enter(req.Method + " " + req.URL.Path)
+	if instead != nil {
+		return nil, instead
+	}
+	resp, err := p.api.RoundTrip(req)
+	if afterwards != nil {
+		return nil, afterwards
+	}
+	return resp, err
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	file, err := sinks.NewFile(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, store: file, logs: &lockedBuffer{}}
+	w.sim = elevensim.New(elevensim.Options{AdminKey: adminKey, Accounts: []elevensim.Account{{ID: account, Name: "tts"}}, Seed: 1})
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(w.logs.String())
+		}
+		w.noSecrets()
+	})
+	return w
+}
+
+// noSecrets fails the test when any secret was logged.
+func (w *world) noSecrets() {
+	logged := w.logs.String() + fmt.Sprintf("%+v", w.events)
+	secrets := []string{adminKey}
+	for _, a := range w.sim.State() {
+		for _, k := range a.Keys {
+			secrets = append(secrets, k.Secret)
+		}
+	}
+	for _, s := range secrets {
+		if strings.Contains(logged, s) {
+			w.t.Errorf("a secret was logged: %s…", s[:6])
+		}
+	}
+}
+
+func testPolicy(t *testing.T, change func(*rotator.Policy)) rotator.Policy {
+	t.Helper()
+	s, err := rotator.ParseSchedule("0 3 * * *", "UTC")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := rotator.Policy{
+		Name: "tts-prod", Workspace: "default", ServiceAccount: account, Schedule: s,
+		Settings: elevenlabs.Settings{Permissions: elevenlabs.Permissions{Names: []string{"text_to_speech", "user_read"}}},
+		Overlap:  4 * time.Hour, Quarantine: 6 * time.Hour, Verify: true, OnDrift: rotator.DriftPatch, Mode: rotator.ModeAuto,
+		Sink: rotator.Sink{Ref: rotator.Ref{Mount: "secret", Path: "elevenlabs/tts-prod"}, Field: "api_key"},
+	}
+	if change != nil {
+		change(&p)
+	}
+	return p
+}
+
+// start runs a rotator over the world until stop is called. It must be called in a synctest bubble.
+func (w *world) start(policies ...rotator.Policy) (r *rotator.Rotator, stop func()) {
+	return w.startProcess(&process{}, policies...)
+}
+
+// startProcess runs a rotator whose calls go through p.
+func (w *world) startProcess(p *process, policies ...rotator.Policy) (r *rotator.Rotator, stop func()) {
+	w.t.Helper()
+	p.Store, p.api = w.store, elevensim.Transport(w.sim)
+	client, err := elevenlabs.New(elevenlabs.Options{
+		BaseURL: "http://127.0.0.1", Transport: p, Timeout: 15 * time.Second,
+		Credential: func(context.Context) (elevenlabs.Secret, error) { return elevenlabs.NewSecret(adminKey), nil },
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r, err = rotator.New(rotator.Options{
+		Store: p, Ledger: rotator.Ref{Mount: "secret", Path: "rekeyd"},
+		Logger:      slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Concurrency: 4, ReconcileInterval: time.Minute, ResyncInterval: 15 * time.Minute, ClaimTTL: 2 * time.Minute,
+		VerifyTimeout: 30 * time.Second, ShutdownTimeout: 25 * time.Second,
+		Observe: func(e rotator.Event) { w.mu.Lock(); w.events = append(w.events, e); w.mu.Unlock() },
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r.Load(policies, map[string]*elevenlabs.Client{"default": client})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- r.Run(ctx) }()
+	return r, func() {
+		cancel()
+		if err := <-done; err != nil {
+			w.t.Errorf("stopping: %v", err)
+		}
+	}
+}
+
+// after lets simulated time pass.
+func after(d time.Duration) {
+	time.Sleep(d) //nolint:forbidigo // simulated time: nothing really sleeps
+	synctest.Wait()
+}
+
+func (w *world) record(p rotator.Policy) map[string]any {
+	w.t.Helper()
+	doc, err := w.store.Read(context.Background(), p.Sink.Ref, 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return doc.Data
+}
+
+// inRecord returns the key whose secret the record holds; the record must hold one that exists.
+func (w *world) inRecord(p rotator.Policy) elevensim.Key {
+	w.t.Helper()
+	secret, _ := w.record(p)[p.Sink.Field].(string)
+	k, ok := w.sim.KeyBySecret(secret)
+	if !ok {
+		w.t.Fatalf("the record holds a secret of no key")
+	}
+	return k
+}
+
+// alive returns the keys of the account that are not deleted.
+func (w *world) alive() []elevensim.Key {
+	var keys []elevensim.Key
+	for _, a := range w.sim.State() {
+		for _, k := range a.Keys {
+			if !k.Deleted() {
+				keys = append(keys, k)
+			}
+		}
+	}
+	return keys
+}
+
+func (w *world) countEvents(kind rotator.EventType) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := 0
+	for _, e := range w.events {
+		if e.Type == kind {
+			n++
+		}
+	}
+	return n
+}
+
+var errCut = errors.New("the connection was cut")
