@@ -1,0 +1,195 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// meant applies the defaults of a sink.
+func (s sink) meant() rotator.Sink {
+	return rotator.Sink{Ref: rotator.Ref{Mount: s.Mount.or("secret"), Path: s.Path.Value}, Field: s.Field.or("api_key")}
+}
+
+// sink checks where a policy publishes. Mounts may nest, so paths are compared with their mount in front.
+func (l *loader) sink(p *policy, ref rotator.Sink) {
+	if !p.Sink.Path.given() {
+		return
+	}
+	full, ledger := ref.String(), l.env.Ledger().String()
+	if full == ledger || strings.HasPrefix(full, ledger+"/") {
+		l.fault(p.Sink.Path.node, "%ssink.path is %s, which is under the ledger's prefix %s; write another path, or move the ledger with REKEYD_LEDGER_PATH", p.says(), quote(full), quote(ledger))
+	}
+	if who, ok := l.adminKeys[full]; ok {
+		l.fault(p.Sink.Path.node, "%ssink.path is %s, where %sapi_key.vault keeps its admin key; write another path", p.says(), quote(full), who)
+	}
+	if rest, ok := strings.CutPrefix(ref.Path, "data/"); ok {
+		l.warn(p, p.Sink.Path, "sink.path is %s, but Vault adds data/ by itself; %s is probably meant", quote(ref.Path), quote(rest))
+	}
+	l.unique(l.sinks, p.Sink.Path, "sink.path", full, p)
+}
+
+func (l *loader) warn(p *policy, at at[string], format string, args ...any) {
+	n := at.where(p.Node)
+	l.config.Warnings = append(l.config.Warnings, Fault{l.file, n.Line, n.Column, p.says() + fmt.Sprintf(format, args...)})
+}
+
+// prefixes turns addresses into ranges; what is there twice is kept once.
+func (l *loader) prefixes(p *policy) []netip.Prefix {
+	var out []netip.Prefix
+	seen := map[netip.Prefix]bool{}
+	for _, text := range p.AllowedIPs.Value {
+		if l.full() {
+			break
+		}
+		prefix, flaw := parsePrefix(text.Value)
+		switch {
+		case flaw != "":
+			l.fault(text.node, "%sallowed_ips holds %s, which %s", p.says(), quote(text.Value), flaw)
+		case !seen[prefix]:
+			seen[prefix] = true
+			out = append(out, prefix)
+		}
+	}
+	return out
+}
+
+// parsePrefix reads an address or a range. IPv4 written as IPv6 (::ffff:192.0.2.1) becomes IPv4.
+func parsePrefix(text string) (netip.Prefix, string) {
+	if strings.Contains(text, "%") {
+		return netip.Prefix{}, "has a zone; write the address without % and what follows"
+	}
+	prefix, err := netip.ParsePrefix(text)
+	if addr, addrErr := netip.ParseAddr(text); addrErr == nil {
+		prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	if err != nil {
+		return netip.Prefix{}, "is neither an IP address nor a CIDR range; write one such as 203.0.113.0/24 or 2001:db8::7"
+	}
+	if prefix.Addr().Is4In6() {
+		if prefix.Bits() < 96 {
+			return netip.Prefix{}, "is a range of IPv4 written as IPv6; write it as IPv4"
+		}
+		prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
+	}
+	if fixed := prefix.Masked(); fixed != prefix {
+		return netip.Prefix{}, "has bits set beyond its length; write " + fixed.String() + ", or " + prefix.Addr().String() + " for the one address"
+	}
+	return prefix, ""
+}
+
+// longestDuration keeps sums of durations from overflowing.
+const longestDuration = 10 * 365 * 24 * time.Hour
+
+func (l *loader) durations(p *policy) {
+	for name, d := range map[string]at[time.Duration]{
+		"splay": p.Splay, "window": p.Window, "max_age": p.MaxAge, "overlap": p.Overlap,
+		"quarantine": p.Quarantine, "wait_until_idle": p.WaitUntilIdle,
+	} {
+		if d.given() && d.Value > longestDuration {
+			l.fault(d.node, "%s%s is %s, which is more than %s; write less", p.says(), name, short(d.Value), short(longestDuration))
+		}
+	}
+}
+
+// timing is a schedule with its gaps, or why it is none.
+type timing struct {
+	schedule          rotator.Schedule
+	shortest, longest time.Duration
+	err               error
+}
+
+// timing parses the policy's schedule, once for each expression and zone. A policy without a timezone leaves the
+// zone to the expression's prefix.
+func (l *loader) timing(p *policy) (timing, bool) {
+	if !p.Schedule.given() {
+		return timing{}, false
+	}
+	key := [2]string{p.Schedule.Value, p.Timezone.Value}
+	t, ok := l.timings[key]
+	if !ok {
+		t.schedule, t.err = l.parser.Parse(key[0], key[1])
+		if t.err == nil {
+			t.shortest, t.longest = l.gaps.Of(t.schedule)
+		}
+		l.timings[key] = t
+	}
+	if t.err != nil {
+		l.scheduleFault(p, t.err)
+		return t, false
+	}
+	if t.shortest < l.env.MinInterval {
+		l.fault(p.Schedule.node, "%sschedule %s fires every %s at its closest, more often than REKEYD_MIN_INTERVAL (%s) allows; write a slower schedule or lower the limit",
+			p.says(), quote(p.Schedule.Value), short(t.shortest), short(l.env.MinInterval))
+	}
+	return t, true
+}
+
+// scheduleFault points each part of a schedule's error at the field that it is about.
+func (l *loader) scheduleFault(p *policy, err error) {
+	parts := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the tree's own shape is asked for
+		parts = joined.Unwrap()
+	}
+	for _, part := range parts {
+		n := p.Schedule.node
+		if f, ok := errors.AsType[*rotator.ScheduleError](part); ok && f.Field == "timezone" {
+			n = p.Timezone.where(n)
+		}
+		l.fault(n, "%s%v", p.says(), part)
+	}
+}
+
+// relations checks the durations of a policy against each other.
+func (l *loader) relations(p *policy, out rotator.Policy, t timing) {
+	every := fmt.Sprintf("schedule %s fires every %s at its closest", quote(p.Schedule.Value), short(t.shortest))
+	if out.Overlap >= t.shortest {
+		l.fault(p.Overlap.where(p.Node), "%soverlap is %s, but %s; write an overlap of less than %s", p.says(), short(out.Overlap), every, short(t.shortest))
+	}
+	if out.Splay >= t.shortest {
+		l.fault(p.Splay.where(p.Node), "%ssplay is %s, but %s; write a splay of less than %s", p.says(), short(out.Splay), every, short(t.shortest))
+	}
+	if least := t.longest + out.Splay + out.Overlap + out.WaitUntilIdle; out.MaxAge > 0 && out.MaxAge < least {
+		l.fault(p.MaxAge.where(p.Node), "%smax_age is %s, but schedule %s leaves up to %s between runs, to which splay %s, overlap %s and wait_until_idle %s are added; write a max_age of at least %s",
+			p.says(), short(out.MaxAge), quote(p.Schedule.Value), short(t.longest), short(out.Splay), short(out.Overlap), short(out.WaitUntilIdle), short(least))
+	}
+	if p.CharacterLimit.given() {
+		n := max(1, int(31*24*time.Hour/t.shortest))
+		l.warn(p, at[string]{node: p.CharacterLimit.node}, "character_limit is %d a month for each key, and every rotation brings a new key: up to %d rotations a month allow %d times as much",
+			p.CharacterLimit.Value, n, n+1)
+	}
+	if out.Group != "" {
+		l.members[out.Group] = append(l.members[out.Group], groupMember{p, out.Overlap + out.WaitUntilIdle, t.shortest})
+	}
+}
+
+// groupMember is what a policy asks of its group: to have it for itself for as long as busy, once every gap.
+type groupMember struct {
+	policy    *policy
+	busy, gap time.Duration
+}
+
+// groups refuses groups whose members cannot all have their turn: only one at a time is between claim and end of
+// overlap, so all of them one after the other must fit into the shortest gap that any of them has.
+func (l *loader) groups() {
+	for _, name := range slices.Sorted(maps.Keys(l.members)) {
+		members := l.members[name]
+		tightest, busy := members[0], time.Duration(0)
+		for _, m := range members {
+			busy = min(busy+m.busy, longestDuration)
+			if m.gap < tightest.gap {
+				tightest = m
+			}
+		}
+		if p := tightest.policy; len(members) > 1 && busy >= tightest.gap {
+			l.fault(p.Group.where(p.Node), "%sgroup is %s, whose %d members need %s for overlap and wait_until_idle one after the other, but schedule %s fires every %s at its closest; shorten the overlaps to less than that together, or split the group",
+				p.says(), quote(name), len(members), short(busy), quote(p.Schedule.Value), short(tightest.gap))
+		}
+	}
+}

@@ -1,0 +1,194 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// maxEntries bounds a list, and with it what a file of empty entries can cost. JSON Schema knows it as maxItems.
+const maxEntries = 50_000
+
+// decoder fills the structs of fields.go from YAML nodes and notes every fault on its way.
+type decoder struct {
+	*report
+	grammar grammar
+	// inherited are the fields that defaults give, well formed or not: a policy need not have them. They are found
+	// beforehand since defaults may follow the policies.
+	inherited map[string]bool
+}
+
+// decode is the first pass: structure only.
+func decode(r *report, g grammar, root *yaml.Node) *document {
+	d := &decoder{report: r, grammar: g, inherited: keysOf(root, "defaults")}
+	doc := &document{}
+	d.object(root, reflect.ValueOf(doc).Elem(), field{example: "{policies: [{name: …}]}"}, "the policy file", "")
+	return doc
+}
+
+// plain refuses what YAML allows and the policy file does not: aliases, which can unfold without end, and tags.
+func (d *decoder) plain(n *yaml.Node, what string) bool {
+	switch {
+	case n.Kind == yaml.AliasNode || n.Anchor != "":
+		d.fault(n, "%s uses an anchor or alias, which the policy file does not have; write the value out, or use defaults", what)
+	case n.Style&yaml.TaggedStyle != 0:
+		d.fault(n, "%s has the tag %s, which the policy file does not have; remove it, and put text in quotes", what, n.Tag)
+	default:
+		return true
+	}
+	return false
+}
+
+// value decodes n into v, which f describes; where is the object that it belongs to, as in `policy "a": `.
+func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, where string) {
+	if !d.plain(n, where+f.name) {
+		return
+	}
+	switch p := v.Addr().Interface().(type) {
+	case *at[string]:
+		if text, ok := d.text(n, f, where+f.name); ok {
+			*p = at[string]{text, n}
+		}
+	case *at[time.Duration]:
+		if span, ok := d.duration(n, f, where+f.name); ok {
+			*p = at[time.Duration]{span, n}
+		}
+	case *at[int64]:
+		if number, ok := d.number(n, f, where+f.name); ok {
+			*p = at[int64]{number, n}
+		}
+	case *at[[]at[string]]:
+		*p = at[[]at[string]]{d.texts(n, f, where), n}
+	default:
+		if v.Kind() == reflect.Slice {
+			d.objects(n, v, f, where+f.name)
+		} else {
+			d.object(n, v, f, where+f.name, where+f.name+".")
+		}
+	}
+}
+
+// object decodes a mapping. who is what sentences call it, inner what they put before the names of its fields.
+func (d *decoder) object(n *yaml.Node, v reflect.Value, f field, who, inner string) {
+	if !d.plain(n, who) {
+		return
+	}
+	if n.Kind != yaml.MappingNode {
+		d.misfit(n, f, who, "a mapping")
+		return
+	}
+	if o, ok := v.Addr().Interface().(interface {
+		put(n *yaml.Node, who string)
+	}); ok {
+		o.put(n, who)
+	}
+	fields := d.grammar[v.Type()]
+	seen := d.members(n, v, f, who, inner)
+	for _, m := range fields {
+		late := m.late && v.Type() == reflect.TypeFor[policy]() && !d.inherited[m.name]
+		if (m.need || late) && seen[m.name] == nil {
+			d.fault(n, "%s%s is missing; add %s: %s", inner, m.name, m.name, m.sample())
+		}
+	}
+	if f.one && len(seen) != 1 {
+		d.fault(n, "%s holds %d of %s; give exactly one, such as %s", who, len(seen), list(namesOf(fields)), f.example)
+	}
+}
+
+// members decodes the fields of a mapping and returns those that are known.
+func (d *decoder) members(n *yaml.Node, v reflect.Value, f field, who, inner string) map[string]*yaml.Node {
+	fields := d.grammar[v.Type()]
+	seen := make(map[string]*yaml.Node, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key := n.Content[i]
+		at := slices.IndexFunc(fields, func(f field) bool { return f.name == key.Value })
+		switch {
+		case !d.plain(key, who+": the name of a field"):
+		case key.Kind != yaml.ScalarNode:
+			d.fault(key, "%s has %s as the name of a field; known are %s", who, describe(key, false), list(namesOf(fields)))
+		case at < 0:
+			d.unknown(key, f, who, namesOf(fields))
+		case seen[key.Value] != nil:
+			d.fault(key, "%s%s is given twice, first in line %d; remove one", inner, key.Value, seen[key.Value].Line)
+		default:
+			seen[key.Value] = key
+			d.value(n.Content[i+1], v.FieldByIndex(fields[at].index), fields[at], inner)
+		}
+	}
+	return seen
+}
+
+// unknown reports a field that is not one. Where secrets are near, its name is not repeated either.
+func (d *decoder) unknown(key *yaml.Node, f field, who string, known []string) {
+	switch {
+	case d.full():
+	case f.hush:
+		d.fault(key, "%s has a field that is not one of %s; write one such as %s", who, list(known), f.sample())
+	default:
+		d.fault(key, "%s has no field %s; %s", who, quote(key.Value), meant(key.Value, known))
+	}
+}
+
+// namesOf returns the names of fields, in order.
+func namesOf(fields []field) []string {
+	names := make([]string, len(fields))
+	for i, f := range fields {
+		names[i] = f.name
+	}
+	return names
+}
+
+// objects decodes a list of mappings.
+func (d *decoder) objects(n *yaml.Node, v reflect.Value, f field, what string) {
+	if n.Kind != yaml.SequenceNode {
+		d.misfit(n, f, what, "a list")
+		return
+	}
+	if len(n.Content) == 0 {
+		d.fault(n, "%s is an empty list; write one such as %s", what, f.sample())
+	}
+	if len(n.Content) > maxEntries {
+		d.fault(n, "%s has %d entries, more than %d; split the policy file between several rekeyd", what, len(n.Content), maxEntries)
+		return
+	}
+	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
+	for i, entry := range n.Content {
+		who := fmt.Sprintf("%s number %d", f.each, i+1)
+		if name := nameOf(entry); name != "" {
+			who = f.each + " " + quote(name)
+		}
+		d.object(entry, v.Index(i), field{example: "{name: …}"}, who, who+": ")
+	}
+}
+
+// member returns the value that a mapping has under a name, or nil.
+func member(n *yaml.Node, name string) *yaml.Node {
+	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return n.Content[i+1]
+		}
+	}
+	return nil
+}
+
+// nameOf returns the name that a mapping gives itself, so that faults found before it is decoded can say it.
+func nameOf(n *yaml.Node) string {
+	if name := member(n, "name"); name != nil && name.Kind == yaml.ScalarNode {
+		return name.Value
+	}
+	return ""
+}
+
+// keysOf returns the names of the fields of the mapping under name.
+func keysOf(n *yaml.Node, name string) map[string]bool {
+	keys := map[string]bool{}
+	if inner := member(n, name); inner != nil && inner.Kind == yaml.MappingNode {
+		for i := 0; i < len(inner.Content); i += 2 {
+			keys[inner.Content[i].Value] = true
+		}
+	}
+	return keys
+}

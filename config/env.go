@@ -1,0 +1,79 @@
+package config
+
+import (
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// Env is everything that the environment says about the process. The tags are the documentation that users read:
+// env names the variable and its default, help is its meaning, words lists what it may be, min and max bound it,
+// usual describes a default that depends on other variables, and hush keeps the value out of messages.
+type Env struct {
+	PolicyFile string `env:"REKEYD_POLICY_FILE" help:"path of the policy file; exactly one of this and REKEYD_POLICIES"`
+	Policies   string `env:"REKEYD_POLICIES" hush:"true" help:"the policy file's YAML itself"`
+
+	Sink        string `env:"REKEYD_SINK,default=vault" words:"vault file" help:"where secrets are published and the ledger is kept"`
+	FileDir     string `env:"REKEYD_FILE_DIR,default=./rekeyd-data" help:"root of the file sink; a record is the file MOUNT/PATH.json below it"`
+	LedgerMount string `env:"REKEYD_LEDGER_MOUNT,default=secret" help:"KV v2 mount of the ledger"`
+	LedgerPath  string `env:"REKEYD_LEDGER_PATH,default=rekeyd" help:"prefix of the ledger below its mount; no policy may publish there"`
+
+	ListenAddr    string       `env:"REKEYD_LISTEN_ADDR,default=:9466" help:"address of metrics, health and the status page"`
+	WebConfigFile string       `env:"REKEYD_WEB_CONFIG_FILE" help:"TLS and basic auth, in the format of prometheus/exporter-toolkit"`
+	AdminToken    SecretSource `env:"REKEYD_ADMIN_TOKEN" least:"16" help:"enables the HTTP calls that change something; at least 16 characters. Without it they answer 404"`
+	StatusPage    string       `env:"REKEYD_STATUS_PAGE,default=auto" words:"auto on off" help:"serve the status page and /api/v1; auto: when the listener is loopback or the web config demands authentication"`
+
+	ReconcileInterval   time.Duration `env:"REKEYD_RECONCILE_INTERVAL,default=1m" help:"how often ElevenLabs is listed and due work is looked for"`
+	ResyncInterval      time.Duration `env:"REKEYD_RESYNC_INTERVAL,default=15m" help:"how often every ledger entry and record is read again, spread evenly"`
+	Concurrency         int           `env:"REKEYD_CONCURRENCY,default=8" min:"1" max:"256" help:"rotations in flight"`
+	APIRate             float64       `env:"REKEYD_API_RATE,default=5" max:"1000000" help:"requests a second per workspace and process; a burst is as many, at least one"`
+	APITimeout          time.Duration `env:"REKEYD_API_TIMEOUT,default=15s" help:"longest wait for one ElevenLabs request"`
+	AllowedAPIOrigins   []string      `env:"REKEYD_ALLOWED_API_ORIGINS" help:"further origins, separated by commas, that a workspace's base_url may have, beside the vendor's, loopback and that of ELEVENLABS_BASE_URL"`
+	MinInterval         time.Duration `env:"REKEYD_MIN_INTERVAL,default=1h" help:"a schedule that fires more often is refused"`
+	MaxRotationsPerHour int           `env:"REKEYD_MAX_ROTATIONS_PER_HOUR,default=100" min:"1" max:"1000000" help:"rotations an hour per workspace; what exceeds it waits. Leaks and --revoke-now are exempt"`
+	ClaimTTL            time.Duration `env:"REKEYD_CLAIM_TTL,default=2m" min:"1s" help:"a claim seen unchanged for this long may be taken over"`
+	VerifyTimeout       time.Duration `env:"REKEYD_VERIFY_TIMEOUT,default=30s" help:"how long a new key may take to become usable"`
+	ShutdownTimeout     time.Duration `env:"REKEYD_SHUTDOWN_TIMEOUT,default=25s" help:"how long work in flight may take to finish after SIGTERM"`
+
+	LogLevel  string `env:"REKEYD_LOG_LEVEL,default=info" words:"debug info warn error" help:"least level that is logged"`
+	LogFormat string `env:"REKEYD_LOG_FORMAT,default=json" words:"json text" help:"format of the log"`
+
+	AllowUnknownPermissions bool `env:"REKEYD_ALLOW_UNKNOWN_PERMISSIONS,default=false" help:"accept permission names newer than this build"`
+
+	APIKey  SecretSource `env:"ELEVENLABS_API_KEY" least:"1" help:"admin key of the workspace named default, where the policy file defines no workspaces"`
+	BaseURL string       `env:"ELEVENLABS_BASE_URL,default=https://api.elevenlabs.io" hush:"true" help:"base URL of that workspace"`
+
+	VaultAddr          string       `env:"VAULT_ADDR" hush:"true" help:"Vault's URL; required by the sink vault"`
+	VaultToken         SecretSource `env:"VAULT_TOKEN" least:"1" help:"Vault token, for the method token"`
+	VaultNamespace     string       `env:"VAULT_NAMESPACE" help:"Vault namespace"`
+	VaultCACert        string       `env:"VAULT_CACERT" help:"file of the certificate authority that signed Vault's certificate"`
+	VaultCAPath        string       `env:"VAULT_CAPATH" help:"folder of such files"`
+	VaultClientCert    string       `env:"VAULT_CLIENT_CERT" help:"file of the client certificate; the method cert needs it"`
+	VaultClientKey     string       `env:"VAULT_CLIENT_KEY" help:"file of its private key"`
+	VaultTLSServerName string       `env:"VAULT_TLS_SERVER_NAME" help:"name expected in Vault's certificate"`
+	VaultSkipVerify    bool         `env:"VAULT_SKIP_VERIFY,default=false" help:"do not verify Vault's certificate; for trying out only"`
+
+	VaultAuth            string       `env:"REKEYD_VAULT_AUTH,default=token" words:"token token_file approle kubernetes jwt cert" help:"how to log in to Vault"`
+	VaultAuthMount       string       `env:"REKEYD_VAULT_AUTH_MOUNT" usual:"the method's usual mount" help:"mount of the auth method"`
+	VaultRole            string       `env:"REKEYD_VAULT_ROLE" help:"role to log in as: kubernetes, jwt, cert"`
+	VaultRoleID          string       `env:"REKEYD_VAULT_ROLE_ID" help:"role id, for approle"`
+	VaultSecretID        SecretSource `env:"REKEYD_VAULT_SECRET_ID" least:"1" help:"secret id, for approle"`
+	VaultSecretIDWrapped SecretSource `env:"REKEYD_VAULT_SECRET_ID_WRAPPED" least:"1" help:"wrapping token of a secret id, unwrapped once"`
+	VaultJWTFile         string       `env:"REKEYD_VAULT_JWT_FILE,default=/var/run/secrets/kubernetes.io/serviceaccount/token" help:"file of the token, for kubernetes and jwt"`
+	VaultTokenFile       string       `env:"REKEYD_VAULT_TOKEN_FILE" help:"file of the Vault token, for token_file"`
+
+	EventsURL    string       `env:"REKEYD_EVENTS_URL" hush:"true" help:"where CloudEvents are posted; both this and its secret, or neither"`
+	EventsSecret SecretSource `env:"REKEYD_EVENTS_SECRET" help:"key of the events' HMAC-SHA256 signature"`
+}
+
+// Ledger returns the prefix of the ledger.
+func (e Env) Ledger() rotator.Ref { return rotator.Ref{Mount: e.LedgerMount, Path: e.LedgerPath} }
+
+// usualMount is where each auth method is mounted unless someone chose otherwise.
+func usualMount(method string) string {
+	switch method {
+	case "approle", "kubernetes", "jwt", "cert":
+		return method
+	}
+	return ""
+}

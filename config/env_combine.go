@@ -1,0 +1,111 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// combinations checks what no variable can know alone, and the values that only code can check.
+func (l *envLoader) combinations() {
+	e := &l.env
+	switch {
+	case e.PolicyFile == "" && e.Policies == "":
+		l.fault("REKEYD_POLICY_FILE", "is not set, and neither is REKEYD_POLICIES; set one of them to the policy file's path or its text")
+	case e.PolicyFile != "" && e.Policies != "":
+		l.fault("REKEYD_POLICY_FILE", "and REKEYD_POLICIES are both set; unset one of them")
+	}
+	for _, p := range []struct{ name, value string }{{"REKEYD_LEDGER_MOUNT", e.LedgerMount}, {"REKEYD_LEDGER_PATH", e.LedgerPath}} {
+		if flaw := pathFlaw(p.value); flaw != "" {
+			l.fault(p.name, "is %s, which %s; write a path such as rekeyd", quote(p.value), flaw)
+		}
+	}
+	if !listenable(e.ListenAddr) {
+		l.fault("REKEYD_LISTEN_ADDR", "is %s, which is not an address to listen on; write :9466 or 127.0.0.1:9466", quote(e.ListenAddr))
+	}
+	l.urls()
+	if e.Sink == "vault" && !l.failed["REKEYD_SINK"] {
+		l.vault()
+	}
+	switch {
+	case e.EventsURL != "" && !e.EventsSecret.IsSet():
+		l.fault("REKEYD_EVENTS_SECRET", "is not set, but REKEYD_EVENTS_URL is; set both or neither")
+	case e.EventsURL == "" && e.EventsSecret.IsSet():
+		l.fault("REKEYD_EVENTS_URL", "is not set, but REKEYD_EVENTS_SECRET is; set both or neither")
+	}
+}
+
+func (l *envLoader) urls() {
+	e := &l.env
+	if _, flaw := parseBase(e.BaseURL); flaw != "" {
+		l.fault("ELEVENLABS_BASE_URL", "%s", flaw)
+	}
+	for i, o := range e.AllowedAPIOrigins {
+		o = strings.TrimSpace(o)
+		e.AllowedAPIOrigins[i] = o
+		if flaw := originFlaw(o); flaw != "" {
+			l.fault("REKEYD_ALLOWED_API_ORIGINS", "has an entry (number %d) that %s", i+1, flaw)
+		}
+	}
+	if u, err := url.Parse(e.EventsURL); e.EventsURL != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http") {
+		l.fault("REKEYD_EVENTS_URL", "is not an http or https URL; write one such as https://events.example.com/rekeyd")
+	}
+	if u, err := url.Parse(e.VaultAddr); e.VaultAddr != "" && (err != nil || !slices.Contains([]string{"https", "http", "unix"}, u.Scheme) || u.Host+u.Path == "" || u.User != nil) {
+		l.fault("VAULT_ADDR", "is not Vault's address; write a URL such as https://vault.example.com:8200")
+	}
+}
+
+// vault checks that the chosen auth method has what it needs.
+func (l *envLoader) vault() {
+	e := &l.env
+	if e.VaultAddr == "" {
+		l.fault("VAULT_ADDR", "is not set, but REKEYD_SINK is vault; set it to Vault's URL, or set REKEYD_SINK to file to keep secrets in files")
+	}
+	if l.failed["REKEYD_VAULT_AUTH"] {
+		return
+	}
+	for _, n := range e.vaultNeeds() {
+		if !n.met && !l.failed[n.name] {
+			l.fault(n.name, "is not set, but REKEYD_VAULT_AUTH is %s; set %s, or choose another method", e.VaultAuth, n.advice)
+		}
+	}
+	if e.VaultAuth == "approle" && e.VaultSecretID.IsSet() && e.VaultSecretIDWrapped.IsSet() {
+		l.fault("REKEYD_VAULT_SECRET_ID", "and REKEYD_VAULT_SECRET_ID_WRAPPED are both set; unset one of them")
+	}
+}
+
+// need is a variable that an auth method cannot do without.
+type need struct {
+	name   string
+	met    bool
+	advice string
+}
+
+func (e Env) vaultNeeds() []need {
+	switch e.VaultAuth {
+	case "token":
+		return []need{{"VAULT_TOKEN", e.VaultToken.IsSet(), "it or VAULT_TOKEN_FILE"}}
+	case "token_file":
+		return []need{{"REKEYD_VAULT_TOKEN_FILE", e.VaultTokenFile != "", "it to the token's path"}}
+	case "approle":
+		return []need{
+			{"REKEYD_VAULT_ROLE_ID", e.VaultRoleID != "", "it to the role id"},
+			{"REKEYD_VAULT_SECRET_ID", e.VaultSecretID.IsSet() || e.VaultSecretIDWrapped.IsSet(), "it or REKEYD_VAULT_SECRET_ID_WRAPPED"},
+		}
+	case "kubernetes", "jwt":
+		return []need{{"REKEYD_VAULT_ROLE", e.VaultRole != "", "it to the role's name"}}
+	}
+	return []need{
+		{"VAULT_CLIENT_CERT", e.VaultClientCert != "", "it to the client certificate's path"},
+		{"VAULT_CLIENT_KEY", e.VaultClientKey != "", "it to the private key's path"},
+	}
+}
+
+func listenable(addr string) bool {
+	host, port, err := net.SplitHostPort(addr)
+	n, numErr := strconv.ParseUint(port, 10, 16)
+	return err == nil && numErr == nil && fmt.Sprint(n) == port && !strings.ContainsAny(host, " /")
+}

@@ -1,0 +1,107 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/agext/levenshtein"
+)
+
+// Fault is one thing that is wrong, or in a list of warnings one that is doubtful, as a sentence for a person.
+type Fault struct {
+	File         string // the policy file, or the variable that holds it; "" for the environment
+	Line, Column int    // from 1; 0 where the fault has no place in the file
+	Text         string
+}
+
+func (f Fault) Error() string {
+	switch {
+	case f.File == "":
+		return f.Text
+	case f.Line == 0:
+		return f.File + ": " + f.Text
+	case f.Column == 0:
+		return fmt.Sprintf("%s:%d: %s", f.File, f.Line, f.Text)
+	}
+	return fmt.Sprintf("%s:%d:%d: %s", f.File, f.Line, f.Column, f.Text)
+}
+
+// Faults is everything that is wrong, as one error.
+type Faults []Fault
+
+// Error returns the faults one per line.
+func (fs Faults) Error() string {
+	lines := make([]string, len(fs))
+	for i, f := range fs {
+		lines[i] = f.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// asError keeps an empty list from becoming a non-nil error.
+func (fs Faults) asError() error {
+	if len(fs) == 0 {
+		return nil
+	}
+	return fs
+}
+
+// quote shows a value in a sentence: escaped, and cut so that a pasted file does not fill the screen.
+func quote(s string) string {
+	const most = 80
+	if r := []rune(s[:min(len(s), 4*most)]); len(r) > most {
+		return fmt.Sprintf("%q…", string(r[:most]))
+	}
+	return fmt.Sprintf("%q", s)
+}
+
+// nearest returns the known word that was probably meant, or "".
+func nearest(word string, known []string) string {
+	best, least := "", 1+max(1, (len(word)+2)/3)
+	if len(word) > 64 {
+		return ""
+	}
+	for _, k := range known {
+		if len(k)-len(word) >= least || len(word)-len(k) >= least {
+			continue
+		}
+		if d := levenshtein.Distance(strings.ToLower(word), strings.ToLower(k), nil); d < least {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
+// meant finishes a sentence on an unknown word.
+func meant(word string, known []string) string {
+	var longer []string
+	for _, k := range known {
+		if strings.HasPrefix(k, word+"_") {
+			longer = append(longer, k)
+		}
+	}
+	switch n := nearest(word, known); {
+	case n != "":
+		return "did you mean " + n + "?"
+	case len(longer) > 0:
+		return "did you mean " + either(longer) + "?"
+	case len(known) > 25:
+		return fmt.Sprintf("it is like none of the %d known", len(known))
+	}
+	return "known are " + list(known)
+}
+
+// list joins words for a sentence, in order.
+func list(words []string) string {
+	return strings.Join(slices.Sorted(slices.Values(words)), ", ")
+}
+
+// either joins words for a sentence that offers a choice.
+func either(words []string) string {
+	last := len(words) - 1
+	if last == 0 {
+		return words[0]
+	}
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}

@@ -1,0 +1,157 @@
+package config
+
+import (
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// The policy file. The tags are its documentation and its grammar, for the decoder and for the JSON Schema alike:
+// yaml is the name, doc the meaning, need marks what is required, pattern and rule say which text is accepted (in
+// both languages), path that it is a path in Vault, words which ones, min and max bound a number, eg is an example, def the default, one marks an
+// object of which exactly one field is given, and hush keeps values out of messages.
+type document struct {
+	Workspaces []workspace `yaml:"workspaces" each:"workspace" eg:"[{name: default, …}]" doc:"ElevenLabs workspaces. Absent: one named default, from ELEVENLABS_API_KEY and ELEVENLABS_BASE_URL."`
+	Defaults   common      `yaml:"defaults" eg:"{timezone: UTC}" doc:"Values for policies that do not say otherwise."`
+	Policies   []policy    `yaml:"policies" need:"1" each:"policy" eg:"[{name: tts-prod, …}]" doc:"One entry for each key that is rotated."`
+}
+
+type workspace struct {
+	object
+	Name    at[string] `yaml:"name" need:"1" eg:"default" pattern:"^[A-Za-z0-9._-]{1,64}$" rule:"1 to 64 of a-z A-Z 0-9 . _ -" doc:"What policies call the workspace."`
+	BaseURL at[string] `yaml:"base_url" hush:"1" eg:"https://api.elevenlabs.io" def:"https://api.elevenlabs.io" pattern:"^[!-~]+$" rule:"a URL" doc:"Base URL: one of the vendor's, loopback, or an origin in REKEYD_ALLOWED_API_ORIGINS."`
+	APIKey  apiKey     `yaml:"api_key" need:"1" one:"1" hush:"1" eg:"{env: ELEVENLABS_API_KEY}" doc:"Where the admin key is kept; never the key itself."`
+}
+
+type apiKey struct {
+	Env   at[string] `yaml:"env" hush:"1" eg:"ELEVENLABS_API_KEY" pattern:"^ELEVENLABS_[A-Z0-9_]*$" rule:"the name of a variable that starts with ELEVENLABS_" doc:"Environment variable, also with _FILE. Its name starts with ELEVENLABS_."`
+	File  at[string] `yaml:"file" hush:"1" eg:"/run/secrets/elevenlabs" pattern:"^[^\x00-\x1f\x7f]+$" rule:"a path" doc:"File, read again when it changes."`
+	Vault vaultField `yaml:"vault" hush:"1" eg:"{path: elevenlabs/admin}" doc:"Field of a KV v2 record."`
+}
+
+type vaultField struct {
+	object
+	Mount at[string] `yaml:"mount" hush:"1" eg:"secret" def:"secret" path:"1" doc:"KV v2 mount."`
+	Path  at[string] `yaml:"path" need:"1" hush:"1" eg:"elevenlabs/admin" path:"1" doc:"Path below the mount."`
+	Field at[string] `yaml:"field" hush:"1" eg:"api_key" def:"api_key" pattern:"^[A-Za-z0-9._-]{1,128}$" rule:"1 to 128 of a-z A-Z 0-9 . _ -" doc:"Field that holds the secret."`
+}
+
+type policy struct {
+	object
+	Name           at[string] `yaml:"name" need:"1" eg:"tts-prod" pattern:"^[a-z0-9-]{1,36}$" rule:"1 to 36 of a-z 0-9 -" doc:"Unique name; part of its keys' names."`
+	ServiceAccount at[string] `yaml:"service_account" need:"1" eg:"svcacc_9f8b7c6d5e4a3b2c1d0e" pattern:"^[A-Za-z0-9_-]{1,128}$" rule:"1 to 128 of a-z A-Z 0-9 _ -" doc:"Id of the service account (service_account_user_id); several policies may share one."`
+	Sink           sink       `yaml:"sink" need:"1" eg:"{path: elevenlabs/tts-prod}" doc:"Where the secret is published."`
+	common
+}
+
+// common is what defaults may hold: any field of a policy but name, service_account and sink.
+type common struct {
+	Workspace      at[string]        `yaml:"workspace" eg:"default" def:"default" pattern:"^[A-Za-z0-9._-]{1,64}$" rule:"1 to 64 of a-z A-Z 0-9 . _ -" doc:"Workspace of the service account."`
+	Schedule       at[string]        `yaml:"schedule" late:"1" eg:"0 3 * * 1" pattern:"^[ -~]+$" rule:"a schedule such as 0 3 * * 1" doc:"When the key rotates: five cron fields, @daily and the like, or @every 36h."`
+	Timezone       at[string]        `yaml:"timezone" eg:"Europe/Oslo" def:"UTC" pattern:"^[A-Za-z0-9+_/-]+$" rule:"the name of a time zone" doc:"Time zone of the schedule, as the IANA database names it."`
+	Splay          at[time.Duration] `yaml:"splay" eg:"10m" def:"0s" doc:"A run starts 0 to splay later, fixed per policy, so that accounts do not fire together."`
+	Window         at[time.Duration] `yaml:"window" eg:"4h" doc:"A run that could not start this long after it was due waits for the next. Absent or 0: it is caught up whenever."`
+	Group          at[string]        `yaml:"group" eg:"tts" pattern:"^[A-Za-z0-9_-]{0,64}$" rule:"up to 64 of a-z A-Z 0-9 _ -" doc:"At most one member of a group is between claim and end of overlap at a time. Their overlap and wait_until_idle together must be shorter than the shortest gap of their schedules."`
+	MaxAge         at[time.Duration] `yaml:"max_age" eg:"200h" doc:"While rotations succeed no enabled key gets older. Absent or 0: no promise."`
+	Permissions    at[[]at[string]]  `yaml:"permissions" late:"1" eg:"[text_to_speech]" word:"all" pattern:"^[a-z0-9_]{1,64}$" rule:"1 to 64 of a-z 0-9 _" doc:"What the key may do: a list of permissions, or the word all."`
+	AllowedIPs     at[[]at[string]]  `yaml:"allowed_ips" eg:"[203.0.113.0/24]" pattern:"^[!-~]{1,64}$" rule:"an IP address or CIDR range" doc:"Addresses that may use the key, as IP or CIDR. Absent: every address."`
+	CharacterLimit at[int64]         `yaml:"character_limit" eg:"100000" min:"1" max:"1000000000000" doc:"Credits a month. Absent: no limit."`
+	Overlap        at[time.Duration] `yaml:"overlap" eg:"24h" doc:"How long both keys work. Absent: 24h, or half the schedule's shortest gap if that is less."`
+	Quarantine     at[time.Duration] `yaml:"quarantine" eg:"24h" def:"24h" doc:"How long the old key is disabled before it is deleted."`
+	WaitUntilIdle  at[time.Duration] `yaml:"wait_until_idle" eg:"1h" def:"0s" doc:"Prolongs the overlap by at most this while the old key is still used."`
+	Verify         at[string]        `yaml:"verify" eg:"auto" def:"auto" words:"auto off" doc:"Whether a new key is proven to work before it is published."`
+	OnDrift        at[string]        `yaml:"on_drift" eg:"patch" def:"patch" words:"patch rotate report" doc:"What is done about a key whose settings differ from the policy."`
+	Mode           at[string]        `yaml:"mode" eg:"auto" def:"auto" words:"auto manual paused" doc:"How much is done without being asked: auto is everything, manual no scheduled runs and no rotation for drift, paused nothing."`
+	Adopt          at[string]        `yaml:"adopt" eg:"key_0a1b2c" pattern:"^[A-Za-z0-9_-]{0,128}$" rule:"up to 128 of a-z A-Z 0-9 _ -" doc:"Id of an existing key to take over as current."`
+}
+
+type sink struct {
+	object
+	Mount at[string] `yaml:"mount" eg:"secret" def:"secret" path:"1" doc:"KV v2 mount."`
+	Path  at[string] `yaml:"path" need:"1" eg:"elevenlabs/tts-prod" path:"1" doc:"Path below the mount; no two policies share one."`
+	Field at[string] `yaml:"field" eg:"api_key" def:"api_key" pattern:"^[A-Za-z0-9._-]{1,128}$" rule:"1 to 128 of a-z A-Z 0-9 . _ -" doc:"Field that holds the secret; other fields of the record stay as they are."`
+}
+
+// object is where a mapping was written, and what sentences call it.
+type object struct {
+	Node *yaml.Node
+	Who  string
+}
+
+func (o *object) put(n *yaml.Node, who string) { o.Node, o.Who = n, who }
+
+// at is a value together with where it was written; node is nil where it was not.
+type at[T any] struct {
+	Value T
+	node  *yaml.Node
+}
+
+func (a at[T]) given() bool { return a.node != nil }
+
+// field is one row of the grammar: a struct field as its tags describe it.
+type field struct {
+	name, doc, example, fallback, rule, each string
+	need, one, hush, path                    bool
+	late                                     bool // required of a policy, but defaults may give it: checked after they are applied
+	pattern                                  *regexp.Regexp
+	words                                    []string
+	word                                     string // stands for a whole list
+	min, max                                 int64
+	index                                    []int
+	typ                                      reflect.Type
+}
+
+// grammar holds the fields of each object of the policy file.
+type grammar map[reflect.Type][]field
+
+// newGrammar reads the tags of the document and all that is below it.
+func newGrammar() grammar {
+	g := grammar{}
+	g.add(reflect.TypeFor[document]())
+	return g
+}
+
+func (g grammar) add(t reflect.Type) {
+	for t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct || g[t] != nil || t.Implements(reflect.TypeFor[leaf]()) {
+		return
+	}
+	for _, f := range reflect.VisibleFields(t) {
+		if f.Tag.Get("yaml") != "" {
+			g[t] = append(g[t], fieldOf(f))
+			g.add(f.Type)
+		}
+	}
+}
+
+// leaf is implemented by every at.
+type leaf interface{ given() bool }
+
+func fieldOf(f reflect.StructField) field {
+	var words []string
+	if w := f.Tag.Get("words"); w != "" {
+		words = strings.Fields(w)
+	}
+	out := field{
+		name: f.Tag.Get("yaml"), doc: f.Tag.Get("doc"), example: f.Tag.Get("eg"), fallback: f.Tag.Get("def"),
+		rule: f.Tag.Get("rule"), each: f.Tag.Get("each"), need: f.Tag.Get("need") != "", one: f.Tag.Get("one") != "",
+		hush: f.Tag.Get("hush") != "", late: f.Tag.Get("late") != "", words: words,
+		word: f.Tag.Get("word"), index: f.Index, typ: f.Type,
+	}
+	pattern := f.Tag.Get("pattern")
+	if out.path = f.Tag.Get("path") != ""; out.path {
+		pattern = pathPattern
+	}
+	if pattern != "" {
+		out.pattern = regexp.MustCompile(pattern)
+	}
+	out.min, _ = strconv.ParseInt(f.Tag.Get("min"), 10, 64)
+	out.max, _ = strconv.ParseInt(f.Tag.Get("max"), 10, 64)
+	return out
+}

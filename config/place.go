@@ -1,0 +1,95 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strings"
+)
+
+// vendorOrigins are the five places where ElevenLabs keeps workspaces.
+func vendorOrigins() []string {
+	return []string{
+		"https://api.elevenlabs.io:443",
+		"https://api.us.elevenlabs.io:443",
+		"https://api.eu.residency.elevenlabs.io:443",
+		"https://api.in.residency.elevenlabs.io:443",
+		"https://api.sg.residency.elevenlabs.io:443",
+	}
+}
+
+// parseBase parses a base URL. flaw, when not empty, ends the sentence "X ...": it never repeats the URL, which may
+// hold a password.
+func parseBase(text string) (u *url.URL, flaw string) {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Hostname() == "" || u.Opaque != "":
+		return nil, "is not a URL; write one such as https://api.elevenlabs.io"
+	case u.Scheme != "https" && u.Scheme != "http":
+		return nil, "is neither https nor http; write one such as https://api.elevenlabs.io"
+	case u.User != nil:
+		return nil, "holds a user name or password; remove what stands before the @"
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(text, "#"):
+		return nil, "has a query or fragment; remove what follows ? or #"
+	}
+	return u, ""
+}
+
+// origin returns scheme, lower-case host and effective port: what two URLs must share to be the same place.
+func origin(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"https": "443", "http": "80"}[u.Scheme]
+	}
+	return u.Scheme + "://" + net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+}
+
+// loopback reports whether what is sent to u stays on this machine.
+func loopback(u *url.URL) bool {
+	if strings.EqualFold(u.Hostname(), "localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	return err == nil && addr.Zone() == "" && addr.Unmap().IsLoopback()
+}
+
+// originFlaw says what keeps text from being scheme://host[:port] and nothing more; "" when it is one.
+func originFlaw(text string) string {
+	u, flaw := parseBase(text)
+	if flaw == "" && u.Path != "" {
+		flaw = "has a path; write scheme and host only, such as https://" + u.Host
+	}
+	return flaw
+}
+
+// pathFlaw says what keeps text from being a mount or path in Vault, and below a folder: "X ...". "" when it is one.
+func pathFlaw(text string) string {
+	odd := strings.IndexFunc(text, func(r rune) bool { return !strings.ContainsRune(pathRunes, r) })
+	switch {
+	case text == "":
+		return "is empty"
+	case strings.HasPrefix(text, "/"):
+		return "is absolute"
+	case strings.HasSuffix(text, "/"):
+		return "ends with a slash"
+	case strings.Contains(text, "//"):
+		return "has an empty segment"
+	case odd >= 0:
+		return fmt.Sprintf("holds %q, which is not one of a-z A-Z 0-9 . _ @ = - /", []rune(text[odd:])[0])
+	}
+	for s := range strings.SplitSeq(text, "/") {
+		if s == "." || s == ".." {
+			return "has a segment " + s
+		}
+	}
+	return ""
+}
+
+// pathPattern accepts what pathFlaw finds no flaw in.
+const (
+	pathPattern = `^` + pathSegment + `(/` + pathSegment + `)*$`
+	pathSegment = `([.]*[A-Za-z0-9_@=-][A-Za-z0-9._@=-]*|[.]{3,})`
+)
+
+const pathRunes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._@=-/"

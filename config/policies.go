@@ -1,0 +1,203 @@
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"reflect"
+	"strconv"
+	"time"
+
+	"github.com/sethvargo/go-envconfig"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// Config is a policy file without faults.
+type Config struct {
+	Policies   []rotator.Policy // in the order of the file
+	Workspaces []Workspace      // in the order of the file
+	Warnings   []Fault          // what is allowed and probably not meant
+	Digest     string           // SHA-256 of the text, in hex: equal texts are the same configuration
+}
+
+// LoadPolicies reads the policy file. env says what else is allowed, and lookup finds the variables that the
+// workspaces' api_key names. The error is a [Faults] with everything that is wrong; nothing of such a file is used.
+func LoadPolicies(src Source, env Env, lookup envconfig.Lookuper) (*Config, error) {
+	text, err := src.read()
+	if err != nil {
+		return nil, Faults{{File: src.name(), Text: fmt.Sprintf("the policy file cannot be read: %v; correct REKEYD_POLICY_FILE or the file's permissions", err)}}
+	}
+	root, fault := parse(src.name(), text)
+	if fault != nil {
+		return nil, Faults{*fault}
+	}
+	l := newLoader(src.name(), env, nonEmpty(lookup))
+	doc := decode(l.report, newGrammar(), root)
+	l.workspaces(doc.Workspaces, member(root, "workspaces") != nil)
+	for i := range doc.Policies {
+		l.policy(&doc.Policies[i], &doc.Defaults)
+	}
+	l.groups()
+	if err := l.sorted().asError(); err != nil {
+		return nil, err
+	}
+	inOrder(l.config.Warnings)
+	sum := sha256.Sum256(text)
+	l.config.Digest = hex.EncodeToString(sum[:])
+	return &l.config, nil
+}
+
+// loader is the second pass: it turns what was written into what is meant, and refuses what cannot be meant.
+type loader struct {
+	*report
+	env     Env
+	lookup  envconfig.Lookuper
+	config  Config
+	allowed map[string]bool // origins
+	known   []string        // permissions, and the same as a set
+	isKnown map[string]bool
+	parser  rotator.ScheduleParser
+	gaps    rotator.Gaps
+	timings map[[2]string]timing // by expression and zone
+
+	// What was seen, to find what is there twice.
+	spaces                map[string]int // line of the workspace
+	names, sinks, adopted map[string]*policy
+	spacesUnsure          bool // a workspace has no usable name: it is not said that one is unknown
+
+	adminKeys map[string]string        // by path, the workspace that keeps its key there
+	members   map[string][]groupMember // by group
+}
+
+func newLoader(file string, env Env, lookup envconfig.Lookuper) *loader {
+	known := elevenlabs.KnownPermissions()
+	isKnown := make(map[string]bool, len(known))
+	for _, name := range known {
+		isKnown[name] = true
+	}
+	return &loader{
+		report: &report{file: file}, env: env, lookup: lookup, allowed: allowedOrigins(env),
+		known: known, isKnown: isKnown, timings: map[[2]string]timing{},
+		spaces: map[string]int{}, names: map[string]*policy{}, sinks: map[string]*policy{}, adopted: map[string]*policy{},
+		adminKeys: map[string]string{}, members: map[string][]groupMember{},
+	}
+}
+
+// inherit takes from defaults what the policy does not say.
+func (p *policy) inherit(defaults *common) {
+	own, from := reflect.ValueOf(&p.common).Elem(), reflect.ValueOf(defaults).Elem()
+	for i := range own.NumField() {
+		if own.Field(i).IsZero() {
+			own.Field(i).Set(from.Field(i))
+		}
+	}
+}
+
+// or returns the value, or fallback where there is none.
+func (a at[T]) or(fallback T) T {
+	if a.given() {
+		return a.Value
+	}
+	return fallback
+}
+
+// where returns the node to point at: the value's, or that of the object which lacks it.
+func (a at[T]) where(object *yaml.Node) *yaml.Node {
+	if a.given() {
+		return a.node
+	}
+	return object
+}
+
+// policy checks one policy and adds it to the config.
+func (l *loader) policy(p *policy, defaults *common) {
+	if p.Node == nil { // not a mapping: reported by the first pass
+		return
+	}
+	p.inherit(defaults)
+	l.unique(l.names, p.Name, "name", p.Name.Value, p)
+	l.workspaceOf(p)
+	out := rotator.Policy{
+		Name: p.Name.Value, Workspace: p.Workspace.or("default"), ServiceAccount: p.ServiceAccount.Value,
+		Splay: p.Splay.Value, Window: p.Window.Value, Group: p.Group.Value, MaxAge: p.MaxAge.Value,
+		Quarantine: p.Quarantine.or(24 * time.Hour), WaitUntilIdle: p.WaitUntilIdle.Value,
+		Verify:  p.Verify.or("auto") == "auto",
+		OnDrift: rotator.OnDrift(p.OnDrift.or(string(rotator.DriftPatch))),
+		Mode:    rotator.Mode(p.Mode.or(string(rotator.ModeAuto))), Adopt: p.Adopt.Value,
+		Sink: p.Sink.meant(), Settings: l.settings(p),
+	}
+	l.sink(p, out.Sink)
+	if p.Adopt.Value != "" {
+		l.unique(l.adopted, p.Adopt, "adopt", p.Adopt.Value, p)
+	}
+	l.durations(p)
+	if t, ok := l.timing(p); ok {
+		out.Schedule = t.schedule
+		out.Overlap = p.Overlap.or(min(24*time.Hour, t.shortest/2))
+		l.relations(p, out, t)
+	}
+	l.config.Policies = append(l.config.Policies, out)
+}
+
+// says begins a sentence on a policy.
+func (p *policy) says() string { return p.Who + ": " }
+
+// unique refuses a second policy with the same value, and names the first.
+func (l *loader) unique(seen map[string]*policy, a at[string], name, value string, p *policy) {
+	if !a.given() {
+		return
+	}
+	if first := seen[value]; first != nil {
+		l.fault(a.node, "%s%s is %s, which is that of %s in line %d too; give each its own", p.says(), name, quote(value), first.Who, first.Node.Line)
+		return
+	}
+	seen[value] = p
+}
+
+// settings checks what of the key can be chosen.
+func (l *loader) settings(p *policy) elevenlabs.Settings {
+	s := elevenlabs.Settings{Permissions: l.permissions(p), AllowedIPs: l.prefixes(p)}
+	if p.CharacterLimit.given() {
+		limit := p.CharacterLimit.Value
+		s.CharacterLimit = &limit
+	}
+	return s
+}
+
+func (l *loader) permissions(p *policy) elevenlabs.Permissions {
+	var out elevenlabs.Permissions
+	seen := map[string]bool{}
+	for _, name := range p.Permissions.Value {
+		switch {
+		case name.Value == "all":
+			out.All = true
+		case seen[name.Value]:
+		case !l.isKnown[name.Value] && !l.env.AllowUnknownPermissions:
+			if !l.full() {
+				l.fault(name.node, "%spermissions holds %s, which this build does not know; %s (REKEYD_ALLOW_UNKNOWN_PERMISSIONS=true accepts it)", p.says(), quote(name.Value), meant(name.Value, l.known))
+			}
+		default:
+			seen[name.Value] = true
+			out.Names = append(out.Names, name.Value)
+		}
+	}
+	return out
+}
+
+// short is the duration as a person writes it: 24h, not 24h0m0s.
+func short(d time.Duration) string {
+	switch {
+	case d == 0:
+		return "0s"
+	case d%time.Hour == 0:
+		return strconv.FormatInt(int64(d/time.Hour), 10) + "h"
+	case d%time.Minute == 0 && d < time.Hour:
+		return strconv.FormatInt(int64(d/time.Minute), 10) + "m"
+	case d%time.Minute == 0:
+		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
+	}
+	return d.String()
+}

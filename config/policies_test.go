@@ -1,0 +1,284 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sethvargo/go-envconfig"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+var update = flag.Bool("update", false, "write what is said now into testdata, to be read before it is kept")
+
+// environment is enough to load policies, plus what a test adds as NAME=value.
+func environment(text string, more ...string) envconfig.Lookuper {
+	env := map[string]string{
+		"REKEYD_POLICIES": text, "ELEVENLABS_API_KEY": "sk_verysecret", "REKEYD_SINK": "file",
+		"VAULT_ADDR": "http://127.0.0.1:8200", "VAULT_TOKEN": "hvs.verysecret",
+	}
+	for _, entry := range more {
+		name, value, _ := strings.Cut(entry, "=")
+		env[name] = value
+	}
+	return envconfig.MapLookuper(env)
+}
+
+// load loads a policy file with an environment that is itself without fault.
+func load(t testing.TB, text string, more ...string) (*Config, error) {
+	t.Helper()
+	lookup := environment(text, more...)
+	env, err := LoadEnv(lookup)
+	if err != nil && text != "" {
+		t.Fatalf("environment: %v", err)
+	}
+	c, err := LoadPolicies(Source{Text: text}, env, lookup)
+	if (c == nil) != (err != nil) {
+		t.Fatalf("config %v together with error %v", c, err)
+	}
+	if err != nil && strings.Contains(err.Error(), "verysecret") {
+		t.Fatalf("the error shows a secret: %v", err)
+	}
+	return c, err
+}
+
+// refusal is one case of testdata/refused.txt.
+type refusal struct {
+	name string
+	env  []string
+	body string // as written in the file
+	want string
+}
+
+// text completes a body of "+ field: value" lines to a policy file that is otherwise right.
+func (r refusal) text() string {
+	if !strings.HasPrefix(r.body, "+ ") {
+		return r.body
+	}
+	own := strings.ReplaceAll("\n"+r.body, "\n+ ", "\n  ")
+	out := "policies:\n- "
+	for _, line := range []string{"name: a", "service_account: svcacc_a", "sink: {path: elevenlabs/a}", "schedule: \"0 3 * * 1\"", "permissions: all"} {
+		field, _, _ := strings.Cut(line, ":")
+		if !strings.Contains(own, "\n  "+field+":") {
+			out += line + "\n  "
+		}
+	}
+	return strings.TrimRight(out, " \n") + strings.TrimRight(own, " ") + "\n"
+}
+
+func readRefusals(t testing.TB) []refusal {
+	t.Helper()
+	content, err := os.ReadFile("testdata/refused.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []refusal
+	for part := range strings.SplitSeq("\n"+string(content), "\n## ") {
+		if strings.TrimSpace(part) == "" {
+			continue
+		}
+		question, want, _ := strings.Cut(part, "\n=>")
+		name, body, _ := strings.Cut(question, "\n")
+		r := refusal{name: name, want: strings.TrimSpace(want)}
+		for strings.HasPrefix(body, "$ ") {
+			var line string
+			line, body, _ = strings.Cut(body, "\n")
+			r.env = append(r.env, strings.TrimPrefix(line, "$ "))
+		}
+		r.body = body
+		out = append(out, r)
+	}
+	return out
+}
+
+func TestRefused(t *testing.T) {
+	var said strings.Builder
+	cases := readRefusals(t)
+	if len(cases) < 100 {
+		t.Fatalf("%d cases, want at least 100", len(cases))
+	}
+	for _, r := range cases {
+		t.Run(r.name, func(t *testing.T) {
+			_, err := load(t, r.text(), r.env...)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			if faults, ok := errors.AsType[Faults](err); !ok || len(faults) == 0 {
+				t.Fatalf("the error is a %T", err)
+			}
+			if got := err.Error(); got != r.want && !*update {
+				t.Errorf("got:\n%s\nwant:\n%s", got, r.want)
+			}
+			said.WriteString("## " + r.name + "\n")
+			for _, line := range r.env {
+				said.WriteString("$ " + line + "\n")
+			}
+			if r.body != "" {
+				said.WriteString(r.body + "\n")
+			}
+			said.WriteString("=>\n" + err.Error() + "\n\n")
+		})
+	}
+	if *update {
+		if err := os.WriteFile("testdata/refused.txt", []byte(strings.TrimRight(said.String(), "\n")+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func only(t *testing.T, text string, more ...string) rotator.Policy {
+	t.Helper()
+	c, err := load(t, text, more...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Policies) != 1 {
+		t.Fatalf("%d policies, want 1", len(c.Policies))
+	}
+	return c.Policies[0]
+}
+
+// with completes lines to a policy file of one policy.
+func with(lines ...string) string {
+	return refusal{body: "+ " + strings.Join(append([]string{"mode: auto"}, lines...), "\n+ ")}.text()
+}
+
+func TestEveryFieldIsUsed(t *testing.T) {
+	c, err := load(t, complete, "REKEYD_SINK=vault", "ELEVENLABS_EU=sk_eu")
+	if err == nil || !strings.Contains(err.Error(), "api_key.file cannot be read") {
+		t.Fatalf("the key's file is not there: %v", err)
+	}
+	text := strings.Replace(complete, `{"file": "/run/secrets/eu"}`, `{"env": "ELEVENLABS_EU"}`, 1)
+	text = strings.Replace(text, `"max_age": "1h30m"`, `"max_age": "200h"`, 1)
+	c, err = load(t, text, "REKEYD_SINK=vault", "ELEVENLABS_EU=sk_eu")
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := int64(100000)
+	schedule, err := rotator.ParseSchedule("0 3 * * 1", "Europe/Oslo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := c.Policies[1]
+	if got.Schedule.String() != schedule.String() || got.Schedule.Zone() != "Europe/Oslo" {
+		t.Errorf("schedule %v in %s", got.Schedule, got.Schedule.Zone())
+	}
+	got.Schedule = rotator.Schedule{}
+	want := rotator.Policy{
+		Name: "tts-prod", Workspace: "eu", ServiceAccount: "svcacc_9f8b7c6d5e4a3b2c1d0e",
+		Splay: 10 * time.Minute, Window: 4 * time.Hour, Group: "tts", MaxAge: 200 * time.Hour,
+		Settings: elevenlabs.Settings{
+			Permissions:    elevenlabs.Permissions{Names: []string{"text_to_speech", "voices_read"}},
+			AllowedIPs:     []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("2001:db8::7/128")},
+			CharacterLimit: &limit,
+		},
+		Overlap: 24 * time.Hour, Quarantine: 24 * time.Hour, Verify: false, OnDrift: rotator.DriftReport, Mode: rotator.ModeManual,
+		Sink: rotator.Sink{Ref: rotator.Ref{Mount: "kv/team", Path: "elevenlabs/tts-prod"}, Field: "api_key"},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	if w := c.Workspaces[2]; w.Name != "us" || w.BaseURL != "https://api.elevenlabs.io" || w.APIKey.Vault == nil || w.APIKey.Vault.String() != "secret/elevenlabs/admin" {
+		t.Errorf("workspace %+v", w)
+	}
+	if key, err := c.Workspaces[1].APIKey.Secret.Get(); err != nil || key.Reveal() != "sk_eu" {
+		t.Errorf("key of eu: %v", err)
+	}
+}
+
+func TestPolicyDefaults(t *testing.T) {
+	p := only(t, with())
+	if p.Workspace != "default" || p.Schedule.Zone() != "UTC" || p.Splay != 0 || p.Overlap != 24*time.Hour || p.Quarantine != 24*time.Hour ||
+		p.WaitUntilIdle != 0 || !p.Verify || p.OnDrift != rotator.DriftPatch || p.Mode != rotator.ModeAuto || p.Sink.Mount != "secret" ||
+		p.Sink.Field != "api_key" || p.MaxAge != 0 || p.Window != 0 || p.Group != "" || p.Adopt != "" || p.Settings.AllowedIPs != nil ||
+		p.Settings.CharacterLimit != nil || !p.Settings.Permissions.All {
+		t.Errorf("got %+v", p)
+	}
+	if p := only(t, with(`schedule: "@every 6h"`)); p.Overlap != 3*time.Hour {
+		t.Errorf("overlap is %v, want half of the shortest gap", p.Overlap)
+	}
+	if p := only(t, with("overlap: 0")); p.Overlap != 0 {
+		t.Errorf("overlap is %v, want the 0 that was given", p.Overlap)
+	}
+	if p := only(t, with(`schedule: "CRON_TZ=Europe/Oslo 0 3 * * 1"`)); p.Schedule.Zone() != "Europe/Oslo" {
+		t.Errorf("zone is %v, want the prefix's", p.Schedule.Zone())
+	}
+}
+
+func TestDefaultsBlock(t *testing.T) {
+	p := only(t, "policies:\n- {name: a, service_account: s, sink: {path: a}, splay: 5m, group: ''}\n"+
+		"defaults: {schedule: '@weekly', permissions: [flows], splay: 1h, overlap: 2h, group: tts, verify: off, timezone: Europe/Oslo}")
+	if p.Splay != 5*time.Minute || p.Overlap != 2*time.Hour || p.Group != "" || p.Verify || p.Schedule.Zone() != "Europe/Oslo" ||
+		!slices.Equal(p.Settings.Permissions.Names, []string{"flows"}) {
+		t.Errorf("got %+v", p)
+	}
+}
+
+func TestPermissionsAndAddresses(t *testing.T) {
+	p := only(t, with("permissions: [voices_read, flows, voices_read]", "allowed_ips: [203.0.113.7, 203.0.113.7/32, '::ffff:203.0.113.7', '::ffff:10.0.0.0/104', '2001:DB8::7', 0.0.0.0/0]"))
+	if !slices.Equal(p.Settings.Permissions.Names, []string{"voices_read", "flows"}) {
+		t.Errorf("permissions %v", p.Settings.Permissions.Names)
+	}
+	if got, want := fmt.Sprint(p.Settings.AllowedIPs), "[203.0.113.7/32 10.0.0.0/8 2001:db8::7/128 0.0.0.0/0]"; got != want {
+		t.Errorf("addresses %s, want %s", got, want)
+	}
+	p = only(t, with("permissions: [brand_new]"), "REKEYD_ALLOW_UNKNOWN_PERMISSIONS=true")
+	if !slices.Equal(p.Settings.Permissions.Names, []string{"brand_new"}) {
+		t.Errorf("permissions %v", p.Settings.Permissions.Names)
+	}
+}
+
+func TestAcceptedBaseURLs(t *testing.T) {
+	urls := []string{
+		"https://api.us.elevenlabs.io", "https://api.eu.residency.elevenlabs.io", "https://api.in.residency.elevenlabs.io",
+		"https://api.sg.residency.elevenlabs.io", "https://API.elevenlabs.io:443/", "http://localhost:1", "http://127.0.0.2:8642",
+		"http://[::1]:8642", "https://proxy.example.com:8443", "http://sim.example.com", "https://own.example.com",
+	}
+	for _, u := range urls {
+		text := "workspaces: [{name: default, base_url: '" + u + "', api_key: {env: ELEVENLABS_API_KEY}}]\n" + with()
+		c, err := load(t, text, "REKEYD_ALLOWED_API_ORIGINS=https://Proxy.example.com:8443,http://sim.example.com:80", "ELEVENLABS_BASE_URL=https://own.example.com/eleven")
+		if err != nil {
+			t.Errorf("%s: %v", u, err)
+		} else if c.Workspaces[0].BaseURL != u {
+			t.Errorf("%s became %s", u, c.Workspaces[0].BaseURL)
+		}
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	c, err := load(t, with(`schedule: "@daily"`, "character_limit: 1000", "sink: {path: data/a}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `REKEYD_POLICIES:7:20: policy "a": character_limit is 1000 a month for each key, and every rotation brings a new key: up to 31 rotations a month allow 32 times as much
+REKEYD_POLICIES:8:16: policy "a": sink.path is "data/a", but Vault adds data/ by itself; "a" is probably meant`
+	if got := Faults(c.Warnings).Error(); got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func TestGroupsThatFit(t *testing.T) {
+	c, err := load(t, "defaults: {group: tts, schedule: '@daily', overlap: 11h, wait_until_idle: 59m}\npolicies:\n"+
+		"- {name: a, service_account: s, sink: {path: a}, permissions: all}\n- {name: b, service_account: s, sink: {path: b}, permissions: all}\n"+
+		"- {name: c, service_account: s, sink: {path: c}, permissions: all, group: other, overlap: 23h30m}\n")
+	if err != nil || len(c.Policies) != 3 {
+		t.Error(err)
+	}
+}
+
+func TestTooManyFaults(t *testing.T) {
+	_, err := load(t, strings.Repeat("x: 1\n", 5000))
+	faults, _ := errors.AsType[Faults](err)
+	if len(faults) != maxFaults+1 || faults[maxFaults].Text != "there are more than 999 faults; the others are not shown" {
+		t.Errorf("%d faults, the last: %v", len(faults), faults[len(faults)-1])
+	}
+}

@@ -1,0 +1,174 @@
+package config
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// text accepts a scalar that every YAML version reads as text.
+func (d *decoder) text(n *yaml.Node, f field, what string) (string, bool) {
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!str" {
+		d.misfit(n, f, what, "text")
+		return "", false
+	}
+	switch {
+	case f.words != nil && !slices.Contains(f.words, n.Value):
+		d.fault(n, "%s is %s, which is not one of its words; write %s", what, quote(n.Value), either(f.words))
+	case f.pattern != nil && !f.pattern.MatchString(n.Value):
+		d.unruly(n, f, what)
+	default:
+		return n.Value, true
+	}
+	return "", false
+}
+
+// unruly reports text that does not match its pattern.
+func (d *decoder) unruly(n *yaml.Node, f field, what string) {
+	shown := "is " + quote(n.Value) + ", which is"
+	if f.hush {
+		shown = "has a value that is"
+	}
+	problem := shown + " not " + f.rule
+	if f.path {
+		problem = strings.TrimSuffix(shown, " is") + " " + pathFlaw(n.Value)
+	}
+	d.fault(n, "%s %s; write one such as %s", what, problem, f.example)
+}
+
+// durationPattern is what of Go's durations is accepted: no sign, no lone point. 0 needs no unit.
+const durationPattern = `^(0|([0-9]+([.][0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
+
+var durationShape = regexp.MustCompile(durationPattern)
+
+func (d *decoder) duration(n *yaml.Node, f field, what string) (time.Duration, bool) {
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!str" && n.ShortTag() != "!!int" {
+		d.misfit(n, f, what, "a duration")
+		return 0, false
+	}
+	span, err := time.ParseDuration(n.Value)
+	number := n.ShortTag() == "!!int"
+	switch {
+	case strings.HasPrefix(n.Value, "-"):
+		d.fault(n, "%s is %s, which is negative; write a duration such as %s", what, quote(n.Value), f.example)
+	case durationShape.MatchString(n.Value) && err != nil:
+		d.fault(n, "%s is %s, which is more than a duration can hold; write one such as %s", what, quote(n.Value), f.example)
+	case !durationShape.MatchString(n.Value) || number && n.Value != "0":
+		d.fault(n, "%s is %s, which is not a duration; write %s", what, quote(n.Value), durationAdvice(n.Value, f.example))
+	default:
+		return span, true
+	}
+	return 0, false
+}
+
+// durationAdvice translates what Go's durations lack: days, weeks, and numbers without a unit.
+func durationAdvice(text, example string) string {
+	digits := strings.TrimRight(text, "dDw")
+	count, err := strconv.ParseUint(digits, 10, 16)
+	switch {
+	case err != nil:
+		return "one such as " + example
+	case digits == text:
+		return fmt.Sprintf("the unit too: %ds, %dm or %dh", count, count, count)
+	case strings.HasSuffix(text, "w"):
+		return fmt.Sprintf("%dh", count*7*24)
+	}
+	return fmt.Sprintf("%dh", count*24)
+}
+
+var numberShape = regexp.MustCompile(`^(0|[1-9][0-9]{0,17})$`)
+
+// number accepts decimal digits only: YAML's octal, hexadecimal and underscores mean different things to different readers.
+func (d *decoder) number(n *yaml.Node, f field, what string) (int64, bool) {
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" && n.ShortTag() != "!!float" {
+		d.misfit(n, f, what, "a whole number")
+		return 0, false
+	}
+	number, err := strconv.ParseInt(n.Value, 10, 64)
+	if !numberShape.MatchString(n.Value) || err != nil || number < f.min || number > f.max {
+		d.fault(n, "%s is %s, which is not a whole number from %d to %d in plain digits; write one such as %s", what, n.Value[:min(len(n.Value), 40)], f.min, f.max, f.example)
+		return 0, false
+	}
+	return number, true
+}
+
+// texts decodes a list of texts, or the word that stands for one.
+func (d *decoder) texts(n *yaml.Node, f field, where string) []at[string] {
+	what := where + f.name
+	if f.word != "" && n.Kind == yaml.ScalarNode && n.Value == f.word {
+		return []at[string]{{f.word, n}}
+	}
+	if n.Kind != yaml.SequenceNode {
+		wanted := "a list"
+		if f.word != "" {
+			wanted += " or the word " + f.word
+		}
+		d.misfit(n, f, what, wanted)
+		return nil
+	}
+	if len(n.Content) == 0 {
+		advice := ", or remove the field"
+		if f.late {
+			advice = ""
+		}
+		d.fault(n, "%s is an empty list; write one such as %s%s", what, f.example, advice)
+	}
+	out := make([]at[string], 0, len(n.Content))
+	f.example = strings.Trim(f.example, "[]")
+	for _, entry := range n.Content {
+		if !d.plain(entry, what) {
+			continue
+		}
+		if f.word != "" && entry.Value == f.word {
+			d.fault(entry, "%s has %s as an entry of its list; write %s: %s to allow everything", what, f.word, f.name, f.word)
+		} else if text, ok := d.text(entry, f, what); ok {
+			out = append(out, at[string]{text, entry})
+		}
+	}
+	return out
+}
+
+// misfit reports a value of the wrong type.
+func (d *decoder) misfit(n *yaml.Node, f field, what, wanted string) {
+	scalar := n.Kind == yaml.ScalarNode && n.ShortTag() != "!!null"
+	switch {
+	case f.words != nil:
+		d.fault(n, "%s is %s, not a word; write %s", what, describe(n, false), either(f.words))
+	case wanted == "text" && scalar && !f.hush:
+		d.fault(n, "%s is %s, not text; put it in quotes", what, describe(n, false))
+	default:
+		d.fault(n, "%s is %s, not %s; write one such as %s", what, describe(n, f.hush), wanted, f.sample())
+	}
+}
+
+// describe names what a node is; hush keeps its value out of the sentence.
+func describe(n *yaml.Node, hush bool) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a mapping"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	kinds := map[string]string{"!!bool": "the boolean", "!!int": "the number", "!!float": "the number", "!!timestamp": "the date", "!!str": "the text"}
+	switch kind := kinds[n.ShortTag()]; {
+	case kind == "":
+		return "nothing"
+	case hush:
+		return strings.Replace(kind, "the", "a", 1)
+	default:
+		return kind + " " + quote(n.Value)
+	}
+}
+
+// sample is the field's example as it stands in YAML.
+func (f field) sample() string {
+	if strings.Contains(f.example, " ") && !strings.ContainsAny(f.example[:1], "[{") {
+		return strconv.Quote(f.example)
+	}
+	return f.example
+}

@@ -1,0 +1,102 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"reflect"
+	"time"
+)
+
+// Schema returns the JSON Schema of the policy file, as deploy/policies.schema.json holds it. It says everything
+// that the decoder's first pass checks; what relates fields to each other, the second pass, is beyond it.
+func Schema() ([]byte, error) {
+	g := newGrammar()
+	root := g.object(reflect.TypeFor[document](), field{})
+	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+	root["title"] = "rekeyd policy file"
+	var needs []any
+	for _, f := range g[reflect.TypeFor[policy]()] {
+		if f.late {
+			needs = append(needs, givenSomewhere(f.name))
+		}
+	}
+	root["allOf"] = needs
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	err := enc.Encode(root)
+	return out.Bytes(), err
+}
+
+// node is one schema.
+type node = map[string]any
+
+// givenSomewhere asks for a field in defaults or in every policy.
+func givenSomewhere(name string) node {
+	has := node{"required": []string{name}}
+	return node{"anyOf": []node{
+		{"required": []string{"defaults"}, "properties": node{"defaults": has}},
+		{"properties": node{"policies": node{"items": has}}},
+	}}
+}
+
+func (g grammar) object(t reflect.Type, f field) node {
+	properties, required := node{}, []string{}
+	for _, m := range g[t] {
+		properties[m.name] = g.value(m)
+		if m.need {
+			required = append(required, m.name)
+		}
+	}
+	out := node{"type": "object", "additionalProperties": false, "properties": properties, "required": required}
+	if f.one {
+		out["minProperties"], out["maxProperties"] = 1, 1
+	}
+	return out
+}
+
+func (g grammar) value(f field) node {
+	out := g.kind(f)
+	out["description"] = f.doc
+	if f.fallback != "" {
+		out["default"] = f.fallback
+	}
+	return out
+}
+
+func (g grammar) kind(f field) node {
+	switch f.typ {
+	case reflect.TypeFor[at[string]]():
+		return textSchema(f)
+	case reflect.TypeFor[at[time.Duration]]():
+		return node{"anyOf": []node{{"type": "string", "pattern": durationPattern}, {"const": 0}}, "examples": []string{f.example}}
+	case reflect.TypeFor[at[int64]]():
+		return node{"type": "integer", "minimum": f.min, "maximum": f.max}
+	case reflect.TypeFor[at[[]at[string]]]():
+		return textsSchema(f)
+	}
+	if f.typ.Kind() == reflect.Slice {
+		return node{"type": "array", "minItems": 1, "maxItems": maxEntries, "items": g.object(f.typ.Elem(), field{})}
+	}
+	return g.object(f.typ, f)
+}
+
+func textSchema(f field) node {
+	out := node{"type": "string"}
+	if f.words != nil {
+		out["enum"] = f.words
+	} else {
+		out["pattern"], out["examples"] = f.pattern.String(), []string{f.example}
+	}
+	return out
+}
+
+func textsSchema(f field) node {
+	item := node{"type": "string", "pattern": f.pattern.String()}
+	if f.word == "" {
+		return node{"type": "array", "minItems": 1, "items": item}
+	}
+	item["not"] = node{"const": f.word}
+	return node{"anyOf": []node{{"const": f.word}, {"type": "array", "minItems": 1, "items": item}}}
+}

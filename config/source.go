@@ -1,0 +1,143 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// maxSize bounds the policy file, and with it the memory and time that any content can cost.
+const maxSize = 8 << 20
+
+// Source is where the policy file's text comes from: a path, or the text itself.
+type Source struct {
+	Path string // "" when Text is the policy file
+	Text string
+}
+
+// Source returns where the environment says the policies are.
+func (e Env) Source() Source {
+	if e.PolicyFile != "" {
+		return Source{Path: e.PolicyFile}
+	}
+	return Source{Text: e.Policies}
+}
+
+// name is how faults call the source.
+func (s Source) name() string {
+	if s.Path == "" {
+		return "REKEYD_POLICIES"
+	}
+	return s.Path
+}
+
+// read returns at most one byte more than is accepted.
+func (s Source) read() ([]byte, error) {
+	if s.Path == "" {
+		return []byte(s.Text), nil
+	}
+	f, err := os.Open(s.Path)
+	if err != nil {
+		return nil, reason(err)
+	}
+	defer func() { _ = f.Close() }() // nothing was written
+	text, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	return text, reason(err)
+}
+
+// reason leaves out the path that os repeats.
+func reason(err error) error {
+	if path, ok := errors.AsType[*os.PathError](err); ok {
+		return path.Err
+	}
+	return err
+}
+
+// parse returns the root of the one YAML document in text, or the one fault that keeps it from being read.
+func parse(file string, text []byte) (*yaml.Node, *Fault) {
+	if f := unreadable(text); f != nil {
+		f.File = file
+		return nil, f
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	var doc, more yaml.Node
+	err := dec.Decode(&doc)
+	if err == nil {
+		err = dec.Decode(&more)
+	}
+	switch {
+	case errors.Is(err, io.EOF) && len(doc.Content) == 0:
+		return nil, &Fault{File: file, Line: 1, Text: "the policy file is empty; write a list of policies"}
+	case err == nil:
+		return nil, &Fault{File: file, Line: more.Line, Text: "a second YAML document starts here; keep everything in one, without ---"}
+	case !errors.Is(err, io.EOF):
+		return nil, syntaxFault(file, text, err)
+	}
+	return doc.Content[0], nil
+}
+
+// unreadable finds what is wrong with the bytes, before any of them means something.
+func unreadable(text []byte) *Fault {
+	lineOf := func(offset int) int { return 1 + bytes.Count(text[:offset], []byte("\n")) }
+	if len(text) > maxSize {
+		return &Fault{Text: fmt.Sprintf("the policy file is larger than %d MiB; split it between several rekeyd", maxSize>>20)}
+	}
+	if bytes.HasPrefix(text, []byte("\xef\xbb\xbf")) {
+		return &Fault{Line: 1, Text: "the policy file starts with a byte order mark; save it as UTF-8 without one"}
+	}
+	for i := 0; i < len(text); {
+		r, size := utf8.DecodeRune(text[i:])
+		if r == utf8.RuneError && size == 1 {
+			return &Fault{Line: lineOf(i), Text: fmt.Sprintf("byte %#02x is not UTF-8; save the policy file as UTF-8", text[i])}
+		}
+		if r < ' ' && r != '\n' && r != '\r' && r != '\t' || r == 0x7f {
+			return &Fault{Line: lineOf(i), Text: fmt.Sprintf("the control character %U is not allowed in YAML; remove it", r)}
+		}
+		i += size
+	}
+	return nil
+}
+
+// syntaxFault turns the parser's error into a fault at its line, with advice on the usual causes.
+func syntaxFault(file string, text []byte, err error) *Fault {
+	said := strings.TrimPrefix(err.Error(), "yaml: ")
+	f := &Fault{File: file}
+	if m := regexp.MustCompile(`^line ([0-9]+): (.*)`).FindStringSubmatch(said); m != nil {
+		f.Line, _ = strconv.Atoi(m[1])
+		said = m[2]
+	}
+	advice := "correct it there or on the line before"
+	lines := strings.Split(string(text), "\n")
+	for _, n := range []int{f.Line, f.Line + 1, f.Line - 1} { // the parser's count is off by one now and then
+		if n < 1 || n > len(lines) {
+			continue
+		}
+		if hint := syntaxHint(lines[n-1]); hint != "" {
+			f.Line, advice = n, hint
+			break
+		}
+	}
+	f.Text = "not valid YAML: " + said + "; " + advice
+	return f
+}
+
+func syntaxHint(line string) string {
+	indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]
+	_, value, _ := strings.Cut(line, ": ")
+	value = strings.TrimSpace(value)
+	switch {
+	case strings.Contains(indent, "\t"):
+		return "indent with spaces, never with a tab"
+	case strings.HasPrefix(value, "*") || strings.HasPrefix(value, "@"):
+		return "put the value in quotes, since it starts with " + value[:1]
+	}
+	return ""
+}

@@ -1,0 +1,142 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"reflect"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// variable is one field of Env, as its tags describe it.
+type variable struct {
+	field    reflect.StructField
+	name     string
+	fallback string // default, as a person would write it
+	usual    string
+	help     string
+	words    []string
+	min, max float64
+	least    int // fewest characters of a secret that is sent as a token; 0: any bytes
+	hush     bool
+}
+
+func variableOf(f reflect.StructField) variable {
+	name, fallback, _ := strings.Cut(f.Tag.Get("env"), ",default=")
+	v := variable{field: f, name: name, fallback: fallback, usual: f.Tag.Get("usual"), help: f.Tag.Get("help")}
+	if words := f.Tag.Get("words"); words != "" {
+		v.words = strings.Fields(words)
+	}
+	v.min, _ = strconv.ParseFloat(f.Tag.Get("min"), 64) // a duration's is read by minDuration
+	v.max, _ = strconv.ParseFloat(f.Tag.Get("max"), 64)
+	v.least, _ = strconv.Atoi(f.Tag.Get("least"))
+	v.hush = f.Tag.Get("hush") != ""
+	return v
+}
+
+func variables() []variable {
+	t := reflect.TypeFor[Env]()
+	all := make([]variable, t.NumField())
+	for i := range all {
+		all[i] = variableOf(t.Field(i))
+	}
+	return all
+}
+
+func (v variable) secret() bool { return v.field.Type == reflect.TypeFor[SecretSource]() }
+
+// names returns the variable and, for a secret, its _FILE variant.
+func (v variable) names() []string {
+	if v.secret() {
+		return []string{v.name, v.name + "_FILE"}
+	}
+	return []string{v.name}
+}
+
+// minDuration is 0 where the tag says nothing.
+func (v variable) minDuration() time.Duration {
+	d, err := time.ParseDuration(v.field.Tag.Get("min"))
+	if err != nil {
+		return 0
+	}
+	return d
+}
+
+// kind names what the variable holds, for "which is not ...".
+func (v variable) kind() string {
+	switch {
+	case v.words != nil:
+		return "one of its words"
+	case v.field.Type == reflect.TypeFor[time.Duration]():
+		return "a duration"
+	case v.field.Type.Kind() == reflect.Int:
+		return "a whole number"
+	case v.field.Type.Kind() == reflect.Float64:
+		return "a number"
+	}
+	return "true or false"
+}
+
+// wanted says what to write instead.
+func (v variable) wanted() string {
+	switch {
+	case v.words != nil:
+		return "write " + either(v.words)
+	case v.field.Type == reflect.TypeFor[time.Duration]() && v.minDuration() > 0:
+		return fmt.Sprintf("write a duration of at least %s, such as %s", v.minDuration(), v.fallback)
+	case v.field.Type == reflect.TypeFor[time.Duration]():
+		return "write a positive duration such as " + v.fallback
+	case v.field.Type.Kind() == reflect.Int:
+		return fmt.Sprintf("write a whole number from %.0f to %.0f", v.min, v.max)
+	case v.field.Type.Kind() == reflect.Float64:
+		return fmt.Sprintf("write a number above 0 and up to %.0f", v.max)
+	}
+	return "write true or false"
+}
+
+// described returns the columns of the help: names, default, meaning.
+func (v variable) described() (names, fallback, help string) {
+	fallback = v.fallback
+	if v.usual != "" {
+		fallback = v.usual
+	}
+	help = v.help
+	if v.words != nil {
+		help += " (" + strings.Join(v.words, ", ") + ")"
+	}
+	return strings.Join(v.names(), ", "), fallback, help
+}
+
+// WriteHelp writes the table of every variable, for a terminal.
+func WriteHelp(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(t, "VARIABLE\tDEFAULT\tMEANING") // the writer keeps its error until Flush
+	for _, v := range variables() {
+		names, fallback, help := v.described()
+		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\n", names, fallback, help)
+	}
+	if err := t.Flush(); err != nil {
+		return fmt.Errorf("writing help: %w", err)
+	}
+	return nil
+}
+
+// WriteMarkdown writes the same table for the reference manual.
+func WriteMarkdown(w io.Writer) error {
+	var b strings.Builder
+	b.WriteString("| variable | default | meaning |\n|---|---|---|\n")
+	for _, v := range variables() {
+		names, fallback, help := v.described()
+		if fallback != "" && v.usual == "" {
+			fallback = "`" + fallback + "`"
+		}
+		names = "`" + strings.ReplaceAll(names, ", ", "`, `") + "`"
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", names, fallback, strings.ReplaceAll(help, "|", "\\|"))
+	}
+	if _, err := io.WriteString(w, b.String()); err != nil {
+		return fmt.Errorf("writing reference: %w", err)
+	}
+	return nil
+}
