@@ -8,7 +8,8 @@ import (
 
 // Env is everything that the environment says about the process. The tags are the documentation that users read:
 // env names the variable and its default, help is its meaning, words lists what it may be, min and max bound it,
-// usual describes a default that depends on other variables, and hush keeps the value out of messages.
+// usual describes a default that depends on something else (the field is then ""), least is the fewest characters of
+// a secret that is sent as a token, and hush keeps the value out of messages.
 type Env struct {
 	PolicyFile string `env:"REKEYD_POLICY_FILE" help:"path of the policy file; exactly one of this and REKEYD_POLICIES"`
 	Policies   string `env:"REKEYD_POLICIES" hush:"true" help:"the policy file's YAML itself"`
@@ -36,7 +37,7 @@ type Env struct {
 	ShutdownTimeout     time.Duration `env:"REKEYD_SHUTDOWN_TIMEOUT,default=25s" help:"how long work in flight may take to finish after SIGTERM"`
 
 	LogLevel  string `env:"REKEYD_LOG_LEVEL,default=info" words:"debug info warn error" help:"least level that is logged"`
-	LogFormat string `env:"REKEYD_LOG_FORMAT,default=json" words:"json text" help:"format of the log"`
+	LogFormat string `env:"REKEYD_LOG_FORMAT" words:"json text" usual:"json; text on a terminal" help:"format of the log"`
 
 	AllowUnknownPermissions bool `env:"REKEYD_ALLOW_UNKNOWN_PERMISSIONS,default=false" help:"accept permission names newer than this build"`
 

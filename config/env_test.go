@@ -35,7 +35,7 @@ func TestEnvDefaults(t *testing.T) {
 		LedgerMount: "secret", LedgerPath: "rekeyd", ListenAddr: ":9466", StatusPage: "auto",
 		ReconcileInterval: time.Minute, ResyncInterval: 15 * time.Minute, Concurrency: 8, APIRate: 5,
 		APITimeout: 15 * time.Second, MinInterval: time.Hour, MaxRotationsPerHour: 100, ClaimTTL: 2 * time.Minute,
-		VerifyTimeout: 30 * time.Second, ShutdownTimeout: 25 * time.Second, LogLevel: "info", LogFormat: "json",
+		VerifyTimeout: 30 * time.Second, ShutdownTimeout: 25 * time.Second, LogLevel: "info",
 		APIKey: env.APIKey, BaseURL: "https://api.elevenlabs.io",
 		VaultAddr: "https://vault.example.com:8200", VaultToken: env.VaultToken, VaultAuth: "token",
 		VaultJWTFile: "/var/run/secrets/kubernetes.io/serviceaccount/token",

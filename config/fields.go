@@ -11,9 +11,18 @@ import (
 )
 
 // The policy file. The tags are its documentation and its grammar, for the decoder and for the JSON Schema alike:
-// yaml is the name, doc the meaning, need marks what is required, pattern and rule say which text is accepted (in
-// both languages), path that it is a path in Vault, words which ones, min and max bound a number, eg is an example, def the default, one marks an
-// object of which exactly one field is given, and hush keeps values out of messages.
+//
+//	yaml      name
+//	doc       meaning, for the reference manual
+//	eg, def   example, default
+//	need      required; late: required of a policy, unless defaults give it
+//	pattern   regular expression of a text, in words rule; path: it is a path in Vault
+//	words     the texts that are accepted
+//	word      a text that stands for a whole list
+//	min, max  bounds of a number
+//	one       exactly one field of the object is given
+//	each      what sentences call an entry of the list
+//	hush      values are kept out of messages, since a secret may have been written in the wrong place
 type document struct {
 	Workspaces []workspace `yaml:"workspaces" each:"workspace" eg:"[{name: default, …}]" doc:"ElevenLabs workspaces. Absent: one named default, from ELEVENLABS_API_KEY and ELEVENLABS_BASE_URL."`
 	Defaults   common      `yaml:"defaults" eg:"{timezone: UTC}" doc:"Values for policies that do not say otherwise."`
@@ -28,7 +37,7 @@ type workspace struct {
 }
 
 type apiKey struct {
-	Env   at[string] `yaml:"env" hush:"1" eg:"ELEVENLABS_API_KEY" pattern:"^ELEVENLABS_[A-Z0-9_]*$" rule:"the name of a variable that starts with ELEVENLABS_" doc:"Environment variable, also with _FILE. Its name starts with ELEVENLABS_."`
+	Env   at[string] `yaml:"env" hush:"1" eg:"ELEVENLABS_API_KEY" pattern:"^ELEVENLABS_[A-Za-z0-9_]*$" rule:"the name of a variable that starts with ELEVENLABS_" doc:"Environment variable, also with _FILE. Its name starts with ELEVENLABS_."`
 	File  at[string] `yaml:"file" hush:"1" eg:"/run/secrets/elevenlabs" pattern:"^[^\x00-\x1f\x7f]+$" rule:"a path" doc:"File, read again when it changes."`
 	Vault vaultField `yaml:"vault" hush:"1" eg:"{path: elevenlabs/admin}" doc:"Field of a KV v2 record."`
 }

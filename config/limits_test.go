@@ -17,8 +17,8 @@ func TestUnreadable(t *testing.T) {
 		"UTF-16":         {"\xff\xfep\x00", "REKEYD_POLICIES:1: byte 0xff is not UTF-8; save the policy file as UTF-8"},
 		"BOM":            {"\xef\xbb\xbfpolicies: []", "REKEYD_POLICIES:1: the policy file starts with a byte order mark; save it as UTF-8 without one"},
 		"10 MB":          {strings.Repeat("# 0123456\n", 1_000_000), "REKEYD_POLICIES: the policy file is larger than 8 MiB; split it between several rekeyd"},
-		"deep flow":      {strings.Repeat("[", 1_000_000), "REKEYD_POLICIES: not valid YAML: exceeded max depth of 10000; correct it there or on the line before"},
-		"deep blocks":    {strings.Repeat("- ", 1_000_000), "REKEYD_POLICIES: not valid YAML: exceeded max depth of 10000; correct it there or on the line before"},
+		"deep flow":      {strings.Repeat("[", 1_000_000), "REKEYD_POLICIES: not valid YAML: exceeded max depth of 10000; nest lists and mappings less deeply"},
+		"deep blocks":    {strings.Repeat("- ", 1_000_000), "REKEYD_POLICIES: not valid YAML: exceeded max depth of 10000; nest lists and mappings less deeply"},
 		"deep but legal": {strings.Repeat("[", 9_000) + strings.Repeat("]", 9_000), "REKEYD_POLICIES:1:1: the policy file is a list, not a mapping; write one such as {policies: [{name: …}]}"},
 	}
 	for name, c := range cases {
@@ -34,7 +34,6 @@ func TestUnreadable(t *testing.T) {
 func TestLargeInputs(t *testing.T) {
 	fill := func(head, unit string) string { return head + strings.Repeat(unit, (maxSize-len(head))/len(unit)) }
 	cases := map[string]string{
-		"comments":           fill("policies:\n", "# x\n"),
 		"empty flow entries": fill("policies: [", "a,"),
 		"unknown fields":     fill("", "a: 1\n"),
 		"addresses":          fill("policies:\n- {name: a, service_account: s, sink: {path: a}, schedule: '@daily', permissions: all, allowed_ips: [", "10.0.0.1/8,") + "]}",
@@ -42,7 +41,6 @@ func TestLargeInputs(t *testing.T) {
 		"anchors":            fill("policies:\n", "- &a a\n- *a\n"),
 		"one long line":      fill("policies: ", "x"),
 		"colons":             fill("", ": "),
-		"braces":             fill("policies: [", "{},"),
 	}
 	for name, text := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -125,6 +125,9 @@ func syntaxFault(file string, text []byte, err error) *Fault {
 			break
 		}
 	}
+	if f.Line == 0 {
+		advice = "nest lists and mappings less deeply"
+	}
 	f.Text = "not valid YAML: " + said + "; " + advice
 	return f
 }
