@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -173,8 +174,8 @@ func nearestFolder(root *os.Root, dir string) string {
 }
 
 func tryFile(root *os.Root, dir string) error {
-	name := path.Join(dir, fmt.Sprintf(".rekeyd-check-%d.tmp", os.Getpid()))
-	file, err := root.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o600)
+	name := path.Join(dir, ".rekeyd-check-"+rand.Text()+".tmp") // others check at the same time
+	file, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
