@@ -8,7 +8,7 @@ import (
 )
 
 // workspace is one ElevenLabs workspace: its client, its last listing, and the loop that makes it. All fields but
-// api and name are guarded by Rotator.mu.
+// name are guarded by Rotator.mu.
 type workspace struct {
 	name    string
 	api     *elevenlabs.Client
@@ -47,7 +47,10 @@ func (r *Rotator) reconcileLoop(ctx context.Context, ws *workspace) {
 
 func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
 	begun := time.Now()
-	accounts, err := ws.api.ServiceAccounts(ctx)
+	r.mu.Lock()
+	api := ws.api // a reload may change it
+	r.mu.Unlock()
+	accounts, err := api.ServiceAccounts(ctx)
 	if ctx.Err() != nil {
 		return
 	}
