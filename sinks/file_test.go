@@ -178,10 +178,10 @@ func TestFileWhereNothingCanBeWritten(t *testing.T) {
 	_, err = f.store.Write(t.Context(), f.ref("f/a"), nil, 0)
 	wantError(t, err, wanted{reason: rotator.ReasonSinkError})
 	if os.Getuid() != 0 {
-		must(t, os.Chmod(dir, 0o500)) //nolint:gosec // that is the test
+		must(t, os.Chmod(dir, 0o500))
 		err := f.store.Check(t.Context(), rotator.Ref{Mount: "other", Path: "a"})
 		wantError(t, err, wanted{reason: rotator.ReasonSinkDenied, advice: "REKEYD_FILE_DIR"})
-		must(t, os.Chmod(dir, 0o700)) //nolint:gosec // so that it can be cleaned up
+		must(t, os.Chmod(dir, 0o700))
 	}
 	if _, err := sinks.NewFile(""); err == nil {
 		t.Error("an empty folder name was accepted")
@@ -257,7 +257,7 @@ func raceForVersions(dir string) int {
 		version, err = store.Write(context.Background(), ref, map[string]any{"pid": fmt.Sprint(os.Getpid())}, doc.Version)
 		switch {
 		case err == nil:
-			fmt.Println(version)
+			_, err = fmt.Fprintln(os.Stdout, version)
 		case errors.Is(err, rotator.ErrConflict):
 			err = nil
 		}

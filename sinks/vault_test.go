@@ -314,7 +314,8 @@ func useEverything(t *testing.T, s *vaulttest.Server, token string) error {
 
 func testVaultBadToken(t *testing.T, s *vaulttest.Server, f fixture) {
 	token := s.Token(t, `path "`+f.mount+`/*" { capabilities = ["create", "read", "update", "list"] }`)
-	f.store = openVault(t, s, token)
+	v := openVault(t, s, token)
+	f.store = v
 	wantWrite(t, f, "a", map[string]any{"n": "1"}, 0)
 	refused := wanted{reason: rotator.ReasonSinkDenied, outage: true, says: "permission denied", advice: "deploy/vault/policy.hcl"}
 	wantError(t, f.store.Check(t.Context(), f.ref("a")), refused) // it has no right to ask
@@ -328,7 +329,7 @@ func testVaultBadToken(t *testing.T, s *vaulttest.Server, f fixture) {
 	_, err = f.store.List(t.Context(), f.ref("a"))
 	wantError(t, err, refused)
 	wantError(t, f.store.Check(t.Context(), f.ref("b")), refused)
-	wantError(t, f.store.(*sinks.Vault).Ready(t.Context()), refused)
+	wantError(t, v.Ready(t.Context()), refused)
 }
 
 func testVaultCapabilitiesCached(t *testing.T, s *vaulttest.Server, f fixture) {
@@ -506,7 +507,7 @@ func TestVaultFollowsNoRedirect(t *testing.T) {
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere++ }))
 	defer other.Close()
 	for _, status := range []int{301, 302, 303, 307, 308} {
-		v, f := stubWrite(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other.URL+r.URL.Path, status) },
+		v, f := stubWrite(t, http.RedirectHandler(other.URL, status).ServeHTTP,
 			func(o *sinks.VaultOptions) { o.Config.HttpClient.CheckRedirect = nil })
 		want := wanted{reason: rotator.ReasonSinkStandby, outage: true, advice: "active node"}
 		_, err := v.Read(t.Context(), f.ref("a"), 0)
@@ -590,7 +591,7 @@ func TestVaultLostAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := strings.ReplaceAll(name, " ", "-")
-			c.cut.RoundTripper = http.DefaultTransport
+			c.cut.RoundTripper = new(http.Transport)
 			f := fixture{store: openVault(t, s, s.RootToken, func(o *sinks.VaultOptions) { o.Transport = c.cut }), mount: "secret"}
 			_, err := f.store.Write(t.Context(), f.ref(path), map[string]any{"n": "1"}, 0)
 			wantError(t, err, c.write)

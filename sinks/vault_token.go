@@ -246,7 +246,7 @@ func (v *Vault) tokenFailure(ctx context.Context, op string, a answer) error {
 
 // Ready says whether Vault answers now, to a valid token. An answer holds for two seconds, however many ask.
 func (v *Vault) Ready(ctx context.Context) error {
-	if err, fresh := v.token.ready(); fresh {
+	if fresh, err := v.token.ready(); fresh {
 		return err
 	}
 	a := v.get(ctx, opLookup, "auth/token/lookup-self", nil)
@@ -257,10 +257,10 @@ func (v *Vault) Ready(ctx context.Context) error {
 	return err
 }
 
-func (t *tokenLife) ready() (err error, fresh bool) { //nolint:revive,staticcheck // the error is the subject here, not an outcome
+func (t *tokenLife) ready() (fresh bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.readyErr, !t.readyAt.IsZero() && time.Since(t.readyAt) < readyFor
+	return !t.readyAt.IsZero() && time.Since(t.readyAt) < readyFor, t.readyErr
 }
 
 func (t *tokenLife) noteReady(err error) {

@@ -8,8 +8,6 @@ import (
 	"strings"
 )
 
-var noContent = answer{status: http.StatusNoContent}
-
 // handleKV serves what lies below a mount.
 func (s *Server) handleKV(q request, m *mount, name, rest string) (answer, error) {
 	kind, path, _ := strings.Cut(rest, "/")
@@ -23,7 +21,7 @@ func (s *Server) handleKV(q request, m *mount, name, rest string) (answer, error
 		return s.serveWrite(m, name, path, q)
 	case "data DELETE":
 		m.softDelete(path)
-		return noContent, nil
+		return answer{status: http.StatusNoContent}, nil
 	case "delete PUT":
 		return serveVersions(q, "No version number provided", func(n []int) { m.deleteVersions(path, n) })
 	case "undelete PUT":
@@ -34,7 +32,7 @@ func (s *Server) handleKV(q request, m *mount, name, rest string) (answer, error
 		return m.serveMetadata(path)
 	case "metadata DELETE":
 		delete(m.docs, path)
-		return noContent, nil
+		return answer{status: http.StatusNoContent}, nil
 	case "metadata LIST":
 		return m.serveList(path)
 	case "config GET":
@@ -46,8 +44,6 @@ func (s *Server) handleKV(q request, m *mount, name, rest string) (answer, error
 	return answer{}, unspoken(q)
 }
 
-var nothing = []string{}
-
 func (m *mount) serveRead(path string, q request) (answer, error) {
 	number := 0
 	if q.version != "" {
@@ -58,14 +54,14 @@ func (m *mount) serveRead(path string, q request) (answer, error) {
 	}
 	d := m.docs[path]
 	if d == nil {
-		return answer{}, refuse(http.StatusNotFound, nothing...)
+		return answer{}, refuse(http.StatusNotFound)
 	}
 	if number <= 0 {
 		number = d.current
 	}
 	v := d.versions[number]
 	if v == nil {
-		return answer{}, refuse(http.StatusNotFound, nothing...)
+		return answer{}, refuse(http.StatusNotFound)
 	}
 	data := map[string]any{"data": nil, "metadata": v.facts(number)}
 	if !v.readable() {
@@ -154,13 +150,13 @@ func serveVersions(q request, none string, apply func([]int)) (answer, error) {
 		return answer{}, refuse(http.StatusBadRequest, none)
 	}
 	apply(body.Versions)
-	return noContent, nil
+	return answer{status: http.StatusNoContent}, nil
 }
 
 func (m *mount) serveMetadata(path string) (answer, error) {
 	d := m.docs[path]
 	if d == nil {
-		return answer{}, refuse(http.StatusNotFound, nothing...)
+		return answer{}, refuse(http.StatusNotFound)
 	}
 	versions := map[string]any{}
 	for n, v := range d.versions {
@@ -187,7 +183,7 @@ func (m *mount) serveList(path string) (answer, error) {
 	}
 	names := m.list(path)
 	if len(names) == 0 {
-		return answer{}, refuse(http.StatusNotFound, nothing...)
+		return answer{}, refuse(http.StatusNotFound)
 	}
 	return answer{status: http.StatusOK, kind: "kv", data: map[string]any{"keys": names}}, nil
 }
@@ -209,5 +205,5 @@ func (m *mount) serveConfig(q request) (answer, error) {
 	if body.CASRequired != nil {
 		m.casRequired = *body.CASRequired
 	}
-	return noContent, nil
+	return answer{status: http.StatusNoContent}, nil
 }

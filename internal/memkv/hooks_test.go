@@ -19,13 +19,9 @@ import (
 
 var ref = rotator.Ref{Mount: "secret", Path: "elevenlabs/a"}
 
-func open(t *testing.T, s *memkv.Server, change ...func(*sinks.VaultOptions)) *sinks.Vault {
+func open(t *testing.T, s *memkv.Server) *sinks.Vault {
 	t.Helper()
-	o := sinks.VaultOptions{Token: elevenlabs.NewSecret("root"), Transport: s}
-	for _, f := range change {
-		f(&o)
-	}
-	v, err := sinks.NewVault(o)
+	v, err := sinks.NewVault(sinks.VaultOptions{Token: elevenlabs.NewSecret("root"), Transport: s})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +37,7 @@ func TestTheRealClientInABubble(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- v.Run(ctx) }()
 		for range 100 {
-			time.Sleep(time.Hour)
+			<-time.After(time.Hour)
 			if err := v.Ready(ctx); err != nil {
 				t.Fatal(err)
 			}
@@ -50,7 +46,7 @@ func TestTheRealClientInABubble(t *testing.T) {
 			t.Errorf("after a hundred hours the token lives another %s", left)
 		}
 		s.Revoke()
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		if err := v.Check(ctx, ref); reason(err) != rotator.ReasonSinkDenied {
 			t.Errorf("with a revoked token: %v", err)
 		}
@@ -66,7 +62,7 @@ func TestTokenEndsWithoutRenewal(t *testing.T) {
 		s := memkv.New("root", "secret")
 		s.SetTTL(time.Hour)
 		v := open(t, s)
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		_, err := v.Read(t.Context(), ref, 0)
 		if reason(err) != rotator.ReasonSinkDenied || !strings.Contains(err.Error(), "invalid token") {
 			t.Errorf("with an ended token: %v", err)
@@ -112,7 +108,7 @@ func TestHooks(t *testing.T) {
 		if err := write(0); !errors.Is(err, rotator.ErrConflict) {
 			t.Errorf("what had been applied: %v", err)
 		}
-		s.Before = func(*http.Request) error { time.Sleep(time.Minute); return nil }
+		s.Before = func(*http.Request) error { <-time.After(time.Minute); return nil }
 		if err := write(1); !maybe(err) || reason(err) != rotator.ReasonSinkUnreachable {
 			t.Errorf("an answer that takes too long: %v", err)
 		}

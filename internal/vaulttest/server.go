@@ -56,7 +56,7 @@ func managed(tb testing.TB, s *Server, err error) *Server {
 
 // Launch is Start for programs and for TestMain: the caller kills it. Nothing outside of dir is written.
 func Launch(ctx context.Context, binary, dir string) (*Server, error) {
-	s := &Server{binary: binary, dir: dir, RootToken: "root-token-of-a-test"}
+	s := &Server{binary: binary, dir: dir, RootToken: "root-token-of-a-test"} //nolint:gosec // of a server that lives as long as a test
 	return s, s.startSomewhere(ctx, func(addr string) error {
 		s.args = []string{"server", "-dev", "-dev-no-store-token", "-dev-root-token-id=" + s.RootToken,
 			"-dev-listen-address=" + addr}

@@ -63,7 +63,7 @@ func TestBinary(t *testing.T) {
 		t.Errorf("VAULT_BIN: %q, %v", got, err)
 	}
 	fake := filepath.Join(t.TempDir(), "vault")
-	if err := os.WriteFile(fake, []byte("#!/bin/sh\necho OpenBao v2.0.0\n"), 0o700); err != nil { //nolint:gosec // must be executable
+	if err := os.WriteFile(fake, []byte("#!/bin/sh\necho OpenBao v2.0.0\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("VAULT_BIN", fake)
