@@ -197,8 +197,9 @@ func orDead(err error) error {
 	return err
 }
 
-// inspect finds the new key in its account's listing, by its name: that tells its id, that it is enabled, and which
-// settings it really got.
+// inspect finds the new key in its account's listing, by its name: that tells that it is enabled, which settings it
+// really got, and its id, where the answer to the create lacked it. A key that is known without the listing does not
+// wait for one that lags; its settings are then compared at the next reconcile.
 func (j *job) inspect(ctx context.Context, in *Intent, key *newKey) (elevenlabs.Key, error) {
 	deadline := time.Now().Add(j.r.VerifyTimeout)
 	for attempt := 1; ; attempt++ {
@@ -212,6 +213,8 @@ func (j *job) inspect(ctx context.Context, in *Intent, key *newKey) (elevenlabs.
 				key.created = listed.CreatedAt
 			}
 			return listed, nil
+		case key.id != "":
+			return elevenlabs.Key{ID: key.id, Settings: j.p.Settings}, nil
 		case time.Now().After(deadline) || !j.pause(ctx, attempt):
 			if err == nil {
 				err = errors.New("the listing does not show it")

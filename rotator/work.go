@@ -220,7 +220,7 @@ func (r *Rotator) resyncLoop(ctx context.Context) {
 			turn = r.ordered()
 		}
 		tick := max(r.ResyncInterval/time.Duration(max(len(r.policies), 1)), min(time.Second, r.ResyncInterval))
-		n := int(time.Duration(len(r.policies))*tick/r.ResyncInterval) + 1
+		n := max(int(time.Duration(len(r.policies))*tick/r.ResyncInterval), 1)
 		r.mu.Unlock()
 		if !sleep(ctx, tick) {
 			return

@@ -1,0 +1,289 @@
+package simulation_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"hash/fnv"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// gate is the boundary between one incarnation of a replica and the world. Every call passes it, and there, and only
+// there, everything bad happens: delays, lost and mutilated answers, crashes, freezes. What happens to a call is a
+// function of the seed, the replica and the call's own number, so that it does not depend on scheduling.
+type gate struct {
+	w       *world
+	replica int
+	life    int
+	dead    bool
+	frozen  time.Time
+	counts  map[string]uint64
+}
+
+// fate is what befalls one call.
+type fate struct {
+	before, after time.Duration
+	fault         string // "" or a word of faults()
+	crash         string // "", "before", "after"
+	freeze        time.Duration
+}
+
+// The faults. Those of the first list leave the call undone, those of the second lose or spoil the answer of a call
+// that was carried out.
+func undone() []string {
+	return []string{"refused", "cut before", "500 before", "502", "429", "sealed"}
+}
+func done() []string { return []string{"cut after", "500 after", "truncated", "timeout"} }
+
+var errCut = errors.New("connection reset by peer")
+
+func (g *gate) fate(step, id string) fate {
+	n := g.counts[id]
+	g.counts[id]++
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, id)
+	_ = binary.Write(h, binary.LittleEndian, []uint64{uint64(g.replica), uint64(g.life), n})
+	r := rand.New(rand.NewPCG(g.w.seed, h.Sum64())) //nolint:gosec // repeatable on purpose
+	p := g.w.profile
+	f := fate{
+		before: time.Duration(1+r.Int64N(int64(p.latency))) * time.Nanosecond,
+		after:  time.Duration(1+r.Int64N(int64(p.latency))) * time.Nanosecond,
+	}
+	if g.w.calm {
+		return f
+	}
+	x, y, z := r.Float64(), r.Float64(), r.Float64()
+	writes := !strings.HasSuffix(step, "read") && !strings.HasPrefix(step, "list")
+	if x < p.fault {
+		kinds := undone()
+		if r.IntN(2) == 0 {
+			kinds = done()
+		}
+		f.fault = kinds[r.IntN(len(kinds))]
+	}
+	if writes && y < p.crash {
+		f.crash = []string{"before", "after"}[r.IntN(2)]
+	}
+	if writes && z < p.freeze {
+		f.freeze = time.Duration(r.Int64N(int64(12 * time.Minute)))
+	}
+	return f
+}
+
+// RoundTrip carries one call from the replica to the world.
+func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
+	body, err := drain(req)
+	if err != nil {
+		return nil, err
+	}
+	step := classify(req, body)
+	f := g.fate(step, req.Method+" "+req.URL.Path+" "+step)
+	if !wait(req.Context(), f.before) {
+		return nil, req.Context().Err()
+	}
+	if f.freeze > 0 {
+		g.w.hit("freeze", step)
+		g.frozen = time.Now().Add(f.freeze)
+	}
+	// A frozen process sends nothing; what it was about to send it sends when it wakes up, its timeouts long over.
+	for time.Now().Before(g.frozen) && !g.dead {
+		sleep(time.Until(g.frozen))
+	}
+	if f.crash == "before" && !g.dead {
+		g.w.hit("crash before", step)
+		g.w.kill(g)
+	}
+	if g.dead {
+		return nil, errCut
+	}
+	if resp, err, hit := g.undone(req, step, f.fault); hit {
+		return resp, err
+	}
+	resp, err := g.apply(req, body)
+	g.w.tracef("r%d.%d %s → %s %s", g.replica, g.life, step, outcome(resp, err), f.fault)
+	if f.crash == "after" && !g.dead {
+		g.w.hit("crash after", step)
+		g.w.kill(g)
+	}
+	if g.dead {
+		return nil, errCut
+	}
+	if f.fault != "" {
+		g.w.hit(f.fault, step)
+		return g.spoil(req, resp, f.fault)
+	}
+	if !wait(req.Context(), f.after) {
+		return nil, req.Context().Err()
+	}
+	return resp, err
+}
+
+func (g *gate) apply(req *http.Request, body []byte) (*http.Response, error) {
+	// The call is under way whatever its sender's clock says by now.
+	r := req.Clone(context.WithoutCancel(req.Context()))
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	g.w.actor = g
+	defer func() { g.w.actor = nil }()
+	if isVault(req) {
+		return g.w.kv.RoundTrip(r)
+	}
+	return g.w.api.RoundTrip(r)
+}
+
+// undone answers a call that is not carried out, because of its own fault or because the remote is down.
+func (g *gate) undone(req *http.Request, step, fault string) (resp *http.Response, err error, hit bool) {
+	down := g.w.down(req)
+	switch {
+	case down != "":
+		fault = down
+	case !contains(undone(), fault):
+		return nil, nil, false
+	}
+	g.w.hit(fault, step)
+	g.w.tracef("r%d.%d %s ✗ %s", g.replica, g.life, step, fault)
+	switch fault {
+	case "refused":
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}, true
+	case "cut before":
+		return nil, errCut, true
+	case "502":
+		return answer(req, 502, "<html>bad gateway</html>"), nil, true
+	case "429":
+		if isVault(req) {
+			return answer(req, 429, `{"errors":["request path \"x\": rate limit quota exceeded"]}`), nil, true
+		}
+		return answer(req, 429, `{"detail":{"code":"rate_limit_exceeded","status":"rate_limit_exceeded","message":"slow down"}}`), nil, true
+	case "sealed":
+		if isVault(req) {
+			return answer(req, 503, `{"errors":["Vault is sealed"]}`), nil, true
+		}
+		return answer(req, 503, `{"detail":{"code":"unavailable","status":"unavailable","message":"unavailable"}}`), nil, true
+	}
+	return answer(req, 500, `{"errors":["internal error"],"detail":{"code":"internal","status":"internal","message":"internal"}}`), nil, true
+}
+
+// spoil loses or mutilates the answer to a call that was carried out.
+func (g *gate) spoil(req *http.Request, resp *http.Response, fault string) (*http.Response, error) {
+	switch fault {
+	case "500 after":
+		return answer(req, 500, `{"errors":["internal error"],"detail":{"code":"internal","status":"internal","message":"internal"}}`), nil
+	case "timeout":
+		<-req.Context().Done()
+		return nil, req.Context().Err()
+	case "truncated":
+		if resp == nil {
+			return nil, errCut
+		}
+		b, _ := io.ReadAll(resp.Body)
+		resp.Body = io.NopCloser(io.MultiReader(bytes.NewReader(b[:len(b)/2]), failing{}))
+		return resp, nil
+	}
+	return nil, errCut
+}
+
+type failing struct{}
+
+func (failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+func answer(req *http.Request, status int, body string) *http.Response {
+	return &http.Response{Status: http.StatusText(status), StatusCode: status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)), Request: req}
+}
+
+func outcome(resp *http.Response, err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	return http.StatusText(resp.StatusCode)
+}
+
+func drain(req *http.Request) ([]byte, error) {
+	if req.Body == nil {
+		return nil, nil
+	}
+	b, err := io.ReadAll(req.Body)
+	_ = req.Body.Close()
+	return b, err
+}
+
+func isVault(req *http.Request) bool { return req.URL.Host == vaultHost }
+
+// classify names the step of the protocol that a call is.
+func classify(req *http.Request, body []byte) string {
+	path := req.URL.Path
+	if !isVault(req) {
+		switch {
+		case req.Method == http.MethodPost:
+			return "create"
+		case req.Method == http.MethodPatch:
+			if bytes.Contains(body, []byte(`"is_enabled":false`)) {
+				return "disable"
+			}
+			return "patch"
+		case req.Method == http.MethodDelete:
+			return "delete"
+		case strings.HasSuffix(path, "/user"):
+			return "verify read"
+		case strings.HasSuffix(path, "/api-keys"):
+			return "list keys"
+		}
+		return "list accounts"
+	}
+	kind := "other"
+	switch {
+	case strings.Contains(path, "/data/"+recordPrefix):
+		kind = "record"
+	case strings.Contains(path, "/data/rekeyd/policies/"):
+		kind = "ledger"
+	case strings.Contains(path, "/owner"):
+		kind = "owner"
+	}
+	if req.Method == http.MethodGet || kind == "other" {
+		return kind + " read"
+	}
+	if kind != "ledger" {
+		return kind + " write"
+	}
+	var doc struct {
+		Data struct{ Claim, Intent *json.RawMessage }
+	}
+	if json.Unmarshal(body, &doc) == nil && doc.Data.Claim != nil {
+		if doc.Data.Intent != nil {
+			return "claim and intent"
+		}
+		return "claim"
+	}
+	return "commit"
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// sleep lets simulated time pass.
+func sleep(d time.Duration) {
+	time.Sleep(d) //nolint:forbidigo // simulated time: nothing really sleeps
+}

@@ -1,0 +1,267 @@
+package simulation_test
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// oracle checks SPEC section 9. It knows keys, records and the policies, and nothing of how the rotator works.
+type oracle struct {
+	w         *world
+	keys      map[string]*life // by key id
+	records   map[string]*record
+	calmSince time.Time
+	ended     bool
+	bad       []string
+}
+
+// life is what happened to one key.
+type life struct {
+	elevensim.Key
+	policy    string
+	ours      bool
+	published time.Time
+	replaced  time.Time
+	promised  time.Time // until when readers were told that it works
+	disabled  time.Time
+	touched   bool // others did something to it
+	late      bool // its create was carried out for a process that was frozen
+}
+
+// record is what readers find.
+type record struct {
+	policy  rotator.Policy
+	key     *life
+	at      time.Time
+	said    time.Time // its rotated_at, by the clock of the replica that wrote it
+	foreign bool // holds a value that others wrote
+	touched time.Time
+}
+
+func newOracle(w *world) *oracle {
+	o := &oracle{w: w, keys: map[string]*life{}, records: map[string]*record{}}
+	for _, p := range w.policies {
+		o.records[p.Sink.String()] = &record{policy: p}
+	}
+	w.sim.OnChange(o.changed)
+	w.kv.OnWrite = o.written
+	return o
+}
+
+func (o *oracle) violated(format string, args ...any) {
+	s := fmt.Sprintf(format, args...)
+	o.w.tracef("VIOLATION %s", s)
+	o.bad = append(o.bad, s)
+}
+
+// changed is told of every change of a key.
+func (o *oracle) changed(c elevensim.Change) {
+	k := o.keys[c.Key.ID]
+	if k == nil {
+		k = &life{ours: strings.HasPrefix(c.Key.Name, "rekeyd."), policy: policyOf(c.Key.Name)}
+		o.keys[c.Key.ID] = k
+	}
+	k.Key = c.Key
+	byUs := c.By == "admin"
+	o.w.tracef("key %s (%s): %s by %s", short(k.ID), k.Name, c.Kind, c.By)
+	if !byUs {
+		k.touched = true
+		if c.Kind == elevensim.Disabled {
+			k.disabled = time.Now()
+		}
+		return
+	}
+	switch c.Kind {
+	case elevensim.Created:
+		o.created(k)
+	case elevensim.Disabled, elevensim.Deleted:
+		o.retired(k, c.Kind)
+	}
+	if c.Kind == elevensim.Disabled {
+		k.disabled = time.Now()
+	}
+}
+
+// created checks that no create is repeated blindly.
+func (o *oracle) created(k *life) {
+	if g := o.w.actor; g != nil {
+		k.late = time.Since(g.frozen) < 20*time.Minute && !g.frozen.IsZero()
+	}
+	for _, other := range o.keys {
+		if other == k || other.policy != k.policy || other.Deleted() || !other.published.IsZero() || other.late || k.late || other.touched {
+			continue
+		}
+		if age := time.Since(other.CreatedAt); age < verifyTimeout {
+			o.violated("invariant 3: key %s was created %s after key %s of the same policy, whose fate was not settled", short(k.ID), age, short(other.ID))
+		}
+	}
+}
+
+// retired checks that nothing that readers use, or were promised, is taken from them, and that nothing foreign is touched.
+func (o *oracle) retired(k *life, what elevensim.ChangeKind) {
+	if !k.ours {
+		o.violated("invariant 6: foreign key %s: %s", short(k.ID), what)
+	}
+	for path, r := range o.records {
+		if r.key == k && !r.foreign {
+			o.violated("invariant 1: key %s in %s: %s", short(k.ID), path, what)
+		}
+	}
+	if k.published.IsZero() {
+		return
+	}
+	r := o.records[k.policyPath()]
+	if cur := r.key; cur != nil && !r.foreign && (cur.Disabled || cur.Deleted()) && !cur.touched {
+		o.violated("invariant 1: key %s: %s, although the current key %s does not work", short(k.ID), what, short(cur.ID))
+	}
+	// Clocks differ between replicas, so what was promised by one may seem over to another.
+	slack := 2 * o.w.profile.skew
+	if what == elevensim.Disabled && time.Now().Before(k.promised.Add(-slack-time.Second)) && !k.touched {
+		o.violated("key %s was disabled %s before the end that readers were told", short(k.ID), time.Until(k.promised))
+	}
+	if quarantine := r.policy.Quarantine; what == elevensim.Deleted && !k.disabled.IsZero() && time.Since(k.disabled) < quarantine-slack-time.Second && !k.touched {
+		o.violated("key %s was deleted %s after it was disabled, the quarantine is %s", short(k.ID), time.Since(k.disabled), quarantine)
+	}
+	if what == elevensim.Deleted && k.disabled.IsZero() && !k.touched {
+		o.violated("key %s was published, and deleted without a quarantine", short(k.ID))
+	}
+}
+
+// written is told of each document written through the API.
+func (o *oracle) written(path string, version int, data map[string]any) {
+	r := o.records[path]
+	if r == nil {
+		return
+	}
+	if data["note"] != nil && data["note"] != "of another team" {
+		o.violated("invariant 6: a field of others changed in %s", path)
+	}
+	secret, _ := data["api_key"].(string)
+	k := o.bySecret(secret)
+	switch {
+	case secret == "" && r.key != nil && r.touched.IsZero():
+		o.violated("invariant 1: the secret was taken out of %s", path)
+	case secret == "":
+		return
+	case k == nil && !r.foreign:
+		o.violated("%s was given a value that is no key's", path)
+		return
+	case k == nil || k == r.key:
+		return // rewritten as it was
+	}
+	o.published(r, k, path, data)
+	o.w.tracef("%s version %d publishes key %s", path, version, short(k.ID))
+}
+
+func (o *oracle) published(r *record, k *life, path string, data map[string]any) {
+	now := time.Now()
+	if (k.Disabled || k.Deleted()) && !k.touched {
+		o.violated("invariant 1: %s was given key %s, which is disabled or deleted", path, short(k.ID))
+	}
+	if now.Before(k.UsableAt) {
+		o.violated("invariant 1: %s was given key %s before it works", path, short(k.ID))
+	}
+	if data["key_id"] != k.ID {
+		o.violated("%s says key_id %v for key %s", path, data["key_id"], short(k.ID))
+	}
+	if r.foreign {
+		o.violated("%s held a value of others and was overwritten", path)
+	}
+	if !k.published.IsZero() {
+		o.violated("key %s was published a second time", short(k.ID))
+	}
+	if old := r.key; old != nil && !old.touched && r.touched.IsZero() {
+		skew := 2*o.w.profile.skew + time.Minute
+		if due := r.policy.Schedule.Next(r.said.Add(-skew)).Add(rotator.SplayOf(r.policy.Name, r.policy.Splay)); due.After(now.Add(skew)) {
+			o.violated("invariant 5: %s was rotated %s after its last rotation, it was due in %s", path, now.Sub(r.at), due.Sub(now))
+		}
+	}
+	if r.key != nil {
+		r.key.replaced = now
+		if t, err := time.Parse(time.RFC3339, text(data["previous_valid_until"])); err == nil && data["previous_key_id"] == r.key.ID {
+			r.key.promised = t
+		}
+	}
+	k.published = now
+	r.key, r.at, r.touched = k, now, time.Time{}
+	r.said, _ = time.Parse(time.RFC3339, text(data["rotated_at"])) // zero is never due
+}
+
+func (o *oracle) bySecret(secret string) *life {
+	for _, k := range o.keys {
+		if secret != "" && k.Secret == secret {
+			return k
+		}
+	}
+	return nil
+}
+
+// settled checks invariant 2's bound: no key whose secret nobody holds is left.
+func (o *oracle) settled() {
+	for _, k := range o.keys {
+		if k.ours && !k.Deleted() && k.published.IsZero() && k.CreatedAt.Before(o.calmSince) {
+			o.violated("invariant 2: key %s (%s), created %s before the calm, is still there and was never published", short(k.ID), k.Name, o.calmSince.Sub(k.CreatedAt))
+		}
+	}
+}
+
+// conclude checks that, given time, everything is in order.
+func (o *oracle) conclude() {
+	now := time.Now()
+	for path, r := range o.records {
+		k := r.key
+		switch {
+		case r.foreign:
+			continue
+		case k == nil:
+			o.violated("%s was never written", path)
+		case k.Deleted() || k.Disabled:
+			o.violated("%s holds key %s, which does not work", path, short(k.ID))
+		case !r.touched.IsZero() && r.touched.Before(o.calmSince):
+			o.violated("%s was deleted by others and not written again", path)
+		case now.Sub(r.at) > longestGap(r.policy)+2*time.Hour:
+			o.violated("%s was not rotated for %s", path, now.Sub(r.at))
+		}
+	}
+	for _, k := range o.keys {
+		if !k.ours || k.Deleted() {
+			continue
+		}
+		r := o.records[k.policyPath()]
+		switch {
+		case r.key == k:
+		case k.published.IsZero():
+			o.violated("invariant 2: key %s (%s) was never published and is still there", short(k.ID), k.Name)
+		case now.Sub(k.replaced) > r.policy.Overlap+r.policy.Quarantine+3*time.Hour:
+			o.violated("invariant 2: key %s was replaced %s ago and is still there", short(k.ID), now.Sub(k.replaced))
+		case !k.Disabled && now.Sub(k.replaced) > r.policy.Overlap+90*time.Minute:
+			o.violated("invariant 9: key %s was replaced %s ago and still works", short(k.ID), now.Sub(k.replaced))
+		}
+	}
+}
+
+func longestGap(p rotator.Policy) time.Duration {
+	if d, ok := p.Schedule.Every(); ok {
+		return d + p.Splay
+	}
+	_, longest := p.Schedule.Gaps()
+	return longest + p.Splay
+}
+
+func (k *life) policyPath() string { return "secret/" + recordPrefix + k.policy }
+
+func policyOf(name string) string {
+	p := strings.Split(name, ".")
+	if len(p) == 4 {
+		return p[2]
+	}
+	return ""
+}
+
+func text(v any) string { s, _ := v.(string); return s }
+
+func short(id string) string { return id[:min(8, len(id))] }

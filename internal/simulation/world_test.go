@@ -1,0 +1,323 @@
+// Package simulation runs the real rotator, the real ElevenLabs client and the real Vault client, several replicas of
+// them, over an in-memory Vault and the ElevenLabs simulator, in simulated time, and breaks everything that can break.
+// A seed decides all of it. An oracle that knows only SPEC section 9 watches every event.
+package simulation_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	vaultapi "github.com/hashicorp/vault/api"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/internal/memkv"
+	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/sinks"
+)
+
+const (
+	vaultHost     = "vault.invalid"
+	adminKey      = "sk_admin_of_the_simulation"
+	vaultToken    = "hvs.token-of-the-simulation"
+	recordPrefix  = "elevenlabs/"
+	ledgerPrefix  = "secret/rekeyd/"
+	reconcile     = 10 * time.Minute
+	claimTTL      = 2 * time.Minute
+	verifyTimeout = 30 * time.Second
+)
+
+// profile is how bad a run is. The seed draws it.
+type profile struct {
+	replicas int
+	latency  time.Duration
+	fault    float64 // chance of one for each call
+	crash    float64 // … for each write
+	freeze   float64 // … for each write
+	skew     time.Duration
+	listLag  time.Duration
+	keyDelay time.Duration
+	outages  int
+	meddling []string // what others do to keys and records, in this order
+	duration time.Duration
+}
+
+func drawProfile(r *rand.Rand) profile {
+	p := profile{replicas: 1 + r.IntN(3), latency: time.Duration(1+r.IntN(400)) * time.Millisecond, duration: 24 * time.Hour}
+	p.fault = []float64{0, 0.005, 0.03, 0.15}[r.IntN(4)]
+	p.crash = []float64{0, 0.01, 0.05}[r.IntN(3)]
+	p.freeze = []float64{0, 0.01, 0.03}[r.IntN(3)]
+	p.skew = []time.Duration{0, 0, 3 * time.Minute}[r.IntN(3)]
+	p.listLag = []time.Duration{0, 0, 5 * time.Second, 40 * time.Second}[r.IntN(4)]
+	p.keyDelay = []time.Duration{0, 0, 3 * time.Second, 20 * time.Second}[r.IntN(4)]
+	p.outages = r.IntN(4)
+	if r.IntN(2) == 0 {
+		for range 1 + r.IntN(4) {
+			p.meddling = append(p.meddling, meddlings()[r.IntN(len(meddlings()))])
+		}
+	}
+	return p
+}
+
+// world is one run.
+type world struct {
+	t        *testing.T
+	seed     uint64
+	rng      *rand.Rand // of the chaos; calls have their own, see gate
+	profile  profile
+	sim      *elevensim.Server
+	api      http.RoundTripper
+	kv       *memkv.Server
+	oracle   *oracle
+	replicas []*replica
+	actor    *gate // whose call is being carried out; nil: somebody else
+	calm     bool
+	vaultBad string
+	vaultEnd time.Time
+	apiBad   string
+	apiEnd   time.Time
+	hits     map[string]int
+	trace    []string
+	started  time.Time
+	policies []rotator.Policy
+}
+
+// replica is one process, through all of its lives.
+type replica struct {
+	id    int
+	life  int
+	skew  time.Duration
+	gate  *gate
+	stop  context.CancelFunc
+	done  chan struct{}
+	alive bool
+}
+
+func newWorld(t *testing.T, seed uint64) *world {
+	w := &world{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), hits: map[string]int{}, started: time.Now()} //nolint:gosec // repeatable on purpose
+	w.profile = drawProfile(w.rng)
+	w.sim = elevensim.New(elevensim.Options{AdminKey: adminKey, Seed: seed, HistoryLimit: 1,
+		Accounts: []elevensim.Account{{ID: "svcacc_a", Name: "a"}, {ID: "svcacc_b", Name: "b"}}})
+	w.api = elevensim.Transport(w.sim)
+	if err := w.sim.SetFaults(elevensim.Faults{ListLag: elevensim.Duration(w.profile.listLag), KeyDelay: elevensim.Duration(w.profile.keyDelay), Shuffle: seed%2 == 0}); err != nil {
+		t.Fatal(err)
+	}
+	w.kv = memkv.New(vaultToken, "secret")
+	w.policies = w.drawPolicies()
+	w.oracle = newOracle(w)
+	for i := range w.profile.replicas {
+		r := &replica{id: i}
+		if w.profile.skew > 0 {
+			r.skew = time.Duration(w.rng.Int64N(int64(2*w.profile.skew))) - w.profile.skew
+		}
+		w.replicas = append(w.replicas, r)
+	}
+	return w
+}
+
+func (w *world) drawPolicies() []rotator.Policy {
+	var ps []rotator.Policy
+	for i, s := range []string{"@every 5h", "0 */6 * * *", "30 2,14 * * *"} {
+		schedule, err := rotator.ParseSchedule(s, "UTC")
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		name := fmt.Sprintf("p%d", i)
+		ps = append(ps, rotator.Policy{
+			Name: name, Workspace: "default", ServiceAccount: []string{"svcacc_a", "svcacc_a", "svcacc_b"}[i], Schedule: schedule,
+			Splay:      time.Duration(w.rng.IntN(3)) * 5 * time.Minute,
+			Overlap:    time.Duration(30+w.rng.IntN(150)) * time.Minute,
+			Settings:   elevenlabs.Settings{Permissions: elevenlabs.Permissions{Names: []string{"text_to_speech", "user_read"}}},
+			Quarantine: time.Duration(w.rng.IntN(240)) * time.Minute, Verify: true, OnDrift: rotator.DriftPatch, Mode: rotator.ModeAuto,
+			Sink: rotator.Sink{Ref: rotator.Ref{Mount: "secret", Path: recordPrefix + name}, Field: "api_key"},
+		})
+	}
+	return ps
+}
+
+// boot starts a replica's next life.
+func (w *world) boot(r *replica) {
+	r.life++
+	r.gate = &gate{w: w, replica: r.id, life: r.life, counts: map[string]uint64{}}
+	r.alive = true
+	rot := w.newRotator(r)
+	ctx, stop := context.WithCancel(context.Background())
+	r.stop, r.done = stop, make(chan struct{})
+	done := r.done
+	go func() {
+		defer close(done)
+		_ = rot.Run(ctx) // a late stop is no failure here
+	}()
+}
+
+func (w *world) newRotator(r *replica) *rotator.Rotator {
+	config := vaultapi.DefaultConfig()
+	config.Address = "http://" + vaultHost
+	store, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: elevenlabs.NewSecret(vaultToken), Transport: r.gate})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	client, err := elevenlabs.New(elevenlabs.Options{BaseURL: "http://127.0.0.1", Transport: r.gate,
+		Credential: func(context.Context) (elevenlabs.Secret, error) { return elevenlabs.NewSecret(adminKey), nil }})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var h [32]byte
+	for i := range h {
+		h[i] = byte(w.seed>>(8*(i%8))) ^ byte(r.id*31+r.life*7+i)
+	}
+	rot, err := rotator.New(rotator.Options{
+		Store: store, Ledger: rotator.Ref{Mount: "secret", Path: "rekeyd"}, Logger: w.logger(r), Concurrency: 4,
+		ReconcileInterval: reconcile, ResyncInterval: 2 * time.Hour, ClaimTTL: claimTTL, VerifyTimeout: verifyTimeout, ShutdownTimeout: 25 * time.Second,
+		Random: rand.NewChaCha8(h), Wall: func() time.Time { return time.Now().Add(r.skew) },
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	rot.Load(w.policies, map[string]*elevenlabs.Client{"default": client})
+	return rot
+}
+
+// kill ends a life at once: nothing of it reaches the world any more.
+func (w *world) kill(g *gate) {
+	g.dead = true
+	r := w.replicas[g.replica]
+	if r.gate != g {
+		return
+	}
+	w.tracef("r%d.%d killed", r.id, r.life)
+	r.alive = false
+	r.stop()
+	time.AfterFunc(time.Second+time.Duration(w.rng.Int64N(int64(10*time.Minute))), func() {
+		if !r.alive && !w.oracle.ended {
+			w.boot(r)
+		}
+	})
+}
+
+// down says whether the remote of a call does not serve, and how that looks.
+func (w *world) down(req *http.Request) string {
+	now := time.Now()
+	switch {
+	case isVault(req) && now.Before(w.vaultEnd):
+		return w.vaultBad
+	case !isVault(req) && now.Before(w.apiEnd):
+		return w.apiBad
+	}
+	return ""
+}
+
+func (w *world) hit(fault, step string) { w.hits[fault+" × "+step]++ }
+
+func (w *world) tracef(format string, args ...any) {
+	w.trace = append(w.trace, time.Since(w.started).Round(time.Millisecond).String()+" "+fmt.Sprintf(format, args...))
+	if len(w.trace) > 40000 {
+		w.trace = slices.Clone(w.trace[20000:])
+	}
+}
+
+// logger keeps what the rotators say in the trace when traces are asked for.
+func (w *world) logger(r *replica) *slog.Logger {
+	if !*verbose {
+		return slog.New(slog.DiscardHandler)
+	}
+	prefix := fmt.Sprintf("r%d.%d", r.id, r.life)
+	return slog.New(slog.NewTextHandler(traceWriter{w, prefix}, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey || a.Key == "replica" {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+}
+
+type traceWriter struct {
+	w      *world
+	prefix string
+}
+
+func (t traceWriter) Write(b []byte) (int, error) {
+	t.w.tracef("%s says %s", t.prefix, strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+var _ io.Writer = traceWriter{}
+
+// run plays a seed to its end and returns the world as it then is.
+func run(t *testing.T, seed uint64) *world {
+	var w *world
+	synctest.Test(t, func(t *testing.T) {
+		w = newWorld(t, seed)
+		for _, r := range w.replicas {
+			w.boot(r)
+		}
+		w.chaos()
+		w.heal()
+		w.oracle.conclude()
+		for _, r := range w.replicas {
+			r.stop()
+			<-r.done
+		}
+	})
+	return w
+}
+
+// chaos lets the run's faults happen for its duration.
+func (w *world) chaos() {
+	end := time.Now().Add(w.profile.duration)
+	type event struct {
+		at time.Duration
+		do func()
+	}
+	var events []event
+	at := func() time.Duration { return time.Duration(w.rng.Int64N(int64(w.profile.duration))) }
+	for range w.profile.outages {
+		events = append(events, event{at(), w.outage})
+	}
+	for _, m := range w.profile.meddling {
+		events = append(events, event{time.Hour + at()*9/10, func() { w.meddle(m) }})
+	}
+	slices.SortFunc(events, func(a, b event) int { return int(a.at - b.at) })
+	for _, e := range events {
+		sleep(time.Until(w.started.Add(e.at)))
+		e.do()
+	}
+	sleep(time.Until(end))
+}
+
+func (w *world) outage() {
+	d := time.Duration(w.rng.Int64N(int64(90 * time.Minute)))
+	end := time.Now().Add(d)
+	if w.rng.IntN(2) == 0 {
+		w.vaultBad, w.vaultEnd = []string{"sealed", "refused", "429", "500 before"}[w.rng.IntN(4)], end
+		w.tracef("Vault is down for %s: %s", d, w.vaultBad)
+	} else {
+		w.apiBad, w.apiEnd = []string{"sealed", "refused", "429", "502"}[w.rng.IntN(4)], end
+		w.tracef("ElevenLabs is down for %s: %s", d, w.apiBad)
+	}
+}
+
+// heal ends all faults and gives the replicas time to put everything in order.
+func (w *world) heal() {
+	w.tracef("calm from here on")
+	w.calm, w.vaultEnd, w.apiEnd = true, time.Time{}, time.Time{}
+	w.oracle.calmSince = time.Now()
+	for _, r := range w.replicas {
+		if !r.alive {
+			w.boot(r)
+		}
+	}
+	// A frozen replica may sleep on for a while; what a claim covers is settled within a claim TTL and two intervals.
+	sleep(claimTTL + 2*reconcile + verifyTimeout + 14*time.Minute)
+	w.oracle.settled()
+	sleep(6 * time.Hour)
+	w.oracle.ended = true
+}
