@@ -1,0 +1,85 @@
+# rekeyd: `make` lists what there is. Nothing here needs more than Go and a shell, unless its line says so.
+
+SHELL         := /bin/sh
+.SHELLFLAGS   := -euc
+.DEFAULT_GOAL := help
+
+GO      ?= go
+BUILDAH ?= buildah
+CACHE   := $(CURDIR)/.cache
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+IMAGE    ?= rekeyd:$(VERSION)
+
+RACE     ?= -race
+FUZZTIME ?= 10s
+
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI         := $(CACHE)/golangci-lint/$(GOLANGCI_VERSION)/golangci-lint
+
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
+
+# What git does not track and no tool of ours should look into.
+FOREIGN := --exclude-dir=node_modules --exclude-dir=.cache --exclude-dir=.git
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## see rotations happen, in one process and with nothing installed; Ctrl-C stops it
+	@$(GO) run ./cmd/demo
+
+.PHONY: build
+build: ## build bin/rekeyd, static
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/rekeyd ./cmd/rekeyd
+
+.PHONY: test
+test: vault ## run every test, race detector on, on a real Vault server too (needs a C compiler; uses VAULT_BIN or the vault on the PATH)
+	@if [ -n '$(RACE)' ] && ! command -v "$$($(GO) env CC)" >/dev/null; then \
+	  echo "make test: the race detector needs a C compiler, and $$($(GO) env CC) is not installed; install gcc, or do without it: make test RACE=" >&2; exit 1; fi
+	$(GO) test $(RACE) -shuffle=on -timeout 20m ./...
+
+.PHONY: vault
+vault: ## build the tests' Vault server into .cache/vault, once; about 5 minutes
+	@$(GO) run ./internal/vaulttest/vaultbin >/dev/null
+
+.PHONY: lint
+lint: $(GOLANGCI) ## gofmt, go vet, golangci-lint, go mod tidy; govulncheck where its data can be had
+	@files=$$(find . -name '*.go' -not -path '*/node_modules/*' -not -path './.cache/*' -print0 | xargs -0 gofmt -l); \
+	  if [ -n "$$files" ]; then echo "not formatted by gofmt:" >&2; echo "$$files" >&2; exit 1; fi
+	$(GO) vet ./...
+	$(GOLANGCI) run ./...
+	$(GO) mod tidy -diff
+	@db=$$($(GO) env GOVULNDB); db=$${db:-https://vuln.go.dev}; \
+	  if curl -fsS --max-time 10 -o /dev/null "$$db/index/db.json" 2>/dev/null; then \
+	    $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...; \
+	  else echo "lint: the vulnerability data at $$db cannot be reached from here: govulncheck was not run"; fi
+
+$(GOLANGCI):
+	@echo "lint: building golangci-lint $(GOLANGCI_VERSION) once, into .cache: some minutes"
+	@GOFLAGS= GOBIN=$(@D) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (10s)
+	@grep -rHo $(FOREIGN) --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sort | while IFS=: read -r file func; do \
+	  echo "fuzz: $${func#func } in $$(dirname "$$file")"; \
+	  $(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
+	done
+
+.PHONY: prometheus
+prometheus: ## check the scrape configuration, the alerts and the dashboard's queries (needs promtool and jq)
+	deploy/prometheus/check.sh
+
+.PHONY: image
+image: ## build the container image (needs buildah, or BUILDAH=docker)
+	$(BUILDAH) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) .
+
+.PHONY: image-test
+image-test: ## build the image from local stand-ins of its bases and let it rotate a key (needs root, buildah, jq and curl)
+	deploy/image-test.sh
+
+.PHONY: clean
+clean: ## remove what was built; the caches in .cache stay
+	rm -rf bin dist
