@@ -187,6 +187,7 @@ policies:
     schedule: "@every 5s"
     overlap: 1s
     quarantine: 1s
+    max_age: 1h
     permissions: [text_to_speech, user_read]
     sink: {path: elevenlabs/image}
 YAML
@@ -234,12 +235,22 @@ rotate() {
   [ "$(metric 'rekeyd_rotations_total{policy="image",result="success"}')" -ge 2 ] || fail "the metric does not count two rotations"
   [ "$(metric 'rekeyd_rotations_total{policy="image",result="failure"}')" -eq 0 ] || fail "the metric counts a failure"
 
+  names_exist
   kill -TERM "$pid"
   wait "$box_pid" || status=$?
   [ "$status" -eq 0 ] || fail "exit status $status after SIGTERM"
   nothing_written
   no_secret_logged
   say "rotation: first key made, replaced, retired; SIGTERM: exit status 0; nothing written to the image's root"
+}
+
+# names_exist: the metrics that alerts and dashboard ask for are there.
+names_exist() {
+  local name
+  curl -fsS --max-time 10 "http://$metrics/metrics" >"$work/metrics"
+  for name in $(grep -ohE 'rekeyd_[a-z_]+' deploy/prometheus/alerts.yaml deploy/grafana/rekeyd.json | sort -u); do
+    grep -qE "^$name[{ ]" "$work/metrics" || fail "alerts or dashboard use $name, which /metrics does not have"
+  done
 }
 
 # nothing_written: a read-only root is enough. The mount points are buildah's.
