@@ -1,0 +1,162 @@
+// Package daemon wires rekeyd together: it is the application, for cmd/rekeyd, for cmd/demo and for tests.
+//
+// [Load] reads what a person said, [New] builds everything and starts nothing, [Daemon.Run] works until its context
+// ends. Policies can be reloaded meanwhile; the environment cannot.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/sinks"
+)
+
+// Config is what a [Daemon] is made of.
+type Config struct {
+	Settings
+	Log               io.Writer // log lines go here; nil: nowhere
+	Version, Revision string
+	// Hangup asks for a reload with each value; nil: only files and HTTP do.
+	Hangup <-chan os.Signal
+	// Listener serves HTTP and is closed by Run; nil: Run listens on Env.ListenAddr.
+	Listener net.Listener
+	// Observe is told every state change, beside the metrics. It must not block, nor call the Daemon; nil: nobody.
+	Observe func(rotator.Event)
+}
+
+// Daemon is rekeyd, ready to run.
+type Daemon struct {
+	cfg        Config
+	log        *slog.Logger
+	redactor   *elevenlabs.Redactor
+	vault      *sinks.Vault // nil with the file sink
+	workspaces *workspaces
+	rotator    *rotator.Rotator
+	metrics    *metrics
+
+	reloading  sync.Mutex
+	digest     string // of the policies in force
+	lastFailed string // what the last reload failed with; "" when it did not
+}
+
+// New builds a Daemon. It calls nobody and starts nothing.
+func New(cfg Config) (*Daemon, error) {
+	if cfg.Log == nil {
+		cfg.Log = io.Discard
+	}
+	redactor := new(elevenlabs.Redactor)
+	log := newLogger(cutter{cfg.Log, redactor}, cfg.Env.LogLevel, cfg.Env.LogFormat)
+	d := &Daemon{cfg: cfg, log: log, redactor: redactor, metrics: newMetrics(cfg.Version, cfg.Revision)}
+	token, err := cfg.Env.AdminToken.Get()
+	if err != nil {
+		return nil, fmt.Errorf("taking REKEYD_ADMIN_TOKEN: %w", err)
+	}
+	redactor.Add(token)
+	store, vault, err := openStore(cfg.Env, d.metrics.called, redactor, log)
+	if err != nil {
+		return nil, err
+	}
+	d.vault = vault
+	d.workspaces = &workspaces{env: cfg.Env, agent: "rekeyd/" + cfg.Version, store: store, redactor: redactor, observe: d.metrics.called}
+	if d.rotator, err = rotator.New(d.rotatorOptions(store)); err != nil {
+		return nil, err
+	}
+	d.metrics.watch(d.rotator.Snapshot, vault)
+	if err := d.apply(cfg.Policies); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Daemon) rotatorOptions(store rotator.Store) rotator.Options {
+	env := d.cfg.Env
+	return rotator.Options{
+		Store: store, Ledger: env.Ledger(), Logger: d.log,
+		Concurrency: env.Concurrency, ReconcileInterval: env.ReconcileInterval, ResyncInterval: env.ResyncInterval,
+		ClaimTTL: env.ClaimTTL, VerifyTimeout: env.VerifyTimeout, ShutdownTimeout: env.ShutdownTimeout,
+		MaxRotationsPerHour: env.MaxRotationsPerHour, Redactor: d.redactor, Observe: d.observe,
+	}
+}
+
+func (d *Daemon) observe(e rotator.Event) {
+	d.metrics.happened(e)
+	if d.cfg.Observe != nil {
+		d.cfg.Observe(e)
+	}
+}
+
+// Survey looks at every policy once and changes nothing anywhere. It is for commands, instead of Run.
+func (d *Daemon) Survey(ctx context.Context) (rotator.Snapshot, error) {
+	return d.rotator.Survey(ctx)
+}
+
+// Run works until ctx ends, then finishes what is in flight for at most the shutdown timeout, while HTTP goes on
+// answering. It is called once. The error is nil after an orderly stop; work that did not finish is no error, since
+// the next start takes it up.
+func (d *Daemon) Run(ctx context.Context) error {
+	listener, err := d.listen(ctx)
+	if err != nil {
+		return err
+	}
+	changes, err := d.watchFolder()
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	lasting, end := context.WithCancel(context.WithoutCancel(ctx)) // the Vault token is needed until the last write
+	defer end()
+	var helpers sync.WaitGroup
+	helpers.Go(func() { d.reloadLoop(ctx, changes) })
+	if d.vault != nil {
+		helpers.Go(func() { _ = d.vault.Run(lasting) }) // it returns nil
+	}
+	server := d.newServer(listener)
+	helpers.Go(func() {
+		if err := d.serve(server, listener); !errors.Is(err, http.ErrServerClosed) {
+			stop(fmt.Errorf("serving HTTP: %w", err))
+		}
+	})
+	d.log.Info("started", "version", d.cfg.Version, "policies", len(d.cfg.Policies.Policies), "sink", d.cfg.Env.Sink, "address", listener.Addr().String())
+	if err := d.rotator.Run(ctx); err != nil {
+		d.log.Warn("stopped with work in flight", "err", err)
+	}
+	end()
+	shutdown(server)
+	helpers.Wait()
+	d.log.Info("stopped")
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+func (d *Daemon) listen(ctx context.Context) (net.Listener, error) {
+	if d.cfg.Listener != nil {
+		return d.cfg.Listener, nil
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", d.cfg.Env.ListenAddr)
+	if err != nil {
+		return nil, fmt.Errorf("listening on REKEYD_LISTEN_ADDR: %w", err)
+	}
+	return l, nil
+}
+
+// shutdown lets requests in flight end, but not for long: what they ask about has stopped.
+func shutdown(server *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		_ = server.Close() // cuts what is left
+	}
+}

@@ -1,0 +1,163 @@
+package daemon
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/prometheus/exporter-toolkit/web"
+	"go.yaml.in/yaml/v3"
+)
+
+const (
+	maxRequest = 64 << 10 // bytes of a body
+	maxHeader  = 16 << 10
+)
+
+func (d *Daemon) newServer(l net.Listener) *http.Server {
+	return &http.Server{
+		Handler:           http.MaxBytesHandler(d.handler(loopback(l.Addr())), maxRequest),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      time.Minute, // many policies on a slow line
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug), // what strangers send is their business
+	}
+}
+
+// serve adds the TLS and authentication of the web config.
+func (d *Daemon) serve(server *http.Server, l net.Listener) error {
+	return web.Serve(l, server, &web.FlagConfig{WebConfigFile: &d.cfg.Env.WebConfigFile}, d.log)
+}
+
+func loopback(addr net.Addr) bool {
+	tcp, ok := addr.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}
+
+func (d *Daemon) handler(local bool) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", d.metrics.handler())
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { d.answer(w, d.alive(time.Now())) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { d.answer(w, d.ready(r.Context())) })
+	page := newPage(d)
+	mux.Handle("GET /{$}", d.guarded(local, page.html))
+	mux.Handle("GET /api/v1/policies", d.guarded(local, page.json))
+	mux.HandleFunc("POST /-/reload", d.reloadRequest)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
+		h.Set("Content-Security-Policy", page.policy)
+		h.Set("Referrer-Policy", "no-referrer")
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// answer is that of a probe: ok, or why not in one line.
+func (d *Daemon) answer(w http.ResponseWriter, err error) {
+	if err == nil {
+		_, _ = fmt.Fprintln(w, "ok") // an error means that the client has gone
+		return
+	}
+	http.Error(w, d.oneLine(err.Error()), http.StatusServiceUnavailable)
+}
+
+// oneLine makes a message fit to be shown: without secrets and without line breaks.
+func (d *Daemon) oneLine(text string) string {
+	return d.redactor.Cut(strings.Join(strings.Fields(text), " "))
+}
+
+// ready says why the daemon cannot do its work.
+func (d *Daemon) ready(ctx context.Context) error {
+	if err := d.rotator.Ready(); err != nil {
+		return err
+	}
+	return askVault(ctx, d.vault)
+}
+
+// alive says whether the reconcile loops stand still. One that fails is alive: restarting heals no outage of others.
+func (d *Daemon) alive(now time.Time) error {
+	limit := 5*d.cfg.Env.ReconcileInterval + d.cfg.Env.APITimeout + time.Minute
+	var newest time.Time
+	for _, ws := range d.rotator.Snapshot().Workspaces {
+		switch {
+		case ws.Err != nil || ws.LastReconcile.IsZero():
+			return nil
+		case ws.LastReconcile.After(newest):
+			newest = ws.LastReconcile
+		}
+	}
+	if !newest.IsZero() && now.Sub(newest) > limit {
+		return fmt.Errorf("no workspace was reconciled since %s", newest.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// guarded serves what tells about policies, if that was allowed.
+func (d *Daemon) guarded(local bool, h http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mode := d.cfg.Env.StatusPage
+		if mode == "on" || mode == "auto" && (local || d.authenticated(r)) {
+			h(w, r)
+			return
+		}
+		http.Error(w, "The status page is off here. To enable it, set REKEYD_STATUS_PAGE=on, or leave it at auto and listen on a loopback "+
+			"address (REKEYD_LISTEN_ADDR=127.0.0.1:9466) or demand authentication (basic_auth_users or client certificates in REKEYD_WEB_CONFIG_FILE).",
+			http.StatusForbidden)
+	})
+}
+
+// authenticated reports whether this request had to prove who sends it: a verified client certificate, or basic auth,
+// which the web toolkit demands by the file as it is at each request.
+func (d *Daemon) authenticated(r *http.Request) bool {
+	if d.cfg.Env.WebConfigFile == "" {
+		return false
+	}
+	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		return true
+	}
+	text, err := os.ReadFile(d.cfg.Env.WebConfigFile)
+	var c struct {
+		Users map[string]string `yaml:"basic_auth_users"`
+	}
+	return err == nil && yaml.Unmarshal(text, &c) == nil && len(c.Users) > 0
+}
+
+// reloadRequest is POST /-/reload. Without an admin token it does not exist.
+func (d *Daemon) reloadRequest(w http.ResponseWriter, r *http.Request) {
+	if !d.cfg.Env.AdminToken.IsSet() {
+		http.NotFound(w, r)
+		return
+	}
+	if !d.admin(r) {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		http.Error(w, "This call needs the header Authorization: Bearer with REKEYD_ADMIN_TOKEN.", http.StatusUnauthorized)
+		return
+	}
+	n, err := d.reload(true)
+	if err != nil {
+		http.Error(w, d.redactor.Cut(err.Error()), http.StatusUnprocessableEntity)
+		return
+	}
+	_, _ = fmt.Fprintf(w, "reloaded %d policies\n", n) // an error means that the client has gone
+}
+
+// admin compares hashes, whose length says nothing. A token in a file is read anew, so that it can be replaced.
+func (d *Daemon) admin(r *http.Request) bool {
+	token, err := d.cfg.Env.AdminToken.Get()
+	if err != nil || token.IsZero() {
+		return false
+	}
+	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	want, got := sha256.Sum256([]byte(token.Reveal())), sha256.Sum256([]byte(given))
+	return subtle.ConstantTimeCompare(want[:], got[:]) == 1 && ok
+}

@@ -1,0 +1,150 @@
+package daemon
+
+import (
+	"net/http"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/sinks"
+)
+
+// metrics is what Prometheus sees. What belongs to policies is made at scrape time (collector.go); here is what must
+// be counted when it happens.
+type metrics struct {
+	registry *prometheus.Registry
+
+	failures   *prometheus.CounterVec
+	durations  *prometheus.HistogramVec
+	calls      *prometheus.CounterVec
+	callTimes  *prometheus.HistogramVec
+	reloadOK   prometheus.Gauge
+	reloadTime prometheus.Gauge
+
+	mu   sync.Mutex
+	lost map[string]int // lost keys deleted, by workspace
+}
+
+func newMetrics(version, revision string) *metrics {
+	r := prometheus.NewRegistry()
+	m := &metrics{
+		registry:   r,
+		failures:   counters("rekeyd_rotation_failures_total", "Rotations and retirements that failed, by the stage and the reason.", "stage", "reason"),
+		durations:  histograms("rekeyd_rotation_duration_seconds", "How long rotations took, from the claim to the commit or the failure.", rotationBuckets(), "result"),
+		calls:      counters("rekeyd_requests_total", "Requests to remote parties.", "target", "operation", "code"),
+		callTimes:  histograms("rekeyd_request_duration_seconds", "How long requests to remote parties took.", callBuckets(), "target", "operation", "code"),
+		reloadOK:   gauge("rekeyd_config_last_reload_successful", "Whether the policies were loaded successfully the last time that this was tried."),
+		reloadTime: gauge("rekeyd_config_last_reload_success_timestamp_seconds", "When the policies in force were loaded."),
+		lost:       map[string]int{},
+	}
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rekeyd_build_info", Help: "What runs; the value is always 1."},
+		[]string{"version", "revision", "goversion"})
+	build.WithLabelValues(version, revision, runtime.Version()).Set(1)
+	r.MustRegister(m.failures, m.durations, m.calls, m.callTimes, m.reloadOK, m.reloadTime, build,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.prepare()
+	return m
+}
+
+func counters(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+}
+
+func gauge(name, help string) prometheus.Gauge {
+	return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+}
+
+// histograms are classic and native.
+func histograms(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: name, Help: help, Buckets: buckets,
+		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
+	}, labels)
+}
+
+func rotationBuckets() []float64 { return []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120} }
+
+func callBuckets() []float64 { return []float64{.005, .025, .1, .25, .5, 1, 2.5, 5, 15} }
+
+// prepare makes the series that must exist before anything happens, so that their first increase is seen.
+func (m *metrics) prepare() {
+	for _, stage := range rotator.Stages() {
+		for _, reason := range rotator.FailureReasons() {
+			m.failures.WithLabelValues(string(stage), string(reason))
+		}
+	}
+	m.durations.WithLabelValues(succeeded)
+	m.durations.WithLabelValues(failed)
+}
+
+const (
+	succeeded = "success"
+	failed    = "failure"
+)
+
+// watch adds what is made at scrape time.
+func (m *metrics) watch(snapshot func() rotator.Snapshot, vault *sinks.Vault) {
+	m.registry.MustRegister(newCollector(snapshot, vault, m.lostKeys))
+}
+
+// happened counts a state change. The rotator may hold its lock while it calls this.
+func (m *metrics) happened(e rotator.Event) {
+	switch e.Type {
+	case rotator.EventRotated:
+		m.durations.WithLabelValues(succeeded).Observe(e.Duration.Seconds())
+	case rotator.EventFailed:
+		m.failures.WithLabelValues(string(e.Stage), string(e.Reason)).Inc()
+		m.durations.WithLabelValues(failed).Observe(e.Duration.Seconds())
+	case rotator.EventRetireError:
+		m.failures.WithLabelValues(string(e.Stage), string(e.Reason)).Inc()
+	case rotator.EventLostDeleted:
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.lost[e.Workspace]++
+	}
+}
+
+func (m *metrics) lostKeys(workspace string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.lost[workspace]
+}
+
+// called counts a request to a remote party.
+func (m *metrics) called(target, operation, code string, d time.Duration) {
+	code = knownCode(code)
+	m.calls.WithLabelValues(target, operation, code).Inc()
+	m.callTimes.WithLabelValues(target, operation, code).Observe(d.Seconds())
+}
+
+// knownCode keeps a remote from making series of statuses that do not exist.
+func knownCode(code string) string {
+	if n, err := strconv.Atoi(code); err == nil && http.StatusText(n) == "" {
+		return "other"
+	}
+	return code
+}
+
+func (m *metrics) reloaded(ok bool) {
+	if !ok {
+		m.reloadOK.Set(0)
+		return
+	}
+	m.reloadOK.Set(1)
+	m.reloadTime.Set(seconds(time.Now()))
+}
+
+// seconds is a timestamp with fractions.
+func seconds(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.InstrumentMetricHandler(m.registry, promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
+		EnableOpenMetrics: true, Registry: m.registry, MaxRequestsInFlight: 4,
+	}))
+}

@@ -1,0 +1,192 @@
+package daemon
+
+import (
+	"bytes"
+	"errors"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"github.com/prometheus/common/expfmt"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+func busy(name string) rotator.PolicyStatus {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 500_000_000, time.UTC)
+	return rotator.PolicyStatus{
+		Policy: rotator.Policy{Name: name, Workspace: "default", MaxAge: time.Hour}, State: rotator.StateFailing, NextDue: at, LastRotation: at,
+		Current: &rotator.KeyRef{ID: "k", Hash: "hash-of-a-secret", Created: at}, Keys: rotator.KeyCounts{Current: 1, Overlap: 2, Quarantine: 3, Lost: 4, Foreign: 5},
+		InUse: true, Drift: []string{"allowed_ips"}, Successes: 6, Failures: 7, Disabled: map[rotator.Reason]time.Time{rotator.ReasonExposed: at},
+	}
+}
+
+func scrape(t *testing.T, m *metrics) string {
+	t.Helper()
+	families, err := m.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	for _, f := range families {
+		if _, err := expfmt.MetricFamilyToText(&text, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return text.String()
+}
+
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	m := newMetrics("v1", "abc")
+	shown := rotator.Snapshot{
+		Policies:   []rotator.PolicyStatus{busy("busy"), {Policy: rotator.Policy{Name: "new"}, State: rotator.StateDue}},
+		Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0)}, {Name: "silent", Err: errors.New("down")}},
+	}
+	m.watch(func() rotator.Snapshot { return shown }, nil)
+	m.reloaded(true)
+	m.happened(rotator.Event{Type: rotator.EventRotated, Duration: time.Second})
+	m.happened(rotator.Event{Type: rotator.EventFailed, Stage: rotator.StageCreate, Reason: rotator.ReasonKeyLimit})
+	m.happened(rotator.Event{Type: rotator.EventRetireError, Stage: rotator.StageRetire, Reason: rotator.ReasonAPIError})
+	m.happened(rotator.Event{Type: rotator.EventLostDeleted, Workspace: "default"})
+	m.called("elevenlabs", "list", "200", time.Millisecond)
+	m.called("vault", "write", "799", time.Millisecond)
+	m.called("vault", "write", "error", time.Millisecond)
+	text := scrape(t, m)
+	for _, line := range []string{
+		`rekeyd_rotations_total{policy="busy",result="success"} 6`,
+		`rekeyd_rotations_total{policy="busy",result="failure"} 7`,
+		`rekeyd_rotations_total{policy="new",result="success"} 0`,
+		`rekeyd_rotation_failures_total{reason="key_limit",stage="create"} 1`,
+		`rekeyd_rotation_failures_total{reason="api_error",stage="retire"} 1`,
+		`rekeyd_rotation_failures_total{reason="sink_sealed",stage="publish"} 0`,
+		`rekeyd_rotation_duration_seconds_count{result="success"} 1`,
+		`rekeyd_rotation_duration_seconds_count{result="failure"} 1`,
+		`rekeyd_last_rotation_timestamp_seconds{policy="busy"} 1.7723664005e+09`,
+		`rekeyd_next_rotation_timestamp_seconds{policy="busy"} 1.7723664005e+09`,
+		`rekeyd_next_rotation_timestamp_seconds{policy="new"} +Inf`,
+		`rekeyd_key_created_timestamp_seconds{policy="busy"} 1.7723664005e+09`,
+		`rekeyd_key_max_age_seconds{policy="busy"} 3600`,
+		`rekeyd_keys{policy="busy",state="current"} 1`,
+		`rekeyd_keys{policy="busy",state="overlap"} 2`,
+		`rekeyd_keys{policy="busy",state="quarantine"} 3`,
+		`rekeyd_keys{policy="busy",state="lost"} 4`,
+		`rekeyd_keys{policy="busy",state="foreign"} 5`,
+		`rekeyd_policy_state{policy="busy",state="failing"} 1`,
+		`rekeyd_policy_state{policy="busy",state="ok"} 0`,
+		`rekeyd_retiring_key_in_use{policy="busy"} 1`,
+		`rekeyd_drift{policy="busy"} 1`,
+		`rekeyd_key_disabled_timestamp_seconds{policy="busy",reason="exposed_publicly"} 1.7723664005e+09`,
+		`rekeyd_lost_keys_deleted_total{workspace="default"} 1`,
+		`rekeyd_lost_keys_deleted_total{workspace="silent"} 0`,
+		`rekeyd_last_reconcile_timestamp_seconds{workspace="default"} 1`,
+		`rekeyd_requests_total{code="200",operation="list",target="elevenlabs"} 1`,
+		`rekeyd_requests_total{code="other",operation="write",target="vault"} 1`,
+		`rekeyd_requests_total{code="error",operation="write",target="vault"} 1`,
+		`rekeyd_request_duration_seconds_count{code="200",operation="list",target="elevenlabs"} 1`,
+		`rekeyd_config_last_reload_successful 1`,
+		`rekeyd_policies 2`,
+	} {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("no %s", line)
+		}
+	}
+	if !regexp.MustCompile(`rekeyd_build_info\{goversion="go[^"]+",revision="abc",version="v1"\} 1`).MatchString(text) {
+		t.Error("no build info")
+	}
+	for _, absent := range []string{`last_rotation_timestamp_seconds{policy="new"`, `key_max_age_seconds{policy="new"`, `reconcile_timestamp_seconds{workspace="silent"`, "vault_token_expiry", "hash-of"} {
+		if strings.Contains(text, absent) {
+			t.Errorf("%s is there", absent)
+		}
+	}
+	if n := strings.Count(text, `{policy="busy"`); n != 21 { // one of them a disable reason
+		t.Errorf("%d series for a policy", n)
+	}
+	shown.Policies = shown.Policies[1:]
+	if strings.Contains(scrape(t, m), `policy="busy"`) {
+		t.Error("series of a removed policy stay")
+	}
+	lint(t, text)
+}
+
+func lint(t *testing.T, text string) {
+	t.Helper()
+	problems, err := promlint.New(strings.NewReader(text)).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		if strings.HasPrefix(p.Metric, "rekeyd_") {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
+	}
+}
+
+// TestEverySeriesOfAFailureExistsBefore is what makes an alert on its increase possible.
+func TestEverySeriesOfAFailureExistsBefore(t *testing.T) {
+	t.Parallel()
+	text := scrape(t, newMetrics("v1", "abc"))
+	want := len(rotator.Stages()) * len(rotator.FailureReasons())
+	if n := strings.Count(text, "rekeyd_rotation_failures_total{"); n != want {
+		t.Errorf("%d series, want %d", n, want)
+	}
+}
+
+func TestMetricsOfARunningDaemon(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	url, _ := w.run(w.build(nil, nil))
+	var text string
+	eventually(t, "a rotation", func() bool {
+		_, text, _ = ask(t, http.MethodGet, url+"/metrics", "")
+		return strings.Contains(text, `rekeyd_rotations_total{policy="tts-prod",result="success"} 1`)
+	})
+	lint(t, text)
+	secrets := []string{adminKey, adminToken}
+	for _, k := range w.sim.State()[0].Keys {
+		secrets = append(secrets, k.Secret)
+	}
+	for _, s := range secrets {
+		if strings.Contains(text, s) {
+			t.Error("a secret is in a label or a help text")
+		}
+	}
+	for _, name := range []string{"go_goroutines", "process_start_time_seconds", "rekeyd_requests_total"} {
+		if !strings.Contains(text, name) {
+			t.Errorf("no %s", name)
+		}
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", "application/openmetrics-text; version=1.0.0")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if kind := resp.Header.Get("Content-Type"); !strings.HasPrefix(kind, "application/openmetrics-text") {
+		t.Errorf("OpenMetrics was asked for and %s came", kind)
+	}
+}
+
+// BenchmarkScrape is one scrape of 10,000 policies, of which the budget is 2 s of CPU.
+func BenchmarkScrape(b *testing.B) {
+	var s rotator.Snapshot
+	for i := range 10_000 {
+		s.Policies = append(s.Policies, busy("policy-"+strings.Repeat("x", i%10)+string(rune('a'+i%26))+time.Duration(i).String()))
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(newCollector(func() rotator.Snapshot { return s }, nil, func(string) int { return 0 }))
+	for b.Loop() {
+		families, err := registry.Gather()
+		if err != nil || len(families) == 0 {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,137 @@
+package daemon
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func (w *world) has(url string, names ...string) func() bool {
+	return func() bool {
+		_, body, _ := ask(w.t, http.MethodGet, url+"/api/v1/policies", "")
+		for _, name := range names {
+			if !strings.Contains(body, `"name": "`+name+`"`) {
+				return false
+			}
+		}
+		return strings.Count(body, `"service_account"`) == len(names)
+	}
+}
+
+func TestReloadOnFileChange(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	url, _ := w.run(w.build(nil, nil))
+	eventually(t, "the first policies", w.has(url, "tts-prod"))
+	w.write(w.policyFile, policies("tts-prod", "second"))
+	eventually(t, "two policies", w.has(url, "tts-prod", "second"))
+
+	w.write(w.policyFile, "policies: [")
+	eventually(t, "the fault is told", func() bool {
+		_, metrics, _ := ask(t, http.MethodGet, url+"/metrics", "")
+		_, page, _ := ask(t, http.MethodGet, url+"/", "")
+		return strings.Contains(metrics, "rekeyd_config_last_reload_successful 0") && strings.Contains(page, "cannot be used") &&
+			w.log.count("policies not reloaded") == 1
+	})
+	if !w.has(url, "tts-prod", "second")() {
+		t.Error("a bad reload changed the policies")
+	}
+	w.write(filepath.Join(w.dir, "unrelated"), "x")
+	w.write(w.policyFile, policies("tts-prod", "second")) // what is in force, after all
+	eventually(t, "all is well again", func() bool {
+		_, metrics, _ := ask(t, http.MethodGet, url+"/metrics", "")
+		return strings.Contains(metrics, "rekeyd_config_last_reload_successful 1")
+	})
+	if n := w.log.count("policies not reloaded"); n != 1 {
+		t.Errorf("the fault was told %d times", n)
+	}
+}
+
+// TestReloadOnConfigMapSwap does what a kubelet does: the file is a link to ..data/file, and ..data is replaced.
+func TestReloadOnConfigMapSwap(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	mount := filepath.Join(w.dir, "mount")
+	swap := func(name, text string) {
+		t.Helper()
+		next := filepath.Join(mount, "..data_tmp")
+		for _, err := range []error{
+			os.MkdirAll(filepath.Join(mount, name), 0o700),
+			os.WriteFile(filepath.Join(mount, name, "policies.yaml"), []byte(text), 0o600),
+			os.Symlink(name, next),
+			os.Rename(next, filepath.Join(mount, "..data")),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	swap("..1", policies("one"))
+	w.policyFile = filepath.Join(mount, "policies.yaml")
+	if err := os.Symlink("..data/policies.yaml", w.policyFile); err != nil {
+		t.Fatal(err)
+	}
+	url, _ := w.run(w.build(nil, nil))
+	eventually(t, "the first policies", w.has(url, "one"))
+	swap("..2", policies("two"))
+	if err := os.RemoveAll(filepath.Join(mount, "..1")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the swapped policies", w.has(url, "two"))
+	if n := w.log.count(`"msg":"policies reloaded"`); n != 1 {
+		t.Errorf("reloaded %d times for one swap", n)
+	}
+}
+
+func TestASignalTogetherWithAFileEventReloadsOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	hangup := make(chan os.Signal, 1)
+	url, stop := w.run(w.build(nil, hangup))
+	eventually(t, "the first policies", w.has(url, "tts-prod"))
+	hangup <- syscall.SIGHUP
+	eventually(t, "a reload because of the signal alone", func() bool { return w.log.count(`"msg":"policies reloaded"`) == 1 })
+	hangup <- syscall.SIGHUP
+	w.write(w.policyFile, policies("other"))
+	eventually(t, "the new policies", w.has(url, "other"))
+	w.write(w.policyFile, policies("last"))
+	eventually(t, "the last policies", w.has(url, "last"))
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if n := w.log.count(`"msg":"policies reloaded"`); n != 3 {
+		t.Errorf("reloaded %d times, want once for each change", n)
+	}
+}
+
+func TestReloadCall(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	url, _ := w.run(w.build(nil, nil))
+	for _, c := range []struct {
+		method, path, authorization string
+		status                      int
+	}{
+		{http.MethodPost, "/-/reload", "", http.StatusUnauthorized},
+		{http.MethodPost, "/-/reload", "Bearer wrong", http.StatusUnauthorized},
+		{http.MethodPost, "/-/reload", adminToken, http.StatusUnauthorized},
+		{http.MethodPost, "/-/reload", "Bearer " + adminToken, http.StatusOK},
+		{http.MethodGet, "/-/reload", "Bearer " + adminToken, http.StatusMethodNotAllowed},
+		{http.MethodPost, "/api/v1/policies/tts-prod/rotate", "Bearer " + adminToken, http.StatusNotFound},
+	} {
+		if status, body, _ := ask(t, c.method, url+c.path, c.authorization); status != c.status {
+			t.Errorf("%s %s with %q: HTTP %d %s, want %d", c.method, c.path, c.authorization, status, body, c.status)
+		}
+	}
+	w.write(w.policyFile, "policies: []")
+	if status, body, _ := ask(t, http.MethodPost, url+"/-/reload", "Bearer "+adminToken); status != http.StatusUnprocessableEntity || !strings.Contains(body, "policies") {
+		t.Errorf("a bad file: HTTP %d %s", status, body)
+	}
+	none, _ := w.run(newWorld(t).build(map[string]string{"REKEYD_ADMIN_TOKEN": ""}, nil))
+	if status, _, _ := ask(t, http.MethodPost, none+"/-/reload", "Bearer "); status != http.StatusNotFound {
+		t.Errorf("without an admin token: HTTP %d", status)
+	}
+}

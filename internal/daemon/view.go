@@ -1,0 +1,171 @@
+package daemon
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// View is what people and programs are shown: /api/v1/policies and `rekeyd status --json`. Its names are stable; what
+// is unknown is absent. It holds no secret and no hash of one.
+type View struct {
+	Policies   []PolicyView    `json:"policies"`
+	Workspaces []WorkspaceView `json:"workspaces"`
+	StoreError string          `json:"store_error,omitempty"` // why the store of records and ledger does not serve
+}
+
+// PolicyView is one policy.
+type PolicyView struct {
+	Name           string            `json:"name"`
+	Workspace      string            `json:"workspace"`
+	ServiceAccount string            `json:"service_account"`
+	Sink           rotator.Sink      `json:"sink"`
+	State          rotator.State     `json:"state"`
+	Reason         rotator.Reason    `json:"reason,omitempty"`
+	Message        string            `json:"message,omitempty"`
+	Key            *KeyView          `json:"key,omitempty"` // the current one
+	LastRotation   time.Time         `json:"last_rotation,omitzero"`
+	NextRotation   time.Time         `json:"next_rotation,omitzero"`
+	Retiring       []RetiringView    `json:"retiring"`
+	Keys           rotator.KeyCounts `json:"keys"`
+	InUse          bool              `json:"retiring_key_in_use"`
+	Drift          []string          `json:"drift"`
+	Failure        *rotator.Failure  `json:"failure,omitempty"` // since the last success
+}
+
+// KeyView is a key that is published.
+type KeyView struct {
+	ID      string    `json:"id"`
+	Name    string    `json:"name"`
+	Created time.Time `json:"created"`
+}
+
+// RetiringView is a former current key, and when it leaves its state.
+type RetiringView struct {
+	KeyView
+	State rotator.RetiringState `json:"state"`
+	Until time.Time             `json:"until"`
+}
+
+// WorkspaceView is one workspace.
+type WorkspaceView struct {
+	Name          string    `json:"name"`
+	LastReconcile time.Time `json:"last_reconcile,omitzero"`
+	Error         string    `json:"error,omitempty"`
+}
+
+// ViewOf arranges a snapshot for showing.
+func ViewOf(s rotator.Snapshot) View {
+	v := View{Policies: make([]PolicyView, len(s.Policies)), Workspaces: make([]WorkspaceView, len(s.Workspaces))}
+	for i := range s.Policies {
+		v.Policies[i] = viewOf(&s.Policies[i])
+	}
+	for i, ws := range s.Workspaces {
+		v.Workspaces[i] = WorkspaceView{ws.Name, ws.LastReconcile, text(ws.Err)}
+	}
+	v.StoreError = text(s.StoreDown)
+	return v
+}
+
+func viewOf(s *rotator.PolicyStatus) PolicyView {
+	p := PolicyView{
+		Name: s.Policy.Name, Workspace: s.Policy.Workspace, ServiceAccount: s.Policy.ServiceAccount, Sink: s.Policy.Sink,
+		State: s.State, Reason: s.Reason, Message: s.Message, LastRotation: s.LastRotation, NextRotation: s.NextDue,
+		Retiring: []RetiringView{}, Keys: s.Keys, InUse: s.InUse, Drift: append([]string{}, s.Drift...), Failure: s.Failure,
+	}
+	if s.Current != nil {
+		p.Key = &KeyView{s.Current.ID, s.Current.Name, s.Current.Created}
+	}
+	for _, r := range s.Retiring {
+		p.Retiring = append(p.Retiring, RetiringView{KeyView{r.ID, r.Name, r.Created}, r.State, r.Until})
+	}
+	return p
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// Words says in a few words how the policy stands.
+func (p PolicyView) Words() string {
+	switch p.State {
+	case rotator.StateOK:
+		return "in order"
+	case rotator.StateDue:
+		return "due, waiting: " + cmp.Or(string(p.Reason), "about to begin")
+	case rotator.StateRotating:
+		return "rotating now"
+	case rotator.StateFailing:
+		return "failing: " + string(p.Reason)
+	case rotator.StateThrottled:
+		return "waiting: too many rotations this hour"
+	case rotator.StatePaused:
+		return "paused"
+	}
+	return "needs a decision: " + cmp.Or(p.Message, string(p.Reason))
+}
+
+// Age says how old the current key is.
+func (p PolicyView) Age(now time.Time) string {
+	if p.Key == nil || p.Key.Created.IsZero() {
+		return "no key"
+	}
+	return Span(now.Sub(p.Key.Created))
+}
+
+// Next says when the next rotation is due.
+func (p PolicyView) Next(now time.Time) string {
+	switch d := p.NextRotation.Sub(now); {
+	case p.NextRotation.IsZero():
+		return "none"
+	case d <= 0:
+		return "now"
+	default:
+		return "in " + Span(d)
+	}
+}
+
+// Leaving says of each retiring key when it will be disabled or deleted.
+func (p PolicyView) Leaving(now time.Time) []string {
+	var all []string
+	for _, r := range p.Retiring {
+		what := "disabled"
+		if r.State == rotator.InQuarantine {
+			what = "deleted"
+		}
+		when := "now"
+		if d := r.Until.Sub(now); d > 0 {
+			when = "in " + Span(d)
+		}
+		all = append(all, fmt.Sprintf("%s: %s, to be %s %s", r.ID, r.State, what, when))
+	}
+	return all
+}
+
+// LastFailure says what went wrong since the last success.
+func (p PolicyView) LastFailure() string {
+	f := p.Failure
+	if f == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s: %s: %s (%s)", f.Stage, f.Reason, f.Message, f.At.UTC().Format(time.RFC3339))
+}
+
+// Span writes a duration in its two largest units, as people do: 3d4h, 5m10s.
+func Span(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch d = max(d, 0); {
+	case d >= day:
+		return fmt.Sprintf("%dd%dh", d/day, d%day/time.Hour)
+	case d >= time.Hour:
+		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
+	case d >= time.Minute:
+		return fmt.Sprintf("%dm%ds", d/time.Minute, d%time.Minute/time.Second)
+	}
+	return fmt.Sprintf("%ds", d/time.Second)
+}
