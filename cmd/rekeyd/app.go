@@ -1,0 +1,229 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/sethvargo/go-envconfig"
+
+	"github.com/rekeyd/rekeyd/config"
+	"github.com/rekeyd/rekeyd/internal/daemon"
+)
+
+// app is one run of the command, with all that it may touch.
+type app struct {
+	lookuper       envconfig.Lookuper
+	environ        []string
+	stdout, stderr io.Writer
+	hangup         <-chan os.Signal
+}
+
+// Exit statuses.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2 // or configuration
+)
+
+const usage = `rekeyd rotates the API keys of ElevenLabs service accounts and publishes them in Vault.
+
+  rekeyd [run]                       the daemon
+  rekeyd check                       look for faults in environment and policies; calls nobody
+  rekeyd status [POLICY] [--json]    how each policy stands; changes nothing
+  rekeyd schedule [POLICY] [-n 5] [--from TIME] [--json]
+                                     the next runs: in the policy's zone, and in UTC
+  rekeyd version
+  rekeyd help [env]                  this text, or the environment variables
+
+Everything else is configured by environment variables and the policy file that REKEYD_POLICY_FILE names.
+Exit status: 0 done, 1 failed, 2 usage or configuration.
+`
+
+// run carries out one command and returns the exit status.
+func (a app) run(ctx context.Context, args []string) int {
+	if len(args) == 0 {
+		args = []string{"run"}
+	}
+	name, rest := args[0], args[1:]
+	commands := map[string]func(context.Context, []string) error{
+		"run": a.daemon, "check": a.check, "status": a.status, "schedule": a.schedule, "version": a.version,
+		"help": a.help, "-h": a.help, "-help": a.help, "--help": a.help, "--version": a.version,
+	}
+	command, known := commands[name]
+	if !known {
+		return a.exit(usageError{fmt.Errorf("there is no command %q; see rekeyd help", name)})
+	}
+	return a.exit(command(ctx, rest))
+}
+
+// usageError is a command line that means nothing.
+type usageError struct{ error }
+
+// exit reports an error, one line per fault, and returns the exit status.
+func (a app) exit(err error) int {
+	var faults config.Faults
+	var misused usageError
+	switch {
+	case err == nil || errors.Is(err, flag.ErrHelp):
+		return exitDone
+	case errors.As(err, &faults):
+		for _, f := range faults {
+			a.complain("error", f)
+		}
+		return exitUsage
+	}
+	a.complain("error", err)
+	if errors.As(err, &misused) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// complain writes to stderr: one line, or one for each of several errors.
+func (a app) complain(kind string, err error) {
+	for line := range strings.Lines(err.Error()) {
+		_, _ = fmt.Fprintf(a.stderr, "rekeyd: %s: %s\n", kind, strings.TrimSpace(line)) // nowhere else to say it
+	}
+}
+
+// load reads environment and policies, and warns.
+func (a app) load() (daemon.Settings, error) {
+	for _, w := range config.UnknownVariables(a.environ) {
+		a.complain("warning", w)
+	}
+	return daemon.Load(a.lookuper)
+}
+
+// flags returns an empty set of flags for a command.
+func (a app) flags(name string) *flag.FlagSet {
+	f := flag.NewFlagSet("rekeyd "+name, flag.ContinueOnError)
+	f.SetOutput(a.stderr)
+	return f
+}
+
+// parse takes flags before and after the arguments, of which there may be at most max.
+func parse(f *flag.FlagSet, args []string, most int) ([]string, error) {
+	var operands []string
+	for {
+		if err := f.Parse(args); err != nil {
+			if errors.Is(err, flag.ErrHelp) {
+				return nil, err
+			}
+			return nil, usageError{err}
+		}
+		if f.NArg() == 0 {
+			break
+		}
+		operands, args = append(operands, f.Arg(0)), f.Args()[1:]
+	}
+	if len(operands) > most {
+		return nil, usageError{fmt.Errorf("%s: unexpected argument %q; see rekeyd help", f.Name(), operands[most])}
+	}
+	return operands, nil
+}
+
+// daemon is `rekeyd run`.
+func (a app) daemon(ctx context.Context, args []string) error {
+	if _, err := parse(a.flags("run"), args, 0); err != nil {
+		return err
+	}
+	s, err := a.load()
+	if err != nil {
+		return err
+	}
+	if _, chosen := a.lookuper.Lookup("REKEYD_LOG_FORMAT"); !chosen && terminal(a.stderr) {
+		s.Env.LogFormat = "text"
+	}
+	d, err := a.build(s, a.stderr)
+	if err != nil {
+		return fmt.Errorf("starting: %w", err)
+	}
+	return d.Run(ctx)
+}
+
+func (a app) build(s daemon.Settings, log io.Writer) (*daemon.Daemon, error) {
+	v, rev := built()
+	return daemon.New(daemon.Config{Settings: s, Log: log, Version: v, Revision: rev, Hangup: a.hangup})
+}
+
+// built says which source this is: by the linker's flags, else by what Go notes in a binary.
+func built() (v, rev string) {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return cmp.Or(version, "unknown"), cmp.Or(revision, "unknown")
+	}
+	var noted string
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			noted = s.Value
+		}
+	}
+	return cmp.Or(version, info.Main.Version), cmp.Or(revision, noted, "unknown")
+}
+
+func (a app) version(_ context.Context, args []string) error {
+	if _, err := parse(a.flags("version"), args, 0); err != nil {
+		return err
+	}
+	v, rev := built()
+	return a.print("rekeyd %s (revision %s)\n", v, rev)
+}
+
+func (a app) help(_ context.Context, args []string) error {
+	topic, err := parse(a.flags("help"), args, 1)
+	switch {
+	case err != nil:
+		return err
+	case len(topic) == 0:
+		return a.print("%s", usage)
+	case topic[0] == "env":
+		return config.WriteHelp(a.stdout)
+	}
+	return usageError{fmt.Errorf("there is no help on %q; write rekeyd help or rekeyd help env", topic[0])}
+}
+
+// check is `rekeyd check`.
+func (a app) check(_ context.Context, args []string) error {
+	if _, err := parse(a.flags("check"), args, 0); err != nil {
+		return err
+	}
+	s, err := a.load()
+	if err != nil {
+		return err
+	}
+	for _, w := range s.Policies.Warnings {
+		a.complain("warning", w)
+	}
+	return a.print("ok: %s in %s\n", count(len(s.Policies.Policies), "policy", "policies"), count(len(s.Policies.Workspaces), "workspace", "workspaces"))
+}
+
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+func (a app) print(format string, args ...any) error {
+	if _, err := fmt.Fprintf(a.stdout, format, args...); err != nil {
+		return fmt.Errorf("writing to stdout: %w", err)
+	}
+	return nil
+}
+
+// terminal reports whether a person looks at w directly.
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

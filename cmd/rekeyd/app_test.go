@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sethvargo/go-envconfig"
+
+	"github.com/rekeyd/rekeyd/internal/daemon"
+)
+
+const policies = `policies:
+  - {name: tts-prod, service_account: svcacc_a, schedule: "0 3 * * 1", timezone: Europe/Oslo, permissions: all, character_limit: 5, sink: {path: app/tts}}
+  - {name: dubbing, service_account: svcacc_a, schedule: "@every 36h", permissions: all, sink: {path: app/dubbing}}
+`
+
+// command runs rekeyd with the file sink and an ElevenLabs that does not answer.
+func command(t *testing.T, change map[string]string, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "policies.yaml")
+	if err := os.WriteFile(file, []byte(policies), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{
+		"REKEYD_POLICY_FILE": file, "REKEYD_SINK": "file", "REKEYD_FILE_DIR": filepath.Join(t.TempDir(), "data"),
+		"ELEVENLABS_API_KEY": "sk_admin_of_a_test", "ELEVENLABS_BASE_URL": "http://127.0.0.1:1", "REKEYD_LISTEN_ADDR": "127.0.0.1:0",
+	}
+	maps.Copy(env, change)
+	var out, errs bytes.Buffer
+	a := app{lookuper: envconfig.MapLookuper(env), stdout: &out, stderr: &errs}
+	for name, value := range env {
+		a.environ = append(a.environ, name+"="+value)
+	}
+	status = a.run(t.Context(), args)
+	return status, out.String(), errs.String()
+}
+
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	const warning = "rekeyd: warning: "
+	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	for _, c := range []struct {
+		args           string
+		change         map[string]string
+		status         int
+		stdout, stderr string // what each has in it
+	}{
+		{args: "check", stdout: "ok: 2 policies in 1 workspace\n", stderr: warning},
+		{args: "check", change: map[string]string{"REKEYD_LISTEN_ADR": ":1"}, stdout: "ok", stderr: "did you mean REKEYD_LISTEN_ADDR?"},
+		{args: "check", change: map[string]string{"REKEYD_SINK": ""}, status: 2, stderr: "rekeyd: error: VAULT_ADDR is not set"},
+		{args: "check tts-prod", status: 2, stderr: `unexpected argument "tts-prod"`},
+		{args: "version", stdout: "rekeyd "},
+		{args: "help", stdout: "rekeyd schedule [POLICY]"},
+		{args: "help env", stdout: "REKEYD_POLICY_FILE"},
+		{args: "help all", status: 2, stderr: "no help on"},
+		{args: "--help", stdout: "Exit status"},
+		{args: "status -h", stderr: "-json"},
+		{args: "rotat", status: 2, stderr: `there is no command "rotat"`},
+		{args: "run --fast", status: 2, stderr: "flag provided but not defined"},
+		{args: "status none", status: 2, stderr: `there is no policy "none"`},
+		{args: "schedule -n 0", status: 2, stderr: "-n is 0"},
+		{args: "schedule --from tomorrow", status: 2, stderr: `--from is "tomorrow"`},
+		{args: "run", change: map[string]string{"REKEYD_LISTEN_ADDR": taken.Addr().String()}, status: 1, stderr: "listening on REKEYD_LISTEN_ADDR"},
+	} {
+		status, stdout, stderr := command(t, c.change, strings.Fields(c.args)...)
+		if status != c.status || !strings.Contains(stdout, c.stdout) || !strings.Contains(stderr, c.stderr) {
+			t.Errorf("%s: exit status %d\n%s\n%s", c.args, status, stdout, stderr)
+		}
+	}
+}
+
+func TestScheduleLines(t *testing.T) {
+	t.Parallel()
+	_, stdout, _ := command(t, nil, "schedule", "tts-prod", "-n", "2", "--from", "2026-03-23T12:00:00Z")
+	const want = "2026-03-30T03:00:00+02:00\t2026-03-30T01:00:00Z\n2026-04-06T03:00:00+02:00\t2026-04-06T01:00:00Z\n"
+	if stdout != want {
+		t.Errorf("got %q, want %q", stdout, want)
+	}
+	_, stdout, _ = command(t, nil, "schedule", "-n=1", "--from=2026-03-23T12:00:00Z")
+	const both = "2026-03-30T03:00:00+02:00\t2026-03-30T01:00:00Z\ttts-prod\n2026-03-25T00:00:00Z\t2026-03-25T00:00:00Z\tdubbing\n"
+	if stdout != both {
+		t.Errorf("got %q, want %q", stdout, both)
+	}
+	_, stdout, _ = command(t, nil, "schedule", "--json", "tts-prod", "-n", "1", "--from", "2026-03-23T12:00:00Z")
+	var runs []run
+	if err := json.Unmarshal([]byte(stdout), &runs); err != nil || len(runs) != 1 || runs[0] != (run{"tts-prod", "2026-03-30T03:00:00+02:00", "2026-03-30T01:00:00Z"}) {
+		t.Errorf("got %q (%v)", stdout, err)
+	}
+}
+
+// TestStatusOfWhatCannotBeReached shows what there is and says what is missing.
+func TestStatusOfWhatCannotBeReached(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "data")
+	status, stdout, stderr := command(t, map[string]string{"REKEYD_FILE_DIR": dir}, "status", "dubbing")
+	if status != 1 || strings.Count(stdout, "\n") != 1 || !strings.HasPrefix(stdout, "dubbing\t") || !strings.Contains(stderr, "listing workspace default: ") {
+		t.Errorf("exit status %d\n%s\n%s", status, stdout, stderr)
+	}
+	var view daemon.View
+	if _, stdout, _ = command(t, nil, "status", "--json"); json.Unmarshal([]byte(stdout), &view) != nil || len(view.Policies) != 2 {
+		t.Errorf("not the JSON of two policies: %s", stdout)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Error("looking made the folder of the file sink")
+	}
+}
+
+func TestRunEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var errs bytes.Buffer
+	env := map[string]string{
+		"REKEYD_POLICIES": policies, "REKEYD_SINK": "file", "REKEYD_FILE_DIR": t.TempDir(), "ELEVENLABS_API_KEY": "sk_admin_of_a_test",
+		"ELEVENLABS_BASE_URL": "http://127.0.0.1:1", "REKEYD_LISTEN_ADDR": "127.0.0.1:0", "REKEYD_ADMIN_TOKEN": "admin-token-of-a-test",
+	}
+	a := app{lookuper: envconfig.MapLookuper(env), stdout: &errs, stderr: &errs}
+	if status := a.run(ctx, nil); status != 0 {
+		t.Errorf("exit status %d: %s", status, errs.String())
+	}
+	for line := range strings.Lines(errs.String()) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("the log has a line that is no JSON: %s", line)
+		}
+	}
+}
+
+// TestTheDaemonIsLinkedFromProductionCodeOnly looks at our own packages. (A library of Prometheus imports testing.)
+func TestTheDaemonIsLinkedFromProductionCodeOnly(t *testing.T) {
+	t.Parallel()
+	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", `{{if not .Standard}}{{.ImportPath}} {{join .Imports " "}}{{end}}`, ".")
+	out, err := list.Output()
+	if err != nil {
+		t.Fatal(fmt.Errorf("listing: %w", err))
+	}
+	const module = "github.com/rekeyd/rekeyd/"
+	ours := 0
+	for line := range strings.Lines(string(out)) {
+		words := strings.Fields(line)
+		name, isOurs := strings.CutPrefix(words[0], module)
+		if !isOurs {
+			continue
+		}
+		ours++
+		for _, banned := range []string{"testing", module + "elevenlabs/elevensim", module + "internal/vaulttest"} {
+			for _, imported := range words[1:] {
+				if imported == banned {
+					t.Errorf("%s imports %s", name, banned)
+				}
+			}
+		}
+	}
+	if ours < 5 {
+		t.Errorf("only %d packages of our own were looked at:\n%s", ours, out)
+	}
+}

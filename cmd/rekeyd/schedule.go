@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// maxRuns bounds what a typing error can print.
+const maxRuns = 10_000
+
+// run is one line of `rekeyd schedule`.
+type run struct {
+	Policy string `json:"policy"`
+	Local  string `json:"local"` // RFC 3339, in the policy's zone
+	UTC    string `json:"utc"`
+}
+
+// schedule is `rekeyd schedule`: the runs as the schedule has them, whatever the ledger says.
+func (a app) schedule(_ context.Context, args []string) error {
+	f := a.flags("schedule")
+	n := f.Int("n", 5, "how many runs")
+	from := f.String("from", "", "runs after this time (RFC 3339); default now")
+	asJSON := f.Bool("json", false, "write JSON")
+	names, err := parse(f, args, 1)
+	if err != nil {
+		return err
+	}
+	start, err := startOf(*from)
+	switch {
+	case err != nil:
+		return usageError{err}
+	case *n < 1 || *n > maxRuns:
+		return usageError{fmt.Errorf("-n is %d; write a number from 1 to %d", *n, maxRuns)}
+	}
+	s, err := a.load()
+	if err != nil {
+		return err
+	}
+	policies, err := chosen(s.Policies, names)
+	if err != nil {
+		return err
+	}
+	runs := []run{}
+	for _, p := range policies {
+		runs = append(runs, runsOf(p, start, *n)...)
+	}
+	if *asJSON {
+		return a.json(runs)
+	}
+	for _, r := range runs {
+		line := r.Local + "\t" + r.UTC
+		if len(policies) > 1 {
+			line += "\t" + r.Policy
+		}
+		if err := a.print("%s\n", line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func startOf(text string) (time.Time, error) {
+	if text == "" {
+		return time.Now(), nil
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return t, fmt.Errorf("--from is %q, which is not a time; write one such as 2026-03-01T00:00:00Z", text)
+	}
+	return t, nil
+}
+
+// runsOf returns the next n runs after start, splay included.
+func runsOf(p rotator.Policy, start time.Time, n int) []run {
+	splay := rotator.SplayOf(p.Name, p.Splay)
+	var runs []run
+	for at := p.Schedule.Next(start.Add(-splay)); len(runs) < n && !at.IsZero(); at = p.Schedule.Next(at) {
+		t := at.Add(splay)
+		runs = append(runs, run{p.Name, t.In(p.Schedule.Location()).Format(time.RFC3339), t.UTC().Format(time.RFC3339)})
+	}
+	return runs
+}
