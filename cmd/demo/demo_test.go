@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sethvargo/go-envconfig"
+
+	"github.com/rekeyd/rekeyd/config"
+	"github.com/rekeyd/rekeyd/internal/vaulttest"
+)
+
+const quick = `policies:
+  - {name: quick, service_account: svcacc_speech, schedule: "@every 2s", overlap: 500ms, quarantine: 500ms, permissions: [models_read], sink: {path: PREFIX/quick}}
+`
+
+// screen is what a person sees.
+type screen struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *screen) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+// watch runs the demo until the whole life of a key was shown, and returns what was seen.
+func watch(t *testing.T, env map[string]string, dir string) string {
+	t.Helper()
+	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	seen := new(screen)
+	d := demo{env: envconfig.MapLookuper(env), policies: quick, dir: dir, listen: taken.Addr().String(), out: seen}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- d.run(ctx) }()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for ctx.Err() == nil && !shown(seen.String()) {
+		select {
+		case err := <-done:
+			t.Fatalf("the demo ended: %v\n%s", err, seen)
+		case <-tick.C:
+		}
+	}
+	if ctx.Err() != nil {
+		t.Fatalf("not the whole life of a key was seen:\n%s", seen)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("stopping: %v", err)
+	}
+	if !strings.Contains(seen.String(), "Stopped.") || strings.Contains(seen.String(), taken.Addr().String()+"/") {
+		t.Errorf("seen:\n%s", seen)
+	}
+	return seen.String()
+}
+
+func shown(text string) bool {
+	for _, words := range []string{"created the first key", "rotated: new key", "disabled old key", "deleted old key"} {
+		if !strings.Contains(text, words) {
+			return false
+		}
+	}
+	return true
+}
+
+func TestDemoOnFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	seen := watch(t, nil, dir)
+	records, err := filepath.Glob(filepath.Join(dir, "demo-*", "secret", "elevenlabs", "demo-*", "quick.json"))
+	if err != nil || len(records) != 1 || !strings.Contains(seen, "cat "+records[0]) {
+		t.Fatalf("the records are %v (%v); seen:\n%s", records, err, seen)
+	}
+	if text, err := os.ReadFile(records[0]); err != nil || !bytes.Contains(text, []byte(`"api_key": "sk_`)) {
+		t.Errorf("no secret in the record (%v):\n%s", err, text)
+	}
+}
+
+func TestDemoOnVault(t *testing.T) {
+	t.Parallel()
+	vault := vaulttest.Start(t)
+	hcl, err := os.ReadFile("../../deploy/vault/policy.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	seen := watch(t, map[string]string{"VAULT_ADDR": vault.Addr, "VAULT_TOKEN": vault.Token(t, string(hcl))}, dir)
+	_, path, ok := strings.Cut(seen, "vault kv get -mount=secret ")
+	if !ok || !strings.Contains(seen, "the Vault at "+vault.Addr) {
+		t.Fatalf("it does not say which Vault:\n%s", seen)
+	}
+	path, _, _ = strings.Cut(path, "\n")
+	record, err := vault.Client(t).KVv2("secret").Get(t.Context(), path)
+	if err != nil || record.Data["api_key"] == nil {
+		t.Errorf("there is no secret at %s (%v)", path, err)
+	}
+}
+
+// TestEmbeddedPolicies are quick enough for a minute.
+func TestEmbeddedPolicies(t *testing.T) {
+	t.Parallel()
+	d := demo{env: envconfig.MapLookuper(nil), policies: embedded}
+	lookuper := d.lookuper(t.TempDir(), &simulator{url: "http://127.0.0.1:1", adminKey: "sk_x"})
+	env, err := config.LoadEnv(lookuper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.LoadPolicies(env.Source(), env, lookuper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range c.Policies {
+		every, ok := p.Schedule.Every()
+		if life := every + p.Overlap + p.Quarantine; !ok || life > 40*time.Second {
+			t.Errorf("%s: the life of a key takes %s", p.Name, life)
+		}
+	}
+}
