@@ -1,12 +1,19 @@
 package simulation_test
 
 import (
+	"context"
+	"fmt"
 	"maps"
+	"net/http"
+	"strings"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
 )
+
+// foreignNote is a field that another team keeps in our record.
+const foreignNote = "of another team"
 
 // meddlings is what others do to our keys and records.
 func meddlings() []string {
@@ -29,7 +36,7 @@ func (w *world) meddle(what string) {
 	case "delete key":
 		err = w.sim.DeleteKey(k.ID)
 	case "soft-delete record":
-		r.touched = time.Now()
+		r.touched, r.noted = time.Now(), false
 		w.kv.SoftDelete(path)
 	case "remove field":
 		r.touched = time.Now()
@@ -39,13 +46,33 @@ func (w *world) meddle(what string) {
 			time.AfterFunc(20*time.Minute, func() { w.must(w.sim.EnableKey(k.ID)) })
 		}
 	case "foreign field":
-		w.put(path, func(d map[string]any) { d["note"] = "of another team" })
+		w.put(path, func(d map[string]any) { d["note"] = foreignNote })
+		r.noted = true
+	case "drift":
+		err = w.widen(p.ServiceAccount, k)
 	case "foreign key":
 		_, _, err = w.sim.AddKey(p.ServiceAccount, elevensim.KeySpec{Name: "by hand"})
 	case "overwrite and restore":
 		w.overwrite(p, r)
 	}
 	w.must(err)
+}
+
+// widen gives a key all permissions, as a person in the console would.
+func (w *world) widen(account string, k *life) error {
+	body := fmt.Sprintf(`{"name":%q,"permissions":"all"}`, k.Name)
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodPatch, "http://127.0.0.1/v1/service-accounts/"+account+"/api-keys/"+k.ID, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("xi-api-key", adminKey)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := w.api.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	w.tracef("others patched key %s: %d", short(k.ID), resp.StatusCode)
+	return resp.Body.Close()
 }
 
 func (w *world) must(err error) {
@@ -58,6 +85,9 @@ func (w *world) must(err error) {
 func (w *world) overwrite(p rotator.Policy, r *record) {
 	path := p.Sink.String()
 	before, _ := w.kv.Get(path, 0)
+	if before["api_key"] == nil {
+		return // deleted by others already
+	}
 	before = maps.Clone(before)
 	r.foreign = true
 	w.put(path, func(d map[string]any) { d["api_key"] = "by hand" })

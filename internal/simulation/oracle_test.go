@@ -38,7 +38,8 @@ type record struct {
 	key     *life
 	at      time.Time
 	said    time.Time // its rotated_at, by the clock of the replica that wrote it
-	foreign bool // holds a value that others wrote
+	noted   bool      // others wrote a field of their own beside ours
+	foreign bool      // holds a value that others wrote
 	touched time.Time
 }
 
@@ -137,7 +138,7 @@ func (o *oracle) written(path string, version int, data map[string]any) {
 	if r == nil {
 		return
 	}
-	if data["note"] != nil && data["note"] != "of another team" {
+	if r.noted && data["note"] != foreignNote {
 		o.violated("invariant 6: a field of others changed in %s", path)
 	}
 	secret, _ := data["api_key"].(string)
@@ -180,15 +181,18 @@ func (o *oracle) published(r *record, k *life, path string, data map[string]any)
 			o.violated("invariant 5: %s was rotated %s after its last rotation, it was due in %s", path, now.Sub(r.at), due.Sub(now))
 		}
 	}
+	r.said, _ = time.Parse(time.RFC3339, text(data["rotated_at"])) // zero is never due
 	if r.key != nil {
 		r.key.replaced = now
 		if t, err := time.Parse(time.RFC3339, text(data["previous_valid_until"])); err == nil && data["previous_key_id"] == r.key.ID {
 			r.key.promised = t
 		}
+		if end := r.said.Add(r.policy.Overlap); r.key.promised.Before(end) && !r.key.touched {
+			o.violated("readers of key %s were promised it until %s only, its overlap ends %s", short(r.key.ID), r.key.promised, end)
+		}
 	}
 	k.published = now
 	r.key, r.at, r.touched = k, now, time.Time{}
-	r.said, _ = time.Parse(time.RFC3339, text(data["rotated_at"])) // zero is never due
 }
 
 func (o *oracle) bySecret(secret string) *life {
@@ -223,6 +227,8 @@ func (o *oracle) conclude() {
 			o.violated("%s holds key %s, which does not work", path, short(k.ID))
 		case !r.touched.IsZero() && r.touched.Before(o.calmSince):
 			o.violated("%s was deleted by others and not written again", path)
+		case k.Permissions == nil:
+			o.violated("key %s still has settings that others gave it", short(k.ID))
 		case now.Sub(r.at) > longestGap(r.policy)+2*time.Hour:
 			o.violated("%s was not rotated for %s", path, now.Sub(r.at))
 		}

@@ -1,29 +1,162 @@
 package simulation_test
 
 import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
 var (
-	seeds   = flag.Int("seeds", 50, "how many seeds to run")
+	seeds   = flag.Int("seeds", 300, "how many seeds to run")
 	first   = flag.Uint64("first", 1, "the first seed")
-	verbose = flag.Bool("trace", false, "print the trace of each seed, with what the replicas log")
+	verbose = flag.Bool("trace", false, "run the seeds here, and print what happened in them with what the replicas log")
 )
 
+// result is what a run of many seeds found.
+type result struct {
+	Seeds  int
+	Hits   map[string]int    // fault × step
+	Failed map[uint64]string // what was violated, and the end of the trace
+}
+
+// TestSimulation runs seeds in processes of one thread each: in one thread a seed plays exactly the same every time.
 func TestSimulation(t *testing.T) {
+	if *verbose || os.Getenv("REKEYD_SIMULATE") != "" {
+		simulateHere(t)
+		return
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := simulate(t, self, *first, *seeds)
+	for seed, what := range total.Failed {
+		t.Errorf("seed %d: %s\nreplay it with: go test ./internal/simulation -v -args -trace -seeds=1 -first=%d", seed, what, seed)
+	}
+	t.Logf("%d seeds, %d of them clean", total.Seeds, total.Seeds-len(total.Failed))
+	if *seeds >= 1000 {
+		checkCoverage(t, total.Hits)
+	}
+}
+
+// simulate plays seeds in as many processes of the given test binary as there are processors.
+func simulate(t *testing.T, binary string, first uint64, n int) result {
+	t.Helper()
+	total := result{Hits: map[string]int{}, Failed: map[uint64]string{}}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	workers := min(runtime.NumCPU(), n)
+	for i := range workers {
+		from, to := first+uint64(n*i/workers), first+uint64(n*(i+1)/workers)
+		wg.Go(func() {
+			r, err := simulateThere(t.Context(), binary, from, to-from)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				t.Errorf("simulating seeds from %d: %v", from, err)
+			}
+			total.Seeds += r.Seeds
+			maps.Copy(total.Failed, r.Failed)
+			for k, v := range r.Hits {
+				total.Hits[k] += v
+			}
+		})
+	}
+	wg.Wait()
+	return total
+}
+
+const resultMark = "RESULT "
+
+func simulateThere(ctx context.Context, binary string, first, n uint64) (result, error) {
+	var r result
+	cmd := exec.CommandContext(ctx, binary, "-test.run=^TestSimulation$", "-test.timeout=80m", fmt.Sprintf("-first=%d", first), fmt.Sprintf("-seeds=%d", n)) //nolint:gosec // ourselves
+	cmd.Env = append(os.Environ(), "REKEYD_SIMULATE=1", "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1", "GOGC=400")
+	out, err := cmd.CombinedOutput()
+	scan := bufio.NewScanner(bytes.NewReader(out))
+	scan.Buffer(nil, 64<<20)
+	for scan.Scan() {
+		if text, found := strings.CutPrefix(scan.Text(), resultMark); found {
+			return r, json.Unmarshal([]byte(text), &r)
+		}
+	}
+	return r, fmt.Errorf("it ended without a result: %w\n%s", err, out[max(0, len(out)-8000):])
+}
+
+// simulateHere plays the seeds in this process. A violated invariant ends the run: the rest would say the same.
+func simulateHere(t *testing.T) {
+	r := result{Hits: map[string]int{}, Failed: map[uint64]string{}}
 	for i := range *seeds {
 		w := run(t, *first+uint64(i))
 		if *verbose {
 			fmt.Println(strings.Join(w.trace, "\n"))
 		}
+		r.Seeds++
+		for k, v := range w.hits {
+			r.Hits[k] += v
+		}
 		if len(w.oracle.bad) > 0 {
-			t.Errorf("seed %d: %s\n%s", w.seed, strings.Join(w.oracle.bad, "\n"), tail(w.trace, 150))
-			return
+			r.Failed[w.seed] = strings.Join(w.oracle.bad, "\n") + "\n…\n" + w.around()
+			if *verbose {
+				t.Error(strings.Join(w.oracle.bad, "\n"))
+			}
+			break
 		}
 	}
+	text, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Println(resultMark + string(text))
 }
 
-func tail(lines []string, n int) string { return strings.Join(lines[max(0, len(lines)-n):], "\n") }
+// around returns the part of the trace that leads to the first violation, without the calls that only look.
+func (w *world) around() string {
+	at := slices.IndexFunc(w.trace, func(s string) bool { return strings.Contains(s, "VIOLATION") })
+	var lines []string
+	for _, line := range w.trace[:at+1] {
+		if !strings.Contains(line, "read →") && !strings.Contains(line, "list ") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines[max(0, len(lines)-60):], "\n")
+}
+
+// checkCoverage fails when a fault never struck a step: then nothing was learnt about it.
+func checkCoverage(t *testing.T, hits map[string]int) {
+	steps := []string{"claim and intent", "claim", "commit", "create", "record write", "disable", "delete", "ledger read", "record read", "verify read", "list keys", "list accounts"}
+	faults := append(undone(), done()...)
+	var table strings.Builder
+	for _, step := range steps {
+		fmt.Fprintf(&table, "\n%-18s", step)
+		all := faults
+		if !strings.HasSuffix(step, "read") && !strings.HasPrefix(step, "list") {
+			all = append(slices.Clone(faults), "crash before", "crash after", "freeze")
+		}
+		for _, f := range all {
+			n := hits[f+" × "+step]
+			fmt.Fprintf(&table, " %s=%d", strings.ReplaceAll(f, " ", "_"), n)
+			if n == 0 {
+				t.Errorf("%s never struck %s", f, step)
+			}
+		}
+	}
+	for _, m := range meddlings() {
+		fmt.Fprintf(&table, "\nothers: %s=%d", m, hits["others × "+m])
+		if hits["others × "+m] == 0 {
+			t.Errorf("nobody ever did this: %s", m)
+		}
+	}
+	t.Log(table.String())
+}

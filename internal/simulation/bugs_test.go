@@ -1,0 +1,105 @@
+package simulation_test
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// bug is one mistake, made in a copy of the source for one build of this test.
+type bug struct {
+	name, file string
+	old, new   string
+	seeds      int // within which it must be found
+}
+
+func bugs() []bug {
+	return []bug{
+		{"delete the old key when the overlap ends", "retire.go", "if s.Action == ActDelete {\n\t\terr = j.deleteRetired", "if true {\n\t\terr = j.deleteRetired", 50},
+		{"retire the old key before the new one is published", "rotate.go", "if err := j.publish(ctx, pub, rec); err != nil {", "if old := j.entry().Current; old != nil {\n\t\toff := false\n\t\t_ = j.api.UpdateKey(ctx, old.Account, old.ID, elevenlabs.Update{Name: old.Name, Enabled: &off})\n\t}\n\tif err := j.publish(ctx, pub, rec); err != nil {", 50},
+		{"blind retry of the create", "rotate.go", "c, err := j.api.CreateKey(ctx, in.Account, in.KeyName, j.p.Settings)", "c, err := j.api.CreateKey(ctx, in.Account, in.KeyName, j.p.Settings)\n\tif err != nil {\n\t\tc, err = j.api.CreateKey(ctx, in.Account, in.KeyName, j.p.Settings)\n\t}", 300},
+		{"publish without check-and-set", "rotate.go", "_, failure := j.r.Store.Write(ctx, pub.sink.Ref, rec.withKey(pub), rec.doc.Version)", "last, _ := j.r.Store.Read(ctx, pub.sink.Ref, 0)\n\t\t_, failure := j.r.Store.Write(ctx, pub.sink.Ref, rec.withKey(pub), last.Version)", 3000},
+		{"takeover without a fence", "recover.go", "if err == nil && (rec.holds(in.KeyName) || !j.unsure) {", "if err == nil {", 3000},
+		{"sweep without evidence", "plan.go", "if ok && owner == o.Entry.Owner && o.Entry.isAbandoned(rotation) {", "if ok && owner == o.Entry.Owner && !o.Entry.knows(k.ID, rotation) {", 1000},
+		{"sweep without a look at the owner", "plan.go", "if ok && owner == o.Entry.Owner && o.Entry.isAbandoned(rotation) {", "if ok && owner == o.Entry.Owner && o.Entry.isAbandoned(rotation) || !ok && k.Name == \"by hand\" {", 500},
+		{"commit without reading back", "rotate.go", "case err == nil && now.holds(pub.keyName) && now.Secret.Reveal() == pub.secret.Reveal():", "case failure == nil || maybeWritten(failure):", 500},
+		{"retire from a cached ledger and record", "retire.go", "if err := j.mayRetire(ctx, key.KeyRef); err != nil {", "if err := error(nil); err != nil {", 1000},
+		{"forget a delete that failed", "retire.go", "if err != nil && !gone {", "if s.Action == ActDelete {\n\t\tgone = true\n\t}\n\tif err != nil && !gone {", 500},
+		{"forget an abandoned rotation", "ledger.go", "e.Abandoned = append(e.Abandoned, Abandoned{in.Rotation, in.KeyName, in.Workspace, in.Account, now})", "_ = now", 500},
+		{"believe a listing that lags", "recover.go", "if found || (err == nil && (j.lost.IsZero() || time.Since(j.lost) > j.r.VerifyTimeout)) {\n\t\t\treturn key, found, nil", "if err == nil {\n\t\t\tj.entry().Intent = nil\n\t\t\treturn key, found, nil", 1000},
+		{"time claims by the wall clock", "state.go", "o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= r.ClaimTTL", "o.ClaimExpired = !o.ClaimOurs && r.Wall().Sub(c.Since) >= r.ClaimTTL", 3000},
+		{"take every claim over at once", "state.go", "o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= r.ClaimTTL", "o.ClaimExpired = !o.ClaimOurs", 1000},
+		{"publish without verifying", "rotate.go", "if life == elevenlabs.Alive {\n\t\t\treturn nil", "if life != elevenlabs.LifeUnknown {\n\t\t\treturn nil", 500},
+		{"claim without check-and-set", "job.go", "version, err := j.r.Store.Write(ctx, j.r.entryRef(j.p.Name), data, k.version)", "last, _ := j.r.Store.Read(ctx, j.r.entryRef(j.p.Name), 0)\n\t\tversion, err := j.r.Store.Write(ctx, j.r.entryRef(j.p.Name), data, last.Version)", 500},
+		{"drop the fields of others", "record.go", "data := maps.Clone(r.doc.Data)\n\tif data == nil {", "data := maps.Clone(r.doc.Data)\n\tclear(data)\n\tif data == nil {", 1000},
+		{"cut the overlap short", "plan.go", "end := now.Add(p.Overlap)", "end := now.Add(p.Overlap)\n\tnow = now.Add(-p.Overlap)\n\tend = now", 200},
+		{"skip the quarantine", "retire.go", "r.State, r.Until = InQuarantine, j.r.Wall().Add(time.Duration(r.Quarantine))", "r.State, r.Until = InQuarantine, j.r.Wall()", 200},
+		{"overwrite what nobody knows", "plan.go", "\treturn d.fail(ReasonRecordChanged, \"%s holds a value that rekeyd did not put there;", "\tif true {\n\t\treturn planRotation(p, o, now, ReasonRecordMissing, d), true\n\t}\n\treturn d.fail(ReasonRecordChanged, \"%s holds a value that rekeyd did not put there;", 1000},
+		{"roll forward nothing", "recover.go", "if rec.holds(in.KeyName) {\n\t\treturn j.rollForward", "if false {\n\t\treturn j.rollForward", 500},
+		{"leave a claim for ever", "plan.go", "case o.ClaimExpired:\n\t\td.add", "case false:\n\t\td.add", 300},
+		{"forget the old key", "rotate.go", "e.Retiring = append(e.Retiring, j.retiringOf(*old, c.reason, c.Published, c.previousUntil))", "_ = e.Retiring", 50},
+		{"rotate on every look", "plan.go", "case due.After(now):\n\t\td.wakeAt(due)\n\t\treturn d", "case due.After(now.Add(4 * time.Hour)):\n\t\td.wakeAt(due)\n\t\treturn d", 100},
+	}
+}
+
+// TestTheOracleFindsSeededBugs makes each mistake in turn and wants it found. A mistake that is not found is a check
+// that the oracle lacks, or a situation that the chaos never makes.
+func TestTheOracleFindsSeededBugs(t *testing.T) {
+	if os.Getenv("REKEYD_SEEDED_BUGS") == "" {
+		t.Log("set REKEYD_SEEDED_BUGS=1 to run it; make simulate does")
+		return
+	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range bugs() {
+		t.Run(b.name, func(t *testing.T) {
+			binary := build(t, root, b)
+			for from, n := 1, min(b.seeds, 100); from <= b.seeds; from, n = from+n, min(2*n, b.seeds) {
+				r := simulate(t, binary, uint64(from), n)
+				for seed, what := range r.Failed {
+					line, _, _ := strings.Cut(what, "\n")
+					t.Logf("found by seed %d: %s", seed, line)
+					return
+				}
+			}
+			t.Errorf("not found within %d seeds", b.seeds)
+		})
+	}
+}
+
+// build compiles this package over a copy of the source that has the bug.
+func build(t *testing.T, root string, b bug) string {
+	t.Helper()
+	file := filepath.Join(root, "rotator", b.file)
+	source, err := os.ReadFile(file) //nolint:gosec // our own source
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(source), b.old); n != 1 {
+		t.Fatalf("%s holds the text that the bug replaces %d times, not once: %q", b.file, n, b.old)
+	}
+	dir := t.TempDir()
+	changed, overlay, binary := filepath.Join(dir, b.file), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "simulation.test")
+	text, err := json.Marshal(map[string]any{"Replace": map[string]string{file: changed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name string, content []byte) {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(changed, []byte(strings.Replace(string(source), b.old, b.new, 1)))
+	write(overlay, text)
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlay, "-o", binary, "./internal/simulation") //nolint:gosec // our own source
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building with the bug: %v\n%s", err, out)
+	}
+	return binary
+}
