@@ -41,7 +41,7 @@ func (d demo) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	log, err := os.Create(filepath.Join(dir, "rekeyd.log"))
+	log, err := os.Create(filepath.Join(dir, "rekeyd.log")) //nolint:gosec // in the folder that was just made
 	if err != nil {
 		return fmt.Errorf("making the log file: %w", err)
 	}

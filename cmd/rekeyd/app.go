@@ -95,10 +95,14 @@ func (a app) complain(kind string, err error) {
 
 // load reads environment and policies, and warns.
 func (a app) load() (daemon.Settings, error) {
-	for _, w := range config.UnknownVariables(a.environ) {
+	a.warn(config.UnknownVariables(a.environ))
+	return daemon.Load(a.lookuper)
+}
+
+func (a app) warn(warnings []config.Fault) {
+	for _, w := range warnings {
 		a.complain("warning", w)
 	}
-	return daemon.Load(a.lookuper)
 }
 
 // flags returns an empty set of flags for a command.
@@ -134,23 +138,25 @@ func (a app) daemon(ctx context.Context, args []string) error {
 	if _, err := parse(a.flags("run"), args, 0); err != nil {
 		return err
 	}
-	s, err := a.load()
+	warnings := config.UnknownVariables(a.environ) // for the log, if there will be one
+	s, err := daemon.Load(a.lookuper)
 	if err != nil {
+		a.warn(warnings)
 		return err
 	}
 	if _, chosen := a.lookuper.Lookup("REKEYD_LOG_FORMAT"); !chosen && terminal(a.stderr) {
 		s.Env.LogFormat = "text"
 	}
-	d, err := a.build(s, a.stderr)
+	d, err := a.build(s, a.stderr, warnings)
 	if err != nil {
 		return fmt.Errorf("starting: %w", err)
 	}
 	return d.Run(ctx)
 }
 
-func (a app) build(s daemon.Settings, log io.Writer) (*daemon.Daemon, error) {
+func (a app) build(s daemon.Settings, log io.Writer, warnings []config.Fault) (*daemon.Daemon, error) {
 	v, rev := built()
-	return daemon.New(daemon.Config{Settings: s, Log: log, Version: v, Revision: rev, Hangup: a.hangup})
+	return daemon.New(daemon.Config{Settings: s, Log: log, Warnings: warnings, Version: v, Revision: rev, Hangup: a.hangup})
 }
 
 // built says which source this is: by the linker's flags, else by what Go notes in a binary.
@@ -198,9 +204,7 @@ func (a app) check(_ context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range s.Policies.Warnings {
-		a.complain("warning", w)
-	}
+	a.warn(s.Policies.Warnings)
 	return a.print("ok: %s in %s\n", count(len(s.Policies.Policies), "policy", "policies"), count(len(s.Policies.Workspaces), "workspace", "workspaces"))
 }
 

@@ -127,9 +127,12 @@ func TestRunEndsWithItsContext(t *testing.T) {
 		"REKEYD_POLICIES": policies, "REKEYD_SINK": "file", "REKEYD_FILE_DIR": t.TempDir(), "ELEVENLABS_API_KEY": "sk_admin_of_a_test",
 		"ELEVENLABS_BASE_URL": "http://127.0.0.1:1", "REKEYD_LISTEN_ADDR": "127.0.0.1:0", "REKEYD_ADMIN_TOKEN": "admin-token-of-a-test",
 	}
-	a := app{lookuper: envconfig.MapLookuper(env), stdout: &errs, stderr: &errs}
+	a := app{lookuper: envconfig.MapLookuper(env), environ: []string{"REKEYD_LISTEN_ADR=:1"}, stdout: &errs, stderr: &errs}
 	if status := a.run(ctx, nil); status != 0 {
 		t.Errorf("exit status %d: %s", status, errs.String())
+	}
+	if !strings.Contains(errs.String(), "did you mean REKEYD_LISTEN_ADDR?") {
+		t.Error("an unknown variable is not in the log")
 	}
 	for line := range strings.Lines(errs.String()) {
 		if !json.Valid([]byte(line)) {

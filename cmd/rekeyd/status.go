@@ -33,7 +33,7 @@ func (a app) status(ctx context.Context, args []string) error {
 		return err
 	}
 	s.Env.LogLevel = "error" // what is found is shown below, and not in a log
-	d, err := a.build(s, io.Discard)
+	d, err := a.build(s, io.Discard, nil)
 	if err != nil {
 		return fmt.Errorf("preparing to look: %w", err)
 	}

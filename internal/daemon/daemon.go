@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rekeyd/rekeyd/config"
 	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/sinks"
@@ -24,7 +25,8 @@ import (
 // Config is what a [Daemon] is made of.
 type Config struct {
 	Settings
-	Log               io.Writer // log lines go here; nil: nowhere
+	Log               io.Writer      // log lines go here; nil: nowhere
+	Warnings          []config.Fault // about the environment, to be logged
 	Version, Revision string
 	// Hangup asks for a reload with each value; nil: only files and HTTP do.
 	Hangup <-chan os.Signal
@@ -72,6 +74,7 @@ func New(cfg Config) (*Daemon, error) {
 		return nil, err
 	}
 	d.metrics.watch(d.rotator.Snapshot, vault)
+	d.warn(cfg.Warnings)
 	if err := d.apply(cfg.Policies); err != nil {
 		return nil, err
 	}

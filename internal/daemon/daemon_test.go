@@ -112,7 +112,7 @@ func TestARunThatCannotServeEnds(t *testing.T) {
 func TestLoadReportsEverythingTogether(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.write(w.policyFile, strings.ReplaceAll(policies("a"), "permissions: all", "permissions: [text_to_speach]"))
+	w.write(w.policyFile, strings.ReplaceAll(policies("a"), "permissions: all", "permissions: [text_to_speec]"))
 	_, err := Load(w.env(map[string]string{
 		"REKEYD_SINK": "vault", "VAULT_ADDR": "", "REKEYD_VAULT_AUTH": "jwt", "REKEYD_EVENTS_URL": "https://events.example.com",
 		"REKEYD_WEB_CONFIG_FILE": filepath.Join(w.dir, "none.yml"), "REKEYD_CONCURRENCY": "0",

@@ -22,11 +22,15 @@ func (d *Daemon) apply(c *config.Config) error {
 	}
 	d.rotator.Load(c.Policies, d.workspaces.commit(next, c.Workspaces))
 	d.digest = c.Digest
-	for _, w := range c.Warnings {
-		d.log.Warn("doubtful policy", "warning", w.Error())
-	}
+	d.warn(c.Warnings)
 	d.metrics.reloaded(true)
 	return nil
+}
+
+func (d *Daemon) warn(warnings []config.Fault) {
+	for _, w := range warnings {
+		d.log.Warn("doubtful configuration", "warning", w.Error())
+	}
 }
 
 // reload reads the policies again. Where nobody asked for it, a text that is already in force is not loaded again,
@@ -80,6 +84,7 @@ func (d *Daemon) reloadLoop(ctx context.Context, w *fsnotify.Watcher) {
 		events, errs = w.Events, w.Errors
 		defer func() { _ = w.Close() }()
 	}
+	file := filepath.Base(d.cfg.Env.Source().Path)
 	quiet := time.NewTimer(settle)
 	quiet.Stop()
 	asked := false
@@ -91,7 +96,8 @@ func (d *Daemon) reloadLoop(ctx context.Context, w *fsnotify.Watcher) {
 			asked = true
 			quiet.Reset(settle)
 		case e := <-events:
-			if e.Op != fsnotify.Chmod {
+			// A ConfigMap's file is a link to ..data/file. Whatever else lies in the folder must not keep us waiting.
+			if name := filepath.Base(e.Name); name == file || name == "..data" {
 				quiet.Reset(settle)
 			}
 		case err := <-errs:

@@ -36,7 +36,7 @@ func TestAdminKeyFromTheStore(t *testing.T) {
 				if key, err := c.get(t.Context()); err != nil || key.Reveal() != "sk_first_key" {
 					t.Errorf("the key is read for every request (%v)", err)
 				}
-				time.Sleep(keyFor) // in the bubble's time
+				<-time.After(keyFor) // in the bubble's time
 			}
 			if key, err := c.get(t.Context()); err != nil || key.Reveal() != value {
 				t.Errorf("got another key than %s (%v)", value, err)
@@ -91,7 +91,7 @@ func TestAdminKeyFileIsReadAgain(t *testing.T) {
 		c := &credential{workspace: "main", source: config.KeySource{Secret: config.SecretFile(path)}}
 		for _, value := range []string{"sk_from_a_file", "sk_from_a_newer_file"} {
 			w.write(path, value+"\n")
-			time.Sleep(keyFor) // in the bubble's time
+			<-time.After(keyFor) // in the bubble's time
 			if key, err := c.get(t.Context()); err != nil || key.Reveal() != value {
 				t.Errorf("got another key than %s (%v)", value, err)
 			}

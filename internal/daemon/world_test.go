@@ -132,6 +132,8 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
+func client() *http.Client { return &http.Client{Timeout: 20 * time.Second} }
+
 func ask(t *testing.T, method, url, authorization string) (int, string, http.Header) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(context.Background(), method, url, nil)
@@ -141,7 +143,7 @@ func ask(t *testing.T, method, url, authorization string) (int, string, http.Hea
 	if authorization != "" {
 		req.Header.Set("Authorization", authorization)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client().Do(req)
 	if err != nil {
 		return 0, err.Error(), nil
 	}

@@ -40,7 +40,7 @@ func prepared(m *testing.M) int {
 }
 
 func (s *shared) prepare(ctx context.Context, dir string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator), "../../cmd/rekeyd", "../../cmd/elevensim") //nolint:gosec // fixed arguments
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator), "../../cmd/rekeyd", "../../cmd/elevensim")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building: %w: %s", err, out)
 	}

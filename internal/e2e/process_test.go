@@ -48,7 +48,7 @@ type process struct {
 
 func start(t *testing.T, env []string, name string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(name, args...), exited: make(chan struct{})} //nolint:gosec,noctx // our own binaries, ended below
+	p := &process{t: t, cmd: exec.Command(name, args...), exited: make(chan struct{})} //nolint:noctx // ended below, and not by a context
 	p.cmd.Env, p.cmd.Dir = env, t.TempDir()
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	if err := p.cmd.Start(); err != nil {

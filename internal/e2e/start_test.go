@@ -3,7 +3,9 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rekeyd/rekeyd/internal/vaulttest"
@@ -68,6 +70,9 @@ func TestVaultIsDownAtTheStart(t *testing.T) {
 	if n := len(w.history("createAPIKey")); n != 0 {
 		t.Errorf("%d keys were created for which there was no place", n)
 	}
+	if status := w.start(nil).stop(); status != 0 {
+		t.Errorf("exit status %d after SIGTERM without Vault", status)
+	}
 	vault.Restart(t)
 	eventually(t, func() error {
 		if status, body := d.get("/readyz"); status != http.StatusOK {
@@ -76,6 +81,30 @@ func TestVaultIsDownAtTheStart(t *testing.T) {
 		return nil
 	})
 	w.settled("")
+	d.end()
+}
+
+// TestSIGHUP reloads policies that come from the environment, where there is no file to watch.
+func TestSIGHUP(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, common.vault)
+	w.policy("@every 1h")
+	text, err := os.ReadFile(w.policyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := w.start(map[string]string{"REKEYD_POLICY_FILE": "", "REKEYD_POLICIES": string(text)})
+	const series = "rekeyd_config_last_reload_success_timestamp_seconds"
+	before := d.metric(series)
+	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if now := d.metric(series); now == "" || now == before {
+			return fmt.Errorf("%s is still %q", series, now)
+		}
+		return nil
+	})
 	d.end()
 }
 

@@ -54,8 +54,8 @@ func newWorld(t *testing.T, vault *vaulttest.Server) *world {
 
 func (w *world) sink() string { return "elevenlabs/" + w.id + "/tts-prod" }
 
-// policy writes the policy file: one policy, with further lines.
-func (w *world) policy(schedule string, lines ...string) {
+// policy writes the policy file.
+func (w *world) policy(schedule string) {
 	w.t.Helper()
 	text := fmt.Sprintf(`policies:
   - name: tts-prod
@@ -68,9 +68,6 @@ func (w *world) policy(schedule string, lines ...string) {
     quarantine: 1s
     sink: {path: %s}
 `, account, schedule, w.sink())
-	for _, l := range lines {
-		text += "    " + l + "\n"
-	}
 	if err := os.WriteFile(w.policyFile, []byte(text), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
