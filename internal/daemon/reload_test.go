@@ -135,3 +135,21 @@ func TestReloadCall(t *testing.T) {
 		t.Errorf("without an admin token: HTTP %d", status)
 	}
 }
+
+// TestATextInForceIsLoadedAgainOnlyWhenAsked: a file that was merely touched is no news.
+func TestATextInForceIsLoadedAgainOnlyWhenAsked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.build(nil, nil)
+	for _, c := range []struct {
+		asked bool
+		want  int
+	}{{false, 0}, {true, 1}, {false, 1}} {
+		if n, err := d.reload(c.asked); err != nil || n != 1 {
+			t.Errorf("%d policies, %v", n, err)
+		}
+		if got := w.log.count(`"msg":"policies reloaded"`); got != c.want {
+			t.Errorf("asked %v: reloaded %d times, want %d", c.asked, got, c.want)
+		}
+	}
+}
