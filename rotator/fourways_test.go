@@ -55,7 +55,7 @@ func (w *world) survive(p rotator.Policy, f fault) {
 	_, stop := w.startProcess(proc, p)
 	for range 30 * 12 {
 		after(5 * time.Minute)
-		if proc.dead {
+		if proc.isDead() {
 			stop()
 			proc = &process{}
 			_, stop = w.startProcess(proc, p)

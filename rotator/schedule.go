@@ -157,16 +157,16 @@ func offsetEnd(t time.Time) time.Time {
 	return time.Date(t.UTC().Year()+1, time.January, 1, 0, 0, 0, 0, time.UTC).In(t.Location())
 }
 
-// SplayOf returns by how much the runs of the policy of that name are delayed: 0 to max, always the same for a name,
-// and spread evenly over names. It is in whole seconds, or in milliseconds where max is under a second.
-func SplayOf(name string, max time.Duration) time.Duration {
+// SplayOf returns by how much the runs of the policy of that name are delayed: 0 to limit, always the same for a name,
+// and spread evenly over names. It is in whole seconds, or in milliseconds where limit is under a second.
+func SplayOf(name string, limit time.Duration) time.Duration {
 	unit := time.Second
-	if max < unit {
+	if limit < unit {
 		unit = time.Millisecond
 	}
-	if max < unit {
+	if limit < unit {
 		return 0
 	}
 	sum := sha256.Sum256([]byte(name))
-	return time.Duration(int64(binary.BigEndian.Uint32(sum[:]))%int64(max/unit+1)) * unit
+	return time.Duration(int64(binary.BigEndian.Uint32(sum[:]))%int64(limit/unit+1)) * unit
 }

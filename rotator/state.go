@@ -20,6 +20,7 @@ type policyState struct {
 	working bool
 	again   bool // something happened while it was being worked on
 	resync  bool // read ledger and record again
+	edited  bool // the policy was changed by a reload
 	removed bool
 	request *Request
 	timer   *time.Timer // the next look that time alone calls for
@@ -56,7 +57,8 @@ type knowledge struct {
 // load gives a state its policy, at the start and at each reload.
 func (st *policyState) load(p Policy, ws *workspace) {
 	// A policy that did not change costs no call at a reload.
-	st.resync = st.resync || (st.ws != nil && !reflect.DeepEqual(st.policy, p))
+	changed := st.ws != nil && !reflect.DeepEqual(st.policy, p)
+	st.resync, st.edited = st.resync || changed, st.edited || changed
 	st.policy, st.ws, st.removed = p, ws, false
 	st.status.Policy = p
 	if st.status.State == "" {
@@ -171,7 +173,8 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 	k := &st.known
 	r.mu.Lock()
 	p, ws, resync := st.policy, st.ws, st.resync
-	st.resync = false
+	k.digestKnown = k.digestKnown && !st.edited
+	st.resync, st.edited = false, false
 	r.mu.Unlock()
 	fresh := !k.loaded || resync || (k.entry != nil && k.entry.Claim != nil)
 	if resync {
@@ -188,7 +191,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 		if err := r.readEntry(ctx, st, p.Name); err != nil {
 			return p, o, err
 		}
-		k.explained, fresh = seq, true
+		k.explained = seq
 	}
 	if k.record == nil && (resync || wantsRecord(p, k.entry)) {
 		if err := r.lookAtRecord(ctx, st, p); err != nil {

@@ -141,11 +141,13 @@ func (j *job) enable(ctx context.Context, s Step) bool {
 }
 
 // patch gives the current key the policy's settings and reads back what became of it. It never enables or disables.
+// What is applied is noted before the call, so that a replica with another policy file sees it in any case.
 func (j *job) patch(ctx context.Context, s Step) bool {
 	applied := &Applied{Digest: j.p.Settings.Digest(), At: j.r.Wall()}
-	if err := j.write(ctx, j.takeClaim); err != nil {
+	if err := j.write(ctx, func(e *Entry) { j.takeClaim(e); e.Applied = applied }); err != nil {
 		return j.notBegun(err)
 	}
+	j.st.known.digest = applied.Digest
 	got, err := j.patchKey(ctx, s)
 	if err != nil {
 		j.log.Error("settings not patched", "key_id", s.KeyID, "err", err)
@@ -153,12 +155,12 @@ func (j *job) patch(ctx context.Context, s Step) bool {
 		_ = j.release(ctx, nil)
 		return true
 	}
-	applied.Ignored = got.Diff(j.p.Settings)
-	j.st.known.digest = applied.Digest
+	settled := *applied
+	settled.Ignored = got.Diff(j.p.Settings)
 	j.r.amend(j.space, s.Account, s.KeyID, func(k *ListedKey) { k.Settings = got })
-	j.audit("settings patched", "key_id", s.KeyID, "ignored", applied.Ignored)
+	j.audit("settings patched", "key_id", s.KeyID, "ignored", settled.Ignored)
 	j.r.Observe(Event{Type: EventDrifted, Policy: j.p.Name, Workspace: j.space, KeyID: s.KeyID, Reason: s.Reason, At: j.r.Wall()})
-	return j.release(ctx, func(e *Entry) { e.Applied = applied }) == nil
+	return j.release(ctx, func(e *Entry) { e.Applied = &settled }) == nil
 }
 
 func (j *job) patchKey(ctx context.Context, s Step) (elevenlabs.Settings, error) {

@@ -156,7 +156,7 @@ func (r *Rotator) isOver(st *policyState) bool {
 // performFirst does the first step that can be done now, and reports whether to look again.
 func (r *Rotator) performFirst(ctx context.Context, st *policyState, p Policy, d Decision) bool {
 	for _, step := range d.Steps {
-		if err := r.remoteDown(st, p, step); err != nil {
+		if err := r.remoteDown(st, step); err != nil {
 			r.noteOutage(st, step, err)
 			continue
 		}
@@ -168,7 +168,7 @@ func (r *Rotator) performFirst(ctx context.Context, st *policyState, p Policy, d
 }
 
 // remoteDown returns the outage because of which the step cannot even begin.
-func (r *Rotator) remoteDown(st *policyState, p Policy, step Step) error {
+func (r *Rotator) remoteDown(st *policyState, step Step) error {
 	if err := r.sink.down(); err != nil {
 		return err
 	}

@@ -103,6 +103,12 @@ func (p *process) enter(call string) (instead, afterwards error) {
 	return nil, errCut
 }
 
+func (p *process) isDead() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dead
+}
+
 func lostCall(op string, err error) error {
 	return &rotator.Error{Op: op, Reason: rotator.ReasonSinkUnreachable, MaybeApplied: true, Err: err}
 }

@@ -76,7 +76,7 @@ func TestTheOracleFindsSeededBugs(t *testing.T) {
 func build(t *testing.T, root string, b bug) string {
 	t.Helper()
 	file := filepath.Join(root, "rotator", b.file)
-	source, err := os.ReadFile(file) //nolint:gosec // our own source
+	source, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func build(t *testing.T, root string, b bug) string {
 	}
 	write(changed, []byte(strings.Replace(string(source), b.old, b.new, 1)))
 	write(overlay, text)
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlay, "-o", binary, "./internal/simulation") //nolint:gosec // our own source
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlay, "-o", binary, "./internal/simulation")
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("building with the bug: %v\n%s", err, out)

@@ -50,7 +50,7 @@ func (g *gate) fate(step, id string) fate {
 	h := fnv.New64a()
 	_, _ = io.WriteString(h, id)
 	_ = binary.Write(h, binary.LittleEndian, []uint64{uint64(g.replica), uint64(g.life), n})
-	r := rand.New(rand.NewPCG(g.w.seed, h.Sum64())) //nolint:gosec // repeatable on purpose
+	r := rand.New(rand.NewPCG(g.w.seed, h.Sum64()))
 	p := g.w.profile
 	f := fate{
 		before: time.Duration(1+r.Int64N(int64(p.latency))) * time.Nanosecond,
@@ -84,18 +84,52 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	step := classify(req, body)
-	f := g.fate(step, req.Method+" "+req.URL.Path+" "+step)
+	f := g.meet(step, req)
 	if !wait(req.Context(), f.before) {
 		return nil, req.Context().Err()
 	}
-	if f.freeze > 0 {
-		g.w.hit("freeze", step)
-		g.frozen = time.Now().Add(f.freeze)
+	g.freeze(step, f.freeze)
+	resp, err := g.pass(req, body, step, f)
+	if err == nil && f.fault == "timeout" {
+		<-req.Context().Done()
+		return nil, req.Context().Err()
 	}
-	// A frozen process sends nothing; what it was about to send it sends when it wakes up, its timeouts long over.
-	for time.Now().Before(g.frozen) && !g.dead {
-		sleep(time.Until(g.frozen))
+	if err == nil && !wait(req.Context(), f.after) {
+		return nil, req.Context().Err()
 	}
+	return resp, err
+}
+
+func (g *gate) meet(step string, req *http.Request) fate {
+	g.w.mu.Lock()
+	defer g.w.mu.Unlock()
+	return g.fate(step, req.Method+" "+req.URL.Path+" "+step)
+}
+
+// freeze holds the call back for as long as the process is frozen. A frozen process sends nothing; what it was about
+// to send it sends when it wakes up, its timeouts long over.
+func (g *gate) freeze(step string, d time.Duration) {
+	left := func() time.Duration {
+		g.w.mu.Lock()
+		defer g.w.mu.Unlock()
+		if d > 0 {
+			g.w.hit("freeze", step)
+			g.frozen, d = time.Now().Add(d), 0
+		}
+		if g.dead {
+			return 0
+		}
+		return time.Until(g.frozen)
+	}
+	for wait := left(); wait > 0; wait = left() {
+		sleep(wait)
+	}
+}
+
+// pass decides what becomes of the call, and carries it out.
+func (g *gate) pass(req *http.Request, body []byte, step string, f fate) (*http.Response, error) {
+	g.w.mu.Lock()
+	defer g.w.mu.Unlock()
 	if f.crash == "before" && !g.dead {
 		g.w.hit("crash before", step)
 		g.w.kill(g)
@@ -103,24 +137,19 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 	if g.dead {
 		return nil, errCut
 	}
-	if resp, err, hit := g.undone(req, step, f.fault); hit {
+	if resp, hit, err := g.undone(req, step, f.fault); hit {
 		return resp, err
 	}
 	resp, err := g.apply(req, body)
 	g.w.tracef("r%d.%d %s → %s %s", g.replica, g.life, step, outcome(resp, err), f.fault)
-	if f.crash == "after" && !g.dead {
+	if f.crash == "after" {
 		g.w.hit("crash after", step)
 		g.w.kill(g)
-	}
-	if g.dead {
 		return nil, errCut
 	}
 	if f.fault != "" {
 		g.w.hit(f.fault, step)
 		return g.spoil(req, resp, f.fault)
-	}
-	if !wait(req.Context(), f.after) {
-		return nil, req.Context().Err()
 	}
 	return resp, err
 }
@@ -138,35 +167,35 @@ func (g *gate) apply(req *http.Request, body []byte) (*http.Response, error) {
 }
 
 // undone answers a call that is not carried out, because of its own fault or because the remote is down.
-func (g *gate) undone(req *http.Request, step, fault string) (resp *http.Response, err error, hit bool) {
+func (g *gate) undone(req *http.Request, step, fault string) (resp *http.Response, hit bool, err error) {
 	down := g.w.down(req)
 	switch {
 	case down != "":
 		fault = down
 	case !contains(undone(), fault):
-		return nil, nil, false
+		return nil, false, nil
 	}
 	g.w.hit(fault, step)
 	g.w.tracef("r%d.%d %s ✗ %s", g.replica, g.life, step, fault)
 	switch fault {
 	case "refused":
-		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}, true
+		return nil, true, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
 	case "cut before":
-		return nil, errCut, true
+		return nil, true, errCut
 	case "502":
-		return answer(req, 502, "<html>bad gateway</html>"), nil, true
+		return answer(req, 502, "<html>bad gateway</html>"), true, nil
 	case "429":
 		if isVault(req) {
-			return answer(req, 429, `{"errors":["request path \"x\": rate limit quota exceeded"]}`), nil, true
+			return answer(req, 429, `{"errors":["request path \"x\": rate limit quota exceeded"]}`), true, nil
 		}
-		return answer(req, 429, `{"detail":{"code":"rate_limit_exceeded","status":"rate_limit_exceeded","message":"slow down"}}`), nil, true
+		return answer(req, 429, `{"detail":{"code":"rate_limit_exceeded","status":"rate_limit_exceeded","message":"slow down"}}`), true, nil
 	case "sealed":
 		if isVault(req) {
-			return answer(req, 503, `{"errors":["Vault is sealed"]}`), nil, true
+			return answer(req, 503, `{"errors":["Vault is sealed"]}`), true, nil
 		}
-		return answer(req, 503, `{"detail":{"code":"unavailable","status":"unavailable","message":"unavailable"}}`), nil, true
+		return answer(req, 503, `{"detail":{"code":"unavailable","status":"unavailable","message":"unavailable"}}`), true, nil
 	}
-	return answer(req, 500, `{"errors":["internal error"],"detail":{"code":"internal","status":"internal","message":"internal"}}`), nil, true
+	return answer(req, 500, `{"errors":["internal error"],"detail":{"code":"internal","status":"internal","message":"internal"}}`), true, nil
 }
 
 // spoil loses or mutilates the answer to a call that was carried out.
@@ -174,9 +203,8 @@ func (g *gate) spoil(req *http.Request, resp *http.Response, fault string) (*htt
 	switch fault {
 	case "500 after":
 		return answer(req, 500, `{"errors":["internal error"],"detail":{"code":"internal","status":"internal","message":"internal"}}`), nil
-	case "timeout":
-		<-req.Context().Done()
-		return nil, req.Context().Err()
+	case "timeout": // the caller waits until it gives up
+		return resp, nil
 	case "truncated":
 		if resp == nil {
 			return nil, errCut

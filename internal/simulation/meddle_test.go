@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,7 +18,8 @@ const foreignNote = "of another team"
 
 // meddlings is what others do to our keys and records.
 func meddlings() []string {
-	return []string{"leak", "delete key", "soft-delete record", "remove field", "person disables and enables", "drift", "foreign field", "foreign key", "overwrite and restore"}
+	return []string{"leak", "delete key", "soft-delete record", "remove field", "person disables and enables", "drift", "foreign field", "foreign key", "overwrite and restore",
+		"edit policy", "corrupt ledger", "restore Vault"}
 }
 
 func (w *world) meddle(what string) {
@@ -43,7 +45,7 @@ func (w *world) meddle(what string) {
 		w.put(path, func(d map[string]any) { delete(d, "api_key") })
 	case "person disables and enables":
 		if err = w.sim.DisableKey(k.ID, ""); err == nil {
-			time.AfterFunc(20*time.Minute, func() { w.must(w.sim.EnableKey(k.ID)) })
+			w.later(20*time.Minute, func() { w.must(w.sim.EnableKey(k.ID)) })
 		}
 	case "foreign field":
 		w.put(path, func(d map[string]any) { d["note"] = foreignNote })
@@ -54,6 +56,12 @@ func (w *world) meddle(what string) {
 		_, _, err = w.sim.AddKey(p.ServiceAccount, elevensim.KeySpec{Name: "by hand"})
 	case "overwrite and restore":
 		w.overwrite(p, r)
+	case "edit policy":
+		w.editPolicies()
+	case "corrupt ledger":
+		w.corrupt(ledgerPrefix + "policies/" + p.Name)
+	case "restore Vault":
+		w.restoreVault()
 	}
 	w.must(err)
 }
@@ -91,7 +99,7 @@ func (w *world) overwrite(p rotator.Policy, r *record) {
 	before = maps.Clone(before)
 	r.foreign = true
 	w.put(path, func(d map[string]any) { d["api_key"] = "by hand" })
-	time.AfterFunc(40*time.Minute, func() {
+	w.later(40*time.Minute, func() {
 		r.foreign = false
 		w.put(path, func(d map[string]any) { maps.Copy(d, before) })
 	})
@@ -106,4 +114,57 @@ func (w *world) put(path string, change func(map[string]any)) {
 	change(data)
 	_, err := w.kv.Put(path, data)
 	w.must(err)
+}
+
+// editPolicies gives every policy other settings. Each replica loads the new file at a time of its own.
+func (w *world) editPolicies() {
+	limit := int64(1000 + w.rng.IntN(1000))
+	edited := slices.Clone(w.policies)
+	for i := range edited {
+		edited[i].Settings.CharacterLimit = &limit
+	}
+	w.policies = edited // for whoever boots from now on
+	w.limit, w.edited = &limit, time.Now()
+	for _, r := range w.replicas {
+		g := r.gate
+		w.later(time.Duration(w.rng.Int64N(int64(30*time.Minute))), func() {
+			if r.gate == g && r.alive && !w.oracle.ended {
+				w.tracef("r%d.%d loads the edited policies", r.id, r.life)
+				r.rotator.Load(edited, r.clients)
+			}
+		})
+	}
+}
+
+// corrupt makes a ledger entry unreadable and puts it right again after a while. Nobody may write it meanwhile.
+func (w *world) corrupt(path string) {
+	before, _ := w.kv.Get(path, 0)
+	if before == nil || before["claim"] != nil || len(w.oracle.corrupt) > 0 || w.snapshot {
+		return
+	}
+	w.put(path, func(d map[string]any) { d["schema"] = "who knows" })
+	w.oracle.corrupt[path] = true
+	w.later(40*time.Minute, func() {
+		delete(w.oracle.corrupt, path)
+		_, err := w.kv.Put(path, before)
+		w.must(err)
+	})
+}
+
+// restoreVault takes a snapshot of Vault now and brings it back after a while: ledger and records forget what happened
+// in between. What the keys of that time are for nobody knows any more.
+func (w *world) restoreVault() {
+	if w.snapshot || len(w.oracle.corrupt) > 0 {
+		return
+	}
+	w.snapshot = true
+	taken, at := w.kv.Snapshot(), time.Now()
+	w.later(time.Duration(1+w.rng.IntN(6))*time.Hour, func() {
+		if w.calm {
+			return
+		}
+		w.tracef("Vault is restored to its state of %s", at.Sub(w.started))
+		w.kv.Restore(taken)
+		w.oracle.forget(at)
+	})
 }

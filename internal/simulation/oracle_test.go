@@ -16,6 +16,8 @@ type oracle struct {
 	records   map[string]*record
 	calmSince time.Time
 	ended     bool
+	restored  bool            // Vault forgot some of what happened
+	corrupt   map[string]bool // ledger entries that nobody can read
 	bad       []string
 }
 
@@ -29,6 +31,7 @@ type life struct {
 	promised  time.Time // until when readers were told that it works
 	disabled  time.Time
 	touched   bool // others did something to it
+	orphan    bool // made in a time that Vault has forgotten
 	late      bool // its create was carried out for a process that was frozen
 }
 
@@ -44,7 +47,7 @@ type record struct {
 }
 
 func newOracle(w *world) *oracle {
-	o := &oracle{w: w, keys: map[string]*life{}, records: map[string]*record{}}
+	o := &oracle{w: w, keys: map[string]*life{}, corrupt: map[string]bool{}, records: map[string]*record{}}
 	for _, p := range w.policies {
 		o.records[p.Sink.String()] = &record{policy: p}
 	}
@@ -66,6 +69,7 @@ func (o *oracle) changed(c elevensim.Change) {
 		k = &life{ours: strings.HasPrefix(c.Key.Name, "rekeyd."), policy: policyOf(c.Key.Name)}
 		o.keys[c.Key.ID] = k
 	}
+	before := k.CharacterLimit
 	k.Key = c.Key
 	byUs := c.By == "admin"
 	o.w.tracef("key %s (%s): %s by %s", short(k.ID), k.Name, c.Kind, c.By)
@@ -76,6 +80,9 @@ func (o *oracle) changed(c elevensim.Change) {
 		}
 		return
 	}
+	if c.Kind == elevensim.Patched && o.hasLimit(before) && !o.hasLimit(k.CharacterLimit) {
+		o.violated("a replica with the old policy file patched key %s back", short(k.ID))
+	}
 	switch c.Kind {
 	case elevensim.Created:
 		o.created(k)
@@ -85,6 +92,11 @@ func (o *oracle) changed(c elevensim.Change) {
 	if c.Kind == elevensim.Disabled {
 		k.disabled = time.Now()
 	}
+}
+
+// hasLimit reports whether a key's limit is that of the edited policies.
+func (o *oracle) hasLimit(limit *int64) bool {
+	return o.w.limit != nil && limit != nil && *limit == *o.w.limit
 }
 
 // created checks that no create is repeated blindly.
@@ -104,6 +116,9 @@ func (o *oracle) created(k *life) {
 
 // retired checks that nothing that readers use, or were promised, is taken from them, and that nothing foreign is touched.
 func (o *oracle) retired(k *life, what elevensim.ChangeKind) {
+	if k.orphan {
+		o.violated("invariant 2: key %s, of which the ledger knows nothing: %s", short(k.ID), what)
+	}
 	if !k.ours {
 		o.violated("invariant 6: foreign key %s: %s", short(k.ID), what)
 	}
@@ -134,6 +149,9 @@ func (o *oracle) retired(k *life, what elevensim.ChangeKind) {
 
 // written is told of each document written through the API.
 func (o *oracle) written(path string, version int, data map[string]any) {
+	if o.corrupt[path] {
+		o.violated("%s cannot be read and was overwritten", path)
+	}
 	r := o.records[path]
 	if r == nil {
 		return
@@ -204,10 +222,24 @@ func (o *oracle) bySecret(secret string) *life {
 	return nil
 }
 
+// forget follows Vault into the past: records are as they were then, and the keys made since are nobody's.
+func (o *oracle) forget(at time.Time) {
+	o.restored = true
+	for _, k := range o.keys {
+		k.touched = true // what was promised and noted about it may be forgotten
+		// A rotation that was under way at that time is known to the ledger.
+		k.orphan = k.orphan || k.CreatedAt.After(at.Add(20*time.Minute))
+	}
+	for path, r := range o.records {
+		data, _ := o.w.kv.Get(path, 0)
+		r.key, r.touched, r.noted, r.foreign = o.bySecret(text(data["api_key"])), time.Now(), data["note"] != nil, false
+	}
+}
+
 // settled checks invariant 2's bound: no key whose secret nobody holds is left.
 func (o *oracle) settled() {
 	for _, k := range o.keys {
-		if k.ours && !k.Deleted() && k.published.IsZero() && k.CreatedAt.Before(o.calmSince) {
+		if k.ours && !k.orphan && !k.Deleted() && k.published.IsZero() && k.CreatedAt.Before(o.calmSince) {
 			o.violated("invariant 2: key %s (%s), created %s before the calm, is still there and was never published", short(k.ID), k.Name, o.calmSince.Sub(k.CreatedAt))
 		}
 	}
@@ -219,14 +251,16 @@ func (o *oracle) conclude() {
 	for path, r := range o.records {
 		k := r.key
 		switch {
-		case r.foreign:
-			continue
+		case r.foreign, o.restored:
+			continue // a person has to decide
 		case k == nil:
 			o.violated("%s was never written", path)
 		case k.Deleted() || k.Disabled:
 			o.violated("%s holds key %s, which does not work", path, short(k.ID))
 		case !r.touched.IsZero() && r.touched.Before(o.calmSince):
 			o.violated("%s was deleted by others and not written again", path)
+		case o.w.limit != nil && !o.hasLimit(k.CharacterLimit):
+			o.violated("key %s does not have the edited settings", short(k.ID))
 		case k.Permissions == nil:
 			o.violated("key %s still has settings that others gave it", short(k.ID))
 		case now.Sub(r.at) > longestGap(r.policy)+2*time.Hour:
@@ -234,7 +268,7 @@ func (o *oracle) conclude() {
 		}
 	}
 	for _, k := range o.keys {
-		if !k.ours || k.Deleted() {
+		if !k.ours || k.Deleted() || o.restored {
 			continue
 		}
 		r := o.records[k.policyPath()]

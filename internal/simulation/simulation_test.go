@@ -32,13 +32,21 @@ type result struct {
 
 // TestSimulation runs seeds in processes of one thread each: in one thread a seed plays exactly the same every time.
 func TestSimulation(t *testing.T) {
-	if *verbose || os.Getenv("REKEYD_SIMULATE") != "" {
+	if os.Getenv("REKEYD_SIMULATE") != "" {
 		simulateHere(t)
 		return
 	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if *verbose {
+		out, err := there(t.Context(), self, *first, uint64(*seeds), "-trace").CombinedOutput()
+		t.Logf("%s", out)
+		if err != nil {
+			t.Error(err)
+		}
+		return
 	}
 	total := simulate(t, self, *first, *seeds)
 	for seed, what := range total.Failed {
@@ -81,9 +89,7 @@ const resultMark = "RESULT "
 
 func simulateThere(ctx context.Context, binary string, first, n uint64) (result, error) {
 	var r result
-	cmd := exec.CommandContext(ctx, binary, "-test.run=^TestSimulation$", "-test.timeout=80m", fmt.Sprintf("-first=%d", first), fmt.Sprintf("-seeds=%d", n)) //nolint:gosec // ourselves
-	cmd.Env = append(os.Environ(), "REKEYD_SIMULATE=1", "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1", "GOGC=400")
-	out, err := cmd.CombinedOutput()
+	out, err := there(ctx, binary, first, n).CombinedOutput()
 	scan := bufio.NewScanner(bytes.NewReader(out))
 	scan.Buffer(nil, 64<<20)
 	for scan.Scan() {
@@ -94,13 +100,21 @@ func simulateThere(ctx context.Context, binary string, first, n uint64) (result,
 	return r, fmt.Errorf("it ended without a result: %w\n%s", err, out[max(0, len(out)-8000):])
 }
 
+// there returns a process of one thread that plays the seeds.
+func there(ctx context.Context, binary string, first, n uint64, more ...string) *exec.Cmd {
+	args := append([]string{"-test.run=^TestSimulation$", "-test.timeout=80m", fmt.Sprintf("-first=%d", first), fmt.Sprintf("-seeds=%d", n)}, more...)
+	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.Env = append(os.Environ(), "REKEYD_SIMULATE=1", "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1", "GOGC=400")
+	return cmd
+}
+
 // simulateHere plays the seeds in this process. A violated invariant ends the run: the rest would say the same.
 func simulateHere(t *testing.T) {
 	r := result{Hits: map[string]int{}, Failed: map[uint64]string{}}
 	for i := range *seeds {
 		w := run(t, *first+uint64(i))
 		if *verbose {
-			fmt.Println(strings.Join(w.trace, "\n"))
+			_, _ = fmt.Fprintln(os.Stdout, strings.Join(w.trace, "\n"))
 		}
 		r.Seeds++
 		for k, v := range w.hits {
@@ -108,9 +122,6 @@ func simulateHere(t *testing.T) {
 		}
 		if len(w.oracle.bad) > 0 {
 			r.Failed[w.seed] = strings.Join(w.oracle.bad, "\n") + "\n…\n" + w.around()
-			if *verbose {
-				t.Error(strings.Join(w.oracle.bad, "\n"))
-			}
 			break
 		}
 	}
@@ -118,7 +129,7 @@ func simulateHere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Println(resultMark + string(text))
+	_, _ = fmt.Fprintln(os.Stdout, resultMark+string(text))
 }
 
 // around returns the part of the trace that leads to the first violation, without the calls that only look.

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -72,6 +73,7 @@ func drawProfile(r *rand.Rand) profile {
 type world struct {
 	t        *testing.T
 	seed     uint64
+	mu       sync.Mutex // of all below; held while a call is carried out
 	rng      *rand.Rand // of the chaos; calls have their own, see gate
 	profile  profile
 	sim      *elevensim.Server
@@ -89,21 +91,26 @@ type world struct {
 	trace    []string
 	started  time.Time
 	policies []rotator.Policy
+	limit    *int64 // of the edited policies
+	edited   time.Time
+	snapshot bool // one was taken, and will be restored
 }
 
 // replica is one process, through all of its lives.
 type replica struct {
-	id    int
-	life  int
-	skew  time.Duration
-	gate  *gate
-	stop  context.CancelFunc
-	done  chan struct{}
-	alive bool
+	id      int
+	life    int
+	skew    time.Duration
+	gate    *gate
+	rotator *rotator.Rotator
+	clients map[string]*elevenlabs.Client
+	stop    context.CancelFunc
+	done    chan struct{}
+	alive   bool
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
-	w := &world{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), hits: map[string]int{}, started: time.Now()} //nolint:gosec // repeatable on purpose
+	w := &world{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), hits: map[string]int{}, started: time.Now()}
 	w.profile = drawProfile(w.rng)
 	w.sim = elevensim.New(elevensim.Options{AdminKey: adminKey, Seed: seed, HistoryLimit: 1,
 		Accounts: []elevensim.Account{{ID: "svcacc_a", Name: "a"}, {ID: "svcacc_b", Name: "b"}}})
@@ -183,7 +190,8 @@ func (w *world) newRotator(r *replica) *rotator.Rotator {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	rot.Load(w.policies, map[string]*elevenlabs.Client{"default": client})
+	r.rotator, r.clients = rot, map[string]*elevenlabs.Client{"default": client}
+	rot.Load(w.policies, r.clients)
 	return rot
 }
 
@@ -197,11 +205,22 @@ func (w *world) kill(g *gate) {
 	w.tracef("r%d.%d killed", r.id, r.life)
 	r.alive = false
 	r.stop()
-	time.AfterFunc(time.Second+time.Duration(w.rng.Int64N(int64(10*time.Minute))), func() {
+	w.later(time.Second+time.Duration(w.rng.Int64N(int64(10*time.Minute))), func() {
 		if !r.alive && !w.oracle.ended {
 			w.boot(r)
 		}
 	})
+}
+
+// later does something to the world after a while.
+func (w *world) later(d time.Duration, do func()) {
+	time.AfterFunc(d, func() { w.locked(do) })
+}
+
+func (w *world) locked(do func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	do()
 }
 
 // down says whether the remote of a call does not serve, and how that looks.
@@ -245,7 +264,7 @@ type traceWriter struct {
 }
 
 func (t traceWriter) Write(b []byte) (int, error) {
-	t.w.tracef("%s says %s", t.prefix, strings.TrimSpace(string(b)))
+	t.w.locked(func() { t.w.tracef("%s says %s", t.prefix, strings.TrimSpace(string(b))) })
 	return len(b), nil
 }
 
@@ -256,12 +275,14 @@ func run(t *testing.T, seed uint64) *world {
 	var w *world
 	synctest.Test(t, func(t *testing.T) {
 		w = newWorld(t, seed)
-		for _, r := range w.replicas {
-			w.boot(r)
-		}
+		w.locked(func() {
+			for _, r := range w.replicas {
+				w.boot(r)
+			}
+		})
 		w.chaos()
 		w.heal()
-		w.oracle.conclude()
+		w.locked(w.oracle.conclude)
 		for _, r := range w.replicas {
 			r.stop()
 			<-r.done
@@ -278,6 +299,7 @@ func (w *world) chaos() {
 		do func()
 	}
 	var events []event
+	w.mu.Lock()
 	at := func() time.Duration { return time.Duration(w.rng.Int64N(int64(w.profile.duration))) }
 	for range w.profile.outages {
 		events = append(events, event{at(), w.outage})
@@ -285,10 +307,11 @@ func (w *world) chaos() {
 	for _, m := range w.profile.meddling {
 		events = append(events, event{time.Hour + at()*9/10, func() { w.meddle(m) }})
 	}
+	w.mu.Unlock()
 	slices.SortFunc(events, func(a, b event) int { return int(a.at - b.at) })
 	for _, e := range events {
 		sleep(time.Until(w.started.Add(e.at)))
-		e.do()
+		w.locked(e.do)
 	}
 	sleep(time.Until(end))
 }
@@ -307,17 +330,19 @@ func (w *world) outage() {
 
 // heal ends all faults and gives the replicas time to put everything in order.
 func (w *world) heal() {
-	w.tracef("calm from here on")
-	w.calm, w.vaultEnd, w.apiEnd = true, time.Time{}, time.Time{}
-	w.oracle.calmSince = time.Now()
-	for _, r := range w.replicas {
-		if !r.alive {
-			w.boot(r)
+	w.locked(func() {
+		w.tracef("calm from here on")
+		w.calm, w.vaultEnd, w.apiEnd = true, time.Time{}, time.Time{}
+		w.oracle.calmSince = time.Now()
+		for _, r := range w.replicas {
+			if !r.alive {
+				w.boot(r)
+			}
 		}
-	}
+	})
 	// A frozen replica may sleep on for a while; what a claim covers is settled within a claim TTL and two intervals.
 	sleep(claimTTL + 2*reconcile + verifyTimeout + 14*time.Minute)
-	w.oracle.settled()
+	w.locked(w.oracle.settled)
 	sleep(6 * time.Hour)
-	w.oracle.ended = true
+	w.locked(func() { w.oracle.ended = true })
 }
