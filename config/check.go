@@ -134,7 +134,7 @@ func (l *loader) timing(p *policy) (timing, bool) {
 // scheduleFault points each part of a schedule's error at the field that it is about.
 func (l *loader) scheduleFault(p *policy, err error) {
 	parts := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the tree's own shape is asked for
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		parts = joined.Unwrap()
 	}
 	for _, part := range parts {

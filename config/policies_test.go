@@ -153,13 +153,13 @@ func with(lines ...string) string {
 }
 
 func TestEveryFieldIsUsed(t *testing.T) {
-	c, err := load(t, complete, "REKEYD_SINK=vault", "ELEVENLABS_EU=sk_eu")
+	_, err := load(t, complete, "REKEYD_SINK=vault", "ELEVENLABS_EU=sk_eu")
 	if err == nil || !strings.Contains(err.Error(), "api_key.file cannot be read") {
 		t.Fatalf("the key's file is not there: %v", err)
 	}
 	text := strings.Replace(complete, `{"file": "/run/secrets/eu"}`, `{"env": "ELEVENLABS_EU"}`, 1)
 	text = strings.Replace(text, `"max_age": "1h30m"`, `"max_age": "200h"`, 1)
-	c, err = load(t, text, "REKEYD_SINK=vault", "ELEVENLABS_EU=sk_eu")
+	c, err := load(t, text, "REKEYD_SINK=vault", "ELEVENLABS_EU=sk_eu")
 	if err != nil {
 		t.Fatal(err)
 	}

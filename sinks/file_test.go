@@ -215,7 +215,7 @@ func TestFileProcessesRace(t *testing.T) {
 	var outs []*bufio.Scanner
 	var writers []*exec.Cmd
 	for range 2 {
-		cmd := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // this test binary
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
 		cmd.Env = append(os.Environ(), "SINKS_TEST_WRITER="+dir)
 		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()

@@ -140,6 +140,8 @@ func serve(ctx context.Context, server *http.Server, listener net.Listener) erro
 	if err := server.Shutdown(bounded); err != nil {
 		_ = server.Close() // cut what is left
 	}
-	<-failed
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving: %w", err)
+	}
 	return nil
 }

@@ -57,6 +57,8 @@ func start(t *testing.T, args ...string) (url string, stop func() error) {
 	}
 }
 
+func client() *http.Client { return &http.Client{Timeout: time.Minute} }
+
 func send(t *testing.T, method, url, key, body string) (int, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
@@ -64,7 +66,7 @@ func send(t *testing.T, method, url, key, body string) (int, string) {
 		t.Fatal(err)
 	}
 	r.Header.Set("xi-api-key", key)
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := client().Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +106,7 @@ func TestStopWhileARequestHangs(t *testing.T) {
 	}
 	answered := make(chan error, 1)
 	go func() {
-		resp, err := http.DefaultClient.Do(r)
+		resp, err := client().Do(r)
 		if err == nil {
 			_ = resp.Body.Close()
 		}

@@ -310,7 +310,7 @@ func TestShuffle(t *testing.T) {
 	sorted := order()
 	equal(t, "without the knob", order(), sorted)
 	b.set(elevensim.Faults{Shuffle: true})
-	if order() == sorted && order() == sorted {
+	if first, second := order(), order(); first == sorted && second == sorted {
 		t.Error("twice in the order of creation")
 	}
 	b.set(elevensim.Faults{})
