@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"reflect"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
@@ -65,7 +64,7 @@ func (j *job) write(ctx context.Context, change func(*Entry)) error {
 	for attempt := 1; ; attempt++ {
 		version, err := j.r.Store.Write(ctx, j.r.entryRef(j.p.Name), data, k.version)
 		if err != nil {
-			version, err = j.settleWrite(ctx, data, err)
+			version, err = j.settleWrite(ctx, next, err)
 		}
 		switch {
 		case err == nil:
@@ -96,7 +95,7 @@ func (j *job) changed(change func(*Entry)) (*Entry, error) {
 
 // settleWrite finds out whether a write that failed has happened all the same. A conflict needs a look as well: the
 // write that was sent before may have been the one that won.
-func (j *job) settleWrite(ctx context.Context, data map[string]any, failure error) (int, error) {
+func (j *job) settleWrite(ctx context.Context, next *Entry, failure error) (int, error) {
 	if !maybeWritten(failure) && !errors.Is(failure, ErrConflict) {
 		return 0, failure
 	}
@@ -104,7 +103,7 @@ func (j *job) settleWrite(ctx context.Context, data map[string]any, failure erro
 	switch {
 	case err != nil:
 		return 0, failure
-	case doc.Version == j.st.known.version+1 && reflect.DeepEqual(doc.Data, data):
+	case doc.Version == j.st.known.version+1 && next.equal(doc.Data):
 		return doc.Version, nil
 	case doc.Version == j.st.known.version:
 		return 0, failure

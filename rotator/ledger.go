@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -140,33 +141,25 @@ func (e *Entry) Data() (map[string]any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding ledger entry: %w", err)
 	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.UseNumber()
-	var m map[string]any
-	if err := dec.Decode(&m); err != nil {
+	var fields map[string]json.RawMessage // the store encodes them again, there is no need to take them apart
+	if err := json.Unmarshal(b, &fields); err != nil {
 		return nil, fmt.Errorf("encoding ledger entry: %w", err)
+	}
+	m := make(map[string]any, len(fields))
+	for name, value := range fields {
+		m[name] = value
 	}
 	return m, nil
 }
 
 // ParseEntry reads an entry back, strictly: what cannot be understood whole must not be rewritten.
 func ParseEntry(data map[string]any, policy string) (*Entry, error) {
+	if schema := fmt.Sprint(data["schema"]); schema != strconv.Itoa(ledgerSchema) {
+		return nil, fmt.Errorf("reading ledger entry of %s: its schema is %s and this build knows %d; run the version of rekeyd that wrote it, or a newer one", policy, shorten(schema), ledgerSchema)
+	}
 	b, err := json.Marshal(data)
 	if err != nil {
 		return nil, fmt.Errorf("reading ledger entry of %s: %w", policy, err)
-	}
-	var head struct {
-		Schema int    `json:"schema"`
-		Policy string `json:"policy"`
-	}
-	if err := json.Unmarshal(b, &head); err != nil {
-		return nil, fmt.Errorf("reading ledger entry of %s: %w", policy, err)
-	}
-	if head.Schema != ledgerSchema {
-		return nil, fmt.Errorf("reading ledger entry of %s: its schema is %d and this build knows %d; run the version of rekeyd that wrote it, or a newer one", policy, head.Schema, ledgerSchema)
-	}
-	if head.Policy != policy {
-		return nil, fmt.Errorf("reading ledger entry of %s: it says that it is the entry of %q", policy, head.Policy)
 	}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
@@ -174,10 +167,24 @@ func ParseEntry(data map[string]any, policy string) (*Entry, error) {
 	if err := dec.Decode(&e); err != nil {
 		return nil, fmt.Errorf("reading ledger entry of %s: %w", policy, err)
 	}
+	if e.Policy != policy {
+		return nil, fmt.Errorf("reading ledger entry of %s: it says that it is the entry of %q", policy, e.Policy)
+	}
 	if e.Owner == "" || e.Salt == "" {
 		return nil, fmt.Errorf("reading ledger entry of %s: it lacks owner or salt", policy)
 	}
 	return &e, nil
+}
+
+// equal reports whether a document is this entry.
+func (e *Entry) equal(data map[string]any) bool {
+	other, err := ParseEntry(data, e.Policy)
+	if err != nil {
+		return false
+	}
+	a, errA := json.Marshal(e)
+	b, errB := json.Marshal(other)
+	return errA == nil && errB == nil && bytes.Equal(a, b)
 }
 
 // clone returns a copy that can be changed without touching e: a write that fails must leave the cache as it was.

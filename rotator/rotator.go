@@ -64,9 +64,11 @@ func New(o Options) (*Rotator, error) {
 	if o.Random == nil {
 		o.Random = rand.Reader
 	}
-	if o.Wall == nil {
-		o.Wall = time.Now
+	wall := o.Wall
+	if wall == nil {
+		wall = time.Now
 	}
+	o.Wall = func() time.Time { return wall().UTC() } // the ledger is read by people in other zones
 	if o.Observe == nil {
 		o.Observe = func(Event) {}
 	}

@@ -98,6 +98,9 @@ func (r *Rotator) readEntry(ctx context.Context, st *policyState, name string) e
 	if k.loaded && doc.Version == k.version && k.ledgerError == "" {
 		return nil
 	}
+	if k.loaded && doc.Version < k.version {
+		r.wentBack(name, k.version, doc.Version)
+	}
 	k.record = nil
 	if doc.Data == nil {
 		k.setEntry(nil, doc.Version, time.Now())
@@ -114,6 +117,18 @@ func (r *Rotator) readEntry(ctx context.Context, st *policyState, name string) e
 	k.setEntry(e, doc.Version, time.Now())
 	r.noteRecent(st, e)
 	return nil
+}
+
+// wentBack reacts to a ledger that was restored from a backup: what is remembered of other entries is of a time that the
+// ledger has forgotten, and its version numbers will be given out again, so everything is read anew.
+func (r *Rotator) wentBack(policy string, from, to int) {
+	r.Logger.Warn("ledger went back in time; was Vault restored? everything is read again", "policy", policy, "known_version", from, "version", to)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, st := range r.ordered() {
+		st.resync = true
+		r.enqueue(st)
+	}
 }
 
 func (r *Rotator) ownerID() string {

@@ -165,6 +165,12 @@ func (w *world) restoreVault() {
 		}
 		w.tracef("Vault is restored to its state of %s", at.Sub(w.started))
 		w.kv.Restore(taken)
-		w.oracle.forget(at)
+		restarted := w.rng.IntN(2) == 0 // as an operator should
+		for _, r := range w.replicas {
+			if restarted && r.alive {
+				w.kill(r.gate)
+			}
+		}
+		w.oracle.forget(at, restarted)
 	})
 }

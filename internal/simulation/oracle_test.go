@@ -205,7 +205,7 @@ func (o *oracle) published(r *record, k *life, path string, data map[string]any)
 		if t, err := time.Parse(time.RFC3339, text(data["previous_valid_until"])); err == nil && data["previous_key_id"] == r.key.ID {
 			r.key.promised = t
 		}
-		if end := r.said.Add(r.policy.Overlap); r.key.promised.Before(end) && !r.key.touched {
+		if end := r.said.Add(r.policy.Overlap); r.key.promised.Before(end) && !r.key.touched && !o.restored {
 			o.violated("readers of key %s were promised it until %s only, its overlap ends %s", short(r.key.ID), r.key.promised, end)
 		}
 	}
@@ -223,12 +223,13 @@ func (o *oracle) bySecret(secret string) *life {
 }
 
 // forget follows Vault into the past: records are as they were then, and the keys made since are nobody's.
-func (o *oracle) forget(at time.Time) {
+// A replica that goes on without a restart still knows some of them, and may retire them on that evidence.
+func (o *oracle) forget(at time.Time, restarted bool) {
 	o.restored = true
 	for _, k := range o.keys {
 		k.touched = true // what was promised and noted about it may be forgotten
 		// A rotation that was under way at that time is known to the ledger.
-		k.orphan = k.orphan || k.CreatedAt.After(at.Add(20*time.Minute))
+		k.orphan = k.orphan || (restarted && k.CreatedAt.After(at.Add(20*time.Minute)))
 	}
 	for path, r := range o.records {
 		data, _ := o.w.kv.Get(path, 0)
