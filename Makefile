@@ -68,6 +68,18 @@ fuzz: ## run each fuzz target for FUZZTIME (10s)
 	  $(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
 	done
 
+SEEDS ?= 20000
+FIRST ?= 1
+
+.PHONY: simulate
+simulate: ## break replicas in simulated time: SEEDS (20000) seeds, then every seeded bug must be found
+	$(GO) test ./internal/simulation -run 'TestSimulation$$' -count=1 -timeout 75m -v -args -seeds=$(SEEDS) -first=$(FIRST)
+	REKEYD_SEEDED_BUGS=1 $(GO) test ./internal/simulation -run SeededBugs -count=1 -timeout 30m -v
+
+.PHONY: soak
+soak: ## simulate new seeds until it is stopped or finds something
+	@first=$$(date +%s)000; while $(GO) test ./internal/simulation -run 'TestSimulation$$' -count=1 -timeout 75m -v -args -seeds=5000 -first=$$first; do first=$$((first + 5000)); done
+
 .PHONY: prometheus
 prometheus: ## check the scrape configuration, the alerts and the dashboard's queries (needs promtool and jq)
 	deploy/prometheus/check.sh

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -56,6 +55,7 @@ type Rotator struct {
 	stopping   bool
 	running    bool
 	cron       *cron.Cron
+	loops      sync.WaitGroup // begun only while running, with mu held
 	randomMu   sync.Mutex
 }
 
@@ -172,9 +172,7 @@ func (r *Rotator) Run(ctx context.Context) error {
 	work, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
 	r.awaitOwner(ctx)
-	var workers, loops sync.WaitGroup
-	loopCtx, stopLoops := context.WithCancel(ctx)
-	defer stopLoops()
+	var workers sync.WaitGroup
 
 	r.mu.Lock()
 	r.running = true
@@ -186,12 +184,12 @@ func (r *Rotator) Run(ctx context.Context) error {
 	for range r.Concurrency {
 		workers.Go(func() { r.worker(work) })
 	}
-	loops.Go(func() { r.resyncLoop(loopCtx) })
-	loops.Go(func() { r.probeLoop(loopCtx) })
+	r.loops.Go(func() { r.resyncLoop(ctx) })
+	r.loops.Go(func() { r.probeLoop(ctx) })
 
 	<-ctx.Done()
 	r.stop()
-	loops.Wait()
+	r.loops.Wait()
 	return r.drain(&workers, abort)
 }
 
@@ -235,6 +233,9 @@ func (r *Rotator) awaitOwner(ctx context.Context) {
 		err := r.loadOwner(ctx, true)
 		if err == nil {
 			return
+		}
+		if errors.Is(err, ErrConflict) && sleep(ctx, 100*time.Millisecond) {
+			continue // another replica has just made it
 		}
 		r.sink.log(r.Logger, err)
 		r.failAll(err)
@@ -303,7 +304,7 @@ func (r *Rotator) entryRef(policy string) Ref { return r.Ledger.Join("policies")
 // failAll counts a failure of the store for every policy: none could be looked at.
 func (r *Rotator) failAll(err error) {
 	r.mu.Lock()
-	states := slices.Collect(maps.Values(r.policies))
+	states := r.ordered()
 	r.mu.Unlock()
 	for _, st := range states {
 		r.noteSinkFailure(st, err)

@@ -72,6 +72,7 @@ type PolicyStatus struct {
 type WorkspaceStatus struct {
 	Name          string
 	LastReconcile time.Time // zero: not yet since the start
+	LastTry       time.Time // of the last listing, answered or not; zero: none has ended yet
 	Err           error
 }
 
@@ -92,7 +93,7 @@ func (r *Rotator) Snapshot() Snapshot {
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.workspaces)) {
 		ws := r.workspaces[name]
-		s.Workspaces = append(s.Workspaces, WorkspaceStatus{name, ws.seen, ws.err})
+		s.Workspaces = append(s.Workspaces, WorkspaceStatus{name, ws.seen, ws.tried, ws.err})
 	}
 	return s
 }

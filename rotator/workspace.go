@@ -15,6 +15,7 @@ type workspace struct {
 	listing *listing
 	err     error                // of the last listing
 	seen    time.Time            // wall time of the last listing that answered
+	tried   time.Time            // wall time of the last listing, answered or not
 	recent  map[string]time.Time // policies rotated in the last hour, for the brake
 	stop    context.CancelFunc
 }
@@ -31,7 +32,7 @@ type listing struct {
 func (ws *workspace) begin(r *Rotator) {
 	ctx, stop := context.WithCancel(context.Background())
 	ws.stop = stop
-	go r.reconcileLoop(ctx, ws)
+	r.loops.Go(func() { r.reconcileLoop(ctx, ws) })
 }
 
 // reconcileLoop lists the workspace once per reconcile interval and has its policies looked at. An outage is probed
@@ -57,8 +58,9 @@ func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.logListing(ws, err)
+	ws.tried = r.Wall()
 	if ws.err = err; err == nil {
-		ws.seen = r.Wall()
+		ws.seen = ws.tried
 		ws.listing = r.index(ws, accounts, begun)
 	}
 	for _, st := range r.ordered() {

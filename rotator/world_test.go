@@ -29,6 +29,7 @@ type world struct {
 	t      *testing.T
 	sim    *elevensim.Server
 	store  rotator.Store
+	api    http.RoundTripper // to the simulator
 	logs   *lockedBuffer
 	mu     sync.Mutex
 	events []rotator.Event
@@ -153,6 +154,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w := &world{t: t, store: file, logs: &lockedBuffer{}}
 	w.sim = elevensim.New(elevensim.Options{AdminKey: adminKey, Accounts: []elevensim.Account{{ID: account, Name: "tts"}}, Seed: 1})
+	w.api = elevensim.Transport(w.sim)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(w.logs.String())
@@ -204,7 +206,7 @@ func (w *world) start(policies ...rotator.Policy) (r *rotator.Rotator, stop func
 // startProcess runs a rotator whose calls go through p.
 func (w *world) startProcess(p *process, policies ...rotator.Policy) (r *rotator.Rotator, stop func()) {
 	w.t.Helper()
-	p.Store, p.api = w.store, elevensim.Transport(w.sim)
+	p.Store, p.api = w.store, w.api
 	client, err := elevenlabs.New(elevenlabs.Options{
 		BaseURL: "http://127.0.0.1", Transport: p, Timeout: 15 * time.Second,
 		Credential: func(context.Context) (elevenlabs.Secret, error) { return elevenlabs.NewSecret(adminKey), nil },

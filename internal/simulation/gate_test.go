@@ -88,7 +88,7 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !wait(req.Context(), f.before) {
 		return nil, req.Context().Err()
 	}
-	g.freeze(step, f.freeze)
+	g.freeze(step, f)
 	resp, err := g.pass(req, body, step, f)
 	if err == nil && f.fault == "timeout" {
 		<-req.Context().Done()
@@ -108,7 +108,8 @@ func (g *gate) meet(step string, req *http.Request) fate {
 
 // freeze holds the call back for as long as the process is frozen. A frozen process sends nothing; what it was about
 // to send it sends when it wakes up, its timeouts long over.
-func (g *gate) freeze(step string, d time.Duration) {
+func (g *gate) freeze(step string, f fate) {
+	d := f.freeze
 	left := func() time.Duration {
 		g.w.mu.Lock()
 		defer g.w.mu.Unlock()
@@ -116,10 +117,10 @@ func (g *gate) freeze(step string, d time.Duration) {
 			g.w.hit("freeze", step)
 			g.frozen, d = time.Now().Add(d), 0
 		}
-		if g.dead {
+		if g.dead || !time.Now().Before(g.frozen) {
 			return 0
 		}
-		return time.Until(g.frozen)
+		return time.Until(g.frozen) + f.before // no two calls at the same instant: their order would be chance
 	}
 	for wait := left(); wait > 0; wait = left() {
 		sleep(wait)

@@ -238,7 +238,7 @@ func (w *world) down(req *http.Request) string {
 func (w *world) hit(fault, step string) { w.hits[fault+" × "+step]++ }
 
 func (w *world) tracef(format string, args ...any) {
-	w.trace = append(w.trace, time.Since(w.started).Round(time.Millisecond).String()+" "+fmt.Sprintf(format, args...))
+	w.trace = append(w.trace, time.Since(w.started).String()+" "+fmt.Sprintf(format, args...))
 	if len(w.trace) > 40000 {
 		w.trace = slices.Clone(w.trace[20000:])
 	}
