@@ -34,8 +34,10 @@ type Entry struct {
 	Abandoned []Abandoned `json:"abandoned,omitempty"`
 	Failure   *Failure    `json:"failure,omitempty"`
 	Applied   *Applied    `json:"applied,omitempty"`
-	Leaks     []time.Time `json:"leaks,omitempty"` // leak rotations of the last hour
-	MovedTo   string      `json:"moved_to,omitempty"`
+	// Quarantine is the policy's, as of the last rotation: it is that of the current key should the policy be removed.
+	Quarantine Duration    `json:"quarantine,omitzero"`
+	Leaks      []time.Time `json:"leaks,omitempty"` // leak rotations of the last hour
+	MovedTo    string      `json:"moved_to,omitempty"`
 }
 
 // Claim is the part of an entry by which one replica owns the work on a policy.
@@ -55,6 +57,8 @@ type Intent struct {
 	Sink      Sink      `json:"sink"`
 	Reason    Reason    `json:"reason"`
 	Started   time.Time `json:"started"`
+	// Rollback says that no key is made: KeyName is a retiring key that is put back. It must never be abandoned.
+	Rollback bool `json:"rollback,omitempty"`
 	// LimitUsed notes that this due time has already cut one quarantine short to make room for the key.
 	LimitUsed bool `json:"limit_used,omitempty"`
 }
@@ -239,7 +243,7 @@ func (e *Entry) knows(id, rotation string) bool {
 
 // abandon turns the intent into an abandoned rotation and forgets those that are too old to matter.
 func (e *Entry) abandon(now time.Time) {
-	if in := e.Intent; in != nil && !e.isAbandoned(in.Rotation) {
+	if in := e.Intent; in != nil && !in.Rollback && !e.isAbandoned(in.Rotation) {
 		e.Abandoned = append(e.Abandoned, Abandoned{in.Rotation, in.KeyName, in.Workspace, in.Account, now})
 	}
 	e.Intent = nil

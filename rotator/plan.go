@@ -78,6 +78,7 @@ type Request struct {
 	NotKey string // the key that must not be current any more when it is done
 	Revoke bool   // every older key is disabled before it is done
 	Reason string // the person's words, for the log
+	Failed bool   // it was tried; from now on it is backed off like any other rotation
 }
 
 // Observed is all that Plan knows of the world besides the policy. The zero value knows nothing, and so plans nothing.
@@ -149,6 +150,9 @@ func Plan(p Policy, o Observed, now time.Time) Decision {
 
 func plan(p Policy, o Observed, now time.Time, d Decision) Decision {
 	e := o.Entry
+	if e == nil && p.Mode == modeRemoved {
+		return d
+	}
 	if e == nil {
 		return planWithoutKey(p, o, now, d)
 	}
@@ -160,6 +164,10 @@ func plan(p Policy, o Observed, now time.Time, d Decision) Decision {
 	}
 	planSweep(o, &d)
 	planRetiring(p, o, now, &d)
+	if p.Mode == modeRemoved {
+		d.Reason = ReasonUnmanaged
+		return d
+	}
 	if e.Current == nil {
 		return planWithoutKey(p, o, now, d)
 	}
@@ -196,6 +204,8 @@ func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
 			until = o.overlapUntil(p, r)
 		}
 		switch {
+		case r.State == InOverlap && o.revoking():
+			d.add(Step{ActDisable, ReasonRevoke, r.ID, r.Workspace, r.Account})
 		case r.NextTry.After(now):
 			d.wakeAt(r.NextTry)
 		case r.State == InOverlap && !r.Disabling && o.disabled(r.ID):
@@ -208,6 +218,12 @@ func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
 			d.add(Step{ActDelete, ReasonQuarantineEnded, r.ID, r.Workspace, r.Account})
 		}
 	}
+}
+
+// revoking reports a request that every older key be disabled, whose new key is in place.
+func (o Observed) revoking() bool {
+	c := o.Entry.Current
+	return o.Request != nil && o.Request.Revoke && c != nil && c.ID != o.Request.NotKey
 }
 
 // overlapUntil prolongs the overlap of a key that is still in use, within the policy's bounds.
@@ -513,7 +529,7 @@ func planRotation(p Policy, o Observed, now time.Time, why Reason, d Decision) D
 		d.State = StateFailing
 	}
 	wait := func(s State, r Reason) Decision { d.State, d.Reason = s, r; return d }
-	asked := why == ReasonRequested || why == ReasonRevoke
+	asked := o.Request != nil && !o.Request.Failed && (why == ReasonRequested || why == ReasonRevoke)
 	switch {
 	case !o.Listed:
 		return wait(d.State, ReasonNotObserved)

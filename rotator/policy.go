@@ -32,6 +32,9 @@ const (
 	ModeAuto   Mode = "auto"   // everything
 	ModeManual Mode = "manual" // no scheduled runs, no rotation for drift; all else as ever
 	ModePaused Mode = "paused" // observes, writes nothing
+
+	// modeRemoved is that of a policy which is no longer loaded: its retiring keys finish their way, its current key stays.
+	modeRemoved Mode = "removed"
 )
 
 // OnDrift says what is done about settings of the current key that differ from the policy.

@@ -16,6 +16,7 @@ const (
 	ReasonSelfDisabled  Reason = "self_disabled"
 	ReasonKeyMissing    Reason = "key_missing"    // the current key is gone
 	ReasonRecordMissing Reason = "record_missing" // the record or its field is gone
+	ReasonRollback      Reason = "rollback"       // a person wants the previous key back
 	ReasonDrift         Reason = "drift"          // settings differ from the policy
 )
 
@@ -58,6 +59,7 @@ const (
 	ReasonKeyVanished     Reason = "key_vanished" // missing from the listing, and no proof that it is gone
 	ReasonSettingsIgnored Reason = "settings_ignored"
 	ReasonReplicasDiffer  Reason = "replicas_disagree"
+	ReasonUnmanaged       Reason = "unmanaged"  // the policy is no longer loaded; its current key stays
 	ReasonMovedAway       Reason = "moved_away" // the entry was taken over under another name
 )
 

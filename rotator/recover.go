@@ -58,6 +58,9 @@ func (j *job) settleIntent(ctx context.Context, in *Intent, f *stageError) bool 
 	if rec.holds(in.KeyName) {
 		return j.rollForward(ctx, in, rec)
 	}
+	if in.Rollback {
+		return j.undoRollback(ctx, in, f)
+	}
 	key, found, err := j.search(ctx, in)
 	if err != nil {
 		j.log.Error("rotation not settled", "err", err)
@@ -107,6 +110,9 @@ func (j *job) rollForward(ctx context.Context, in *Intent, rec Record) bool {
 	}
 	if c.Published.IsZero() {
 		c.Created, c.Published = in.Started, in.Started
+	}
+	if back := j.entry().retiring(rec.KeyID); back != nil {
+		c.KeyRef = j.restored(*back, c.Published)
 	}
 	if err := j.commit(ctx, c); err != nil {
 		j.log.Error("rotation not settled", "err", err)

@@ -45,14 +45,14 @@ func (j *job) retire(ctx context.Context, s Step) bool {
 // stillRetiring returns the key if the entry, as just read, still says that the step is due.
 func (j *job) stillRetiring(s Step) *Retiring {
 	e := j.entry()
-	if e == nil || e.Claim != nil || e.Current == nil || e.Current.ID == s.KeyID {
+	if e == nil || e.Claim != nil || (e.Current == nil && j.p.Mode != modeRemoved) || currentID(e) == s.KeyID {
 		return nil
 	}
 	key := e.retiring(s.KeyID)
 	if key == nil || (key.State == InOverlap) != (s.Action == ActDisable) {
 		return nil
 	}
-	if s.Reason != ReasonDisabledOutside && j.r.Wall().Before(key.Until) {
+	if s.Reason != ReasonDisabledOutside && s.Reason != ReasonRevoke && j.r.Wall().Before(key.Until) {
 		return nil
 	}
 	return clonePtr(key)
@@ -70,6 +70,9 @@ func (j *job) notBegunRetiring(err error) bool {
 // mayRetire returns nil when no reader can still depend on the key: the record where readers look now holds the
 // current key, and that key is enabled and was proven to work.
 func (j *job) mayRetire(ctx context.Context, old KeyRef) error {
+	if j.entry().Current == nil {
+		return nil // the policy was removed and its current key pruned: a person decided
+	}
 	c := *j.entry().Current
 	rec, err := j.r.readRecord(ctx, j.st, c.Sink)
 	if err != nil {
@@ -149,6 +152,9 @@ func (j *job) retired(ctx context.Context, s Step, key Retiring, gone bool) bool
 		r := e.retiring(s.KeyID)
 		r.State, r.Until = InQuarantine, j.r.Wall().Add(time.Duration(r.Quarantine))
 		r.Disabling, r.Tries, r.NextTry = false, 0, time.Time{}
+		if s.Reason == ReasonRevoke {
+			r.Reason = ReasonRevoke // never to be put back
+		}
 	})
 	what := "key disabled"
 	if gone {
@@ -173,6 +179,7 @@ func (j *job) retired(ctx context.Context, s Step, key Retiring, gone bool) bool
 func (j *job) retireLater(ctx context.Context, s Step, f *stageError) bool {
 	j.log.Error("retirement failed", "key_id", s.KeyID, "failure", f.reason, "err", f.err)
 	j.r.noteRetireFailure(j.p, f)
+	j.st.known.problem = f
 	if errors.Is(f, errClaimLost) {
 		j.st.known.loaded = false
 		return true

@@ -317,7 +317,11 @@ func (j *job) commit(ctx context.Context, c committed) error {
 			e.Leaks = nil
 		}
 		ref := c.KeyRef
-		e.Current, e.LastRotation, e.Applied, e.Failure = &ref, c.Published, c.applied, nil
+		e.dropRetiring(c.ID)
+		e.Current, e.Applied, e.Failure, e.Quarantine = &ref, c.applied, nil, Duration(j.p.Quarantine)
+		if c.reason != ReasonRollback {
+			e.LastRotation = c.Published
+		}
 	})
 	if err != nil {
 		return err

@@ -50,6 +50,7 @@ type Rotator struct {
 	wakeUp     *sync.Cond // the queue or stopping changed
 	owner      string
 	policies   map[string]*policyState
+	unmanaged  map[string]*policyState // of the ledger, but no longer loaded
 	workspaces map[string]*workspace
 	queue      []*policyState
 	stopping   bool
@@ -80,7 +81,7 @@ func New(o Options) (*Rotator, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Rotator{Options: o, holder: holder, policies: map[string]*policyState{}, workspaces: map[string]*workspace{}}
+	r := &Rotator{Options: o, holder: holder, policies: map[string]*policyState{}, unmanaged: map[string]*policyState{}, workspaces: map[string]*workspace{}}
 	r.wakeUp = sync.NewCond(&r.mu)
 	r.sink = &breaker{store: o.Store}
 	r.Store = r.sink
@@ -99,13 +100,20 @@ func (r *Rotator) Load(policies []Policy, clients map[string]*elevenlabs.Client)
 	for _, p := range policies {
 		st := old[p.Name]
 		if st == nil {
+			st = r.unmanaged[p.Name]
+			delete(r.unmanaged, p.Name)
+		}
+		if st == nil {
 			st = &policyState{}
 		}
 		st.load(p, r.workspaces[p.Workspace])
 		r.policies[p.Name] = st
 	}
 	for name, st := range old {
-		st.removed = r.policies[name] == nil
+		if r.policies[name] == nil {
+			st.policy.Mode = modeRemoved
+			r.unmanaged[name] = st
+		}
 	}
 	r.swapCron()
 	for _, st := range r.policies {

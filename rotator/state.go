@@ -21,7 +21,6 @@ type policyState struct {
 	again   bool // something happened while it was being worked on
 	resync  bool // read ledger and record again
 	edited  bool // the policy was changed by a reload
-	removed bool
 	request *Request
 	timer   *time.Timer // the next look that time alone calls for
 	order   uint64      // differs between replicas, so that they begin at different ends
@@ -49,6 +48,7 @@ type knowledge struct {
 	retryAt      time.Time        // next attempt, where the ledger could not be told
 	counted      Reason           // the outage that was already counted as this policy's failure
 	patchAfter   time.Time
+	problem      error       // why the last step failed; for commands
 	pending      *stageError // why our own rotation has to be settled; already counted
 	digest       string      // of the settings applied when the policy was loaded
 	digestKnown  bool
@@ -59,7 +59,7 @@ func (st *policyState) load(p Policy, ws *workspace) {
 	// A policy that did not change costs no call at a reload.
 	changed := st.ws != nil && !reflect.DeepEqual(st.policy, p)
 	st.resync, st.edited = st.resync || changed, st.edited || changed
-	st.policy, st.ws, st.removed = p, ws, false
+	st.policy, st.ws = p, ws
 	st.status.Policy = p
 	if st.status.State == "" {
 		st.status.State = StateDue
@@ -208,7 +208,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 		}
 		k.explained = seq
 	}
-	if k.record == nil && (resync || wantsRecord(p, k.entry)) {
+	if k.record == nil && p.Mode != modeRemoved && (resync || wantsRecord(p, k.entry)) {
 		if err := r.lookAtRecord(ctx, st, p); err != nil {
 			r.requestResync(st, resync)
 			return p, o, err
@@ -264,6 +264,9 @@ func (r *Rotator) assemble(st *policyState, p Policy, ws *workspace) Observed {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if st.request != nil && st.request.fulfilled(k.entry) {
+		st.request = nil
+	}
 	o.Request, o.Owner = st.request, r.owner
 	o.Rotations = ws.rotations(r.Wall(), p.Name)
 	if ws.err == nil && ws.listing != nil {

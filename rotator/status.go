@@ -79,6 +79,7 @@ type WorkspaceStatus struct {
 // Snapshot is what the rotator knows at one moment. Policies and workspaces are ordered by name.
 type Snapshot struct {
 	Policies   []PolicyStatus
+	Unmanaged  []PolicyStatus // of the ledger, but no longer loaded: the current key stays, retiring keys finish their way
 	Workspaces []WorkspaceStatus
 	StoreDown  error
 }
@@ -90,6 +91,9 @@ func (r *Rotator) Snapshot() Snapshot {
 	s := Snapshot{StoreDown: r.sink.down()}
 	for _, name := range slices.Sorted(maps.Keys(r.policies)) {
 		s.Policies = append(s.Policies, r.policies[name].status)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.unmanaged)) {
+		s.Unmanaged = append(s.Unmanaged, r.unmanaged[name].status)
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.workspaces)) {
 		ws := r.workspaces[name]
@@ -127,6 +131,7 @@ func (r *Rotator) Survey(ctx context.Context) (Snapshot, error) {
 	if err := r.loadOwner(ctx, false); err != nil {
 		return Snapshot{}, err
 	}
+	r.discover(ctx)
 	r.mu.Lock()
 	states, spaces := r.ordered(), slices.Collect(maps.Values(r.workspaces))
 	r.mu.Unlock()
@@ -276,7 +281,10 @@ func (r *Rotator) noteOnce(st *policyState, f *stageError) {
 func (r *Rotator) noteFailure(st *policyState, p Policy, f *stageError, begun time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	f.counted = true
+	f.counted, st.known.problem = true, f
+	if q := st.request; q != nil {
+		st.request = &Request{NotKey: q.NotKey, Revoke: q.Revoke, Reason: q.Reason, Failed: true}
+	}
 	st.status.Failures++
 	st.status.State, st.status.Reason = StateFailing, f.reason
 	st.status.Failure = &Failure{Stage: f.stage, Reason: f.reason, Message: sentence(f.err), At: r.Wall(), Count: 1}
@@ -299,9 +307,6 @@ func (j *job) rotated(c committed, old *KeyRef) {
 	}
 	j.r.mu.Lock()
 	j.st.status.Successes++
-	if req := j.st.request; req != nil && req.NotKey != c.ID && !req.Revoke {
-		j.st.request = nil
-	}
 	j.r.mu.Unlock()
 	j.audit("rotated", "key_id", c.ID, "previous_key_id", e.PreviousKeyID, "sink", c.Sink.String(), "recovered", c.recovered,
 		"duration_ms", e.Duration.Milliseconds())

@@ -15,7 +15,11 @@ import (
 func (r *Rotator) wake(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if st := r.policies[name]; st != nil {
+	st := r.policies[name]
+	if st == nil {
+		st = r.unmanaged[name]
+	}
+	if st != nil {
 		r.enqueue(st)
 	}
 }
@@ -42,10 +46,10 @@ func (r *Rotator) enqueue(st *policyState) {
 	r.wakeUp.Signal()
 }
 
-// ordered returns the policies in this replica's own order: replicas that begin at different ends waste fewer claims.
+// ordered returns the policies, those no longer loaded too, in this replica's own order: replicas that begin at different ends waste fewer claims.
 // Rotator.mu is held.
 func (r *Rotator) ordered() []*policyState {
-	states := slices.Collect(maps.Values(r.policies))
+	states := slices.AppendSeq(slices.Collect(maps.Values(r.policies)), maps.Values(r.unmanaged))
 	for _, st := range states {
 		if st.order == 0 {
 			h := fnv.New64a()
@@ -103,7 +107,7 @@ const maxPasses = 8
 // work brings one policy forward: look, decide, do the first thing, look again.
 func (r *Rotator) work(ctx context.Context, st *policyState) {
 	for range maxPasses {
-		if r.isOver(st) {
+		if r.isStopping() {
 			return
 		}
 		p, o, err := r.observe(ctx, st)
@@ -146,11 +150,11 @@ func (r *Rotator) wakeLater(st *policyState, d Decision) {
 	}
 }
 
-// isOver reports that nothing new is to be begun for the policy.
-func (r *Rotator) isOver(st *policyState) bool {
+// isStopping reports that nothing new is to be begun.
+func (r *Rotator) isStopping() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.stopping || st.removed
+	return r.stopping
 }
 
 // performFirst does the first step that can be done now, and reports whether to look again.
@@ -215,6 +219,9 @@ func (r *Rotator) perform(ctx context.Context, j *job, s Step) bool {
 func (r *Rotator) resyncLoop(ctx context.Context) {
 	var turn []*policyState
 	for {
+		if len(turn) == 0 {
+			r.discover(ctx)
+		}
 		r.mu.Lock()
 		if len(turn) == 0 {
 			turn = r.ordered()
@@ -227,10 +234,8 @@ func (r *Rotator) resyncLoop(ctx context.Context) {
 		}
 		r.mu.Lock()
 		for _, st := range turn[:min(n, len(turn))] {
-			if !st.removed {
-				st.resync = true
-				r.enqueue(st)
-			}
+			st.resync = true
+			r.enqueue(st)
 		}
 		turn = turn[min(n, len(turn)):]
 		r.mu.Unlock()

@@ -1,0 +1,169 @@
+package rotator
+
+import (
+	"context"
+
+	"fmt"
+	"time"
+)
+
+// The verbs of operators. Each goes through the same protocol and claims as the daemon's own work, so it is safe
+// beside any number of daemons. They are for processes that do not call Run; a daemon uses Request.
+
+// RotateOptions says how a policy is rotated on request.
+type RotateOptions struct {
+	Revoke bool   // every older key is disabled before it is done, those in overlap included
+	Reason string // a person's words, for the log
+}
+
+// Request has a running rotator rotate a policy soon. It is an error if there is no such policy or it is paused.
+func (r *Rotator) Request(name string, o RotateOptions) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	st := r.policies[name]
+	if st == nil {
+		return unknownPolicy(name)
+	}
+	if st.policy.Mode == ModePaused {
+		return pausedPolicy(name)
+	}
+	st.request = &Request{NotKey: st.currentKey(), Revoke: o.Revoke, Reason: o.Reason}
+	r.Logger.Info("rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", shorten(o.Reason))
+	r.enqueue(st)
+	return nil
+}
+
+func (st *policyState) currentKey() string {
+	if st.status.Current == nil {
+		return ""
+	}
+	return st.status.Current.ID
+}
+
+func unknownPolicy(name string) error {
+	return fmt.Errorf("there is no policy %s in the policy file", name)
+}
+
+func pausedPolicy(name string) error {
+	return fmt.Errorf("policy %s is paused; set its mode to auto or manual first", name)
+}
+
+// Rotate rotates a policy now: the key that is current when it is called is not when it returns nil. Where another
+// process is at work on the policy, it waits for that, until ctx ends.
+func (r *Rotator) Rotate(ctx context.Context, name string, o RotateOptions) error {
+	st, seen, err := r.take(ctx, name)
+	if err != nil {
+		return err
+	}
+	req := &Request{NotKey: currentID(seen.Entry), Revoke: o.Revoke, Reason: o.Reason}
+	r.Logger.Info("rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", shorten(o.Reason))
+	r.mu.Lock()
+	st.request = req
+	r.mu.Unlock()
+	return r.drive(ctx, st, func(o Observed) bool { return req.fulfilled(o.Entry) }, func(s Step) bool {
+		return s.Action == ActRecover || s.Action == ActRotate || (s.Action == ActDisable && req.Revoke)
+	})
+}
+
+// fulfilled reports that the key which was current at the request is not any more, nor any older one enabled where
+// that was asked for.
+func (q *Request) fulfilled(e *Entry) bool {
+	if e == nil || e.Current == nil || e.Current.ID == q.NotKey {
+		return false
+	}
+	for _, k := range e.Retiring {
+		if q.Revoke && k.State == InOverlap {
+			return false
+		}
+	}
+	return true
+}
+
+// take prepares a command's work on one policy: the installation's id, a listing, and all that is known, read afresh.
+func (r *Rotator) take(ctx context.Context, name string) (*policyState, Observed, error) {
+	r.mu.Lock()
+	st := r.policies[name]
+	if st != nil {
+		st.resync, st.working = true, true
+	}
+	r.mu.Unlock()
+	if st == nil {
+		return nil, Observed{}, unknownPolicy(name)
+	}
+	if st.policy.Mode == ModePaused {
+		return nil, Observed{}, pausedPolicy(name)
+	}
+	if err := r.loadOwner(ctx, true); err != nil {
+		return nil, Observed{}, err
+	}
+	r.reconcile(ctx, st.ws)
+	if st.ws.err != nil {
+		return nil, Observed{}, fmt.Errorf("listing workspace %s: %w", st.ws.name, st.ws.err)
+	}
+	_, o, err := r.observe(ctx, st)
+	return st, o, err
+}
+
+// poll is how often a command looks again while another process is at work.
+const poll = time.Second
+
+// drive works on a policy until done, doing only the steps that the command is about.
+func (r *Rotator) drive(ctx context.Context, st *policyState, done func(Observed) bool, mine func(Step) bool) error {
+	for {
+		p, o, err := r.observe(ctx, st)
+		if err != nil {
+			return err
+		}
+		d := Plan(p, o, r.Wall())
+		r.show(st, p, o, d)
+		if done(o) && claimOf(o.Entry) == nil {
+			return nil
+		}
+		acted, err := r.driveStep(ctx, st, p, d, mine)
+		switch {
+		case err != nil:
+			return err
+		case acted:
+		case d.State != StateRotating:
+			return waiting(p, d)
+		case !sleep(ctx, poll):
+			return fmt.Errorf("waiting for the process that works on policy %s: %w", p.Name, ctx.Err())
+		}
+	}
+}
+
+// driveStep does the first step that is the command's, and returns what made it fail.
+func (r *Rotator) driveStep(ctx context.Context, st *policyState, p Policy, d Decision, mine func(Step) bool) (bool, error) {
+	for _, s := range d.Steps {
+		if !mine(s) {
+			continue
+		}
+		if err := r.remoteDown(st, s); err != nil {
+			return false, err
+		}
+		st.known.problem = nil
+		acted := r.perform(ctx, r.newJob(st, p, s), s)
+		if st.known.problem != nil {
+			return false, st.known.problem
+		}
+		if !acted {
+			return false, fmt.Errorf("policy %s: %s could not be carried out; the log says why", p.Name, s.Action)
+		}
+		return true, nil
+	}
+	return false, nil
+}
+
+// waiting says why a command cannot do what it was asked to.
+func waiting(p Policy, d Decision) error {
+	if d.Message != "" {
+		return fmt.Errorf("policy %s: %s", p.Name, d.Message)
+	}
+	switch d.Reason {
+	case ReasonThrottled:
+		return fmt.Errorf("policy %s: its workspace has had its rotations for this hour (REKEYD_MAX_ROTATIONS_PER_HOUR); wait, or use --revoke-now", p.Name)
+	case "":
+		return fmt.Errorf("policy %s: nothing can be done now", p.Name)
+	}
+	return fmt.Errorf("policy %s: it has to wait (%s)", p.Name, d.Reason)
+}
