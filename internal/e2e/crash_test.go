@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/internal/process"
 )
 
 // created waits until a key was made for us and returns its id.
 func (w *world) created() string {
 	w.t.Helper()
 	var id string
-	eventually(w.t, func() error {
+	process.Eventually(w.t, process.Patience, func() error {
 		for _, r := range w.history("createAPIKey") {
 			if r.Applied {
 				id = r.KeyID
@@ -36,11 +37,11 @@ func TestSIGTERM(t *testing.T) {
 		w := newWorld(t, common.vault)
 		old := w.seed()
 		w.policy("@every 1h")
-		w.faults(delay("createAPIKey", time.Second))
+		w.sim.SetFaults(delay("createAPIKey", time.Second))
 		stop := w.read()
 		d := w.start(nil)
 		id := w.created()
-		if status := d.stop(); status != 0 {
+		if status := d.Stop(); status != 0 {
 			t.Errorf("exit status %d", status)
 		}
 		if record, _ := w.record(); record["key_id"] != id {
@@ -59,17 +60,17 @@ func TestSIGTERM(t *testing.T) {
 		w := newWorld(t, common.vault)
 		old := w.seed()
 		w.policy("@every 1h")
-		w.faults(delay("createAPIKey", patience))
+		w.sim.SetFaults(delay("createAPIKey", process.Patience))
 		stop := w.read()
 		d := w.start(map[string]string{"REKEYD_SHUTDOWN_TIMEOUT": "200ms"})
 		id := w.created()
-		if status := d.stop(); status != 0 {
+		if status := d.Stop(); status != 0 {
 			t.Errorf("exit status %d", status)
 		}
 		if record, _ := w.record(); record["key_id"] != old {
 			t.Errorf("the record holds %v, not the old key %s", record["key_id"], old)
 		}
-		w.faults(elevensim.Faults{})
+		w.sim.SetFaults(elevensim.Faults{})
 		d = w.start(nil)
 		w.settled(old)
 		if !w.gone(id) {
@@ -86,15 +87,15 @@ func TestSIGKILL(t *testing.T) {
 	w := newWorld(t, common.vault)
 	old := w.seed()
 	w.policy("@every 1h")
-	w.faults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Hang, Operation: "getUser"}}})
+	w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Hang, Operation: "getUser"}}})
 	stop := w.read()
 	d := w.start(nil)
 	id := w.created()
-	d.kill()
+	d.Kill()
 	if record, _ := w.record(); record["key_id"] != old {
 		t.Fatalf("the record holds %v although the new key was never proved", record["key_id"])
 	}
-	w.faults(elevensim.Faults{})
+	w.sim.SetFaults(elevensim.Faults{})
 	d = w.start(map[string]string{"REKEYD_CLAIM_TTL": "1s"})
 	w.settled(old)
 	if !w.gone(id) {

@@ -11,17 +11,17 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/internal/process"
 )
 
 // TestTheMainJob follows two rotations and the whole life of the first key.
 func TestTheMainJob(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, common.vault)
-	var foreign struct{ ID, Secret string }
-	w.sim.ask(http.MethodPost, "accounts/"+account+"/keys", elevensim.KeySpec{Name: "of somebody else"}, &foreign)
+	foreignID, foreignSecret := w.sim.AddKey(account, "of somebody else")
 	w.put(w.sink(), map[string]any{"team": "speech"})
 	w.policy("@every 4s")
-	w.faults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Delay, Operation: "listServiceAccounts", Nth: 1, Duration: elevensim.Duration(2 * time.Second)}}})
+	w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Delay, Operation: "listServiceAccounts", Nth: 1, Duration: elevensim.Duration(2 * time.Second)}}})
 	d := w.start(nil)
 	for series, want := range map[string]string{
 		`rekeyd_rotations_total{policy="tts-prod",result="success"}`:        "0",
@@ -41,7 +41,7 @@ func TestTheMainJob(t *testing.T) {
 	first := w.published("")
 	stop := w.read()
 	second := w.published(first)
-	eventually(t, func() error {
+	process.Eventually(t, process.Patience, func() error {
 		if !w.gone(first) {
 			return errors.New("the first key is not deleted")
 		}
@@ -51,11 +51,11 @@ func TestTheMainJob(t *testing.T) {
 	w.checkWire(first)
 	w.checkOrder(first, second)
 
-	if k := w.key(foreign.ID); k.Deleted() || k.Disabled || k.Secret != foreign.Secret || k.Name != "of somebody else" {
+	if k := w.key(foreignID); k.Deleted() || k.Disabled || k.Secret != foreignSecret || k.Name != "of somebody else" {
 		t.Errorf("the foreign key is now %+v", k)
 	}
 	for _, op := range []string{"updateAPIKey", "deleteAPIKey"} {
-		if slices.ContainsFunc(w.history(op), func(r elevensim.Request) bool { return r.KeyID == foreign.ID }) {
+		if slices.ContainsFunc(w.history(op), func(r elevensim.Request) bool { return r.KeyID == foreignID }) {
 			t.Errorf("%s was called on the foreign key", op)
 		}
 	}
@@ -84,7 +84,7 @@ func TestTheMainJob(t *testing.T) {
 func (w *world) published(before string) string {
 	w.t.Helper()
 	var record map[string]any
-	eventually(w.t, func() error {
+	process.Eventually(w.t, process.Patience, func() error {
 		if record, _ = w.record(); record["key_id"] == nil || record["key_id"] == before {
 			return fmt.Errorf("key_id is %v", record["key_id"])
 		}
@@ -183,12 +183,12 @@ func TestARefusedCreateChangesNothing(t *testing.T) {
 			w := newWorld(t, common.vault)
 			old := w.seed()
 			w.policy("@every 1h")
-			w.faults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status, Operation: "createAPIKey", Status: c.status, Code: c.code,
+			w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status, Operation: "createAPIKey", Status: c.status, Code: c.code,
 				Message: "No, and by the way the key was " + w.adminKey}}})
 			before, version := w.record()
 			stop := w.read()
 			d := w.start(nil)
-			eventually(t, func() error {
+			process.Eventually(t, process.Patience, func() error {
 				series := fmt.Sprintf("rekeyd_rotation_failures_total{reason=%q,stage=%q}", c.reason, "create")
 				if got := d.metric(series); got == "0" || got == "" {
 					return fmt.Errorf("%s is %q; failures: %s", series, got, d.metric(`rekeyd_rotations_total{policy="tts-prod",result="failure"}`))
@@ -201,10 +201,10 @@ func TestARefusedCreateChangesNothing(t *testing.T) {
 			if after, v := w.record(); v != version || !reflect.DeepEqual(before, after) {
 				t.Errorf("the record has changed: version %d: %v", v, after)
 			}
-			if keys := w.keys(); len(keys) != 1 || keys[0].ID != old || keys[0].Disabled || keys[0].Deleted() {
+			if keys := w.sim.Keys(); len(keys) != 1 || keys[0].ID != old || keys[0].Disabled || keys[0].Deleted() {
 				t.Errorf("the keys are now %+v", keys)
 			}
-			w.faults(elevensim.Faults{})
+			w.sim.SetFaults(elevensim.Faults{})
 			w.settled(old)
 			stop()
 			d.end()

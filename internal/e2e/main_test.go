@@ -6,17 +6,17 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
+	"github.com/rekeyd/rekeyd/internal/process"
 	"github.com/rekeyd/rekeyd/internal/vaulttest"
 )
 
 // shared is what all tests use and none changes.
 type shared struct {
-	rekeyd, simulator string // binaries
-	vault             *vaulttest.Server
+	process.Programs
+	vault *vaulttest.Server
 }
 
 var common shared // set by TestMain, before any test
@@ -40,11 +40,10 @@ func prepared(m *testing.M) int {
 }
 
 func (s *shared) prepare(ctx context.Context, dir string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator), "../../cmd/rekeyd", "../../cmd/elevensim")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("building: %w: %s", err, out)
+	var err error
+	if s.Programs, err = process.Build(ctx, dir); err != nil {
+		return err
 	}
-	s.rekeyd, s.simulator = filepath.Join(dir, "rekeyd"), filepath.Join(dir, "elevensim")
 	binary, err := vaulttest.Find(ctx, os.Stderr)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/rekeyd/rekeyd/internal/process"
 	"github.com/rekeyd/rekeyd/internal/vaulttest"
 )
 
@@ -58,7 +59,7 @@ func TestVaultIsDownAtTheStart(t *testing.T) {
 	vault.Kill()
 	w.policy("@every 1h")
 	d := w.start(nil)
-	eventually(t, func() error {
+	process.Eventually(t, process.Patience, func() error {
 		if status, body := d.get("/readyz"); status != http.StatusServiceUnavailable || strings.Count(body, "\n") != 1 {
 			return fmt.Errorf("HTTP %d: %s", status, body)
 		}
@@ -70,11 +71,11 @@ func TestVaultIsDownAtTheStart(t *testing.T) {
 	if n := len(w.history("createAPIKey")); n != 0 {
 		t.Errorf("%d keys were created for which there was no place", n)
 	}
-	if status := w.start(nil).stop(); status != 0 {
+	if status := w.start(nil).Stop(); status != 0 {
 		t.Errorf("exit status %d after SIGTERM without Vault", status)
 	}
 	vault.Restart(t)
-	eventually(t, func() error {
+	process.Eventually(t, process.Patience, func() error {
 		if status, body := d.get("/readyz"); status != http.StatusOK {
 			return fmt.Errorf("HTTP %d: %s", status, body)
 		}
@@ -96,10 +97,8 @@ func TestSIGHUP(t *testing.T) {
 	d := w.start(map[string]string{"REKEYD_POLICY_FILE": "", "REKEYD_POLICIES": string(text)})
 	const series = "rekeyd_config_last_reload_success_timestamp_seconds"
 	before := d.metric(series)
-	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, func() error {
+	d.Signal(syscall.SIGHUP)
+	process.Eventually(t, process.Patience, func() error {
 		if now := d.metric(series); now == "" || now == before {
 			return fmt.Errorf("%s is still %q", series, now)
 		}
@@ -117,7 +116,7 @@ func TestStatusOnlyLooks(t *testing.T) {
 	if status != 0 || !strings.HasPrefix(stdout, "tts-prod\t") {
 		t.Errorf("exit status %d, %q, %q", status, stdout, stderr)
 	}
-	if _, version := w.record(); version != 0 || len(w.keys()) != 0 {
+	if _, version := w.record(); version != 0 || len(w.sim.Keys()) != 0 {
 		t.Error("looking made a record or a key")
 	}
 	if owner, _ := w.document("rekeyd/" + w.id + "/owner"); owner != nil {

@@ -17,6 +17,7 @@ import (
 	vaultapi "github.com/hashicorp/vault/api"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/internal/process"
 	"github.com/rekeyd/rekeyd/internal/vaulttest"
 )
 
@@ -25,7 +26,7 @@ const account = "svcacc_prod"
 // world is one test's own: a simulator, paths in Vault that nobody else uses, and the daemons that it starts.
 type world struct {
 	t          *testing.T
-	sim        *simulator
+	sim        *process.Simulator
 	vault      *vaulttest.Server
 	root       *vaultapi.Client // looks at Vault with rights that rekeyd does not have
 	id         string
@@ -33,7 +34,7 @@ type world struct {
 	vaultToken string
 	adminToken string
 	policyFile string
-	said       []*output // everything that rekeyd wrote or answered
+	said       []*process.Output // everything that rekeyd wrote or answered
 }
 
 func newWorld(t *testing.T, vault *vaulttest.Server) *world {
@@ -47,7 +48,7 @@ func newWorld(t *testing.T, vault *vaulttest.Server) *world {
 		adminKey: "sk_admin" + rand.Text(), adminToken: "admin-token-" + rand.Text(), vaultToken: vault.Token(t, string(hcl)),
 		policyFile: filepath.Join(t.TempDir(), "policies.yaml"),
 	}
-	w.sim = startSimulator(t, w.adminKey, account)
+	w.sim = common.StartSimulator(t, w.adminKey, uint64(time.Now().UnixNano()), account)
 	t.Cleanup(w.noSecretWasSaid)
 	return w
 }
@@ -79,7 +80,7 @@ func (w *world) environment(change map[string]string) []string {
 		"REKEYD_POLICY_FILE": w.policyFile, "REKEYD_LISTEN_ADDR": "127.0.0.1:0", "REKEYD_LOG_LEVEL": "debug",
 		"REKEYD_LEDGER_PATH": "rekeyd/" + w.id, "REKEYD_MIN_INTERVAL": "1s", "REKEYD_RECONCILE_INTERVAL": "300ms",
 		"REKEYD_RESYNC_INTERVAL": "2s", "REKEYD_CLAIM_TTL": "2s", "REKEYD_API_RATE": "1000", "REKEYD_SHUTDOWN_TIMEOUT": "10s",
-		"REKEYD_ADMIN_TOKEN": w.adminToken, "ELEVENLABS_API_KEY": w.adminKey, "ELEVENLABS_BASE_URL": w.sim.url,
+		"REKEYD_ADMIN_TOKEN": w.adminToken, "ELEVENLABS_API_KEY": w.adminKey, "ELEVENLABS_BASE_URL": w.sim.URL,
 		"VAULT_ADDR": w.vault.Addr, "VAULT_TOKEN": w.vaultToken, "HOME": w.t.TempDir(),
 	}
 	maps.Copy(env, change)
@@ -95,31 +96,31 @@ func (w *world) environment(change map[string]string) []string {
 // command runs rekeyd with arguments to its end.
 func (w *world) command(env []string, args ...string) (status int, stdout, stderr string) {
 	w.t.Helper()
-	p := start(w.t, env, common.rekeyd, args...)
-	w.said = append(w.said, &p.stdout, &p.stderr)
-	status = p.wait()
-	return status, p.stdout.String(), p.stderr.String()
+	p := process.Start(w.t, env, common.Rekeyd, args...)
+	w.said = append(w.said, &p.Stdout, &p.Stderr)
+	status = p.Wait()
+	return status, p.Stdout.String(), p.Stderr.String()
 }
 
 // rekeyd is a running daemon.
 type rekeyd struct {
-	*process
+	*process.Process
 	w   *world
 	url string
 }
 
 func (w *world) start(change map[string]string) *rekeyd {
 	w.t.Helper()
-	p := start(w.t, w.environment(change), common.rekeyd, "run")
-	w.said = append(w.said, &p.stdout, &p.stderr)
-	return &rekeyd{p, w, "http://" + p.find(&p.stderr, `"msg":"started".*"address":"([^"]+)"`)}
+	p := process.Start(w.t, w.environment(change), common.Rekeyd, "run")
+	w.said = append(w.said, &p.Stdout, &p.Stderr)
+	return &rekeyd{p, w, "http://" + p.Find(&p.Stderr, `"msg":"started".*"address":"([^"]+)"`)}
 }
 
 // get asks the daemon; what it answers is looked through for secrets at the end.
 func (r *rekeyd) get(path string) (int, string) {
-	r.t.Helper()
-	status, body := request(r.t, http.MethodGet, r.url+path, "", "")
-	heard := new(output)
+	r.w.t.Helper()
+	status, body := process.Request(r.w.t, http.MethodGet, r.url+path, "", "")
+	heard := new(process.Output)
 	_, _ = heard.Write([]byte(body))
 	r.w.said = append(r.w.said, heard)
 	return status, body
@@ -127,20 +128,20 @@ func (r *rekeyd) get(path string) (int, string) {
 
 // end looks at every page, then stops the daemon in good order.
 func (r *rekeyd) end() {
-	r.t.Helper()
+	r.w.t.Helper()
 	for _, path := range []string{"/", "/api/v1/policies", "/metrics", "/readyz", "/healthz", "/nowhere"} {
 		if status, body := r.get(path); status == 0 || body == "" {
-			r.t.Errorf("GET %s: HTTP %d %s", path, status, body)
+			r.w.t.Errorf("GET %s: HTTP %d %s", path, status, body)
 		}
 	}
-	if status := r.stop(); status != 0 {
-		r.t.Errorf("exit status %d after SIGTERM; it said:\n%s", status, r.stderr.String())
+	if status := r.Stop(); status != 0 {
+		r.w.t.Errorf("exit status %d after SIGTERM; it said:\n%s", status, r.Stderr.String())
 	}
 }
 
 // metric returns the value of one series, as it is written; "" where there is none.
 func (r *rekeyd) metric(series string) string {
-	r.t.Helper()
+	r.w.t.Helper()
 	_, body := r.get("/metrics")
 	for line := range strings.Lines(body) {
 		if value, ok := strings.CutPrefix(line, series+" "); ok {
@@ -172,35 +173,21 @@ func (w *world) put(path string, data map[string]any) {
 // seed publishes a key that is two hours old, as if rekeyd had made it, and returns its id.
 func (w *world) seed() string {
 	w.t.Helper()
-	var key struct{ ID, Secret string }
-	w.sim.ask(http.MethodPost, "accounts/"+account+"/keys", elevensim.KeySpec{Name: "by hand"}, &key)
+	id, secret := w.sim.AddKey(account, "by hand")
 	w.put(w.sink(), map[string]any{
-		"api_key": key.Secret, "key_id": key.ID, "rotated_at": time.Now().Add(-2 * time.Hour).UTC().Format(time.RFC3339), "team": "speech",
+		"api_key": secret, "key_id": id, "rotated_at": time.Now().Add(-2 * time.Hour).UTC().Format(time.RFC3339), "team": "speech",
 	})
-	return key.ID
+	return id
 }
 
 func (w *world) history(operation string) []elevensim.Request {
 	w.t.Helper()
-	var all []elevensim.Request
-	w.sim.ask(http.MethodGet, "history", nil, &all)
-	return slices.DeleteFunc(all, func(r elevensim.Request) bool { return r.Operation != operation })
-}
-
-func (w *world) keys() []elevensim.Key {
-	w.t.Helper()
-	var state []elevensim.AccountState
-	w.sim.ask(http.MethodGet, "state", nil, &state)
-	var keys []elevensim.Key
-	for _, a := range state {
-		keys = append(keys, a.Keys...)
-	}
-	return keys
+	return slices.DeleteFunc(w.sim.History(), func(r elevensim.Request) bool { return r.Operation != operation })
 }
 
 func (w *world) key(id string) elevensim.Key {
 	w.t.Helper()
-	keys := w.keys()
+	keys := w.sim.Keys()
 	i := slices.IndexFunc(keys, func(k elevensim.Key) bool { return k.ID == id })
 	if i < 0 {
 		w.t.Fatalf("the simulator never had a key %q", id)
@@ -214,18 +201,13 @@ func (w *world) gone(id string) bool {
 	return k.Deleted()
 }
 
-func (w *world) faults(f elevensim.Faults) {
-	w.t.Helper()
-	w.sim.ask(http.MethodPut, "faults", f, &struct{}{})
-}
-
 // settled waits until the key that is published is the only one left in the account, and it works.
 func (w *world) settled(not string) {
 	w.t.Helper()
-	eventually(w.t, func() error {
+	process.Eventually(w.t, process.Patience, func() error {
 		record, _ := w.record()
 		var left []string
-		for _, k := range w.keys() {
+		for _, k := range w.sim.Keys() {
 			switch {
 			case k.Deleted():
 			case k.ID != record["key_id"] || k.Disabled || k.Secret != record["api_key"] || k.ID == not:
@@ -267,7 +249,7 @@ func (w *world) readUntil(ctx context.Context) error {
 		}
 		record, _ := w.record()
 		secret, _ := record["api_key"].(string)
-		if status, body := request(w.t, http.MethodGet, w.sim.url+"/v1/models", "xi-api-key: "+secret, ""); status != http.StatusOK {
+		if status, body := process.Request(w.t, http.MethodGet, w.sim.URL+"/v1/models", "xi-api-key: "+secret, ""); status != http.StatusOK {
 			return fmt.Errorf("a reader is broken: HTTP %d: %s", status, body)
 		}
 	}
@@ -276,22 +258,10 @@ func (w *world) readUntil(ctx context.Context) error {
 // noSecretWasSaid is asked at the end of every test.
 func (w *world) noSecretWasSaid() {
 	secrets := map[string]string{"admin key": w.adminKey, "Vault token": w.vaultToken, "admin token": w.adminToken}
-	for _, k := range w.keys() {
+	for _, k := range w.sim.Keys() {
 		secrets["secret of key "+k.ID] = k.Secret
 	}
-	said := 0
-	for _, o := range w.said {
-		text := o.String()
-		said += len(text)
-		for name, secret := range secrets {
-			if strings.Contains(text, secret) {
-				w.t.Errorf("the %s is in:\n%s", name, text)
-			}
-		}
-	}
-	if said == 0 {
-		w.t.Error("nothing was said, so nothing was checked")
-	}
+	process.CheckNoSecretIn(w.t, w.said, secrets)
 }
 
 func object(t *testing.T, raw json.RawMessage) map[string]any {
