@@ -44,6 +44,9 @@ type VaultOptions struct {
 	// Token is the token to use, unless Login is set: then Vault.Run gets one.
 	Token elevenlabs.Secret
 	Login Login
+	// Reread says what the token is now, for one that lies in a file: Vault.Run asks every five seconds, and takes
+	// another token over once Vault has confirmed it. nil: Token never changes.
+	Reread func() (elevenlabs.Secret, error)
 	// Namespace is Vault's own notion of it; empty is the root namespace.
 	Namespace string
 	// Timeout bounds each call; 0 is 10 seconds.

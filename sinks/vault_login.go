@@ -18,7 +18,7 @@ func (v *Vault) login(ctx context.Context) error {
 	secret, err := v.tryLogin(ctx)
 	v.opt.Observe(opLogin, loginCode(err), time.Since(start))
 	if err != nil {
-		return v.loginFailure(ctx, err)
+		return v.loginFailure(ctx, "logging in to Vault", "check REKEYD_VAULT_AUTH, the role and its credentials", err)
 	}
 	v.useToken(elevenlabs.NewSecret(secret.Auth.ClientToken))
 	v.opt.Logger.Info("logged in to vault")
@@ -27,6 +27,30 @@ func (v *Vault) login(ctx context.Context) error {
 	}
 	v.token.learn(time.Now().Add(time.Duration(secret.Auth.LeaseDuration)*time.Second), secret.Auth.Renewable)
 	return nil
+}
+
+// changeTo puts another token in the place of the one in use, if Vault knows it: a slip in a file must not cost a token
+// that works.
+func (v *Vault) changeTo(ctx context.Context, next elevenlabs.Secret) error {
+	defer v.opt.Redactor.Add(next)()
+	client, err := newClient(v.opt)
+	if err != nil {
+		return err
+	}
+	client.SetToken(next.Reveal())
+	bounded, cancel := context.WithTimeout(ctx, v.opt.Timeout)
+	defer cancel()
+	start := time.Now()
+	_, err = client.Auth().Token().LookupSelfWithContext(bounded)
+	v.opt.Observe(opLookup, loginCode(err), time.Since(start))
+	if err != nil {
+		return v.loginFailure(ctx, "changing to the new Vault token", "check the file that it is read from", err)
+	}
+	v.useToken(next)
+	v.opt.Logger.Info("changed to the new vault token")
+	err = v.lookup(ctx)
+	v.warnOfEnd()
+	return err
 }
 
 // tryLogin uses a client of its own, which has no token.
@@ -57,8 +81,7 @@ func loginCode(err error) string {
 }
 
 // loginFailure leaves out the URL and the raw body that the library puts into its errors.
-func (v *Vault) loginFailure(ctx context.Context, err error) error {
-	const op = "logging in to Vault"
+func (v *Vault) loginFailure(ctx context.Context, op, advice string, err error) error {
 	var said *vaultapi.ResponseError
 	if !errors.As(err, &said) {
 		return v.failure(ctx, op, answer{fault: err}, false)
@@ -71,7 +94,7 @@ func (v *Vault) loginFailure(ctx context.Context, err error) error {
 		return v.failure(ctx, op, a, false)
 	}
 	return &rotator.Error{Op: op, Reason: rotator.ReasonSinkDenied, Outage: true, Err: v.message(a),
-		Advice: "check REKEYD_VAULT_AUTH, the role and its credentials"}
+		Advice: advice}
 }
 
 // useToken changes the token of every call from now on.

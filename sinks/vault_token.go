@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/rotator"
 )
 
@@ -17,6 +18,7 @@ const (
 	firstRetry   = time.Second
 	longestRetry = time.Minute
 	foreverCheck = 12 * time.Hour // a token that never ends is looked at this often all the same
+	rereadEvery  = 5 * time.Second
 )
 
 // tokenLife is what is known about the token in use.
@@ -104,10 +106,10 @@ func (t *tokenLife) retry(failures int) time.Duration {
 	return d + time.Duration(rand.Int64N(int64(d/4))) //nolint:gosec // jitter
 }
 
-// TokenExpiry is when the token ends; zero is never, or not known yet.
-func (v *Vault) TokenExpiry() time.Time {
-	_, expiry, _ := v.token.state()
-	return expiry
+// TokenExpiry is when the token ends, the zero time for never. It is not ok while that is not known yet.
+func (v *Vault) TokenExpiry() (at time.Time, ok bool) {
+	known, expiry, _ := v.token.state()
+	return expiry, known
 }
 
 // Run keeps the token alive until the context ends: it logs in where it can, renews at about two thirds of the
@@ -138,26 +140,47 @@ func (v *Vault) Run(ctx context.Context) error {
 	}
 }
 
-// sleep waits, but no longer than until Vault refuses the token where another can be had.
+// sleep waits, but no longer than until Vault refuses the token where another can be had, or until there is another.
 func (v *Vault) sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
+	timer, poll := time.NewTimer(d), time.NewTicker(rereadEvery)
 	defer timer.Stop()
+	defer poll.Stop()
 	refused := v.token.refused
 	if v.opt.Login == nil {
 		refused = nil
 	}
-	select {
-	case <-ctx.Done():
-		return false
-	case <-refused:
-		v.token.end()
-	case <-timer.C:
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-refused:
+			v.token.end()
+			return true
+		case <-timer.C:
+			return true
+		case <-poll.C:
+			if _, changed := v.reread(); changed {
+				return true
+			}
+		}
 	}
-	return true
+}
+
+// reread returns the token that is to be used instead of the one in use. A file that cannot be read just now changes
+// nothing.
+func (v *Vault) reread() (next elevenlabs.Secret, changed bool) {
+	if v.opt.Reread == nil {
+		return elevenlabs.Secret{}, false
+	}
+	next, err := v.opt.Reread()
+	return next, err == nil && next.Reveal() != v.client.Token()
 }
 
 // tend does the one thing that the token needs now.
 func (v *Vault) tend(ctx context.Context) error {
+	if next, changed := v.reread(); changed {
+		return v.changeTo(ctx, next)
+	}
 	known, _, renewable := v.token.state()
 	switch {
 	case renewable:

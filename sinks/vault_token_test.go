@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -35,6 +37,14 @@ const tokenPolicy = `
 	path "auth/token/renew-self" { capabilities = ["update"] }
 	path "secret/*" { capabilities = ["create", "read", "update"] }`
 
+// left is how long the token is known to live; ok is false while nothing is known.
+func left(v *sinks.Vault) (d time.Duration, ok bool) {
+	at, ok := v.TokenExpiry()
+	return time.Until(at), ok
+}
+
+func known(v *sinks.Vault) func() bool { return func() bool { _, ok := v.TokenExpiry(); return ok } }
+
 func lives(ttl string, renewable bool) func(*vaultapi.TokenCreateRequest) {
 	return func(r *vaultapi.TokenCreateRequest) { r.TTL, r.Renewable = ttl, &renewable }
 }
@@ -50,6 +60,7 @@ func TestVaultToken(t *testing.T) {
 		"revoked":       testTokenRevoked,
 		"login again":   testTokenLogin,
 		"login refused": testTokenLoginRefused,
+		"file changed":  testTokenFileChanged,
 	} {
 		t.Run(name, func(t *testing.T) { t.Parallel(); test(t, s) })
 	}
@@ -68,8 +79,8 @@ func testTokenRenewed(t *testing.T, s *vaulttest.Server) {
 		}
 		return time.Since(start) > ttl+time.Second
 	})
-	if left := time.Until(v.TokenExpiry()); left <= 0 || left > ttl {
-		t.Errorf("the token is thought to live another %s", left)
+	if d, ok := left(v); !ok || d <= 0 || d > ttl {
+		t.Errorf("the token is thought to live another %s", d)
 	}
 	must(t, v.Check(t.Context()))
 }
@@ -90,29 +101,29 @@ func testTokenMaximumLife(t *testing.T, s *vaulttest.Server) {
 func testTokenNotRenewable(t *testing.T, s *vaulttest.Server) {
 	v := openVault(t, s, s.Token(t, tokenPolicy, lives("1h", false)))
 	runToken(t, v)
-	eventually(t, "the token is looked up", func() bool { return !v.TokenExpiry().IsZero() })
-	if left := time.Until(v.TokenExpiry()); left < 59*time.Minute || left > time.Hour {
-		t.Errorf("the token lives another %s", left)
+	eventually(t, "the token is looked up", known(v))
+	if d, _ := left(v); d < 59*time.Minute || d > time.Hour {
+		t.Errorf("the token lives another %s", d)
 	}
 }
 
 func testTokenBatch(t *testing.T, s *vaulttest.Server) {
 	v := openVault(t, s, s.Token(t, tokenPolicy, func(r *vaultapi.TokenCreateRequest) { r.Type, r.TTL = "batch", "1h" }))
 	runToken(t, v)
-	eventually(t, "the token is looked up", func() bool { return !v.TokenExpiry().IsZero() })
+	eventually(t, "the token is looked up", known(v))
 	must(t, v.Ready(t.Context()))
 }
 
 func testTokenRoot(t *testing.T, s *vaulttest.Server) {
-	looked := make(chan struct{}, 9)
-	v := openVault(t, s, s.RootToken, func(o *sinks.VaultOptions) {
-		o.Observe = func(string, string, time.Duration) { looked <- struct{}{} }
-	})
+	v := openVault(t, s, s.RootToken)
+	if at, ok := v.TokenExpiry(); ok {
+		t.Errorf("nobody was asked, and the token ends at %s", at)
+	}
 	runToken(t, v)
-	<-looked
+	eventually(t, "the token is looked up", known(v))
 	must(t, v.Ready(t.Context()))
-	if !v.TokenExpiry().IsZero() {
-		t.Errorf("a root token ends at %s", v.TokenExpiry())
+	if at, _ := v.TokenExpiry(); !at.IsZero() {
+		t.Errorf("a root token ends at %s", at)
 	}
 }
 
@@ -120,13 +131,13 @@ func testTokenRevoked(t *testing.T, s *vaulttest.Server) {
 	token := s.Token(t, tokenPolicy, lives("3s", true))
 	v := openVault(t, s, token)
 	runToken(t, v)
-	eventually(t, "the token is looked up", func() bool { return !v.TokenExpiry().IsZero() })
+	eventually(t, "the token is looked up", known(v))
 	must(t, v.Ready(t.Context()))
 	must(t, s.Client(t).Auth().Token().RevokeTreeWithContext(t.Context(), token))
 	eventually(t, "the renewal finds out", func() bool { return v.Check(t.Context()) != nil })
 	wantError(t, v.Ready(t.Context()), wanted{reason: rotator.ReasonSinkDenied, outage: true})
-	if v.TokenExpiry().After(time.Now()) {
-		t.Errorf("a revoked token is said to live until %s", v.TokenExpiry())
+	if d, _ := left(v); d > 0 {
+		t.Errorf("a revoked token is said to live another %s", d)
 	}
 }
 
@@ -166,7 +177,7 @@ func testTokenLogin(t *testing.T, s *vaulttest.Server) {
 		}
 		return logins() >= 2
 	})
-	eventually(t, "the second token is used", func() bool { return time.Until(v.TokenExpiry()) > time.Second })
+	eventually(t, "the second token is used", func() bool { d, _ := left(v); return d > time.Second })
 	mu.Lock()
 	revoked := issued[len(issued)-1]
 	mu.Unlock()
@@ -176,6 +187,37 @@ func testTokenLogin(t *testing.T, s *vaulttest.Server) {
 		_, err := v.Read(t.Context(), f.ref("a"), 0)
 		return err == nil && logins() > before
 	})
+}
+
+// testTokenFileChanged has the token in a file: what is written there is used within seconds, unless it is no token.
+func testTokenFileChanged(t *testing.T, s *vaulttest.Server) {
+	path := filepath.Join(t.TempDir(), "token")
+	write := func(text string) { must(t, os.WriteFile(path, []byte(text), 0o600)) }
+	first, second := s.Token(t, tokenPolicy, lives("1h", true)), s.Token(t, tokenPolicy, lives("2h", true))
+	const wrong = "hvs.no-token-of-this-vault"
+	write(first)
+	log := new(lockedBuffer)
+	v := openVault(t, s, first, withLog(log), func(o *sinks.VaultOptions) {
+		o.Reread = func() (elevenlabs.Secret, error) {
+			text, err := os.ReadFile(path)
+			return elevenlabs.NewSecret(string(text)), err
+		}
+	})
+	runToken(t, v)
+	eventually(t, "the first token is looked up", known(v))
+	write(wrong)
+	eventually(t, "a wrong token is refused", func() bool { return strings.Contains(log.String(), "changing to the new Vault token") })
+	must(t, v.Check(t.Context()))
+	must(t, os.Remove(path))
+	write(second)
+	eventually(t, "the second token is used", func() bool { d, _ := left(v); return d > time.Hour })
+	must(t, s.Client(t).Auth().Token().RevokeTreeWithContext(t.Context(), first))
+	must(t, v.Ready(t.Context()))
+	for _, secret := range []string{first, second, wrong} {
+		if strings.Contains(log.String(), secret) {
+			t.Errorf("the log shows a token: %s", log)
+		}
+	}
 }
 
 func testTokenLoginRefused(t *testing.T, s *vaulttest.Server) {

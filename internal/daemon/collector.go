@@ -41,7 +41,7 @@ func newCollector(snapshot func() rotator.Snapshot, vault *sinks.Vault, lost fun
 		policies:    desc("policies", "Policies in force."),
 		reconciled:  desc("last_reconcile_timestamp_seconds", "When the workspace was last listed.", "workspace"),
 		lostDeleted: desc("lost_keys_deleted_total", "Keys that nobody held the secret of, deleted by this process.", "workspace"),
-		tokenExpiry: desc("vault_token_expiry_timestamp_seconds", "When the Vault token ends; +Inf when it never does."),
+		tokenExpiry: desc("vault_token_expiry_timestamp_seconds", "When the Vault token ends; +Inf when it never does, absent until it is known."),
 	}
 }
 
@@ -68,7 +68,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		out.counter(c.lostDeleted, c.lost(ws.Name), ws.Name)
 	}
 	if c.vault != nil {
-		out.gauge(c.tokenExpiry, orInf(c.vault.TokenExpiry()))
+		if at, known := c.vault.TokenExpiry(); known {
+			out.gauge(c.tokenExpiry, orInf(at))
+		}
 	}
 }
 

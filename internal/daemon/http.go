@@ -84,20 +84,14 @@ func (d *Daemon) ready(ctx context.Context) error {
 	return askVault(ctx, d.vault)
 }
 
-// alive says whether the reconcile loops stand still. One that fails is alive: restarting heals no outage of others.
+// alive says whether a reconcile loop stands still. One that tries in vain is alive: restarting heals no outage of
+// others.
 func (d *Daemon) alive(now time.Time) error {
 	limit := 5*d.cfg.Env.ReconcileInterval + d.cfg.Env.APITimeout + time.Minute
-	var newest time.Time
 	for _, ws := range d.rotator.Snapshot().Workspaces {
-		switch {
-		case ws.Err != nil || ws.LastReconcile.IsZero():
-			return nil
-		case ws.LastReconcile.After(newest):
-			newest = ws.LastReconcile
+		if !ws.LastTry.IsZero() && now.Sub(ws.LastTry) > limit {
+			return fmt.Errorf("nobody has tried to list workspace %s since %s", ws.Name, ws.LastTry.UTC().Format(time.RFC3339))
 		}
-	}
-	if !newest.IsZero() && now.Sub(newest) > limit {
-		return fmt.Errorf("no workspace was reconciled since %s", newest.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

@@ -117,19 +117,36 @@ func TestHealthIsThatOfTheLoopAndNotOfRemotes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	d := w.build(nil, nil)
-	late := func() error { return d.alive(time.Now().Add(time.Hour)) }
-	if err := late(); err != nil {
+	const limit = time.Minute + 15*time.Second + 5*100*time.Millisecond
+	failing := func() bool { return d.rotator.Snapshot().Workspaces[0].Err != nil }
+	tried := func() time.Time { return d.rotator.Snapshot().Workspaces[0].LastTry }
+	if err := d.alive(time.Now().Add(time.Hour)); err != nil {
 		t.Errorf("before the first listing: %v", err)
 	}
-	url, _ := w.run(d)
-	eventually(t, "a loop that stands still is noticed", func() bool { return late() != nil })
+	url, stop := w.run(d)
+	eventually(t, "a listing", func() bool { return !tried().IsZero() })
 	if status, body, _ := ask(t, http.MethodGet, url+"/healthz", ""); status != http.StatusOK || body != "ok\n" {
 		t.Errorf("HTTP %d %s", status, body)
 	}
 	if err := w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status500}}}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "an outage of ElevenLabs is no reason to restart", func() bool { return late() == nil })
+	eventually(t, "an outage of ElevenLabs", failing)
+	if status, _, _ := ask(t, http.MethodGet, url+"/healthz", ""); status != http.StatusOK {
+		t.Errorf("HTTP %d in an outage, which no restart would end", status)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if !failing() {
+		t.Fatal("the outage is over")
+	}
+	if err := d.alive(tried().Add(limit)); err != nil {
+		t.Errorf("in the outage: %v", err)
+	}
+	if d.alive(tried().Add(limit+time.Second)) == nil {
+		t.Error("a loop that stands still hides behind an outage")
+	}
 }
 
 func TestReadinessSaysWhyNot(t *testing.T) {

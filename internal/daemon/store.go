@@ -59,10 +59,14 @@ func vaultOptions(env config.Env) (sinks.VaultOptions, error) {
 			return sinks.VaultOptions{}, fmt.Errorf("reading what VAULT_CACERT and its like name: %w", err)
 		}
 	}
-	return sinks.VaultOptions{
+	o := sinks.VaultOptions{
 		Config: c, Token: token, Namespace: env.VaultNamespace, Resync: env.ResyncInterval,
 		MaxConns: env.Concurrency + spareConns,
-	}, nil
+	}
+	if env.VaultToken.Path() != "" {
+		o.Reread = env.VaultToken.Get
+	}
+	return o, nil
 }
 
 // spareConns is for what happens beside rotations: listing, probing, renewing, readiness.

@@ -1,0 +1,56 @@
+package daemon
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestTokenExpiryIsShownOnceItIsKnown tells a token that never ends from one of which nothing is known.
+func TestTokenExpiryIsShownOnceItIsKnown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	answer := make(chan struct{})
+	vault := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		select {
+		case <-answer:
+			_, _ = io.WriteString(rw, `{"data":{"ttl":0,"expire_time":null}}`)
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(vault.Close)
+	const series = "rekeyd_vault_token_expiry_timestamp_seconds"
+	url, stop := w.run(w.build(map[string]string{"REKEYD_SINK": "vault", "VAULT_ADDR": vault.URL, "VAULT_TOKEN": "hvs.a-token-of-a-test"}, nil))
+	metrics := func() string { _, text, _ := ask(t, http.MethodGet, url+"/metrics", ""); return text }
+	eventually(t, "metrics", func() bool { return strings.Contains(metrics(), "rekeyd_policies 1\n") })
+	if strings.Contains(metrics(), series) {
+		t.Error("the token's end is shown before anybody can know it")
+	}
+	close(answer)
+	eventually(t, "a token that never ends", func() bool { return strings.Contains(metrics(), series+" +Inf\n") })
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheTokenOfAFileIsReadAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	path := filepath.Join(w.dir, "token")
+	w.write(path, "hvs.first\n")
+	s, err := Load(w.env(map[string]string{"REKEYD_SINK": "vault", "VAULT_ADDR": "http://127.0.0.1:1", "VAULT_TOKEN_FILE": path}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := vaultOptions(s.Env)
+	if err != nil || o.Token.Reveal() != "hvs.first" || o.Reread == nil {
+		t.Fatalf("%v, the token is read again: %t", err, o.Reread != nil)
+	}
+	w.write(path, "hvs.second\n")
+	if token, err := o.Reread(); err != nil || token.Reveal() != "hvs.second" {
+		t.Errorf("the file's new token was not read (%v)", err)
+	}
+}
