@@ -66,6 +66,7 @@ func (d demo) run(ctx context.Context) error {
 	}
 	d.introduce(settings, sim, listener, dir)
 	err = rekeyd.Run(ctx)
+	told.flush()
 	d.say("\nStopped. Keys of the simulator are gone with it; what was written is still in %s.\n", dir)
 	return err
 }

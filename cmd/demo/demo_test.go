@@ -15,6 +15,7 @@ import (
 
 	"github.com/rekeyd/rekeyd/config"
 	"github.com/rekeyd/rekeyd/internal/vaulttest"
+	"github.com/rekeyd/rekeyd/rotator"
 )
 
 const quick = `policies:
@@ -114,6 +115,27 @@ func TestDemoOnVault(t *testing.T) {
 	record, err := vault.Client(t).KVv2("secret").Get(t.Context(), path)
 	if err != nil || record.Data["api_key"] == nil {
 		t.Errorf("there is no secret at %s (%v)", path, err)
+	}
+}
+
+// slowScreen takes its time for each line.
+type slowScreen struct{ screen }
+
+func (s *slowScreen) Write(p []byte) (int, error) {
+	<-time.After(10 * time.Millisecond)
+	return s.screen.Write(p)
+}
+
+func TestNothingIsLostAtTheEnd(t *testing.T) {
+	t.Parallel()
+	seen := new(slowScreen)
+	told := newTeller(seen)
+	for range 20 {
+		told.tell(rotator.Event{Type: rotator.EventRetired, Policy: "quick", KeyID: "0123456789"})
+	}
+	told.flush()
+	if n := strings.Count(seen.String(), "01234567"); n != 20 {
+		t.Errorf("%d of 20 lines were written", n)
 	}
 }
 

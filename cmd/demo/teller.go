@@ -9,11 +9,15 @@ import (
 )
 
 // teller writes one line for each thing that happens.
-type teller struct{ lines chan string }
+type teller struct {
+	lines   chan string
+	written chan struct{} // closed after the last line
+}
 
 func newTeller(out io.Writer) *teller {
-	t := &teller{make(chan string, 256)}
+	t := &teller{make(chan string, 256), make(chan struct{})}
 	go func() {
+		defer close(t.written)
 		for line := range t.lines {
 			_, _ = fmt.Fprintln(out, line) // the screen is gone
 		}
@@ -27,6 +31,12 @@ func (t *teller) tell(e rotator.Event) {
 	case t.lines <- line(e):
 	default:
 	}
+}
+
+// flush waits until everything is written that was told. Nothing may be told any more.
+func (t *teller) flush() {
+	close(t.lines)
+	<-t.written
 }
 
 func line(e rotator.Event) string {
