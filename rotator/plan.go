@@ -411,8 +411,14 @@ func moved(p Policy, c KeyRef) bool {
 }
 
 func planMove(p Policy, o Observed, now time.Time, d Decision) Decision {
-	if c := o.Entry.Current; c.Sink.Ref != p.Sink.Ref && o.Record != nil && o.Record.HasValue && o.Record.Match == "" {
-		return d.fail(ReasonRecordChanged, "policy %s now publishes to %s, which holds a value that is not this policy's; remove it or choose another path", p.Name, p.Sink)
+	r, c := o.Record, o.Entry.Current
+	switch {
+	case r == nil || !r.HasValue || r.Match != "":
+	case c.Sink == p.Sink && c.Hash == "" && r.KeyID == c.ID:
+	case p.Adopt != "" && !o.had(p.Adopt):
+		return planAdopt(p, o, p.Adopt, ReasonAdoptNamed, d)
+	default:
+		return d.fail(ReasonRecordChanged, "policy %s is to publish to %s now, which holds a value that is not this policy's; remove it, choose another place, or set adopt to its key's id", p.Name, p.Sink)
 	}
 	return planRotation(p, o, now, ReasonMoved, d)
 }

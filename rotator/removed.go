@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
@@ -155,7 +156,8 @@ func (r *Rotator) publishedKeys(ctx context.Context, entries []*Entry) (map[stri
 		}
 	}
 	ids := map[string]bool{}
-	for ref := range sinks {
+	byPath := func(a, b Ref) int { return strings.Compare(a.String(), b.String()) }
+	for _, ref := range slices.SortedFunc(maps.Keys(sinks), byPath) {
 		doc, err := r.Store.Read(ctx, ref, 0)
 		if err != nil {
 			return nil, fmt.Errorf("reading records: %w", err)

@@ -30,6 +30,7 @@ type world struct {
 	sim    *elevensim.Server
 	store  rotator.Store
 	api    http.RoundTripper // to the simulator
+	urls   map[string]string // of the workspaces
 	logs   *lockedBuffer
 	mu     sync.Mutex
 	events []rotator.Event
@@ -152,7 +153,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, store: file, logs: &lockedBuffer{}}
+	w := &world{t: t, store: file, logs: &lockedBuffer{}, urls: map[string]string{"default": "http://127.0.0.1"}}
 	w.sim = elevensim.New(elevensim.Options{AdminKey: adminKey, Accounts: []elevensim.Account{{ID: account, Name: "tts"}}, Seed: 1})
 	w.api = elevensim.Transport(w.sim)
 	t.Cleanup(func() {
@@ -207,14 +208,8 @@ func (w *world) start(policies ...rotator.Policy) (r *rotator.Rotator, stop func
 func (w *world) startProcess(p *process, policies ...rotator.Policy) (r *rotator.Rotator, stop func()) {
 	w.t.Helper()
 	p.Store, p.api = w.store, w.api
-	client, err := elevenlabs.New(elevenlabs.Options{
-		BaseURL: "http://127.0.0.1", Transport: p, Timeout: 15 * time.Second,
-		Credential: func(context.Context) (elevenlabs.Secret, error) { return elevenlabs.NewSecret(adminKey), nil },
-	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	r, err = rotator.New(rotator.Options{
+	clients := w.clients(p)
+	r, err := rotator.New(rotator.Options{
 		Store: p, Ledger: rotator.Ref{Mount: "secret", Path: "rekeyd"},
 		Logger:      slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Concurrency: 4, ReconcileInterval: time.Minute, ResyncInterval: 15 * time.Minute, ClaimTTL: 2 * time.Minute,
@@ -224,7 +219,7 @@ func (w *world) startProcess(p *process, policies ...rotator.Policy) (r *rotator
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	r.Load(policies, map[string]*elevenlabs.Client{"default": client})
+	r.Load(policies, clients)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- r.Run(ctx) }()
@@ -234,6 +229,23 @@ func (w *world) startProcess(p *process, policies ...rotator.Policy) (r *rotator
 			w.t.Errorf("stopping: %v", err)
 		}
 	}
+}
+
+// clients returns those of the world's workspaces, their calls going through t.
+func (w *world) clients(t http.RoundTripper) map[string]*elevenlabs.Client {
+	w.t.Helper()
+	clients := map[string]*elevenlabs.Client{}
+	for name, url := range w.urls {
+		c, err := elevenlabs.New(elevenlabs.Options{
+			BaseURL: url, Transport: t, Timeout: 15 * time.Second,
+			Credential: func(context.Context) (elevenlabs.Secret, error) { return elevenlabs.NewSecret(adminKey), nil },
+		})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		clients[name] = c
+	}
+	return clients
 }
 
 // after lets simulated time pass.

@@ -22,6 +22,7 @@ type gate struct {
 	w       *world
 	replica int
 	life    int
+	command *replica // set for a command's process
 	dead    bool
 	frozen  time.Time
 	counts  map[string]uint64

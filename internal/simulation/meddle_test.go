@@ -19,7 +19,8 @@ const foreignNote = "of another team"
 // meddlings is what others do to our keys and records.
 func meddlings() []string {
 	return []string{"leak", "delete key", "soft-delete record", "remove field", "person disables and enables", "drift", "foreign field", "foreign key", "overwrite and restore",
-		"edit policy", "corrupt ledger", "restore Vault"}
+		"edit policy", "corrupt ledger", "restore Vault",
+		"rotate", "rotate --revoke-now", "rollback", "prune", "remove policy"}
 }
 
 func (w *world) meddle(what string) {
@@ -62,6 +63,16 @@ func (w *world) meddle(what string) {
 		w.corrupt(ledgerPrefix + "policies/" + p.Name)
 	case "restore Vault":
 		w.restoreVault()
+	case "rotate":
+		w.rotate(p, false)
+	case "rotate --revoke-now":
+		w.rotate(p, true)
+	case "rollback":
+		w.rollback(p)
+	case "prune":
+		w.prune()
+	case "remove policy":
+		w.removePolicy()
 	}
 	w.must(err)
 }
@@ -119,7 +130,7 @@ func (w *world) put(path string, change func(map[string]any)) {
 // editPolicies gives every policy other settings. Each replica loads the new file at a time of its own.
 func (w *world) editPolicies() {
 	limit := int64(1000 + w.rng.IntN(1000))
-	edited := slices.Clone(w.policies)
+	edited := slices.Clone(w.policies) // without what was removed
 	for i := range edited {
 		edited[i].Settings.CharacterLimit = &limit
 	}
@@ -154,7 +165,7 @@ func (w *world) corrupt(path string) {
 // restoreVault takes a snapshot of Vault now and brings it back after a while: ledger and records forget what happened
 // in between. What the keys of that time are for nobody knows any more.
 func (w *world) restoreVault() {
-	if w.snapshot || len(w.oracle.corrupt) > 0 {
+	if w.snapshot || w.removed != nil || len(w.oracle.corrupt) > 0 {
 		return
 	}
 	w.snapshot = true

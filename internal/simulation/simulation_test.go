@@ -199,5 +199,14 @@ func checkCoverage(t *testing.T, hits map[string]int) {
 			t.Errorf("nobody ever did this: %s", m)
 		}
 	}
+	for _, outcome := range []string{"done", "failed", "crashed"} {
+		for _, verb := range []string{"rotate", "rollback", "prune"} {
+			n := hits["command "+outcome+": "+verb]
+			fmt.Fprintf(&table, "\ncommand %s: %s=%d", outcome, verb, n)
+			if n == 0 {
+				t.Errorf("no command ever %s: %s", outcome, verb)
+			}
+		}
+	}
 	t.Log(table.String())
 }

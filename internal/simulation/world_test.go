@@ -5,6 +5,7 @@ package simulation_test
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"log/slog"
@@ -93,13 +94,17 @@ type world struct {
 	policies []rotator.Policy
 	limit    *int64 // of the edited policies
 	edited   time.Time
-	snapshot bool // one was taken, and will be restored
+	removed  *rotator.Policy
+	commands int
+	running  sync.WaitGroup // commands
+	snapshot bool           // one was taken, and will be restored
 }
 
 // replica is one process, through all of its lives.
 type replica struct {
 	id      int
 	life    int
+	command bool // a command's process: it is not started again
 	skew    time.Duration
 	gate    *gate
 	rotator *rotator.Rotator
@@ -178,10 +183,10 @@ func (w *world) newRotator(r *replica) *rotator.Rotator {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	var h [32]byte
-	for i := range h {
-		h[i] = byte(w.seed>>(8*(i%8))) ^ byte(r.id*31+r.life*7+i)
-	}
+	var h [32]byte // no two processes draw the same ids
+	binary.LittleEndian.PutUint64(h[:], w.seed)
+	binary.LittleEndian.PutUint64(h[8:], uint64(r.id))
+	binary.LittleEndian.PutUint64(h[16:], uint64(r.life))
 	rot, err := rotator.New(rotator.Options{
 		Store: store, Ledger: rotator.Ref{Mount: "secret", Path: "rekeyd"}, Logger: w.logger(r), Concurrency: 4,
 		ReconcileInterval: reconcile, ResyncInterval: 2 * time.Hour, ClaimTTL: claimTTL, VerifyTimeout: verifyTimeout, ShutdownTimeout: 25 * time.Second,
@@ -198,6 +203,11 @@ func (w *world) newRotator(r *replica) *rotator.Rotator {
 // kill ends a life at once: nothing of it reaches the world any more.
 func (w *world) kill(g *gate) {
 	g.dead = true
+	if g.command != nil {
+		w.tracef("command %d killed", g.replica)
+		g.command.stop()
+		return
+	}
 	r := w.replicas[g.replica]
 	if r.gate != g {
 		return
@@ -282,6 +292,7 @@ func run(t *testing.T, seed uint64) *world {
 		})
 		w.chaos()
 		w.heal()
+		w.running.Wait()
 		w.locked(w.oracle.conclude)
 		for _, r := range w.replicas {
 			r.stop()

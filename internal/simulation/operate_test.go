@@ -1,0 +1,134 @@
+package simulation_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// operate runs an operator's command in a process of its own, beside the replicas. Like them it can be crashed at every
+// call, and it gives up after a while.
+func (w *world) operate(what string, do func(context.Context, *rotator.Rotator) error, done func(error)) {
+	w.commands++
+	r := &replica{id: 100 + w.commands, life: 1, command: true, alive: true}
+	r.gate = &gate{w: w, replica: r.id, life: 1, counts: map[string]uint64{}, command: r}
+	rot := w.newRotator(r)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
+	r.stop = cancel
+	w.running.Go(func() {
+		defer cancel()
+		err := do(ctx, rot)
+		w.locked(func() {
+			w.tracef("command %s ends: %v (crashed %t)", what, err, r.gate.dead)
+			switch verb, _, _ := strings.Cut(what, " "); {
+			case r.gate.dead:
+				w.hits["command crashed: "+verb]++
+			case err != nil:
+				w.hits["command failed: "+verb]++
+				done(err)
+			default:
+				w.hits["command done: "+verb]++
+				done(nil)
+			}
+		})
+	})
+}
+
+func (w *world) rotate(p rotator.Policy, revoke bool) {
+	path := p.Sink.String()
+	r := w.oracle.records[path]
+	r.asked = true
+	before := r.key
+	var older []*life
+	for _, k := range w.oracle.keys {
+		if k.policy == p.Name && !k.published.IsZero() {
+			older = append(older, k)
+			k.revoked = k.revoked || revoke
+		}
+	}
+	r.revoking = r.revoking || revoke
+	w.operate("rotate "+p.Name, func(ctx context.Context, rot *rotator.Rotator) error {
+		return rot.Rotate(ctx, p.Name, rotator.RotateOptions{Revoke: revoke, Reason: "drill"})
+	}, func(err error) {
+		if err != nil || r.foreign || w.oracle.restored {
+			return
+		}
+		if r.key == before {
+			w.oracle.violated("rotate ended well, and %s still holds key %s", path, short(before.ID))
+		}
+		for _, k := range older {
+			if revoke && k != r.key && !k.Disabled && !k.Deleted() {
+				w.oracle.violated("rotate --revoke-now ended well, and the older key %s still works", short(k.ID))
+			}
+		}
+	})
+}
+
+func (w *world) rollback(p rotator.Policy) {
+	path := p.Sink.String()
+	r := w.oracle.records[path]
+	r.asked = true
+	before := r.key
+	w.operate("rollback "+p.Name, func(ctx context.Context, rot *rotator.Rotator) error { return rot.Rollback(ctx, p.Name) }, func(err error) {
+		if err == nil && r.key == before && !w.oracle.restored {
+			w.oracle.violated("rollback ended well, and %s still holds key %s", path, short(before.ID))
+		}
+	})
+}
+
+// prune deletes what is lost, and, where a policy was removed, its keys too.
+func (w *world) prune() {
+	var names []string
+	if w.removed != nil {
+		names = []string{w.removed.Name}
+		w.oracle.records[w.removed.Sink.String()].pruned = true
+	}
+	w.operate("prune", func(ctx context.Context, rot *rotator.Rotator) error {
+		lost, err := rot.Lost(ctx, names...)
+		if err != nil {
+			return err
+		}
+		for _, l := range lost {
+			w.locked(func() { w.pruning(l) })
+			if err := rot.Prune(ctx, l); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, func(error) {})
+}
+
+func (w *world) pruning(l rotator.LostKey) {
+	k := w.oracle.keys[l.KeyID]
+	w.tracef("prune names key %s (unmanaged %t)", short(l.KeyID), l.Unmanaged)
+	switch {
+	case k == nil || !k.ours && !k.touched:
+		w.oracle.violated("prune names key %s, which is not ours", short(l.KeyID))
+	case l.Unmanaged && (w.removed == nil || l.Policy != w.removed.Name):
+		w.oracle.violated("prune names the current key of policy %s, which is loaded", l.Policy)
+	case !l.Unmanaged && !w.oracle.restored && !k.Deleted():
+		w.oracle.violated("prune names key %s, although Vault has forgotten nothing", short(l.KeyID))
+	}
+	if k != nil {
+		k.orphan, k.pruned = false, true
+	}
+}
+
+// removePolicy takes the last policy out of every replica's file.
+func (w *world) removePolicy() {
+	if w.removed != nil || w.snapshot {
+		return
+	}
+	p := w.policies[len(w.policies)-1]
+	w.removed = &p
+	w.policies = slices.Clone(w.policies[:len(w.policies)-1])
+	w.oracle.records[p.Sink.String()].removed = true
+	for _, r := range w.replicas {
+		if r.alive {
+			r.rotator.Load(w.policies, r.clients)
+		}
+	}
+}
