@@ -35,9 +35,11 @@ type Entry struct {
 	Failure   *Failure    `json:"failure,omitempty"`
 	Applied   *Applied    `json:"applied,omitempty"`
 	// Quarantine is the policy's, as of the last rotation: it is that of the current key should the policy be removed.
-	Quarantine Duration    `json:"quarantine,omitzero"`
-	Leaks      []time.Time `json:"leaks,omitempty"` // leak rotations of the last hour
-	MovedTo    string      `json:"moved_to,omitempty"`
+	Quarantine Duration `json:"quarantine,omitzero"`
+	// LimitUsed is the last rotation as it was when a quarantine was cut short to make room: once per due time.
+	LimitUsed *time.Time  `json:"limit_used,omitempty"`
+	Leaks     []time.Time `json:"leaks,omitempty"` // leak rotations of the last hour
+	MovedTo   string      `json:"moved_to,omitempty"`
 }
 
 // Claim is the part of an entry by which one replica owns the work on a policy.
@@ -59,8 +61,6 @@ type Intent struct {
 	Started   time.Time `json:"started"`
 	// Rollback says that no key is made: KeyName is a retiring key that is put back. It must never be abandoned.
 	Rollback bool `json:"rollback,omitempty"`
-	// LimitUsed notes that this due time has already cut one quarantine short to make room for the key.
-	LimitUsed bool `json:"limit_used,omitempty"`
 }
 
 // KeyRef is a key that was published, with the place where it lives and where its secret was put.
@@ -195,7 +195,7 @@ func (e *Entry) equal(data map[string]any) bool {
 func (e *Entry) clone() *Entry {
 	c := *e
 	c.Claim, c.Intent, c.Current = clonePtr(e.Claim), clonePtr(e.Intent), clonePtr(e.Current)
-	c.Failure, c.Applied = clonePtr(e.Failure), clonePtr(e.Applied)
+	c.Failure, c.Applied, c.LimitUsed = clonePtr(e.Failure), clonePtr(e.Applied), clonePtr(e.LimitUsed)
 	c.Retiring = slices.Clone(e.Retiring)
 	c.Abandoned = slices.Clone(e.Abandoned)
 	c.Leaks = slices.Clone(e.Leaks)
@@ -209,6 +209,9 @@ func clonePtr[T any](p *T) *T {
 	v := *p
 	return &v
 }
+
+// madeRoom reports that a quarantine was already cut short for the rotation that is due now.
+func (e *Entry) madeRoom() bool { return e.LimitUsed != nil && e.LimitUsed.Equal(e.LastRotation) }
 
 // retiring returns the retiring key with this id.
 func (e *Entry) retiring(id string) *Retiring {

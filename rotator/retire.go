@@ -197,3 +197,35 @@ func (j *job) retireLater(ctx context.Context, s Step, f *stageError) bool {
 	}
 	return err == nil
 }
+
+// makeRoom ends the quarantine of the policy's oldest quarantined key, since the account may hold no more keys. It does
+// so once per due time, which the intent notes; nothing else is given up for a new key.
+func (j *job) makeRoom(ctx context.Context) bool {
+	var oldest *Retiring
+	for i := range j.entry().Retiring {
+		if k := &j.entry().Retiring[i]; k.State == InQuarantine && (oldest == nil || k.Until.Before(oldest.Until)) {
+			oldest = clonePtr(k)
+		}
+	}
+	if oldest == nil || oldest.Workspace != j.space || j.entry().madeRoom() {
+		return false
+	}
+	err := j.write(ctx, func(e *Entry) {
+		j.takeClaim(e)
+		e.LimitUsed = clonePtr(&e.LastRotation)
+	})
+	if err == nil {
+		err = j.mayRetire(ctx, oldest.KeyRef)
+	}
+	if err == nil {
+		err = j.deleteRetired(ctx, oldest.KeyRef)
+	}
+	if err != nil && !errors.Is(err, elevenlabs.ErrNotFound) {
+		j.log.Error("no room made for a new key", "key_id", oldest.ID, "err", err)
+		return false
+	}
+	j.audit("key deleted", "key_id", oldest.ID, "service_account", oldest.Account, "because", string(ReasonKeyLimit))
+	j.r.amend(oldest.Workspace, oldest.Account, oldest.ID, nil)
+	j.r.Observe(Event{Type: EventRetired, Policy: j.p.Name, Workspace: oldest.Workspace, KeyID: oldest.ID, Reason: ReasonKeyLimit, At: j.r.Wall()})
+	return j.write(ctx, func(e *Entry) { j.takeClaim(e); e.dropRetiring(oldest.ID) }) == nil
+}

@@ -27,6 +27,9 @@ func (j *job) rotate(ctx context.Context, why Reason) bool {
 		return j.giveBack(ctx, failed(StageClaim, err))
 	}
 	key, err := j.create(ctx, in)
+	if errors.Is(err, elevenlabs.ErrKeyLimit) && !elevenlabs.MaybeApplied(err) && j.makeRoom(ctx) {
+		key, err = j.create(ctx, in) // the first one surely made nothing: the name is still unused
+	}
 	switch {
 	case err != nil && !elevenlabs.MaybeApplied(err):
 		return j.giveBack(ctx, failed(StageCreate, err))
@@ -132,7 +135,7 @@ type newKey struct {
 	created time.Time
 }
 
-// create makes the key, once. There is no second try here or below, whatever the answer.
+// create makes the key, once. There is no second try here or below, whatever the answer but a full account's.
 func (j *job) create(ctx context.Context, in *Intent) (newKey, error) {
 	if err := j.guard(ctx); err != nil {
 		return newKey{}, err

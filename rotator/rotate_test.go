@@ -1,6 +1,8 @@
 package rotator_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -44,6 +46,38 @@ func TestARotationFromFirstKeyToDeletedKey(t *testing.T) {
 		}
 		if got := w.countEvents(rotator.EventRotated); got != 2 {
 			t.Errorf("%d rotations were reported, want 2", got)
+		}
+	})
+}
+
+// A plain rotation makes eight remote calls, in this order, and no other.
+func TestAPlainRotationMakesEightCalls(t *testing.T) {
+	w := newWorld(t)
+	schedule, err := rotator.ParseSchedule("7 3 * * *", "UTC") // not when everything is read again
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := testPolicy(t, func(p *rotator.Policy) { p.Schedule = schedule })
+	synctest.Test(t, func(t *testing.T) {
+		proc := &process{}
+		_, stop := w.startProcess(proc, p)
+		defer stop()
+		after(3*time.Hour + 7*time.Minute - time.Second)
+		before := proc.made()
+		after(2 * time.Second)
+		const keys = "/v1/service-accounts/" + account + "/api-keys"
+		want := []string{
+			"write secret/rekeyd/policies/tts-prod", "read secret/elevenlabs/tts-prod", "POST " + keys, "GET /v1/user", "GET " + keys,
+			"write secret/elevenlabs/tts-prod", "read secret/elevenlabs/tts-prod", "write secret/rekeyd/policies/tts-prod",
+		}
+		var got []string
+		for _, call := range proc.made()[len(before):] {
+			if call != "GET /v1/service-accounts" { // the reconcile, whose time may be now
+				got = append(got, call)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("calls:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	})
 }

@@ -1,0 +1,66 @@
+package rotator_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// A full account gets room for one new key by ending the oldest quarantine, and by nothing else.
+func TestAFullAccountGivesUpItsOldestQuarantine(t *testing.T) {
+	w := newWorld(t)
+	p := testPolicy(t, func(p *rotator.Policy) { p.Overlap, p.Quarantine = time.Hour, 100*time.Hour })
+	w.guardReaders(p)
+	if err := w.sim.SetFaults(elevensim.Faults{KeyLimit: 2}); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		_, stop := w.start(p)
+		defer stop()
+		after(5 * time.Hour) // the first key, and the second at 03:00; the first is in quarantine
+		first, second := w.alive()[0], w.inRecord(p)
+		if first.ID == second.ID || !first.Disabled || len(w.alive()) != 2 {
+			t.Fatalf("after the second rotation: %+v", w.alive())
+		}
+		after(24 * time.Hour)
+		third := w.inRecord(p)
+		if third.ID == second.ID {
+			t.Fatal("the full account was not given room")
+		}
+		if k, _ := w.sim.KeyBySecret(first.Secret); !k.Deleted() {
+			t.Error("the oldest quarantined key is still there")
+		}
+		if k, _ := w.sim.KeyBySecret(second.Secret); k.Deleted() {
+			t.Error("a key was given up that was not the oldest in quarantine")
+		}
+	})
+}
+
+// Where no quarantine can be ended, the create fails, and says why.
+func TestAFullAccountWithoutQuarantineIsAFailure(t *testing.T) {
+	w := newWorld(t)
+	p := testPolicy(t, nil)
+	for range 2 {
+		if _, _, err := w.sim.AddKey(account, elevensim.KeySpec{Name: "by hand"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.sim.SetFaults(elevensim.Faults{KeyLimit: 2}); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		r, stop := w.start(p)
+		defer stop()
+		after(10 * time.Second)
+		s := r.Snapshot().Policies[0]
+		if s.Failure == nil || s.Failure.Stage != rotator.StageCreate || s.Failure.Reason != rotator.ReasonKeyLimit {
+			t.Errorf("failure: %+v", s.Failure)
+		}
+		if len(w.alive()) != 2 {
+			t.Errorf("keys of others were touched: %+v", w.alive())
+		}
+	})
+}
