@@ -30,18 +30,18 @@ func bugs() []bug {
 		{"forget a delete that failed", "retire.go", "if err != nil && !gone {", "if s.Action == ActDelete {\n\t\tgone = true\n\t}\n\tif err != nil && !gone {", 500},
 		{"forget an abandoned rotation", "ledger.go", "e.Abandoned = append(e.Abandoned, Abandoned{in.Rotation, in.KeyName, in.Workspace, in.Account, now})", "_ = now", 500},
 		{"believe a listing that lags", "recover.go", "if found || (err == nil && (j.lost.IsZero() || time.Since(j.lost) > j.r.VerifyTimeout)) {\n\t\t\treturn key, found, nil", "if err == nil {\n\t\t\tj.entry().Intent = nil\n\t\t\treturn key, found, nil", 1000},
-		{"time claims by the wall clock", "state.go", "o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= r.ClaimTTL", "o.ClaimExpired = !o.ClaimOurs && r.Wall().Sub(c.Since) >= r.ClaimTTL", 3000},
-		{"take every claim over at once", "state.go", "o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= r.ClaimTTL", "o.ClaimExpired = !o.ClaimOurs", 1000},
+		{"time claims by the wall clock", "observe.go", "o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= r.ClaimTTL", "o.ClaimExpired = !o.ClaimOurs && r.Wall().Sub(c.Since) >= r.ClaimTTL", 3000},
+		{"take every claim over at once", "observe.go", "o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= r.ClaimTTL", "o.ClaimExpired = !o.ClaimOurs", 1000},
 		{"publish without verifying", "rotate.go", "if life == elevenlabs.Alive {\n\t\t\treturn nil", "if life != elevenlabs.LifeUnknown {\n\t\t\treturn nil", 500},
 		{"claim without check-and-set", "job.go", "version, err := j.r.Store.Write(ctx, j.r.entryRef(j.p.Name), data, k.version)", "last, _ := j.r.Store.Read(ctx, j.r.entryRef(j.p.Name), 0)\n\t\tversion, err := j.r.Store.Write(ctx, j.r.entryRef(j.p.Name), data, last.Version)", 500},
 		{"drop the fields of others", "record.go", "data := maps.Clone(r.doc.Data)\n\tif data == nil {", "data := maps.Clone(r.doc.Data)\n\tclear(data)\n\tif data == nil {", 1000},
-		{"cut the overlap short", "plan.go", "end := now.Add(p.Overlap)", "end := now.Add(p.Overlap)\n\tnow = now.Add(-p.Overlap)\n\tend = now", 200},
+		{"cut the overlap short", "due.go", "end := now.Add(p.Overlap)", "end := now.Add(p.Overlap)\n\tnow = now.Add(-p.Overlap)\n\tend = now", 200},
 		{"skip the quarantine", "retire.go", "r.State, r.Until = InQuarantine, j.r.Wall().Add(time.Duration(r.Quarantine))", "r.State, r.Until = InQuarantine, j.r.Wall()", 200},
 		{"overwrite what nobody knows", "plan.go", "\treturn d.fail(ReasonRecordChanged, \"%s holds a value that rekeyd did not put there;", "\tif true {\n\t\treturn planRotation(p, o, now, ReasonRecordMissing, d), true\n\t}\n\treturn d.fail(ReasonRecordChanged, \"%s holds a value that rekeyd did not put there;", 1000},
 		{"roll forward nothing", "recover.go", "if rec.holds(in.KeyName) {\n\t\treturn j.rollForward", "if false {\n\t\treturn j.rollForward", 500},
 		{"leave a claim for ever", "plan.go", "case o.ClaimExpired:\n\t\td.add", "case false:\n\t\td.add", 300},
 		{"forget the old key", "rotate.go", "e.Retiring = append(e.Retiring, j.retiringOf(*old, c.reason, c.Published, c.previousUntil))", "_ = e.Retiring", 50},
-		{"rotate on every look", "plan.go", "case due.After(now):\n\t\td.wakeAt(due)\n\t\treturn d", "case due.After(now.Add(4 * time.Hour)):\n\t\td.wakeAt(due)\n\t\treturn d", 100},
+		{"rotate on every look", "due.go", "case due.After(now):\n\t\td.wakeAt(due)\n\t\treturn d", "case due.After(now.Add(4 * time.Hour)):\n\t\td.wakeAt(due)\n\t\treturn d", 100},
 	}
 }
 

@@ -129,7 +129,7 @@ func (o *oracle) retired(k *life, what elevensim.ChangeKind) {
 		o.violated("invariant 6: foreign key %s: %s", short(k.ID), what)
 	}
 	for path, r := range o.records {
-		if r.key == k && !r.foreign && !(r.pruned && r.removed) {
+		if r.key == k && !r.foreign && (!r.pruned || !r.removed) {
 			o.violated("invariant 1: key %s in %s: %s", short(k.ID), path, what)
 		}
 	}

@@ -1,0 +1,133 @@
+package rotator
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+)
+
+// Action is one kind of thing that can be done about a policy.
+type Action string
+
+// The actions. Each is carried out whole, then everything is looked at again.
+const (
+	ActRecover Action = "recover" // settle work that did not come to its end
+	ActAdopt   Action = "adopt"   // take an existing key over as current; writes the ledger only
+	ActInherit Action = "inherit" // take over the entry of the policy that this one replaces
+	ActFollow  Action = "follow"  // the record was rolled back: make the ledger agree
+	ActEnable  Action = "enable"  // undo a late disable of our own
+	ActSweep   Action = "sweep"   // delete a key whose rotation was abandoned
+	ActDisable Action = "disable" // overlap to quarantine
+	ActDelete  Action = "delete"  // quarantine to gone
+	ActRotate  Action = "rotate"  // a new key
+	ActPatch   Action = "patch"   // give the current key the policy's settings
+	ActProve   Action = "prove"   // ask with the sink's secret whether the current key lives
+)
+
+// Step is one thing to do, on which key, and why.
+type Step struct {
+	Action    Action `json:"action"`
+	Reason    Reason `json:"reason"`
+	KeyID     string `json:"key_id,omitempty"`
+	Workspace string `json:"-"`
+	Account   string `json:"-"`
+}
+
+// State is how a policy stands; the words are a metric label.
+type State string
+
+// The states of a policy.
+const (
+	StateOK        State = "ok"
+	StateDue       State = "due"
+	StateRotating  State = "rotating"
+	StateFailing   State = "failing"
+	StateThrottled State = "throttled"
+	StatePaused    State = "paused"
+	StateError     State = "error" // a person has to decide
+)
+
+// States is every state.
+func States() []State {
+	return []State{StateOK, StateDue, StateRotating, StateFailing, StateThrottled, StatePaused, StateError}
+}
+
+// ListedKey is a key with the place where it was listed.
+type ListedKey struct {
+	Workspace string
+	elevenlabs.Key
+}
+
+// RecordView is what the planner needs of a record. It holds no secret, so it can be kept.
+type RecordView struct {
+	HasValue           bool
+	Match              string // id of the key, current or retiring, whose salted hash the value has; else ""
+	Hash               string // under the entry's salt; "" without an entry
+	KeyID              string
+	Policy             string
+	RotatedAt          time.Time
+	PreviousKeyID      string
+	PreviousValidUntil time.Time
+}
+
+// Request is a person's wish for a rotation now.
+type Request struct {
+	NotKey string // the key that must not be current any more when it is done
+	Revoke bool   // every older key is disabled before it is done
+	Reason string // the person's words, for the log
+	Failed bool   // it was tried; from now on it is backed off like any other rotation
+}
+
+// Observed is all that Plan knows of the world besides the policy. The zero value knows nothing, and so plans nothing.
+type Observed struct {
+	LedgerError string      // the entry exists and cannot be understood
+	Entry       *Entry      // nil: none
+	Inherits    string      // with no entry: the unloaded policy whose current key the record holds
+	Record      *RecordView // nil: not read
+	Listed      bool        // the policy's workspace answered a listing
+	Found       bool        // … in which the service account was
+	Keys        []ListedKey // the keys of the policy's account and of the current key's, and all that carry its name
+	HomeListed  bool        // the current key's account was listed after the key was published
+
+	Owner string   // this installation's id
+	InUse []string // ids of retiring keys whose usage grew within the last two listings
+
+	ClaimExpired bool // the claim was seen unchanged for a claim TTL
+	ClaimOurs    bool // it is this process's own, and no work on it is under way
+
+	MissingTwice bool            // two listings, one interval apart, lacked the current key
+	Proof        elevenlabs.Life // what the sink's secret answered since
+	Differs      bool            // other settings were applied after this process loaded the policy
+
+	Rotations    int // of the workspace in the last hour, as far as this replica knows
+	MaxRotations int
+	RetryAt      time.Time // next attempt, where the ledger could not be told
+	PatchAfter   time.Time // a patch failed: the next attempt
+	Request      *Request
+}
+
+// Decision is what Plan concludes.
+type Decision struct {
+	Steps   []Step
+	State   State
+	Reason  Reason // why it is due, waits, or is in error; "" when all is well
+	Message string // the error in a sentence
+	NextDue time.Time
+	Drift   []string
+	Wake    time.Time // when time alone may change this decision; zero: never
+}
+
+// wakeAt has the policy looked at again at t.
+func (d *Decision) wakeAt(t time.Time) {
+	if d.Wake.IsZero() || t.Before(d.Wake) {
+		d.Wake = t
+	}
+}
+
+func (d *Decision) add(s Step) { d.Steps = append(d.Steps, s) }
+
+func (d Decision) fail(reason Reason, format string, args ...any) Decision {
+	d.State, d.Reason, d.Message = StateError, reason, fmt.Sprintf(format, args...)
+	return d
+}

@@ -1,0 +1,119 @@
+package rotator
+
+import (
+	"slices"
+	"time"
+)
+
+// planSchedule asks whether the schedule or max_age makes the policy due.
+func planSchedule(p Policy, o Observed, now time.Time, d Decision) Decision {
+	due, why := nextDue(p, o.Entry)
+	if why == ReasonSchedule && !due.After(now) {
+		if late, wait := lateRun(p, due, now); wait {
+			byAge, ok := ageDue(p, o.Entry)
+			if !ok || byAge.After(now) {
+				d.NextDue, d.Reason = late, ReasonWindow
+				d.wakeAt(late)
+				return d
+			}
+			why = ReasonMaxAge
+		}
+	}
+	switch {
+	case due.IsZero():
+		return d
+	case due.After(now):
+		d.wakeAt(due)
+		return d
+	}
+	return planRotation(p, o, now, why, d)
+}
+
+// nextDue returns when the next rotation is due and what makes it so; zero means never.
+func nextDue(p Policy, e *Entry) (time.Time, Reason) {
+	var due time.Time
+	why := ReasonSchedule
+	if p.Mode != ModeManual {
+		if next := p.Schedule.Next(e.LastRotation); !next.IsZero() {
+			due = next.Add(SplayOf(p.Name, p.Splay))
+		}
+	}
+	if age, ok := ageDue(p, e); ok && (due.IsZero() || age.Before(due)) {
+		return age, ReasonMaxAge
+	}
+	return due, why
+}
+
+func ageDue(p Policy, e *Entry) (time.Time, bool) {
+	if p.MaxAge == 0 || e.Current == nil {
+		return time.Time{}, false
+	}
+	return e.Current.Created.Add(p.MaxAge - p.Overlap - p.WaitUntilIdle), true
+}
+
+// lateRun says whether a run that was due waits for the next one because its window has closed.
+func lateRun(p Policy, due, now time.Time) (next time.Time, wait bool) {
+	if p.Window == 0 || now.Sub(due) <= p.Window {
+		return due, false
+	}
+	splay := SplayOf(p.Name, p.Splay)
+	next = p.Schedule.Next(now.Add(-p.Window - splay)).Add(splay)
+	return next, next.After(now)
+}
+
+// planRotation is where every reason to rotate ends: it applies what can make a rotation wait.
+func planRotation(p Policy, o Observed, now time.Time, why Reason, d Decision) Decision {
+	d.State, d.Reason = StateDue, why
+	if o.Entry != nil && o.Entry.Failure != nil {
+		d.State = StateFailing
+	}
+	wait := func(s State, r Reason) Decision { d.State, d.Reason = s, r; return d }
+	asked := o.Request != nil && !o.Request.Failed && (why == ReasonRequested || why == ReasonRevoke)
+	switch {
+	case !o.Listed:
+		return wait(d.State, ReasonNotObserved)
+	case !o.Found:
+		return failUnknownAccount(p, d)
+	case !asked && retryAt(o).After(now):
+		d.NextDue = retryAt(o)
+		d.wakeAt(d.NextDue)
+		return wait(StateFailing, ReasonBackoff)
+	case waitsForOverlap(why) && o.inOverlap():
+		return wait(StateDue, ReasonOverlap)
+	case !exempt(why) && o.MaxRotations > 0 && o.Rotations >= o.MaxRotations:
+		return wait(StateThrottled, ReasonThrottled)
+	}
+	d.add(Step{Action: ActRotate, Reason: why, Workspace: p.Workspace, Account: p.ServiceAccount})
+	return d
+}
+
+func retryAt(o Observed) time.Time {
+	at := o.RetryAt
+	if o.Entry != nil && o.Entry.Failure != nil && o.Entry.Failure.NextTry.After(at) {
+		at = o.Entry.Failure.NextTry
+	}
+	return at
+}
+
+func waitsForOverlap(why Reason) bool { return why == ReasonSchedule }
+
+func exempt(why Reason) bool {
+	return why == ReasonExposed || why == ReasonSelfDisabled || why == ReasonRevoke
+}
+
+func (o Observed) inOverlap() bool {
+	return o.Entry != nil && slices.ContainsFunc(o.Entry.Retiring, func(r Retiring) bool { return r.State == InOverlap })
+}
+
+// leaked reports that the key being replaced must not get an overlap.
+func leaked(why Reason) bool { return why == ReasonExposed || why == ReasonSelfDisabled }
+
+// overlapEnd returns until when the key that is being replaced now may be used: the overlap, cut short where the key
+// would otherwise outlive max_age.
+func overlapEnd(p Policy, old KeyRef, now time.Time) time.Time {
+	end := now.Add(p.Overlap)
+	if p.MaxAge == 0 {
+		return end
+	}
+	return earlier(end, old.Created.Add(p.MaxAge))
+}

@@ -1,0 +1,259 @@
+package rotator
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+)
+
+// observe gathers what Plan needs, reading only what is not known or must be fresh.
+func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observed, error) {
+	k := &st.known
+	r.mu.Lock()
+	p, ws, resync := st.policy, st.ws, st.resync
+	k.digestKnown = k.digestKnown && !st.edited
+	st.resync, st.edited = false, false
+	r.mu.Unlock()
+	fresh := !k.loaded || resync || (k.entry != nil && k.entry.Claim != nil)
+	if resync {
+		k.record = nil
+	}
+	if fresh {
+		if err := r.readEntry(ctx, st, p.Name); err != nil {
+			r.requestResync(st, resync)
+			return p, Observed{}, err
+		}
+	}
+	o := r.assemble(st, p, ws)
+	if seq := ws.seq(r); !fresh && seq > k.explained && unexplained(o) {
+		if err := r.readEntry(ctx, st, p.Name); err != nil {
+			return p, o, err
+		}
+		k.explained = seq
+	}
+	if k.record == nil && p.Mode != modeRemoved && (resync || wantsRecord(p, k.entry)) {
+		if err := r.lookAtRecord(ctx, st, p); err != nil {
+			r.requestResync(st, resync)
+			return p, o, err
+		}
+	}
+	o = r.assemble(st, p, ws)
+	if o.Entry == nil && o.Record != nil {
+		return p, o, r.findPredecessor(ctx, p, &o)
+	}
+	return p, o, nil
+}
+
+// requestResync puts a resync that could not be carried out back.
+func (r *Rotator) requestResync(st *policyState, resync bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	st.resync = st.resync || resync
+}
+
+// wantsRecord reports that nothing can be planned without having read the record.
+func wantsRecord(p Policy, e *Entry) bool {
+	return e == nil || (e.Claim == nil && (e.Current == nil || moved(p, *e.Current)))
+}
+
+// lookAtRecord reads the record; where it holds a surprise, the ledger is read again first, since a stale entry would
+// make another replica's new key look like a stranger's.
+func (r *Rotator) lookAtRecord(ctx context.Context, st *policyState, p Policy) error {
+	if _, err := r.readRecord(ctx, st, p.Sink); err != nil {
+		return err
+	}
+	v, version := st.known.record, st.known.version
+	if !v.HasValue || v.Match == st.known.currentID && v.Match != "" {
+		return nil
+	}
+	// An entry that was read before the record says nothing about what was written between the two.
+	if err := r.readEntry(ctx, st, p.Name); err != nil {
+		return err
+	}
+	if st.known.version == version && st.known.record != nil {
+		return nil
+	}
+	_, err := r.readRecord(ctx, st, p.Sink)
+	return err
+}
+
+// assemble puts together what is known, without reading anything.
+func (r *Rotator) assemble(st *policyState, p Policy, ws *workspace) Observed {
+	k := &st.known
+	o := Observed{LedgerError: k.ledgerError, Entry: k.entry, Record: k.record, RetryAt: k.retryAt, PatchAfter: k.patchAfter, MaxRotations: r.MaxRotationsPerHour}
+	if c := claimOf(k.entry); c != nil {
+		o.ClaimOurs = c.Holder == r.holder
+		o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= r.ClaimTTL
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if st.request != nil && st.request.fulfilled(k.entry) {
+		st.request = nil
+	}
+	o.Request, o.Owner = st.request, r.owner
+	o.Rotations = ws.rotations(r.Wall(), p.Name)
+	if ws.err == nil && ws.listing != nil {
+		o.Listed = true
+		_, o.Found = ws.listing.accounts[p.ServiceAccount]
+	}
+	r.addKeys(&o, p, k)
+	k.followSettings(&o, p)
+	if ws.listing != nil {
+		k.followUsage(&o, ws.listing.seq)
+	}
+	return o
+}
+
+// usage is what a retiring key's counter showed.
+type usage struct {
+	credits int64
+	moved   int // listing in which it last moved; 0: never
+}
+
+// followUsage notes which retiring keys are still in use: their counter moved within the last two listings.
+func (k *knowledge) followUsage(o *Observed, seq int) {
+	if o.Entry == nil || len(o.Entry.Retiring) == 0 {
+		k.usage = nil
+		return
+	}
+	if k.usage == nil {
+		k.usage = map[string]usage{}
+	}
+	for _, r := range o.Entry.Retiring {
+		key, listed := o.key(r.ID)
+		u, known := k.usage[r.ID]
+		if !listed || r.State != InOverlap {
+			continue
+		}
+		if known && key.CharacterCount != u.credits {
+			u.moved = seq
+		}
+		u.credits = key.CharacterCount
+		k.usage[r.ID] = u
+		if u.moved != 0 && seq-u.moved < 2 {
+			o.InUse = append(o.InUse, r.ID)
+		}
+	}
+}
+
+func claimOf(e *Entry) *Claim {
+	if e == nil {
+		return nil
+	}
+	return e.Claim
+}
+
+// addKeys collects the listed keys that concern a policy: its account's, its current key's account's, and all that
+// carry its name. Rotator.mu is held.
+func (r *Rotator) addKeys(o *Observed, p Policy, k *knowledge) {
+	add := func(keys []ListedKey) {
+		for _, key := range keys {
+			if _, known := o.key(key.ID); !known {
+				o.Keys = append(o.Keys, key)
+			}
+		}
+	}
+	account := func(workspace, account string) {
+		if ws := r.workspaces[workspace]; ws != nil && ws.listing != nil {
+			add(ws.listing.accounts[account])
+		}
+	}
+	account(p.Workspace, p.ServiceAccount)
+	if e := o.Entry; e != nil {
+		if e.Current != nil {
+			account(e.Current.Workspace, e.Current.Account)
+			r.followCurrent(o, *e.Current, k)
+		}
+		for _, c := range e.Retiring {
+			account(c.Workspace, c.Account)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.workspaces)) {
+		if l := r.workspaces[name].listing; l != nil {
+			add(l.owned[p.Name])
+		}
+	}
+}
+
+// followCurrent notes whether the current key was listed, and for how long it has been missing. Rotator.mu is held.
+func (r *Rotator) followCurrent(o *Observed, c KeyRef, k *knowledge) {
+	home := r.workspaces[c.Workspace]
+	if home == nil || home.listing == nil || !home.listing.begun.After(k.currentSince) {
+		return
+	}
+	o.HomeListed = true
+	for _, key := range home.listing.accounts[c.Account] {
+		if key.ID == c.ID {
+			k.missingSeq, k.proof = 0, elevenlabs.LifeUnknown
+			return
+		}
+	}
+	if k.missingSeq == 0 {
+		k.missingSeq = home.listing.seq
+	}
+	o.MissingTwice = home.listing.seq > k.missingSeq
+	o.Proof = k.proof
+}
+
+// followSettings notices that other settings were applied after this process loaded the policy.
+func (k *knowledge) followSettings(o *Observed, p Policy) {
+	if k.entry == nil {
+		return
+	}
+	applied := ""
+	if k.entry.Applied != nil {
+		applied = k.entry.Applied.Digest
+	}
+	if !k.digestKnown {
+		k.digest, k.digestKnown = applied, true
+	}
+	o.Differs = applied != k.digest && applied != p.Settings.Digest()
+}
+
+// unexplained reports a listed key of ours that the cached entry does not know.
+func unexplained(o Observed) bool {
+	if o.Entry == nil {
+		return false
+	}
+	for _, k := range o.Keys {
+		if owner, policy, rotation, ok := parseKeyName(k.Name); ok && owner == o.Entry.Owner && policy == o.Entry.Policy && !o.Entry.knows(k.ID, rotation) {
+			return true
+		}
+	}
+	return false
+}
+
+func (ws *workspace) seq(r *Rotator) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ws.listing == nil {
+		return 0
+	}
+	return ws.listing.seq
+}
+
+// findPredecessor looks whether the record belongs to a policy that is no longer loaded: then this one is its new name.
+func (r *Rotator) findPredecessor(ctx context.Context, p Policy, o *Observed) error {
+	old := o.Record.Policy
+	if old == "" || old == p.Name || !o.Record.HasValue {
+		return nil
+	}
+	r.mu.Lock()
+	_, loaded := r.policies[old]
+	r.mu.Unlock()
+	if loaded || !validName(old) {
+		return nil
+	}
+	doc, err := r.Store.Read(ctx, r.entryRef(old), 0)
+	if err != nil || doc.Data == nil {
+		return err
+	}
+	e, err := ParseEntry(doc.Data, old)
+	if err == nil && e.Current != nil && e.Current.ID == o.Record.KeyID && (e.MovedTo == "" || e.MovedTo == p.Name) {
+		o.Inherits = old
+	}
+	return nil
+}
