@@ -27,6 +27,9 @@ func (r *Rotator) Request(name string, o RotateOptions) error {
 	if st.policy.Mode == ModePaused {
 		return pausedPolicy(name)
 	}
+	if !st.status.Loaded {
+		return fmt.Errorf("policy %s has not been looked at yet; try again in a moment", name)
+	}
 	st.request = &Request{NotKey: st.currentKey(), Revoke: o.Revoke, Reason: o.Reason}
 	r.Logger.Info("rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", shorten(o.Reason))
 	r.enqueue(st)

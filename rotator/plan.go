@@ -18,7 +18,7 @@ func Plan(p Policy, o Observed, now time.Time) Decision {
 	}
 	d = plan(p, o, now, d)
 	if p.Mode == ModePaused {
-		d.Steps, d.State, d.Reason = nil, StatePaused, ReasonPaused
+		d.Steps, d.State, d.Reason, d.NextDue = nil, StatePaused, ReasonPaused, time.Time{}
 	}
 	return d
 }
