@@ -128,7 +128,7 @@ func (d *decoder) unknown(key *yaml.Node, f field, who string, known []string) {
 	case f.hush:
 		d.fault(key, "%s has a field that is not one of %s; write one such as %s", who, list(known), f.sample())
 	default:
-		d.fault(key, "%s has no field %s; %s", who, quote(key.Value), meant(key.Value, known))
+		d.fault(key, "%s has no field %s; %s", who, quote(key.Value), Meant(key.Value, known))
 	}
 }
 

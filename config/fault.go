@@ -73,8 +73,8 @@ func nearest(word string, known []string) string {
 	return best
 }
 
-// meant finishes a sentence on an unknown word.
-func meant(word string, known []string) string {
+// Meant finishes a sentence on an unknown word.
+func Meant(word string, known []string) string {
 	var longer []string
 	for _, k := range known {
 		if strings.HasPrefix(k, word+"_") {

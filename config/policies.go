@@ -177,7 +177,7 @@ func (l *loader) permissions(p *policy) elevenlabs.Permissions {
 		case seen[name.Value]:
 		case !l.isKnown[name.Value] && !l.env.AllowUnknownPermissions:
 			if !l.full() {
-				l.fault(name.node, "%spermissions holds %s, which this build does not know; %s (REKEYD_ALLOW_UNKNOWN_PERMISSIONS=true accepts it)", p.says(), quote(name.Value), meant(name.Value, l.known))
+				l.fault(name.node, "%spermissions holds %s, which this build does not know; %s (REKEYD_ALLOW_UNKNOWN_PERMISSIONS=true accepts it)", p.says(), quote(name.Value), Meant(name.Value, l.known))
 			}
 		default:
 			seen[name.Value] = true

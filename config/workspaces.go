@@ -130,7 +130,7 @@ func (l *loader) workspaceOf(p *policy) {
 	}
 	advice := "define it under workspaces"
 	if len(known) > 0 {
-		advice += "; " + meant(name, known)
+		advice += "; " + Meant(name, known)
 	}
 	l.fault(p.Workspace.where(p.Node), "%sworkspace is %s, which is not defined; %s", p.says(), quote(name), advice)
 }
