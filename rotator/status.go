@@ -125,15 +125,20 @@ func (r *Rotator) Ready() error {
 	return errors.New("no workspace has answered yet")
 }
 
-// Survey reads what there is to know about every loaded policy and plans it, without changing anything anywhere. It is
-// for commands that only look; it must not be used beside Run.
-func (r *Rotator) Survey(ctx context.Context) (Snapshot, error) {
+// Survey reads what there is to know about the named policies, or about all that are loaded and those that no longer
+// are, and plans them, without changing anything anywhere. It is for commands that only look; it must not be used
+// beside Run.
+func (r *Rotator) Survey(ctx context.Context, names ...string) (Snapshot, error) {
 	if err := r.loadOwner(ctx, false); err != nil {
 		return Snapshot{}, err
 	}
-	r.discover(ctx)
+	wanted := func(name string) bool { return len(names) == 0 || slices.Contains(names, name) }
+	if len(names) == 0 {
+		r.discover(ctx)
+	}
 	r.mu.Lock()
-	states, spaces := r.ordered(), slices.Collect(maps.Values(r.workspaces))
+	states := slices.DeleteFunc(r.ordered(), func(st *policyState) bool { return !wanted(st.policy.Name) })
+	spaces := slices.Collect(maps.Values(r.workspaces))
 	r.mu.Unlock()
 	for _, ws := range spaces {
 		r.reconcile(ctx, ws)
@@ -146,7 +151,9 @@ func (r *Rotator) Survey(ctx context.Context) (Snapshot, error) {
 		}
 		r.show(st, p, o, Plan(p, o, r.Wall()))
 	}
-	return r.Snapshot(), ctx.Err()
+	s := r.Snapshot()
+	s.Policies = slices.DeleteFunc(s.Policies, func(p PolicyStatus) bool { return !wanted(p.Policy.Name) })
+	return s, ctx.Err()
 }
 
 // show makes what was just observed and planned visible.
