@@ -1,0 +1,281 @@
+package torture
+
+import (
+	"crypto/rand"
+	"fmt"
+	mathrand "math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	vaultapi "github.com/hashicorp/vault/api"
+
+	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/internal/process"
+	"github.com/rekeyd/rekeyd/internal/vaulttest"
+)
+
+const (
+	replicas = 3
+	policies = 6
+	accounts = 3
+
+	every      = 3 * time.Second
+	overlap    = 2 * time.Second
+	quarantine = 2 * time.Second
+	claimTTL   = 2 * time.Second
+)
+
+// world is what is tortured, and what was done to it.
+type world struct {
+	t        *testing.T
+	dice     *mathrand.Rand
+	vault    *vaulttest.Server
+	root     *vaultapi.Client // looks at Vault with rights that rekeyd does not have
+	programs process.Programs
+	sim      *process.Simulator
+	replicas []*replica
+	env      []string
+	secrets  map[string]string
+	foreign  map[string]string // names by id of the keys that are not ours
+	said     []*process.Output // everything that rekeyd wrote
+
+	vaultDown  bool
+	vaultUntil time.Time
+	healed     time.Time
+	settled    time.Duration // after that
+	notes      []event
+	did        struct{ kills, stops, vaultRestarts, faults, rotations, creates int }
+	reads      atomic.Int64
+	violations atomic.Int64
+
+	requests  map[uint64]elevensim.Request // by number, all but those of readers
+	collected time.Time
+}
+
+// replica is one of the processes; which one it is changes with each kill.
+type replica struct {
+	*process.Process // nil: it was killed
+	number           int
+	frozen           bool
+	until            time.Time // when it is started or woken up
+}
+
+// event is a line of a trace.
+type event struct {
+	at   time.Time
+	what string
+}
+
+func newWorld(t *testing.T, seed uint64) *world {
+	t.Helper()
+	w := &world{
+		t: t, dice: mathrand.New(mathrand.NewPCG(seed, 0)), vault: vaulttest.StartPersistent(t),
+		foreign: map[string]string{}, requests: map[uint64]elevensim.Request{}, collected: time.Now(),
+	}
+	w.root = w.vault.Client(t)
+	var err error
+	if w.programs, err = process.Build(t.Context(), t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	hcl, err := os.ReadFile("../../deploy/vault/policy.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.secrets = map[string]string{"admin key": "sk_admin" + rand.Text(), "Vault token": w.vault.Token(t, string(hcl))}
+	var ids []string
+	for i := range accounts {
+		ids = append(ids, account(i))
+	}
+	w.sim = w.programs.StartSimulator(t, w.secrets["admin key"], seed, ids...)
+	w.addForeign()
+	w.prepareRecords()
+	w.setEnvironment()
+	for i := range replicas {
+		r := &replica{number: i}
+		w.replicas = append(w.replicas, r)
+		w.start(r)
+	}
+	return w
+}
+
+func account(i int) string { return fmt.Sprint("svcacc_", i%accounts) }
+
+func policy(i int) string { return fmt.Sprint("policy-", i) }
+
+func record(i int) string { return "elevenlabs/" + policy(i) }
+
+// addForeign adds keys that must not be touched, another installation's among them.
+func (w *world) addForeign() {
+	w.t.Helper()
+	for i := range accounts {
+		for _, name := range []string{"of somebody else", "rekeyd.other123." + policy(i) + ".0123456789"} {
+			id, _ := w.sim.AddKey(account(i), name)
+			w.foreign[id] = name
+		}
+	}
+}
+
+const foreignField = "team"
+
+// prepareRecords has Vault keep every version, and puts a field of others into each record.
+func (w *world) prepareRecords() {
+	w.t.Helper()
+	kv := w.root.KVv2("secret")
+	for i := range policies {
+		if err := kv.PutMetadata(w.t.Context(), record(i), vaultapi.KVMetadataPutInput{MaxVersions: 100_000}); err != nil {
+			w.t.Fatal(err)
+		}
+		if _, err := kv.Put(w.t.Context(), record(i), map[string]any{foreignField: policy(i)}); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+func (w *world) setEnvironment() {
+	w.t.Helper()
+	var text strings.Builder
+	fmt.Fprintf(&text, "defaults: {overlap: %s, quarantine: %s}\npolicies:\n", overlap, quarantine)
+	for i := range policies {
+		fmt.Fprintf(&text, "  - {name: %s, service_account: %s, schedule: \"@every %s\", permissions: [user_read], sink: {path: %s}}\n",
+			policy(i), account(i), every, record(i))
+	}
+	file := filepath.Join(w.t.TempDir(), "policies.yaml")
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	w.env = []string{
+		"REKEYD_POLICY_FILE=" + file, "REKEYD_LISTEN_ADDR=127.0.0.1:0", "REKEYD_LOG_LEVEL=debug",
+		"REKEYD_MIN_INTERVAL=1s", "REKEYD_RECONCILE_INTERVAL=500ms", "REKEYD_RESYNC_INTERVAL=2s", "REKEYD_VERIFY_TIMEOUT=2s",
+		fmt.Sprint("REKEYD_CLAIM_TTL=", claimTTL), "REKEYD_API_RATE=1000", "REKEYD_API_TIMEOUT=3s",
+		"REKEYD_MAX_ROTATIONS_PER_HOUR=1000000", "REKEYD_SHUTDOWN_TIMEOUT=15s",
+		"ELEVENLABS_API_KEY=" + w.secrets["admin key"], "ELEVENLABS_BASE_URL=" + w.sim.URL,
+		"VAULT_ADDR=" + w.vault.Addr, "VAULT_TOKEN=" + w.secrets["Vault token"], "HOME=" + w.t.TempDir(),
+	}
+}
+
+func (w *world) start(r *replica) {
+	w.t.Helper()
+	r.Process = process.Start(w.t, w.env, w.programs.Rekeyd, "run")
+	w.said = append(w.said, &r.Stdout, &r.Stderr)
+	w.note("replica %d is started", r.number)
+}
+
+// mustRun checks, before a process is struck, that it had not ended by itself.
+func (w *world) mustRun(r *replica) {
+	w.t.Helper()
+	if r.Exited() {
+		w.t.Fatalf("replica %d ended by itself; it said:\n%s", r.number, r.Stderr.String())
+	}
+}
+
+// collect keeps what the simulator remembers before the requests of readers push it out.
+func (w *world) collect(now bool) {
+	w.t.Helper()
+	if !now && time.Since(w.collected) < 20*time.Second {
+		return
+	}
+	w.collected = time.Now()
+	for _, r := range w.sim.History() {
+		if r.Operation != "getUser" {
+			w.requests[r.Seq] = r
+		}
+	}
+}
+
+// settle waits until nothing of the torture is left.
+func (w *world) settle() {
+	w.t.Helper()
+	for deadline := time.Now().Add(settleTime); ; {
+		left := w.unsettled()
+		if left == "" {
+			w.settled = time.Since(w.healed)
+			return
+		}
+		if time.Now().After(deadline) {
+			w.violated("not settled within %s: %s", settleTime, left)
+			return
+		}
+		w.pass(200 * time.Millisecond)
+	}
+}
+
+// unsettled says what is left of the torture: each key that was made in it must be gone, and rotations must go on.
+func (w *world) unsettled() string {
+	w.t.Helper()
+	newer := map[string]int{}
+	for _, k := range w.sim.Keys() {
+		switch ours := w.ours(k.ID, k.Name); {
+		case ours && !k.Deleted() && k.CreatedAt.Before(w.healed):
+			return fmt.Sprintf("key %s (%s, disabled %v), made before all was healed, is still there", k.ID, k.Name, k.Disabled)
+		case ours && !k.CreatedAt.Before(w.healed):
+			newer[policyOf(k.Name)]++
+		}
+	}
+	for i := range policies {
+		if newer[policy(i)] < 2 {
+			return fmt.Sprintf("%s was not rotated twice since all was healed", policy(i))
+		}
+	}
+	return ""
+}
+
+func (w *world) ours(id, name string) bool {
+	return w.foreign[id] == "" && strings.HasPrefix(name, "rekeyd.")
+}
+
+// policyOf returns the policy in a key's name.
+func policyOf(name string) string {
+	parts := strings.Split(name, ".")
+	return parts[len(parts)-2]
+}
+
+func (w *world) stopReplicas() {
+	w.t.Helper()
+	for _, r := range w.replicas {
+		w.mustRun(r)
+		if status := r.Stop(); status != 0 {
+			w.violated("exit status %d after SIGTERM; replica %d said:\n%s", status, r.number, r.Stderr.String())
+		}
+	}
+	w.note("all replicas were stopped")
+}
+
+// checkOutputs checks that no process panicked or said a secret.
+func (w *world) checkOutputs() {
+	w.t.Helper()
+	panicked := regexp.MustCompile(`(?m)^(panic|fatal error): |^goroutine \d+ `)
+	for _, o := range w.said {
+		if text := o.String(); panicked.MatchString(text) {
+			w.violated("a process panicked:\n%s", text)
+		}
+	}
+	for _, k := range w.sim.Keys() {
+		w.secrets["secret of key "+k.ID] = k.Secret
+	}
+	process.CheckNoSecretIn(w.t, w.said, w.secrets)
+}
+
+// ask uses a secret as whoever reads it from Vault does.
+func (w *world) ask(client *http.Client, secret string) (status int) {
+	req, err := http.NewRequest(http.MethodGet, w.sim.URL+"/v1/user", nil)
+	if err != nil {
+		return 0
+	}
+	req.Header.Set("xi-api-key", secret)
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var buf [4096]byte
+	for err == nil {
+		_, err = resp.Body.Read(buf[:])
+	}
+	return resp.StatusCode
+}
