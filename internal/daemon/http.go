@@ -51,7 +51,8 @@ func (d *Daemon) handler(local bool) http.Handler {
 	page := newPage(d)
 	mux.Handle("GET /{$}", d.guarded(local, page.html))
 	mux.Handle("GET /api/v1/policies", d.guarded(local, page.json))
-	mux.HandleFunc("POST /-/reload", d.reloadRequest)
+	mux.HandleFunc("POST /-/reload", d.asAdmin(d.reloadRequest))
+	mux.HandleFunc("POST /api/v1/policies/{name}/rotate", d.asAdmin(d.rotateRequest))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
@@ -126,17 +127,23 @@ func (d *Daemon) authenticated(r *http.Request) bool {
 	return err == nil && yaml.Unmarshal(text, &c) == nil && len(c.Users) > 0
 }
 
-// reloadRequest is POST /-/reload. Without an admin token it does not exist.
-func (d *Daemon) reloadRequest(w http.ResponseWriter, r *http.Request) {
-	if !d.cfg.Env.AdminToken.IsSet() {
-		http.NotFound(w, r)
-		return
+// asAdmin serves a call that changes something. Without an admin token it does not exist.
+func (d *Daemon) asAdmin(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case !d.cfg.Env.AdminToken.IsSet():
+			http.NotFound(w, r)
+		case !d.admin(r):
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "This call needs the header Authorization: Bearer with REKEYD_ADMIN_TOKEN.", http.StatusUnauthorized)
+		default:
+			h(w, r)
+		}
 	}
-	if !d.admin(r) {
-		w.Header().Set("WWW-Authenticate", "Bearer")
-		http.Error(w, "This call needs the header Authorization: Bearer with REKEYD_ADMIN_TOKEN.", http.StatusUnauthorized)
-		return
-	}
+}
+
+// reloadRequest is POST /-/reload.
+func (d *Daemon) reloadRequest(w http.ResponseWriter, _ *http.Request) {
 	n, err := d.reload(true)
 	if err != nil {
 		http.Error(w, d.redactor.Cut(err.Error()), http.StatusUnprocessableEntity)

@@ -120,7 +120,6 @@ func TestReloadCall(t *testing.T) {
 		{http.MethodPost, "/-/reload", adminToken, http.StatusUnauthorized},
 		{http.MethodPost, "/-/reload", "Bearer " + adminToken, http.StatusOK},
 		{http.MethodGet, "/-/reload", "Bearer " + adminToken, http.StatusMethodNotAllowed},
-		{http.MethodPost, "/api/v1/policies/tts-prod/rotate", "Bearer " + adminToken, http.StatusNotFound},
 	} {
 		if status, body, _ := ask(t, c.method, url+c.path, c.authorization); status != c.status {
 			t.Errorf("%s %s with %q: HTTP %d %s, want %d", c.method, c.path, c.authorization, status, body, c.status)

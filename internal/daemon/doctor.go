@@ -1,0 +1,230 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/sinks"
+)
+
+// Level says how good or bad a finding is.
+type Level string
+
+// The levels of findings.
+const (
+	LevelOK      Level = "ok"
+	LevelUnknown Level = "unknown" // could not be seen
+	LevelWarning Level = "warning"
+	LevelError   Level = "error"
+)
+
+// Finding is one line of a doctor's report.
+type Finding struct {
+	Level   Level  `json:"level"`
+	Subject string `json:"subject"`
+	Text    string `json:"text"`
+}
+
+// Examine looks at Vault, or the files in its place, and at ElevenLabs, and changes nothing in either.
+func (d *Daemon) Examine(ctx context.Context) []Finding {
+	x := &examination{d: d, policies: d.cfg.Policies.Policies}
+	if d.vault == nil {
+		x.note(x.check(ctx, x.everything()...), "files", "%s can be read and written", d.cfg.Env.FileDir)
+	} else if x.reachable(ctx) {
+		x.mounts(ctx)
+		x.paths(ctx)
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.workspaces.current)) {
+		x.workspace(ctx, name)
+	}
+	for i := range x.findings {
+		x.findings[i].Text = d.oneLine(x.findings[i].Text)
+	}
+	return x.findings
+}
+
+// examination is a report in the making.
+type examination struct {
+	d        *Daemon
+	policies []rotator.Policy
+	findings []Finding
+}
+
+func (x *examination) say(level Level, subject, format string, args ...any) {
+	x.findings = append(x.findings, Finding{level, subject, fmt.Sprintf(format, args...)})
+}
+
+// note says the error, or that all is well; it reports which.
+func (x *examination) note(err error, subject, format string, args ...any) bool {
+	if err != nil {
+		x.say(LevelError, subject, "%s", err)
+		return false
+	}
+	x.say(LevelOK, subject, format, args...)
+	return true
+}
+
+func (x *examination) check(ctx context.Context, refs ...rotator.Ref) error {
+	return x.d.rotator.Store.Check(ctx, refs...)
+}
+
+func (x *examination) ledger() []rotator.Ref {
+	ledger := x.d.cfg.Env.Ledger()
+	refs := []rotator.Ref{ledger.Join("owner")}
+	for _, p := range x.policies {
+		refs = append(refs, ledger.Join("policies").Join(p.Name))
+	}
+	return refs
+}
+
+func (x *examination) everything() []rotator.Ref {
+	refs := x.ledger()
+	for _, p := range x.policies {
+		refs = append(refs, p.Sink.Ref)
+	}
+	return refs
+}
+
+// reachable asks for Vault itself and for the token; without either there is nothing more to see.
+func (x *examination) reachable(ctx context.Context) bool {
+	version, sealed, err := x.d.vault.Seal(ctx)
+	switch {
+	case err != nil:
+		return x.note(err, "vault", "")
+	case sealed:
+		x.say(LevelError, "vault", "%s answers and is sealed; unseal it", x.d.cfg.Env.VaultAddr)
+		return false
+	}
+	x.say(LevelOK, "vault", "%s answers and is unsealed (Vault %s)", x.d.cfg.Env.VaultAddr, version)
+	expiry, renewable, err := x.d.vault.LookUp(ctx)
+	ends := fmt.Sprintf("it ends %s, in %s", expiry.UTC().Format(time.RFC3339), Span(time.Until(expiry)))
+	switch {
+	case err != nil:
+		return x.note(err, "token", "")
+	case expiry.IsZero():
+		x.say(LevelOK, "token", "valid, and never ends")
+	case renewable:
+		x.say(LevelOK, "token", "valid; %s, and is renewed by the daemon", ends)
+	default:
+		x.say(LevelWarning, "token", "valid, but %s, and cannot be renewed; give a periodic token", ends)
+	}
+	return true
+}
+
+// mounts says of each mount whether it can be used, and how long it keeps versions.
+func (x *examination) mounts(ctx context.Context) {
+	names := map[string]bool{}
+	for _, ref := range x.everything() {
+		names[ref.Mount] = true
+	}
+	for _, mount := range slices.Sorted(maps.Keys(names)) {
+		subject := "mount " + mount
+		if !x.note(x.d.vault.CheckMount(ctx, mount), subject, "a KV engine of version 2") {
+			continue
+		}
+		r, seen, err := x.d.vault.MountRetention(ctx, mount)
+		switch {
+		case err != nil:
+			x.say(LevelError, subject, "%s", err)
+		case !seen:
+			x.say(LevelUnknown, subject, "how long it keeps versions could not be seen: the token may not read %s/config", mount)
+		default:
+			x.retention(subject, r)
+		}
+	}
+}
+
+// leastVersions are the current one, the one to roll back to, and one for whoever else writes.
+const leastVersions = 3
+
+func (x *examination) retention(subject string, r sinks.Retention) {
+	if r.DeleteAfter > 0 {
+		x.say(LevelWarning, subject, "delete_version_after is %s: Vault deletes secrets and ledger by itself after that; set it to 0s", r.DeleteAfter)
+	}
+	if r.MaxVersions > 0 && r.MaxVersions < leastVersions {
+		x.say(LevelWarning, subject, "max_versions is %d: with so few, rekeyd rollback may find no version to go back to; set it to %d or more, or to 0", r.MaxVersions, leastVersions)
+	}
+}
+
+// paths says of the ledger and of each sink what the token may do there.
+func (x *examination) paths(ctx context.Context) {
+	_ = x.check(ctx, x.everything()...) // all in one call; what suffices is remembered for those below
+	ledger := x.d.cfg.Env.Ledger()
+	err := x.check(ctx, x.ledger()...)
+	if err == nil {
+		_, err = x.d.rotator.Store.List(ctx, ledger.Join("policies"))
+	}
+	x.note(err, "ledger "+ledger.String(), "the token may create, read, update and list")
+	unseen := 0
+	for _, p := range x.policies {
+		subject := "sink " + p.Sink.String()
+		x.note(x.check(ctx, p.Sink.Ref), subject, "the token may create, read and update (policy %s)", p.Name)
+		r, seen, err := x.d.vault.Retention(ctx, p.Sink.Ref)
+		if err != nil || !seen {
+			unseen++
+			continue
+		}
+		x.retention(subject, r)
+	}
+	if unseen > 0 {
+		x.say(LevelUnknown, "sinks", "how long single records keep versions could not be seen for %d of %d: the token may not read their metadata", unseen, len(x.policies))
+	}
+}
+
+// workspace says whether ElevenLabs answers to the admin key, and whether the accounts exist.
+func (x *examination) workspace(ctx context.Context, name string) {
+	ws := x.d.workspaces.current[name]
+	subject := "workspace " + name
+	accounts, err := ws.client.ServiceAccounts(ctx)
+	if err != nil {
+		x.say(LevelError, subject, "%s", advised(ws.base, err))
+		return
+	}
+	x.say(LevelOK, subject, "%s answers, the admin key is accepted and may list service accounts (%d)", ws.base, len(accounts))
+	wanted := map[string][]string{}
+	for _, p := range x.policies {
+		if p.Workspace == name {
+			wanted[p.ServiceAccount] = append(wanted[p.ServiceAccount], p.Name)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(wanted)) {
+		x.account(subject, accounts, id, wanted[id])
+	}
+}
+
+func (x *examination) account(subject string, accounts []elevenlabs.ServiceAccount, id string, policies []string) {
+	var candidates []string
+	for _, a := range accounts {
+		if a.ID == id {
+			x.say(LevelOK, "account "+id, "exists (%s), with %d keys", a.Name, len(a.Keys))
+			return
+		}
+		candidates = append(candidates, a.ID+" ("+a.Name+")")
+	}
+	slices.Sort(candidates)
+	if len(candidates) == 0 {
+		candidates = []string{"none"}
+	}
+	x.say(LevelError, "account "+id, "%s has no such service account, named by %s; it has: %s", subject, strings.Join(policies, ", "), strings.Join(candidates, ", "))
+}
+
+// advised says what a person can do about a workspace that cannot be listed.
+func advised(base string, err error) string {
+	advice := ""
+	switch {
+	case errors.Is(err, elevenlabs.ErrInvalidKey):
+		advice = "; the admin key is wrong, deleted or disabled: give another one"
+	case errors.Is(err, elevenlabs.ErrMissingPermissions):
+		advice = "; the admin key lacks service_account_write: give it that permission, or another key"
+	case errors.Is(err, elevenlabs.ErrUnreachable):
+		advice = "; check base_url and the way there"
+	}
+	return base + ": " + err.Error() + advice
+}

@@ -1,0 +1,90 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// What commands do with a Daemon that they built and do not Run.
+
+// Outcome is how a verb left a policy.
+type Outcome struct {
+	Policy             string    `json:"policy"`
+	KeyID              string    `json:"key_id"`                        // the current key now
+	PreviousKeyID      string    `json:"previous_key_id,omitempty"`     // the one before it
+	PreviousValidUntil time.Time `json:"previous_valid_until,omitzero"` // while it works; zero when it does not any more
+	Disabled           []string  `json:"disabled,omitempty"`            // older keys that are disabled and not yet deleted
+}
+
+// Rotate rotates a policy now.
+func (d *Daemon) Rotate(ctx context.Context, policy string, o rotator.RotateOptions) (Outcome, error) {
+	if err := d.rotator.Rotate(ctx, policy, o); err != nil {
+		return Outcome{}, fmt.Errorf("rotating policy %s: %w", policy, err)
+	}
+	return d.outcome(ctx, policy)
+}
+
+// Rollback puts a policy's previous key back.
+func (d *Daemon) Rollback(ctx context.Context, policy string) (Outcome, error) {
+	if err := d.rotator.Rollback(ctx, policy); err != nil {
+		return Outcome{}, err
+	}
+	return d.outcome(ctx, policy)
+}
+
+func (d *Daemon) outcome(ctx context.Context, policy string) (Outcome, error) {
+	s, err := d.rotator.Survey(ctx, policy)
+	if err != nil || len(s.Policies) != 1 || s.Policies[0].Current == nil {
+		return Outcome{}, fmt.Errorf("policy %s: it is done, but how it stands now cannot be read: %w", policy, orEmpty(err))
+	}
+	return outcomeOf(s.Policies[0]), nil
+}
+
+func orEmpty(err error) error {
+	if err == nil {
+		return errors.New("there is no current key")
+	}
+	return err
+}
+
+func outcomeOf(s rotator.PolicyStatus) Outcome {
+	o := Outcome{Policy: s.Policy.Name, KeyID: s.Current.ID}
+	var previous *rotator.Retiring
+	for i := range s.Retiring {
+		k := &s.Retiring[i]
+		if k.State == rotator.InQuarantine {
+			o.Disabled = append(o.Disabled, k.ID)
+		}
+		if previous == nil || k.Published.After(previous.Published) {
+			previous = k
+		}
+	}
+	if previous != nil {
+		o.PreviousKeyID = previous.ID
+		if previous.State == rotator.InOverlap {
+			o.PreviousValidUntil = previous.Until
+		}
+	}
+	return o
+}
+
+// Lost lists the keys that Prune may take, of the named policies where names are given.
+func (d *Daemon) Lost(ctx context.Context, policies ...string) ([]rotator.LostKey, error) {
+	return d.rotator.Lost(ctx, policies...)
+}
+
+// Prune deletes a lost key, or has the current key of a removed policy leave.
+func (d *Daemon) Prune(ctx context.Context, k rotator.LostKey) error { return d.rotator.Prune(ctx, k) }
+
+// Remembered returns the names of all policies that the ledger knows, loaded or not.
+func (d *Daemon) Remembered(ctx context.Context) ([]string, error) {
+	names, err := d.rotator.Store.List(ctx, d.cfg.Env.Ledger().Join("policies"))
+	if err != nil {
+		return nil, fmt.Errorf("reading the ledger: %w", err)
+	}
+	return names, nil
+}

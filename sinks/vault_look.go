@@ -1,0 +1,78 @@
+package sinks
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// What a doctor's report asks beyond what rotating needs.
+
+// Seal returns the version of the Vault that answers, and whether it is sealed. It needs no token.
+func (v *Vault) Seal(ctx context.Context) (version string, sealed bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, v.opt.Timeout)
+	defer cancel()
+	s, err := v.client.Sys().SealStatusWithContext(ctx)
+	if err != nil {
+		return "", false, v.faultError(ctx, "asking Vault whether it is sealed", answer{fault: err}, false)
+	}
+	return s.Version, s.Sealed, nil
+}
+
+// LookUp asks Vault when the token ends, the zero time for never, and whether it can be renewed.
+func (v *Vault) LookUp(ctx context.Context) (expiry time.Time, renewable bool, err error) {
+	if err := v.lookup(ctx); err != nil {
+		return time.Time{}, false, err
+	}
+	_, expiry, renewable = v.token.state()
+	return expiry, renewable, nil
+}
+
+// CheckMount says why a mount cannot be used: it is missing, or no KV engine of version 2.
+func (v *Vault) CheckMount(ctx context.Context, mount string) error {
+	return v.checkMount(ctx, "checking mount "+mount, mount)
+}
+
+// Retention is how Vault forgets versions by itself.
+type Retention struct {
+	MaxVersions int           // 0: Vault's default, which is 10, or for a document that of its mount
+	DeleteAfter time.Duration // 0: never
+}
+
+// MountRetention returns what a mount's configuration says. seen is false where the token may not read that.
+func (v *Vault) MountRetention(ctx context.Context, mount string) (r Retention, seen bool, err error) {
+	return v.retention(ctx, "reading the configuration of mount "+mount, mount+"/config")
+}
+
+// Retention returns what a document's own metadata says; nothing where the document does not exist yet. seen is false
+// where the token may not read that.
+func (v *Vault) Retention(ctx context.Context, ref rotator.Ref) (r Retention, seen bool, err error) {
+	return v.retention(ctx, "reading the metadata of "+ref.String(), ref.Mount+"/metadata/"+ref.Path)
+}
+
+func (v *Vault) retention(ctx context.Context, op, path string) (Retention, bool, error) {
+	a := v.get(ctx, opCheck, path, nil)
+	switch {
+	case a.fault == nil && a.status == http.StatusForbidden:
+		return Retention{}, false, nil
+	case a.fault == nil && a.status == http.StatusNotFound:
+		return Retention{}, true, nil
+	case !a.ok():
+		return Retention{}, false, v.failure(ctx, op, a, false)
+	}
+	var said struct {
+		MaxVersions int    `json:"max_versions"`
+		DeleteAfter string `json:"delete_version_after"`
+	}
+	if err := decode(a.data, &said); err != nil {
+		return Retention{}, false, fmt.Errorf("%s: %w", op, err)
+	}
+	after, err := time.ParseDuration(said.DeleteAfter)
+	if err != nil && said.DeleteAfter != "" {
+		return Retention{}, false, fmt.Errorf("%s: delete_version_after is no duration: %w", op, err)
+	}
+	return Retention{said.MaxVersions, after}, true, nil
+}
