@@ -25,8 +25,8 @@ func Plan(p Policy, o Observed, now time.Time) Decision {
 
 func plan(p Policy, o Observed, now time.Time, d Decision) Decision {
 	e := o.Entry
-	if e == nil && p.Mode == modeRemoved {
-		return d
+	if p.Mode == modeRemoved && (e == nil || e.MovedTo != "") {
+		return d // nothing is left of it under this name
 	}
 	if e == nil {
 		return planWithoutKey(p, o, now, d)
@@ -202,10 +202,15 @@ func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
 	if why, urgent := o.urgent(p); urgent {
 		return planRotation(p, o, now, why, d)
 	}
+	isMoved := moved(p, *o.Entry.Current)
+	if !isMoved && o.holdsStranger(p) {
+		changed, _ := planRecord(p, o, now, d) // whatever happened to our key, what others put there is not overwritten
+		return changed
+	}
 	if bad, found := planHealth(p, o, now, d); found {
 		return bad
 	}
-	if moved(p, *o.Entry.Current) {
+	if isMoved {
 		return planMove(p, o, now, d)
 	}
 	if changed, found := planRecord(p, o, now, d); found {
@@ -285,11 +290,18 @@ func moved(p Policy, c KeyRef) bool {
 	return c.Workspace != p.Workspace || c.Account != p.ServiceAccount || c.Sink != p.Sink
 }
 
-func planMove(p Policy, o Observed, now time.Time, d Decision) Decision {
+// holdsStranger reports that the record holds a value of which the ledger knows nothing.
+func (o Observed) holdsStranger(p Policy) bool {
 	r, c := o.Record, o.Entry.Current
+	if r == nil || !r.HasValue || r.Match != "" {
+		return false
+	}
+	return c.Hash != "" || r.KeyID != c.ID || c.Sink.Ref != p.Sink.Ref // an adopted key's value was never seen
+}
+
+func planMove(p Policy, o Observed, now time.Time, d Decision) Decision {
 	switch {
-	case r == nil || !r.HasValue || r.Match != "":
-	case c.Sink == p.Sink && c.Hash == "" && r.KeyID == c.ID:
+	case !o.holdsStranger(p):
 	case p.Adopt != "" && !o.had(p.Adopt):
 		return planAdopt(p, o, p.Adopt, ReasonAdoptNamed, d)
 	default:

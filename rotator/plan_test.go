@@ -146,6 +146,7 @@ func TestPlan(t *testing.T) {
 
 		{"record deleted", func(s stage) { s.o.Record = &rotator.RecordView{} }, "rotate record_missing", rotator.StateDue, rotator.ReasonRecordMissing},
 		{"record overwritten", func(s stage) { hours(s, 2); s.o.Record.Match = "" }, "", rotator.StateError, rotator.ReasonRecordChanged},
+		{"record overwritten, leaked", func(s stage) { s.o.Record.Match = ""; disable(s.o, "k2", "exposed_publicly") }, "", rotator.StateError, rotator.ReasonRecordChanged},
 		{"record overwritten, rotate", func(s stage) { s.o.Record.Match = ""; s.o.Request = &rotator.Request{NotKey: "k2"} }, "rotate requested", rotator.StateDue, rotator.ReasonRequested},
 		{"record rolled back", func(s stage) { overlap(s, time.Hour); s.o.Record.Match = "k1" }, "follow rolled_back k1", rotator.StateOK, ""},
 		{"record rolled back to a dead key", func(s stage) { s.o.Record.Match = "k1" }, "", rotator.StateError, rotator.ReasonRecordChanged},

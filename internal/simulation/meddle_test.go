@@ -27,8 +27,8 @@ func (w *world) meddle(what string) {
 	p := w.policies[w.rng.IntN(len(w.policies))]
 	path := p.Sink.String()
 	r := w.oracle.records[path]
-	if r.key == nil {
-		return
+	if r.key == nil || r.foreign {
+		return // one at a time
 	}
 	w.tracef("others: %s (%s)", what, p.Name)
 	w.hits["others × "+what]++
