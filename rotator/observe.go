@@ -2,6 +2,7 @@ package rotator
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -42,7 +43,9 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 	}
 	o = r.assemble(st, p, ws)
 	if o.Entry == nil && o.Record != nil {
-		return p, o, r.findPredecessor(ctx, p, &o)
+		var err error
+		o.Inherits, err = r.predecessor(ctx, p, o.Record)
+		return p, o, err
 	}
 	return p, o, nil
 }
@@ -235,25 +238,37 @@ func (ws *workspace) seq(r *Rotator) int {
 	return ws.listing.seq
 }
 
-// findPredecessor looks whether the record belongs to a policy that is no longer loaded: then this one is its new name.
-func (r *Rotator) findPredecessor(ctx context.Context, p Policy, o *Observed) error {
-	old := o.Record.Policy
-	if old == "" || old == p.Name || !o.Record.HasValue {
-		return nil
+// maxRenames bounds how far names are followed that a policy had since its last rotation.
+const maxRenames = 32
+
+// predecessor returns the policy of which this one is the new name; "" is none. It is the one that wrote the record,
+// under the last of its names, if that is no longer loaded and the record holds its current key. While a rotation of
+// it is under way nobody can say yet what the record will hold, so it counts as well.
+func (r *Rotator) predecessor(ctx context.Context, p Policy, v *RecordView) (string, error) {
+	name := v.Policy
+	for range maxRenames {
+		if !v.HasValue || name == p.Name || !validName(name) || r.isLoaded(name) {
+			return "", nil
+		}
+		e, err := r.entryOf(ctx, name)
+		switch {
+		case err != nil:
+			return "", fmt.Errorf("looking for the former name of %s: %w", p.Name, err)
+		case e == nil:
+			return "", nil
+		case e.MovedTo != "" && e.MovedTo != p.Name:
+			name = e.MovedTo
+		case e.Claim != nil || v.KeyID != "" && currentID(e) == v.KeyID:
+			return name, nil
+		default:
+			return "", nil
+		}
 	}
+	return "", nil
+}
+
+func (r *Rotator) isLoaded(policy string) bool {
 	r.mu.Lock()
-	_, loaded := r.policies[old]
-	r.mu.Unlock()
-	if loaded || !validName(old) {
-		return nil
-	}
-	doc, err := r.Store.Read(ctx, r.entryRef(old), 0)
-	if err != nil || doc.Data == nil {
-		return err
-	}
-	e, err := ParseEntry(doc.Data, old)
-	if err == nil && e.Current != nil && e.Current.ID == o.Record.KeyID && (e.MovedTo == "" || e.MovedTo == p.Name) {
-		o.Inherits = old
-	}
-	return nil
+	defer r.mu.Unlock()
+	return r.policies[policy] != nil
 }

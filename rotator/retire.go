@@ -45,7 +45,7 @@ func (j *job) retire(ctx context.Context, s Step) bool {
 // stillRetiring returns the key if the entry, as just read, still says that the step is due.
 func (j *job) stillRetiring(s Step) *Retiring {
 	e := j.entry()
-	if e == nil || e.Claim != nil || (e.Current == nil && j.p.Mode != modeRemoved) || currentID(e) == s.KeyID {
+	if e == nil || e.MovedTo != "" || e.Claim != nil || (e.Current == nil && j.p.Mode != modeRemoved) || currentID(e) == s.KeyID {
 		return nil
 	}
 	key := e.retiring(s.KeyID)

@@ -177,9 +177,13 @@ func (r *Rotator) show(st *policyState, p Policy, o Observed, d Decision) {
 	r.tell(st, was, o)
 }
 
-// tell reports what has changed since the policy was last shown.
+// tell reports what has changed since the policy was last shown. Of one that is no longer loaded nobody wants to know,
+// and where it has a new name, what is known under the old one is out of date.
 func (r *Rotator) tell(st *policyState, was PolicyStatus, o Observed) {
 	s := &st.status
+	if s.Policy.Mode == modeRemoved {
+		return
+	}
 	e := Event{Policy: s.Policy.Name, Workspace: s.Policy.Workspace, KeyID: currentID(o.Entry), At: r.Wall()}
 	if s.State == StateError && (was.State != StateError || was.Reason != s.Reason) {
 		e.Type, e.Reason = EventError, s.Reason

@@ -95,9 +95,9 @@ func (j *job) inherit(ctx context.Context) bool {
 		j.r.noteSinkFailure(j.st, err)
 		return false
 	}
-	old := rec.text(fieldPolicy)
-	if !validName(old) {
-		return true
+	old, err := j.r.predecessor(ctx, j.p, j.st.known.record)
+	if err != nil || old == "" {
+		return err == nil
 	}
 	doc, err := j.r.Store.Read(ctx, j.r.entryRef(old), 0)
 	if err != nil || doc.Data == nil {
