@@ -296,7 +296,7 @@ func (o Observed) holdsStranger(p Policy) bool {
 	if r == nil || !r.HasValue || r.Match != "" {
 		return false
 	}
-	return c.Hash != "" || r.KeyID != c.ID || c.Sink.Ref != p.Sink.Ref // an adopted key's value was never seen
+	return c.Hash != "" || r.KeyID != c.ID || c.Sink != p.Sink // an adopted key's value was never seen
 }
 
 func planMove(p Policy, o Observed, now time.Time, d Decision) Decision {
