@@ -7,8 +7,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/sethvargo/go-envconfig"
@@ -21,8 +23,10 @@ import (
 type app struct {
 	lookuper       envconfig.Lookuper
 	environ        []string
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	hangup         <-chan os.Signal
+	terminal       func(stream any) bool // nil: as the operating system says
 }
 
 // Exit statuses.
@@ -30,20 +34,30 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2 // or configuration
+	exitToDo   = 3 // plan: there is something to do
 )
 
 const usage = `rekeyd rotates the API keys of ElevenLabs service accounts and publishes them in Vault.
 
   rekeyd [run]                       the daemon
-  rekeyd check                       look for faults in environment and policies; calls nobody
+  rekeyd check [--online] [--json]   look for faults in environment and policies; calls nobody, unless --online:
+                                     then a doctor's report on Vault and ElevenLabs
+  rekeyd plan [POLICY] [--json]      what would be done now and why; changes nothing
   rekeyd status [POLICY] [--json]    how each policy stands; changes nothing
   rekeyd schedule [POLICY] [-n 5] [--from TIME] [--json]
                                      the next runs: in the policy's zone, and in UTC
+  rekeyd rotate POLICY... [--revoke-now] [--reason TEXT] [--json]
+                                     rotate now; --revoke-now: every older key is disabled at once
+  rekeyd rollback POLICY [--json]    put the previous key back
+  rekeyd prune [POLICY...] [--yes] [--json]
+                                     list, then delete, keys that nobody holds; those of a removed policy if it is named
+  rekeyd completion bash|zsh|fish    a script for the shell
   rekeyd version
   rekeyd help [env]                  this text, or the environment variables
 
-Everything else is configured by environment variables and the policy file that REKEYD_POLICY_FILE names.
-Exit status: 0 done, 1 failed, 2 usage or configuration.
+rotate, rollback and prune are safe beside a running daemon. Everything else is configured by environment variables
+and the policy file that REKEYD_POLICY_FILE names.
+Exit status: 0 done, 1 failed, 2 usage or configuration, 3 plan has something to do.
 `
 
 // run carries out one command and returns the exit status.
@@ -54,13 +68,19 @@ func (a app) run(ctx context.Context, args []string) int {
 	name, rest := args[0], args[1:]
 	commands := map[string]func(context.Context, []string) error{
 		"run": a.daemon, "check": a.check, "status": a.status, "schedule": a.schedule, "version": a.version,
+		"plan": a.plan, "rotate": a.rotate, "rollback": a.rollback, "prune": a.prune, "completion": a.completion,
 		"help": a.help, "-h": a.help, "-help": a.help, "--help": a.help, "--version": a.version,
 	}
 	command, known := commands[name]
 	if !known {
-		return a.exit(usageError{fmt.Errorf("there is no command %q; see rekeyd help", name)})
+		return a.exit(usageError{fmt.Errorf("there is no command %q; %s; see rekeyd help", name, config.Meant(name, words(commands)))})
 	}
 	return a.exit(command(ctx, rest))
+}
+
+// words are the commands that a typing error may have been meant for.
+func words[T any](commands map[string]T) []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(commands)), func(name string) bool { return strings.HasPrefix(name, "-") })
 }
 
 // usageError is a command line that means nothing.
@@ -78,6 +98,8 @@ func (a app) exit(err error) int {
 			a.complain("error", f)
 		}
 		return exitUsage
+	case errors.Is(err, errToDo):
+		return exitToDo
 	}
 	a.complain("error", err)
 	if errors.As(err, &misused) {
@@ -144,7 +166,7 @@ func (a app) daemon(ctx context.Context, args []string) error {
 		a.warn(warnings)
 		return err
 	}
-	if _, chosen := a.lookuper.Lookup("REKEYD_LOG_FORMAT"); !chosen && terminal(a.stderr) {
+	if _, chosen := a.lookuper.Lookup("REKEYD_LOG_FORMAT"); !chosen && a.isTerminal(a.stderr) {
 		s.Env.LogFormat = "text"
 	}
 	d, err := a.build(s, a.stderr, warnings)
@@ -195,19 +217,6 @@ func (a app) help(_ context.Context, args []string) error {
 	return usageError{fmt.Errorf("there is no help on %q; write rekeyd help or rekeyd help env", topic[0])}
 }
 
-// check is `rekeyd check`.
-func (a app) check(_ context.Context, args []string) error {
-	if _, err := parse(a.flags("check"), args, 0); err != nil {
-		return err
-	}
-	s, err := a.load()
-	if err != nil {
-		return err
-	}
-	a.warn(s.Policies.Warnings)
-	return a.print("ok: %s in %s\n", count(len(s.Policies.Policies), "policy", "policies"), count(len(s.Policies.Workspaces), "workspace", "workspaces"))
-}
-
 func count(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
@@ -220,14 +229,4 @@ func (a app) print(format string, args ...any) error {
 		return fmt.Errorf("writing to stdout: %w", err)
 	}
 	return nil
-}
-
-// terminal reports whether a person looks at w directly.
-func terminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

@@ -18,6 +18,6 @@ func main() {
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
-	a := app{lookuper: envconfig.OsLookuper(), environ: os.Environ(), stdout: os.Stdout, stderr: os.Stderr, hangup: hangup}
+	a := app{lookuper: envconfig.OsLookuper(), environ: os.Environ(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, hangup: hangup}
 	os.Exit(a.run(ctx, os.Args[1:]))
 }

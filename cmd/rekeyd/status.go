@@ -9,7 +9,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/rekeyd/rekeyd/config"
@@ -25,21 +24,9 @@ func (a app) status(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	s, err := a.load()
+	snapshot, err := a.survey(ctx, names)
 	if err != nil {
 		return err
-	}
-	if s.Policies.Policies, err = chosen(s.Policies, names); err != nil {
-		return err
-	}
-	s.Env.LogLevel = "error" // what is found is shown below, and not in a log
-	d, err := a.build(s, io.Discard, nil)
-	if err != nil {
-		return fmt.Errorf("preparing to look: %w", err)
-	}
-	snapshot, err := d.Survey(ctx)
-	if err != nil {
-		return fmt.Errorf("looking at the policies: %w", err)
 	}
 	view := daemon.ViewOf(snapshot)
 	if *asJSON {
@@ -50,15 +37,33 @@ func (a app) status(ctx context.Context, args []string) error {
 	return errors.Join(err, unreachable(view))
 }
 
+// survey looks at the named policies, or at all of them and at those that the policy file no longer has.
+func (a app) survey(ctx context.Context, names []string) (rotator.Snapshot, error) {
+	s, err := a.load()
+	if err != nil {
+		return rotator.Snapshot{}, err
+	}
+	if err := known(s.Policies, names); err != nil {
+		return rotator.Snapshot{}, err
+	}
+	s.Env.LogLevel = "error" // what is found is shown, and not logged
+	d, err := a.build(s, io.Discard, nil)
+	if err != nil {
+		return rotator.Snapshot{}, fmt.Errorf("preparing to look: %w", err)
+	}
+	snapshot, err := d.Survey(ctx, names...)
+	if err != nil {
+		return snapshot, fmt.Errorf("looking at the policies: %w", err)
+	}
+	return snapshot, nil
+}
+
 // chosen returns the policy of that name, or all of them.
 func chosen(c *config.Config, names []string) ([]rotator.Policy, error) {
-	if len(names) == 0 {
-		return c.Policies, nil
+	if err := known(c, names); err != nil || len(names) == 0 {
+		return c.Policies, err
 	}
 	i := slices.IndexFunc(c.Policies, func(p rotator.Policy) bool { return p.Name == names[0] })
-	if i < 0 {
-		return nil, usageError{fmt.Errorf("there is no policy %q; rekeyd status shows all of them", names[0])}
-	}
 	return c.Policies[i : i+1], nil
 }
 
@@ -77,10 +82,17 @@ func unreachable(v daemon.View) error {
 }
 
 func statusRows(v daemon.View, now time.Time) [][]string {
-	rows := [][]string{{"POLICY", "STATE", "KEY AGE", "NEXT ROTATION", "RETIRING", "LAST ERROR"}}
-	for _, p := range v.Policies {
+	rows := [][]string{{"POLICY", "STATE", "KEY", "KEY AGE", "NEXT ROTATION", "OLD KEYS", "LAST ERROR"}}
+	for _, p := range slices.Concat(v.Policies, v.Unmanaged) {
+		key, words := "-", p.Words()
+		if p.Key != nil {
+			key = p.Key.ID
+		}
+		if len(p.Drift) > 0 {
+			words += "; differs in " + strings.Join(p.Drift, ", ")
+		}
 		rows = append(rows, []string{
-			p.Name, p.Words(), p.Age(now), p.Next(now),
+			p.Name, words, key, p.Age(now), p.Next(now),
 			cmp.Or(strings.Join(p.Leaving(now), "; "), "-"), cmp.Or(p.LastFailure(), "-"),
 		})
 	}
@@ -89,17 +101,18 @@ func statusRows(v daemon.View, now time.Time) [][]string {
 
 // table writes rows: aligned and with their heading for a person, with tabs for programs.
 func (a app) table(rows [][]string) error {
-	out := a.stdout
-	if !terminal(out) {
-		rows = rows[1:]
+	var lines []string
+	if p := a.painter(); a.isTerminal(a.stdout) {
+		lines = columns(rows)
+		lines[0] = p.paint(bold, lines[0])
 	} else {
-		t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		defer func() { _ = t.Flush() }() // the screen is gone
-		out = t
+		for _, row := range rows[1:] {
+			lines = append(lines, strings.Join(row, "\t"))
+		}
 	}
-	for _, row := range rows {
-		if _, err := fmt.Fprintln(out, strings.Join(row, "\t")); err != nil {
-			return fmt.Errorf("writing to stdout: %w", err)
+	for _, line := range lines {
+		if err := a.print("%s\n", line); err != nil {
+			return err
 		}
 	}
 	return nil

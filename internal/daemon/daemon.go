@@ -98,11 +98,6 @@ func (d *Daemon) observe(e rotator.Event) {
 	}
 }
 
-// Survey looks at every policy once and changes nothing anywhere. It is for commands, instead of Run.
-func (d *Daemon) Survey(ctx context.Context) (rotator.Snapshot, error) {
-	return d.rotator.Survey(ctx)
-}
-
 // Run works until ctx ends, then finishes what is in flight for at most the shutdown timeout, while HTTP goes on
 // answering. It is called once. The error is nil after an orderly stop; work that did not finish is no error, since
 // the next start takes it up.

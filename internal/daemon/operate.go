@@ -11,6 +11,11 @@ import (
 
 // What commands do with a Daemon that they built and do not Run.
 
+// Survey looks once at the named policies, or at all of them, and changes nothing anywhere.
+func (d *Daemon) Survey(ctx context.Context, policies ...string) (rotator.Snapshot, error) {
+	return d.rotator.Survey(ctx, policies...)
+}
+
 // Outcome is how a verb left a policy.
 type Outcome struct {
 	Policy             string    `json:"policy"`

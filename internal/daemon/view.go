@@ -12,6 +12,7 @@ import (
 // is unknown is absent. It holds no secret and no hash of one.
 type View struct {
 	Policies   []PolicyView    `json:"policies"`
+	Unmanaged  []PolicyView    `json:"unmanaged"` // in the ledger and no longer loaded: the current key stays, until it is pruned
 	Workspaces []WorkspaceView `json:"workspaces"`
 	StoreError string          `json:"store_error,omitempty"` // why the store of records and ledger does not serve
 }
@@ -22,6 +23,8 @@ type PolicyView struct {
 	Workspace      string            `json:"workspace"`
 	ServiceAccount string            `json:"service_account"`
 	Sink           rotator.Sink      `json:"sink"`
+	Mode           rotator.Mode      `json:"mode"`
+	MaxAge         rotator.Duration  `json:"max_age,omitzero"`
 	State          rotator.State     `json:"state"`
 	Reason         rotator.Reason    `json:"reason,omitempty"`
 	Message        string            `json:"message,omitempty"`
@@ -58,9 +61,12 @@ type WorkspaceView struct {
 
 // ViewOf arranges a snapshot for showing.
 func ViewOf(s rotator.Snapshot) View {
-	v := View{Policies: make([]PolicyView, len(s.Policies)), Workspaces: make([]WorkspaceView, len(s.Workspaces))}
+	v := View{Policies: make([]PolicyView, len(s.Policies)), Unmanaged: []PolicyView{}, Workspaces: make([]WorkspaceView, len(s.Workspaces))}
 	for i := range s.Policies {
 		v.Policies[i] = viewOf(&s.Policies[i])
+	}
+	for i := range s.Unmanaged {
+		v.Unmanaged = append(v.Unmanaged, viewOf(&s.Unmanaged[i]))
 	}
 	for i, ws := range s.Workspaces {
 		v.Workspaces[i] = WorkspaceView{ws.Name, ws.LastReconcile, text(ws.Err)}
@@ -72,7 +78,7 @@ func ViewOf(s rotator.Snapshot) View {
 func viewOf(s *rotator.PolicyStatus) PolicyView {
 	p := PolicyView{
 		Name: s.Policy.Name, Workspace: s.Policy.Workspace, ServiceAccount: s.Policy.ServiceAccount, Sink: s.Policy.Sink,
-		State: s.State, Reason: s.Reason, Message: s.Message, LastRotation: s.LastRotation, NextRotation: s.NextDue,
+		Mode: s.Policy.Mode, MaxAge: rotator.Duration(s.Policy.MaxAge), State: s.State, Reason: s.Reason, Message: s.Message, LastRotation: s.LastRotation, NextRotation: s.NextDue,
 		Retiring: []RetiringView{}, Keys: s.Keys, InUse: s.InUse, Drift: append([]string{}, s.Drift...), Failure: s.Failure,
 	}
 	if s.Current != nil {
@@ -95,6 +101,14 @@ func text(err error) string {
 func (p PolicyView) Words() string {
 	switch p.State {
 	case rotator.StateOK:
+		switch {
+		case p.Reason == rotator.ReasonUnmanaged && p.Key == nil:
+			return "no longer in the policy file"
+		case p.Reason == rotator.ReasonUnmanaged:
+			return "no longer in the policy file; its key stays until rekeyd prune " + p.Name
+		case p.Reason == rotator.ReasonWindow:
+			return "in order; too late for the last run, so it waits for the next"
+		}
 		return "in order"
 	case rotator.StateDue:
 		return "due, waiting: " + cmp.Or(string(p.Reason), "about to begin")
@@ -130,19 +144,21 @@ func (p PolicyView) Next(now time.Time) string {
 	}
 }
 
-// Leaving says of each retiring key when it will be disabled or deleted.
+// Leaving says of each retiring key until when it works, or, once it is disabled, when it will be deleted.
 func (p PolicyView) Leaving(now time.Time) []string {
 	var all []string
 	for _, r := range p.Retiring {
-		what := "disabled"
-		if r.State == rotator.InQuarantine {
-			what = "deleted"
+		left := r.Until.Sub(now)
+		switch {
+		case r.State == rotator.InOverlap && left > 0:
+			all = append(all, fmt.Sprintf("%s works for another %s", r.ID, Span(left)))
+		case r.State == rotator.InOverlap:
+			all = append(all, r.ID+" is about to be disabled")
+		case left > 0:
+			all = append(all, fmt.Sprintf("%s is disabled, deleted in %s", r.ID, Span(left)))
+		default:
+			all = append(all, r.ID+" is disabled, about to be deleted")
 		}
-		when := "now"
-		if d := r.Until.Sub(now); d > 0 {
-			when = "in " + Span(d)
-		}
-		all = append(all, fmt.Sprintf("%s: %s, to be %s %s", r.ID, r.State, what, when))
 	}
 	return all
 }

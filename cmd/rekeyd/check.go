@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/rekeyd/rekeyd/internal/daemon"
+)
+
+// check is `rekeyd check`. It touches no network unless it is told to.
+func (a app) check(ctx context.Context, args []string) error {
+	f := a.flags("check")
+	online := f.Bool("online", false, "ask Vault and ElevenLabs too; changes nothing")
+	asJSON := f.Bool("json", false, "with --online: write JSON")
+	if _, err := parse(f, args, 0); err != nil {
+		return err
+	}
+	s, err := a.load()
+	if err != nil {
+		return err
+	}
+	a.warn(s.Policies.Warnings)
+	if *online {
+		return a.examine(ctx, s, *asJSON)
+	}
+	return a.print("ok: %s in %s\n", count(len(s.Policies.Policies), "policy", "policies"), count(len(s.Policies.Workspaces), "workspace", "workspaces"))
+}
+
+// examine is the doctor's report, one line each.
+func (a app) examine(ctx context.Context, s daemon.Settings, asJSON bool) error {
+	s.Env.LogLevel = "error"
+	d, err := a.build(s, io.Discard, nil)
+	if err != nil {
+		return fmt.Errorf("preparing to look: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience(s.Env))
+	defer cancel()
+	findings := d.Examine(ctx)
+	if asJSON {
+		err = a.json(findings)
+	} else {
+		err = a.report(findings)
+	}
+	if n := howMany(findings, daemon.LevelError); n > 0 {
+		return errors.Join(err, fmt.Errorf("checking online: %s; the report says which", count(n, "fault", "faults")))
+	}
+	return err
+}
+
+func (a app) report(findings []daemon.Finding) error {
+	p := a.painter()
+	colors := map[daemon.Level]string{daemon.LevelOK: green, daemon.LevelUnknown: dim, daemon.LevelWarning: yellow, daemon.LevelError: red}
+	for _, f := range findings {
+		if err := a.print("%s %s: %s\n", p.paint(colors[f.Level], fmt.Sprintf("%-7s", f.Level)), f.Subject, f.Text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func howMany(findings []daemon.Finding, level daemon.Level) int {
+	n := 0
+	for _, f := range findings {
+		if f.Level == level {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rekeyd/rekeyd/config"
+	"github.com/rekeyd/rekeyd/internal/daemon"
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// rotate is `rekeyd rotate`: through the same protocol and claims as the daemon's own work, so it is safe beside it.
+func (a app) rotate(ctx context.Context, args []string) error {
+	f := a.flags("rotate")
+	revoke := f.Bool("revoke-now", false, "disable every older key of the policy before it is done, those in overlap included")
+	reason := f.String("reason", "", "why, for the log")
+	asJSON := f.Bool("json", false, "write JSON")
+	names, err := parse(f, args, manyNames)
+	switch {
+	case err != nil:
+		return err
+	case len(names) == 0:
+		return usageError{errors.New("rekeyd rotate: name at least one policy")}
+	}
+	d, s, err := a.working(names)
+	if err != nil {
+		return err
+	}
+	o := rotator.RotateOptions{Revoke: *revoke, Reason: *reason}
+	return a.each(ctx, s, names, *asJSON, func(ctx context.Context, name string) (daemon.Outcome, string, error) {
+		out, err := d.Rotate(ctx, name, o)
+		return out, rotated(out, *revoke, time.Now()), err
+	})
+}
+
+// rollback is `rekeyd rollback`.
+func (a app) rollback(ctx context.Context, args []string) error {
+	f := a.flags("rollback")
+	asJSON := f.Bool("json", false, "write JSON")
+	names, err := parse(f, args, 1)
+	switch {
+	case err != nil:
+		return err
+	case len(names) == 0:
+		return usageError{errors.New("rekeyd rollback: name a policy")}
+	}
+	d, s, err := a.working(names)
+	if err != nil {
+		return err
+	}
+	return a.each(ctx, s, names, *asJSON, func(ctx context.Context, name string) (daemon.Outcome, string, error) {
+		out, err := d.Rollback(ctx, name)
+		return out, rolledBack(out, time.Now()), err
+	})
+}
+
+// manyNames is no limit in practice; a shell has a lower one.
+const manyNames = 1 << 20
+
+// each does a verb for one policy after the other, whatever becomes of the others, and tells how each went.
+func (a app) each(ctx context.Context, s daemon.Settings, names []string, asJSON bool, do func(context.Context, string) (daemon.Outcome, string, error)) error {
+	var errs []error
+	outcomes := []daemon.Outcome{}
+	for i, name := range names {
+		if slices.Contains(names[:i], name) {
+			continue
+		}
+		out, text, err := a.within(ctx, s.Env, name, do)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		outcomes = append(outcomes, out)
+		if !asJSON {
+			errs = append(errs, a.print("%s\n", text))
+		}
+	}
+	if asJSON {
+		errs = append(errs, a.json(outcomes))
+	}
+	return errors.Join(errs...)
+}
+
+// within gives one policy's work its time.
+func (a app) within(ctx context.Context, env config.Env, name string, do func(context.Context, string) (daemon.Outcome, string, error)) (daemon.Outcome, string, error) {
+	limit := patience(env)
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	out, text, err := do(ctx, name)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = fmt.Errorf("%w; given up after %s: a running daemon finishes or undoes what was begun", err, limit)
+	}
+	return out, text, err
+}
+
+// patience is how long the work on one policy may take: another process's claim may have to run out, what it left be
+// settled, and the new key become usable.
+func patience(env config.Env) time.Duration {
+	return env.ClaimTTL + 2*env.VerifyTimeout + time.Minute
+}
+
+// working builds a daemon whose verbs are used; its log, which has the reason and every change, goes to stderr.
+func (a app) working(names []string) (*daemon.Daemon, daemon.Settings, error) {
+	s, err := a.load()
+	if err != nil {
+		return nil, s, err
+	}
+	if err := known(s.Policies, names); err != nil {
+		return nil, s, err
+	}
+	d, err := a.build(s, a.log(&s), nil)
+	if err != nil {
+		return nil, s, fmt.Errorf("preparing to work: %w", err)
+	}
+	return d, s, nil
+}
+
+// log is where a command logs: a terminal is shown the progress instead, unless a format was asked for.
+func (a app) log(s *daemon.Settings) io.Writer {
+	if _, chosen := a.lookuper.Lookup("REKEYD_LOG_FORMAT"); chosen || !a.isTerminal(a.stderr) {
+		return a.stderr
+	}
+	s.Env.LogFormat = "json"
+	return progress{a.stderr}
+}
+
+// known refuses names that no policy has, each with the one that was probably meant.
+func known(c *config.Config, names []string) error {
+	all := make([]string, len(c.Policies))
+	for i, p := range c.Policies {
+		all[i] = p.Name
+	}
+	return unknown(names, all)
+}
+
+func unknown(names, all []string) error {
+	var faults config.Faults
+	for _, name := range names {
+		if !slices.Contains(all, name) {
+			faults = append(faults, config.Fault{Text: fmt.Sprintf("there is no policy %q; %s", name, config.Meant(name, all))})
+		}
+	}
+	if len(faults) > 0 {
+		return faults
+	}
+	return nil
+}
+
+// rotated says how a policy stands after a rotation.
+func rotated(o daemon.Outcome, revoked bool, now time.Time) string {
+	text := fmt.Sprintf("%s: rotated; the key is now %s", o.Policy, o.KeyID)
+	switch {
+	case revoked && len(o.Disabled) > 0:
+		return text + ", and no older key works: disabled " + strings.Join(o.Disabled, ", ")
+	case revoked:
+		return text + ", and there is no older key"
+	}
+	return text + previously(o, now)
+}
+
+func rolledBack(o daemon.Outcome, now time.Time) string {
+	return fmt.Sprintf("%s: rolled back; the key is %s again%s", o.Policy, o.KeyID, previously(o, now))
+}
+
+// previously says what becomes of the key that was replaced.
+func previously(o daemon.Outcome, now time.Time) string {
+	switch left := o.PreviousValidUntil.Sub(now); {
+	case o.PreviousKeyID == "":
+		return ""
+	case left > 0:
+		return fmt.Sprintf("; %s works until %s (%s)", o.PreviousKeyID, o.PreviousValidUntil.UTC().Format(time.RFC3339), daemon.Span(left))
+	}
+	return fmt.Sprintf("; %s does not work any more", o.PreviousKeyID)
+}

@@ -1,0 +1,287 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/rekeyd/rekeyd/internal/daemon"
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// errToDo is no failure: it makes the exit status tell that there is something to do.
+var errToDo = errors.New("there is something to do")
+
+// plan is `rekeyd plan`: what the daemon would do now and why, and what comes later. It changes nothing.
+func (a app) plan(ctx context.Context, args []string) error {
+	f := a.flags("plan")
+	asJSON := f.Bool("json", false, "write JSON")
+	names, err := parse(f, args, 1)
+	if err != nil {
+		return err
+	}
+	snapshot, err := a.survey(ctx, names)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	plan := planOf(snapshot, now)
+	if *asJSON {
+		err = a.json(plan)
+	} else {
+		err = a.print("%s", plan.text(a.painter(), now))
+	}
+	if err = errors.Join(err, unreachable(daemon.ViewOf(snapshot))); err == nil && plan.Summary.now() > 0 {
+		return errToDo
+	}
+	return err
+}
+
+// effect is what a change does to a key, as the signs of a diff.
+type effect string
+
+const (
+	effectCreate effect = "create"
+	effectChange effect = "change"
+	effectDelete effect = "delete"
+	effectLook   effect = "look" // nothing changes
+)
+
+// change is one line of a plan.
+type change struct {
+	Effect effect         `json:"effect"`
+	Action rotator.Action `json:"action"`
+	KeyID  string         `json:"key_id,omitempty"`
+	What   string         `json:"what"`
+	Reason rotator.Reason `json:"reason"`
+	At     time.Time      `json:"at,omitzero"` // zero: now
+}
+
+// policyPlan is what is to be done about one policy.
+type policyPlan struct {
+	Policy  string         `json:"policy"`
+	State   rotator.State  `json:"state"`
+	Reason  rotator.Reason `json:"reason,omitempty"`
+	Message string         `json:"message,omitempty"`
+	Now     []change       `json:"now"`
+	Later   []change       `json:"later"`
+
+	words string // how it stands
+}
+
+// summary counts what is to be done now, and the policies that it is not enough for.
+type summary struct {
+	Create int `json:"create"`
+	Change int `json:"change"`
+	Delete int `json:"delete"`
+	Look   int `json:"look"`
+	Later  int `json:"later"`
+	Wait   int `json:"waiting_policies"`
+	Error  int `json:"policies_in_error"`
+}
+
+func (s summary) now() int { return s.Create + s.Change + s.Delete + s.Look }
+
+type plan struct {
+	Policies  []policyPlan `json:"policies"`
+	Unmanaged []policyPlan `json:"unmanaged"` // no longer in the policy file
+	Summary   summary      `json:"summary"`
+}
+
+func planOf(s rotator.Snapshot, now time.Time) plan {
+	view := daemon.ViewOf(s)
+	p := plan{Policies: []policyPlan{}, Unmanaged: []policyPlan{}}
+	for i := range s.Policies {
+		p.Policies = append(p.Policies, p.add(s.Policies[i], view.Policies[i], now))
+	}
+	for i := range s.Unmanaged {
+		p.Unmanaged = append(p.Unmanaged, p.add(s.Unmanaged[i], view.Unmanaged[i], now))
+	}
+	return p
+}
+
+func (p *plan) add(s rotator.PolicyStatus, v daemon.PolicyView, now time.Time) policyPlan {
+	out := policyPlan{Policy: v.Name, State: s.State, Reason: s.Reason, Message: s.Message, Now: []change{}, Later: []change{}, words: v.Words()}
+	for _, step := range s.Steps {
+		out.Now = append(out.Now, changesOf(s, step)...)
+	}
+	if s.State != rotator.StatePaused {
+		out.Later = append(out.Later, laterOf(s, now)...)
+	}
+	for _, c := range out.Now {
+		p.Summary.count(c.Effect)
+	}
+	p.Summary.Later += len(out.Later)
+	switch {
+	case s.State == rotator.StateError:
+		p.Summary.Error++
+	case len(out.Now) == 0 && s.State != rotator.StateOK:
+		p.Summary.Wait++
+	}
+	return out
+}
+
+func (s *summary) count(e effect) {
+	switch e {
+	case effectCreate:
+		s.Create++
+	case effectDelete:
+		s.Delete++
+	case effectLook:
+		s.Look++
+	default:
+		s.Change++
+	}
+}
+
+// changesOf says what one step does. A rotation is two changes: a new key, and the old one on its way out.
+func changesOf(s rotator.PolicyStatus, step rotator.Step) []change {
+	c := change{Effect: effectChange, Action: step.Action, KeyID: step.KeyID, Reason: step.Reason}
+	switch step.Action {
+	case rotator.ActRotate:
+		return rotation(s, step.Reason, time.Time{})
+	case rotator.ActDisable:
+		c.What = "disable " + step.KeyID
+	case rotator.ActDelete, rotator.ActSweep:
+		c.Effect, c.What = effectDelete, "delete "+step.KeyID
+	case rotator.ActPatch:
+		c.What = "patch " + step.KeyID + ": " + patched(s)
+	case rotator.ActEnable:
+		c.What = "enable " + step.KeyID
+	case rotator.ActAdopt:
+		c.What = "adopt " + step.KeyID + " as the current key"
+	case rotator.ActFollow:
+		c.What = "take " + step.KeyID + " as the current key, as the record says"
+	case rotator.ActInherit:
+		c.What = "take over the ledger entry of the policy that this one replaces"
+	case rotator.ActRecover:
+		c.What = "finish or undo the work that was interrupted"
+	case rotator.ActProve:
+		c.Effect, c.What = effectLook, "ask with the published secret whether "+step.KeyID+" works"
+	}
+	return []change{c}
+}
+
+// rotation is a new key, now or at a time, and what becomes of the old one.
+func rotation(s rotator.PolicyStatus, why rotator.Reason, at time.Time) []change {
+	changes := []change{{Effect: effectCreate, Action: rotator.ActRotate, Reason: why, At: at,
+		What: fmt.Sprintf("create a key of %s, publish it in %s", s.Policy.ServiceAccount, s.Policy.Sink)}}
+	if s.Current == nil {
+		return changes
+	}
+	leaves := "retire " + s.Current.ID + ": it works for another " + daemon.Span(s.Policy.Overlap)
+	if why == rotator.ReasonExposed || why == rotator.ReasonSelfDisabled {
+		leaves = "retire " + s.Current.ID + ": disabled already, deleted after " + daemon.Span(s.Policy.Quarantine)
+	}
+	return append(changes, change{effectChange, rotator.ActRotate, s.Current.ID, leaves, why, at})
+}
+
+// patched names the settings that differ, with what they are to be.
+func patched(s rotator.PolicyStatus) string {
+	want := s.Policy.Settings
+	var all []string
+	for _, field := range s.Drift {
+		var value string
+		switch {
+		case field == "permissions" && want.Permissions.All:
+			value = "all"
+		case field == "permissions":
+			value = "[" + strings.Join(want.Permissions.Names, ", ") + "]"
+		case field == "allowed_ips" && len(want.AllowedIPs) == 0:
+			value = "every address"
+		case field == "allowed_ips":
+			value = fmt.Sprint(want.AllowedIPs)
+		case want.CharacterLimit == nil:
+			value = "no limit"
+		default:
+			value = fmt.Sprint(*want.CharacterLimit)
+		}
+		all = append(all, field+" becomes "+value)
+	}
+	return strings.Join(all, "; ")
+}
+
+// laterOf says what time alone will bring.
+func laterOf(s rotator.PolicyStatus, now time.Time) []change {
+	var changes []change
+	for _, k := range s.Retiring {
+		switch {
+		case !k.Until.After(now):
+		case k.State == rotator.InOverlap:
+			changes = append(changes, change{effectChange, rotator.ActDisable, k.ID, "disable " + k.ID, rotator.ReasonOverlapEnded, k.Until})
+		default:
+			changes = append(changes, change{effectDelete, rotator.ActDelete, k.ID, "delete " + k.ID, rotator.ReasonQuarantineEnded, k.Until})
+		}
+	}
+	if s.NextDue.After(now) && s.State != rotator.StateError && s.Reason != rotator.ReasonUnmanaged {
+		changes = append(changes, rotation(s, nextReason(s), s.NextDue)...)
+	}
+	return changes
+}
+
+// nextReason says what makes the next rotation due.
+func nextReason(s rotator.PolicyStatus) rotator.Reason {
+	switch next := s.Policy.Schedule.Next(s.LastRotation); {
+	case s.Reason == rotator.ReasonBackoff, s.Reason == rotator.ReasonWindow:
+		return s.Reason
+	case s.Policy.Mode == rotator.ModeManual, !next.Add(rotator.SplayOf(s.Policy.Name, s.Policy.Splay)).Equal(s.NextDue):
+		return rotator.ReasonMaxAge
+	}
+	return rotator.ReasonSchedule
+}
+
+// text is the plan for people.
+func (p plan) text(paint painter, now time.Time) string {
+	var out strings.Builder
+	for _, one := range append(p.Policies[:len(p.Policies):len(p.Policies)], p.Unmanaged...) {
+		color := ""
+		if one.State == rotator.StateError || one.State == rotator.StateFailing {
+			color = red
+		}
+		fmt.Fprintf(&out, "%s: %s\n", paint.paint(bold, one.Policy), paint.paint(color, one.words))
+		out.WriteString(changesText(append(one.Now[:len(one.Now):len(one.Now)], one.Later...), paint, now) + "\n")
+	}
+	return out.String() + p.Summary.text() + "\n"
+}
+
+func changesText(changes []change, paint painter, now time.Time) string {
+	var rows [][]string
+	for _, c := range changes {
+		when := "now"
+		if !c.At.IsZero() {
+			when = c.At.UTC().Format(time.RFC3339) + " (in " + daemon.Span(c.At.Sub(now)) + ")"
+		}
+		rows = append(rows, []string{c.What, string(c.Reason), when})
+	}
+	var out strings.Builder
+	for i, line := range columns(rows) {
+		mark := map[effect][2]string{effectCreate: {green, "+"}, effectChange: {yellow, "~"}, effectDelete: {red, "-"}, effectLook: {dim, "?"}}[changes[i].Effect]
+		if !changes[i].At.IsZero() {
+			line = paint.paint(dim, line)
+		}
+		out.WriteString("  " + paint.paint(mark[0], mark[1]) + " " + line + "\n")
+	}
+	return out.String()
+}
+
+func (s summary) text() string {
+	text := "Plan: nothing to do now"
+	if s.now() > 0 {
+		text = fmt.Sprintf("Plan: %d to create, %d to change, %d to delete now", s.Create, s.Change, s.Delete)
+	}
+	if s.Look > 0 {
+		text += fmt.Sprintf(", %d to look at", s.Look)
+	}
+	if s.Later > 0 {
+		text += fmt.Sprintf("; %d later", s.Later)
+	}
+	if s.Wait > 0 {
+		text += fmt.Sprintf("; %s", count(s.Wait, "policy waits", "policies wait"))
+	}
+	if s.Error > 0 {
+		text += fmt.Sprintf("; %s", count(s.Error, "policy needs a decision", "policies need a decision"))
+	}
+	return text + "."
+}

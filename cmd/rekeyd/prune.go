@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rekeyd/rekeyd/config"
+	"github.com/rekeyd/rekeyd/internal/daemon"
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// pruned is the JSON of `rekeyd prune`.
+type pruned struct {
+	Found  []rotator.LostKey `json:"found"`
+	Pruned []string          `json:"pruned"` // ids
+}
+
+// prune is `rekeyd prune`: it lists, asks, and deletes.
+func (a app) prune(ctx context.Context, args []string) error {
+	f := a.flags("prune")
+	yes := f.Bool("yes", false, "do not ask")
+	asJSON := f.Bool("json", false, "write JSON")
+	names, err := parse(f, args, manyNames)
+	if err != nil {
+		return err
+	}
+	d, s, err := a.working(nil)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience(s.Env))
+	defer cancel()
+	lost, err := a.lost(ctx, d, s.Policies, names)
+	if err != nil {
+		return err
+	}
+	if !*asJSON {
+		if err := a.showLost(lost, time.Now()); err != nil {
+			return err
+		}
+	}
+	result := pruned{Found: append([]rotator.LostKey{}, lost...), Pruned: []string{}}
+	if err = a.confirm(len(lost), *yes); err == nil {
+		result.Pruned, err = a.pruneAll(ctx, d, lost, *asJSON)
+	}
+	if *asJSON {
+		err = errors.Join(a.json(result), err)
+	}
+	return err
+}
+
+// lost finds what may be pruned. A name must be that of a policy which the file, the ledger or a lost key knows.
+func (a app) lost(ctx context.Context, d *daemon.Daemon, c *config.Config, names []string) ([]rotator.LostKey, error) {
+	lost, err := d.Lost(ctx, names...)
+	if err != nil {
+		return nil, fmt.Errorf("looking for lost keys: %w", err)
+	}
+	all, err := d.Remembered(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range c.Policies {
+		all = append(all, p.Name)
+	}
+	for _, k := range lost {
+		all = append(all, k.Policy)
+	}
+	return lost, unknown(names, slices.Compact(slices.Sorted(slices.Values(all))))
+}
+
+func (a app) showLost(lost []rotator.LostKey, now time.Time) error {
+	if len(lost) == 0 {
+		return a.print("Nothing to prune.\n")
+	}
+	p := a.painter()
+	var rows [][]string
+	for _, k := range lost {
+		what, enabled := "delete", "enabled"
+		if k.Disabled {
+			enabled = "disabled"
+		}
+		if k.Unmanaged {
+			what, enabled = "disable", "current key of a removed policy"
+		}
+		rows = append(rows, []string{what, k.KeyID, k.KeyName, k.Account, "created " + k.Created.UTC().Format(time.RFC3339) + " (" + daemon.Span(now.Sub(k.Created)) + " ago)", enabled})
+	}
+	for i, line := range columns(rows) {
+		mark := p.paint(red, "-")
+		if lost[i].Unmanaged {
+			mark = p.paint(yellow, "~")
+		}
+		if err := a.print("  %s %s\n", mark, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// confirm asks before anything is deleted. Where nobody can be asked, --yes must have been given.
+func (a app) confirm(n int, yes bool) error {
+	switch {
+	case n == 0 || yes:
+		return nil
+	case !a.isTerminal(a.stdin) || !a.isTerminal(a.stderr):
+		return usageError{fmt.Errorf("rekeyd prune: %s would be deleted or disabled, and nobody can be asked here; add --yes", count(n, "key", "keys"))}
+	}
+	_, _ = fmt.Fprintf(a.stderr, "\nDelete or disable %s? Type %d or yes: ", count(n, "key", "keys"), n)
+	answer, _ := bufio.NewReader(a.stdin).ReadString('\n') // the end of the input is no yes
+	if answer = strings.TrimSpace(answer); answer == "yes" || answer == strconv.Itoa(n) {
+		return nil
+	}
+	return errors.New("pruning: not confirmed, nothing was changed")
+}
+
+func (a app) pruneAll(ctx context.Context, d *daemon.Daemon, lost []rotator.LostKey, quiet bool) ([]string, error) {
+	done := []string{}
+	var errs []error
+	for _, k := range lost {
+		if err := d.Prune(ctx, k); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		done = append(done, k.KeyID)
+		text := "deleted " + k.KeyID
+		if k.Unmanaged {
+			text = "disabled " + k.KeyID + "; the daemon deletes it after its quarantine"
+		}
+		if !quiet {
+			errs = append(errs, a.print("%s\n", text))
+		}
+	}
+	return done, errors.Join(errs...)
+}
