@@ -34,6 +34,8 @@ type Config struct {
 	Listener net.Listener
 	// Observe is told every state change, beside the metrics. It must not block, nor call the Daemon; nil: nobody.
 	Observe func(rotator.Event)
+
+	transport http.RoundTripper // in place of the network, for tests with both remotes in their process; nil: the network
 }
 
 // Daemon is rekeyd, ready to run.
@@ -64,12 +66,12 @@ func New(cfg Config) (*Daemon, error) {
 		return nil, fmt.Errorf("taking REKEYD_ADMIN_TOKEN: %w", err)
 	}
 	redactor.Add(token)
-	store, vault, err := openStore(cfg.Env, d.metrics.called, redactor, log)
+	store, vault, err := openStore(cfg, d.metrics.called, redactor, log)
 	if err != nil {
 		return nil, err
 	}
 	d.vault = vault
-	d.workspaces = &workspaces{env: cfg.Env, agent: "rekeyd/" + cfg.Version, store: store, redactor: redactor, observe: d.metrics.called}
+	d.workspaces = &workspaces{env: cfg.Env, agent: "rekeyd/" + cfg.Version, store: store, redactor: redactor, observe: d.metrics.called, transport: cfg.transport}
 	if d.rotator, err = rotator.New(d.rotatorOptions(store)); err != nil {
 		return nil, err
 	}

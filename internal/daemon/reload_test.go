@@ -36,6 +36,9 @@ func TestReloadOnFileChange(t *testing.T) {
 		return strings.Contains(metrics, "rekeyd_config_last_reload_successful 0") && strings.Contains(page, "cannot be used") &&
 			w.log.count("policies not reloaded") == 1
 	})
+	if w.log.count(`policies.yaml:1: not valid YAML`) != 1 {
+		t.Error("the log does not say what is wrong, and where")
+	}
 	if !w.has(url, "tts-prod", "second")() {
 		t.Error("a bad reload changed the policies")
 	}

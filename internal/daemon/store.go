@@ -19,7 +19,8 @@ import (
 type observer func(target, operation, code string, d time.Duration)
 
 // openStore makes the store that the environment names, without calling it. vault is nil with the file sink.
-func openStore(env config.Env, observe observer, redactor *elevenlabs.Redactor, log *slog.Logger) (store rotator.Store, vault *sinks.Vault, err error) {
+func openStore(cfg Config, observe observer, redactor *elevenlabs.Redactor, log *slog.Logger) (store rotator.Store, vault *sinks.Vault, err error) {
+	env := cfg.Env
 	if env.Sink == "file" {
 		files, err := sinks.NewFile(env.FileDir)
 		if err != nil {
@@ -32,7 +33,7 @@ func openStore(env config.Env, observe observer, redactor *elevenlabs.Redactor, 
 		return nil, nil, err
 	}
 	o.Observe = func(operation, code string, d time.Duration) { observe("vault", operation, code, d) }
-	o.Redactor, o.Logger = redactor, log
+	o.Redactor, o.Logger, o.Transport = redactor, log, cfg.transport
 	vault, err = sinks.NewVault(o)
 	if err != nil {
 		return nil, nil, err

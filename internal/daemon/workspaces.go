@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -92,6 +93,8 @@ type workspaces struct {
 	redactor *elevenlabs.Redactor
 	observe  observer
 
+	transport http.RoundTripper // nil: the network
+
 	current map[string]*workspace
 }
 
@@ -126,7 +129,7 @@ func (w *workspaces) commit(next map[string]*workspace, configured []config.Work
 func (w *workspaces) open(c config.Workspace) (*workspace, error) {
 	key := &credential{workspace: c.Name, store: w.store, redactor: w.redactor}
 	client, err := elevenlabs.New(elevenlabs.Options{
-		BaseURL: c.BaseURL, Credential: key.get, Timeout: w.env.APITimeout, Rate: w.env.APIRate,
+		BaseURL: c.BaseURL, Transport: w.transport, Credential: key.get, Timeout: w.env.APITimeout, Rate: w.env.APIRate,
 		MaxConns: w.env.Concurrency + spareConns, UserAgent: w.agent, Redactor: w.redactor,
 		Observe: func(operation, code string, d time.Duration) { w.observe("elevenlabs", operation, code, d) },
 	})

@@ -29,7 +29,7 @@ const (
 
 // world is a simulator, a file sink and a policy file.
 type world struct {
-	t          *testing.T
+	t          testing.TB
 	sim        *elevensim.Server
 	url        string
 	dir        string
@@ -55,7 +55,7 @@ func (l *lines) count(words string) int {
 	return strings.Count(l.text.String(), words)
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	sim := elevensim.New(elevensim.Options{AdminKey: adminKey, Accounts: []elevensim.Account{{ID: "svcacc_a", Name: "A"}}})
 	server := httptest.NewServer(sim)
@@ -134,7 +134,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 
 func client() *http.Client { return &http.Client{Timeout: 20 * time.Second} }
 
-func ask(t *testing.T, method, url, authorization string) (int, string, http.Header) {
+func ask(t testing.TB, method, url, authorization string) (int, string, http.Header) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(context.Background(), method, url, nil)
 	if err != nil {

@@ -1,0 +1,5 @@
+//go:build !race
+
+package daemon
+
+const defaultEdits = 2000
