@@ -2,7 +2,6 @@ package rotator_test
 
 import (
 	"context"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -108,179 +107,6 @@ func (e *edits) put(ref rotator.Ref, data map[string]any) {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-}
-
-// moves are the edits after which the key has to be somewhere else.
-func moves() map[string]func(*rotator.Policy) {
-	return map[string]func(*rotator.Policy){
-		"path":      func(p *rotator.Policy) { p.Sink.Path = "elevenlabs/new" },
-		"mount":     func(p *rotator.Policy) { p.Sink.Mount = "team" },
-		"field":     func(p *rotator.Policy) { p.Sink.Field = "token" },
-		"account":   func(p *rotator.Policy) { p.ServiceAccount = otherAccount },
-		"workspace": func(p *rotator.Policy) { p.Workspace = "other" },
-	}
-}
-
-// TestAMovedPolicyRotatesAtOnce shows what an edit of a place does: a new key at the new place, and the old key works
-// where it is until its overlap ends.
-func TestAMovedPolicyRotatesAtOnce(t *testing.T) {
-	for name, move := range moves() {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			old, edited := testPolicy(t, nil), testPolicy(t, move)
-			synctest.Test(t, func(*testing.T) { w.checkMove(old, edited) })
-		})
-	}
-}
-
-func (w *world) checkMove(old, edited rotator.Policy) {
-	e := newEdits(w.t, w, old)
-	defer e.stop()
-	first, before := e.published(old), e.record(old)
-	e.load(edited)
-	second := e.published(edited)
-	if second.ID == first.ID || second.Account != edited.ServiceAccount {
-		w.t.Fatalf("the new place holds key %s of %s", second.ID, second.Account)
-	}
-	if _, here := w.sim.KeyBySecret(second.Secret); here != (edited.Workspace == "default") {
-		w.t.Errorf("key %s is in the wrong workspace", second.ID)
-	}
-	if rec := e.record(edited); rec["previous_key_id"] != first.ID {
-		w.t.Errorf("readers of the new place are told of the previous key %v", rec["previous_key_id"])
-	}
-	switch sameRecord := edited.Sink.Ref == old.Sink.Ref; {
-	case !sameRecord && !maps.Equal(e.record(old), before):
-		w.t.Errorf("the old record became %v", slices.Sorted(maps.Keys(e.record(old))))
-	case edited.Sink.Field != old.Sink.Field && e.record(old)[old.Sink.Field] != first.Secret:
-		w.t.Error("the old field lost its value")
-	}
-	after(old.Overlap - time.Minute)
-	if k := e.every()[first.Secret]; k.Disabled || k.Deleted() {
-		w.t.Error("the old key did not get its overlap")
-	}
-	e.wantKeys(2, "in the overlap")
-	after(2 * time.Minute)
-	if k := e.every()[first.Secret]; !k.Disabled || k.Deleted() {
-		w.t.Errorf("after the overlap: disabled %t, deleted %t", k.Disabled, k.Deleted())
-	}
-	after(old.Quarantine)
-	if k := e.every()[first.Secret]; !k.Deleted() {
-		w.t.Error("after its quarantine the old key is still there")
-	}
-	if s := e.status(edited.Name); s.State == rotator.StateError || s.Failures != 0 {
-		w.t.Errorf("the policy is %s: %s", s.State, s.Message)
-	}
-}
-
-// TestAMoveToAnOccupiedPlaceIsRefused: what others keep at the new place is never overwritten, and no key is made for it.
-func TestAMoveToAnOccupiedPlaceIsRefused(t *testing.T) {
-	foreign := map[string]any{"api_key": "theirs", "token": "theirs"}
-	for name, move := range moves() {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			old, edited := testPolicy(t, nil), testPolicy(t, move)
-			synctest.Test(t, func(*testing.T) {
-				e := newEdits(t, w, old)
-				defer e.stop()
-				first := e.published(old)
-				taken := maps.Clone(foreign)
-				if edited.Sink.Ref == old.Sink.Ref && edited.Sink.Field != old.Sink.Field { // only the new field is theirs
-					taken = maps.Clone(e.record(old))
-					taken["token"] = "theirs"
-				}
-				e.put(edited.Sink.Ref, taken)
-				e.load(edited)
-				after(30 * time.Hour)
-				if got := e.record(edited); !maps.Equal(got, taken) {
-					t.Errorf("the place of others now has %v", slices.Sorted(maps.Keys(got)))
-				}
-				e.wantKeys(1, "after the refusal")
-				if k := e.every()[first.Secret]; k.Disabled || k.Deleted() {
-					t.Error("the old key does not work any more")
-				}
-				s := e.status(edited.Name)
-				if s.State != rotator.StateError || s.Reason != rotator.ReasonRecordChanged || !strings.Contains(s.Message, edited.Sink.String()) {
-					t.Errorf("the policy is %s, %s: %s", s.State, s.Reason, s.Message)
-				}
-				delete(taken, edited.Sink.Field)
-				e.put(edited.Sink.Ref, taken)
-				after(20 * time.Minute)
-				if k := e.published(edited); k.ID == first.ID {
-					t.Error("once the place was free nothing moved there")
-				}
-			})
-		})
-	}
-}
-
-// TestAMoveAndBack edits a policy back while the old key is still in its overlap: the old place is its own.
-func TestAMoveAndBack(t *testing.T) {
-	for name, move := range moves() {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			old, edited := testPolicy(t, nil), testPolicy(t, move)
-			synctest.Test(t, func(*testing.T) {
-				e := newEdits(t, w, old)
-				defer e.stop()
-				first := e.published(old)
-				e.load(edited)
-				second := e.published(edited)
-				e.load(old)
-				third := e.published(old)
-				if third.ID == first.ID || third.ID == second.ID {
-					t.Errorf("the old place holds key %s, after %s and %s", third.ID, first.ID, second.ID)
-				}
-				after(old.Overlap + old.Quarantine + time.Hour)
-				for _, k := range []elevensim.Key{first, second} {
-					if !e.gone(k) {
-						t.Errorf("key %s is still there", k.ID)
-					}
-				}
-			})
-		})
-	}
-}
-
-// TestARenamedPolicyKeepsItsKey: the new name takes the ledger entry over, and a replica that still has the old file
-// writes nothing any more.
-func TestARenamedPolicyKeepsItsKey(t *testing.T) {
-	w := newWorld(t)
-	old, renamed := testPolicy(t, nil), testPolicy(t, func(p *rotator.Policy) { p.Name = "speech" })
-	synctest.Test(t, func(*testing.T) {
-		e := newEdits(t, w, old)
-		defer e.stop()
-		stale := &process{}
-		behind, stopBehind := w.startProcess(stale, old)
-		defer stopBehind()
-		after(time.Minute)
-		first := e.published(old)
-		e.load(renamed)
-		if k := e.published(renamed); k.ID != first.ID {
-			t.Fatal("the rename made a new key")
-		}
-		if s := e.status("speech"); s.State != rotator.StateOK || s.Current == nil || s.Current.ID != first.ID {
-			t.Errorf("the new name is %s (%s)", s.State, s.Message)
-		}
-		if moved := e.record(rotator.Policy{Sink: rotator.Sink{Ref: rotator.Ref{Mount: "secret", Path: "rekeyd/policies/tts-prod"}}}); moved["moved_to"] != "speech" {
-			t.Errorf("the old entry is marked %v", moved["moved_to"])
-		}
-		after(26 * time.Hour) // past two runs of the schedule
-		e.wantKeys(3, "after two runs")
-		second := e.published(renamed)
-		if !strings.Contains(second.Name, ".speech.") {
-			t.Errorf("the new key is named %s", second.Name)
-		}
-		// It may help to retire keys of the new name, as it would for any policy that is not in its file.
-		for _, call := range []string{"POST", "write secret/elevenlabs", "write secret/rekeyd/policies/tts-prod"} {
-			if n := stale.count(call); n != 0 {
-				t.Errorf("the replica with the old file did %q %d times", call, n)
-			}
-		}
-		s := behind.Snapshot().Policies[0]
-		if s.State != rotator.StateError || s.Reason != rotator.ReasonMovedAway || !strings.Contains(s.Message, "speech") {
-			t.Errorf("the replica with the old file shows %s, %s: %s", s.State, s.Reason, s.Message)
-		}
-	})
 }
 
 func (p *process) count(prefix string) int {
@@ -417,7 +243,7 @@ func TestAnEditedScheduleIsDueFromTheLastRotation(t *testing.T) {
 		p.Schedule = schedule(t, "0 20 * * *")
 		e.load(p)
 		check("later", at(20, 0), 1)
-		after(at(5, 0).Sub(time.Now()))
+		after(time.Until(at(5, 0)))
 		check("at 05:00", at(20, 0), 1)
 		p.Splay = time.Hour
 		e.load(p)
