@@ -121,6 +121,9 @@ func (w *world) checkRecord(lives map[string]*life, i int) {
 			if v.text("previous_key_id") == current.ID {
 				current.promised = w.time(v, "previous_valid_until")
 			}
+			if end := w.time(v, "rotated_at").Add(overlap); current.promised.Before(end) {
+				w.violated("readers of key %s were told that it works until %s, and not until %s:\n%s", current.ID, current.promised, end, w.trace(current))
+			}
 		}
 		current, rotated = next, w.time(v, "rotated_at")
 	}
@@ -144,8 +147,6 @@ func (w *world) checkLife(l *life) {
 	case l.replaced.IsZero():
 	case retired && earliest(l.disabled, l.deleted).Before(l.replaced):
 		fault = "was retired before its record held another key"
-	case l.promised.IsZero():
-		fault = "was replaced, and its readers were not told until when it works"
 	case retired && earliest(l.disabled, l.deleted).Before(l.promised):
 		fault = "was retired before the end that its readers were told"
 	case !l.deleted.IsZero() && (l.disabled.IsZero() || l.deleted.Before(l.disabled.Add(quarantine))):
