@@ -276,6 +276,7 @@ func planHealth(p Policy, o Observed, now time.Time, d Decision) (Decision, bool
 func planMissing(p Policy, o Observed, now time.Time, d Decision) (Decision, bool) {
 	switch {
 	case !o.MissingTwice:
+		d.Reason = ReasonKeyMissing // shown, until another listing agrees or not
 		return d, false
 	case o.Proof == elevenlabs.Dead:
 		return planRotation(p, o, now, ReasonKeyMissing, d), true

@@ -60,7 +60,7 @@ func previous(o Observed) (*Retiring, error) {
 	}
 	var back *Retiring
 	for i := range o.Entry.Retiring {
-		if k := &o.Entry.Retiring[i]; back == nil || k.Published.After(back.Published) {
+		if k := &o.Entry.Retiring[i]; back == nil || !k.Published.Before(back.Published) {
 			back = k
 		}
 	}

@@ -140,6 +140,13 @@ func (r *Rotator) Survey(ctx context.Context, names ...string) (Snapshot, error)
 	states := slices.DeleteFunc(r.ordered(), func(st *policyState) bool { return !wanted(st.policy.Name) })
 	spaces := slices.Collect(maps.Values(r.workspaces))
 	r.mu.Unlock()
+	// What a listing lacks means something only where the ledger was read before it.
+	for _, st := range states {
+		r.requestResync(st, true)
+		if _, _, err := r.observe(ctx, st); err != nil {
+			r.noteSinkFailure(st, err)
+		}
+	}
 	for _, ws := range spaces {
 		r.reconcile(ctx, ws)
 	}
