@@ -130,19 +130,21 @@ func (a app) warn(warnings []config.Fault) {
 // flags returns an empty set of flags for a command.
 func (a app) flags(name string) *flag.FlagSet {
 	f := flag.NewFlagSet("rekeyd "+name, flag.ContinueOnError)
-	f.SetOutput(a.stderr)
+	f.SetOutput(io.Discard) // what is wrong is told once, by exit
 	return f
 }
 
 // parse takes flags before and after the arguments, of which there may be at most max.
-func parse(f *flag.FlagSet, args []string, most int) ([]string, error) {
+func (a app) parse(f *flag.FlagSet, args []string, most int) ([]string, error) {
 	var operands []string
 	for {
 		if err := f.Parse(args); err != nil {
 			if errors.Is(err, flag.ErrHelp) {
+				f.SetOutput(a.stderr)
+				f.PrintDefaults()
 				return nil, err
 			}
-			return nil, usageError{err}
+			return nil, usageError{fmt.Errorf("%s: %w; see rekeyd help", f.Name(), err)}
 		}
 		if f.NArg() == 0 {
 			break
@@ -157,7 +159,7 @@ func parse(f *flag.FlagSet, args []string, most int) ([]string, error) {
 
 // daemon is `rekeyd run`.
 func (a app) daemon(ctx context.Context, args []string) error {
-	if _, err := parse(a.flags("run"), args, 0); err != nil {
+	if _, err := a.parse(a.flags("run"), args, 0); err != nil {
 		return err
 	}
 	warnings := config.UnknownVariables(a.environ) // for the log, if there will be one
@@ -197,7 +199,7 @@ func built() (v, rev string) {
 }
 
 func (a app) version(_ context.Context, args []string) error {
-	if _, err := parse(a.flags("version"), args, 0); err != nil {
+	if _, err := a.parse(a.flags("version"), args, 0); err != nil {
 		return err
 	}
 	v, rev := built()
@@ -205,7 +207,7 @@ func (a app) version(_ context.Context, args []string) error {
 }
 
 func (a app) help(_ context.Context, args []string) error {
-	topic, err := parse(a.flags("help"), args, 1)
+	topic, err := a.parse(a.flags("help"), args, 1)
 	switch {
 	case err != nil:
 		return err

@@ -14,7 +14,7 @@ func (a app) check(ctx context.Context, args []string) error {
 	f := a.flags("check")
 	online := f.Bool("online", false, "ask Vault and ElevenLabs too; changes nothing")
 	asJSON := f.Bool("json", false, "with --online: write JSON")
-	if _, err := parse(f, args, 0); err != nil {
+	if _, err := a.parse(f, args, 0); err != nil {
 		return err
 	}
 	s, err := a.load()

@@ -18,7 +18,7 @@ func offered() [][2]string {
 
 // completion is `rekeyd completion`: a script for the shell, such as source <(rekeyd completion bash).
 func (a app) completion(_ context.Context, args []string) error {
-	shell, err := parse(a.flags("completion"), args, 1)
+	shell, err := a.parse(a.flags("completion"), args, 1)
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ func (a app) rotate(ctx context.Context, args []string) error {
 	revoke := f.Bool("revoke-now", false, "disable every older key of the policy before it is done, those in overlap included")
 	reason := f.String("reason", "", "why, for the log")
 	asJSON := f.Bool("json", false, "write JSON")
-	names, err := parse(f, args, manyNames)
+	names, err := a.parse(f, args, manyNames)
 	switch {
 	case err != nil:
 		return err
@@ -42,7 +42,7 @@ func (a app) rotate(ctx context.Context, args []string) error {
 func (a app) rollback(ctx context.Context, args []string) error {
 	f := a.flags("rollback")
 	asJSON := f.Bool("json", false, "write JSON")
-	names, err := parse(f, args, 1)
+	names, err := a.parse(f, args, 1)
 	switch {
 	case err != nil:
 		return err

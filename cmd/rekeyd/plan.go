@@ -18,7 +18,7 @@ var errToDo = errors.New("there is something to do")
 func (a app) plan(ctx context.Context, args []string) error {
 	f := a.flags("plan")
 	asJSON := f.Bool("json", false, "write JSON")
-	names, err := parse(f, args, 1)
+	names, err := a.parse(f, args, 1)
 	if err != nil {
 		return err
 	}
@@ -109,6 +109,9 @@ func (p *plan) add(s rotator.PolicyStatus, v daemon.PolicyView, now time.Time) p
 	}
 	if s.State != rotator.StatePaused {
 		out.Later = append(out.Later, laterOf(s, now)...)
+	}
+	if len(out.Now) > 0 && s.State == rotator.StateDue {
+		out.words = "due: " + string(s.Reason)
 	}
 	for _, c := range out.Now {
 		p.Summary.count(c.Effect)

@@ -26,7 +26,7 @@ func (a app) prune(ctx context.Context, args []string) error {
 	f := a.flags("prune")
 	yes := f.Bool("yes", false, "do not ask")
 	asJSON := f.Bool("json", false, "write JSON")
-	names, err := parse(f, args, manyNames)
+	names, err := a.parse(f, args, manyNames)
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ func (a app) schedule(_ context.Context, args []string) error {
 	n := f.Int("n", 5, "how many runs")
 	from := f.String("from", "", "runs after this time (RFC 3339); default now")
 	asJSON := f.Bool("json", false, "write JSON")
-	names, err := parse(f, args, 1)
+	names, err := a.parse(f, args, 1)
 	if err != nil {
 		return err
 	}

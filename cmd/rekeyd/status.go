@@ -20,7 +20,7 @@ import (
 func (a app) status(ctx context.Context, args []string) error {
 	f := a.flags("status")
 	asJSON := f.Bool("json", false, "write JSON")
-	names, err := parse(f, args, 1)
+	names, err := a.parse(f, args, 1)
 	if err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func outcomeOf(s rotator.PolicyStatus) Outcome {
 		if k.State == rotator.InQuarantine {
 			o.Disabled = append(o.Disabled, k.ID)
 		}
-		if previous == nil || k.Published.After(previous.Published) {
+		if previous == nil || !k.Published.Before(previous.Published) { // of two in one second, the later in the list
 			previous = k
 		}
 	}

@@ -78,7 +78,7 @@ func ViewOf(s rotator.Snapshot) View {
 func viewOf(s *rotator.PolicyStatus) PolicyView {
 	p := PolicyView{
 		Name: s.Policy.Name, Workspace: s.Policy.Workspace, ServiceAccount: s.Policy.ServiceAccount, Sink: s.Policy.Sink,
-		Mode: s.Policy.Mode, MaxAge: rotator.Duration(s.Policy.MaxAge), State: s.State, Reason: s.Reason, Message: s.Message, LastRotation: s.LastRotation, NextRotation: s.NextDue,
+		Mode: s.Policy.Mode, MaxAge: rotator.Duration(s.Policy.MaxAge), State: s.State, Reason: s.Reason, Message: s.Message, LastRotation: s.LastRotation, NextRotation: s.NextDue.UTC(),
 		Retiring: []RetiringView{}, Keys: s.Keys, InUse: s.InUse, Drift: append([]string{}, s.Drift...), Failure: s.Failure,
 	}
 	if s.Current != nil {
@@ -106,6 +106,8 @@ func (p PolicyView) Words() string {
 			return "no longer in the policy file"
 		case p.Reason == rotator.ReasonUnmanaged:
 			return "no longer in the policy file; its key stays until rekeyd prune " + p.Name
+		case p.Reason == rotator.ReasonKeyMissing:
+			return "its key is missing from the last listing; the next one decides"
 		case p.Reason == rotator.ReasonWindow:
 			return "in order; too late for the last run, so it waits for the next"
 		}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+)
+
+func TestPlanSession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(3, "plan")
+	if paths := w.kv.Paths(); len(paths) != 0 || len(w.sim.State()[0].Keys) != 0 {
+		t.Errorf("planning wrote %v, keys %v", paths, w.sim.State()[0].Keys)
+	}
+	w.must(3, "plan", "dubbing", "--json")
+	w.must(0, "rotate", "tts-prod", "dubbing")
+	w.must(0, "plan")
+	w.must(0, "rotate", "tts-prod")
+	w.must(0, "plan", "tts-prod")
+	w.env["REKEYD_POLICIES"] = strings.Replace(twoPolicies, "[text_to_speech]", "[text_to_speech, models_read], allowed_ips: [127.0.0.1], character_limit: 5000", 1)
+	w.must(3, "plan", "tts-prod")
+	w.env["REKEYD_POLICIES"] = strings.Replace(twoPolicies, "{name: tts-prod,", "{name: tts-prod, mode: paused,", 1)
+	w.must(0, "plan", "tts-prod")
+	w.env["REKEYD_POLICIES"] = twoPolicies[:strings.Index(twoPolicies, "  - {name: dubbing")]
+	w.must(0, "plan")
+	w.must(2, "plan", "tts-pro")
+	w.env["ELEVENLABS_BASE_URL"] = "http://127.0.0.1:1"
+	if status, _, stderr := w.run("plan"); status != 1 || !strings.Contains(stderr, "listing workspace default") {
+		t.Errorf("without ElevenLabs: exit status %d: %s", status, stderr)
+	}
+	w.golden("plan")
+}
+
+func TestRotateSession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(0, "rotate", "tts-prod")
+	w.must(0, "rotate", "tts-prod", "--reason", "a drill of the month")
+	w.must(0, "rotate", "tts-prod", "--revoke-now")
+	for i, k := range w.sim.State()[0].Keys {
+		if last := i == 2; k.Disabled == last {
+			t.Errorf("key %d: disabled %t", i+1, k.Disabled)
+		}
+	}
+	w.must(0, "rotate", "dubbing", "--json", "dubbing")
+	w.must(2, "rotate")
+	w.must(2, "rotate", "tts-prd", "dubbing", "dub")
+	w.must(2, "rotate", "tts-prod", "--fast")
+	w.env["REKEYD_POLICIES"] = strings.Replace(twoPolicies, "{name: tts-prod,", "{name: tts-prod, mode: paused,", 1)
+	w.must(1, "rotate", "tts-prod", "dubbing")
+	w.tty = true
+	w.must(0, "rotate", "dubbing")
+	if !strings.Contains(w.log.String(), `"reason":"a drill of the month"`) {
+		t.Error("the reason is not in the log")
+	}
+	w.golden("rotate")
+}
+
+func TestRollbackSession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(1, "rollback", "tts-prod")
+	w.must(0, "rotate", "tts-prod")
+	w.must(1, "rollback", "tts-prod")
+	w.must(0, "rotate", "tts-prod")
+	w.must(0, "rollback", "tts-prod")
+	record, _ := w.kv.Get("secret/app/tts", 0)
+	if keys := w.sim.State()[0].Keys; record["key_id"] != keys[0].ID || record["api_key"] != keys[0].Secret || keys[0].Disabled {
+		t.Error("the first key is not back")
+	}
+	w.must(0, "rotate", "tts-prod", "--revoke-now")
+	w.must(1, "rollback", "tts-prod")
+	w.must(2, "rollback")
+	w.must(2, "rollback", "tts-prod", "dubbing")
+	w.must(2, "rollback", "nobody")
+	w.golden("rollback")
+}
+
+// lose adds a key that carries our name and that no ledger entry knows.
+func (w *world) lose(account, policy, rotation string) string {
+	w.t.Helper()
+	owner, _ := w.kv.Get("secret/rekeyd/owner", 0)
+	name, _ := owner["owner"].(string)
+	id, _, err := w.sim.AddKey(account, elevensim.KeySpec{Name: "rekeyd." + name + "." + policy + "." + rotation})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return id
+}
+
+func (w *world) deleted(id string) bool {
+	for _, a := range w.sim.State() {
+		for _, k := range a.Keys {
+			if k.ID == id {
+				return k.Deleted()
+			}
+		}
+	}
+	w.t.Fatalf("there never was a key %s", id)
+	return false
+}
+
+func TestPruneSession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(0, "rotate", "tts-prod", "dubbing")
+	w.must(0, "prune")
+	lost := w.lose("svcacc_a", "tts-prod", "aaaaaaaaaa")
+	w.must(2, "prune")
+	w.must(2, "prune", "tts-pro")
+	w.must(0, "prune", "dubbing")
+	w.tty = true
+	for _, typed := range []string{"", "no\n", "2\n", "y\n"} {
+		w.typed = typed
+		w.must(1, "prune")
+	}
+	if w.deleted(lost) {
+		t.Error("deleted without a yes")
+	}
+	w.typed = "1\n"
+	w.must(0, "prune")
+	if !w.deleted(lost) {
+		t.Error("not deleted after a yes")
+	}
+	w.tty, w.typed = false, ""
+	lost = w.lose("svcacc_b", "gone", "bbbbbbbbbb")
+	w.must(0, "prune", "gone", "--yes", "--json")
+	if !w.deleted(lost) {
+		t.Error("not deleted with --yes")
+	}
+	w.env["REKEYD_POLICIES"] = twoPolicies[:strings.Index(twoPolicies, "  - {name: dubbing")]
+	w.must(0, "prune", "--yes")
+	w.must(0, "prune", "dubbing", "--yes")
+	if k := w.sim.State()[1].Keys[0]; !k.Disabled || k.Deleted() {
+		t.Errorf("the removed policy's key is %+v", k)
+	}
+	w.must(0, "prune", "dubbing", "--yes")
+	w.golden("prune")
+}
+
+func TestStatusSession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(0, "status")
+	w.must(0, "rotate", "tts-prod", "dubbing", "tts-prod")
+	w.must(0, "rotate", "tts-prod")
+	w.must(0, "status")
+	w.must(0, "status", "tts-prod", "--json")
+	w.env["REKEYD_POLICIES"] = twoPolicies[:strings.Index(twoPolicies, "  - {name: dubbing")]
+	w.must(0, "status")
+	w.tty = true
+	w.must(0, "status")
+	w.env["NO_COLOR"] = "1"
+	w.must(0, "status")
+	w.golden("status")
+}
+
+func TestCheckSession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(0, "check")
+	delete(w.env, "VAULT_ADDR")
+	w.env["REKEYD_SINK"], w.env["REKEYD_FILE_DIR"] = "file", t.TempDir()
+	w.must(0, "check", "--online")
+	w.env["REKEYD_POLICIES"] = strings.Replace(twoPolicies, "svcacc_b", "svcacc_c", 1)
+	w.must(1, "check", "--online")
+	w.must(1, "check", "--online", "--json")
+	w.golden("check")
+}
+
+func TestCompletionSession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		w.must(0, "completion", shell)
+	}
+	w.must(2, "completion")
+	w.must(2, "completion", "csh")
+	w.golden("completion")
+	for _, o := range offered() {
+		if !strings.Contains(usage, "rekeyd "+o[0]) && o[0] != "run" {
+			t.Errorf("%s is completed and not in the help", o[0])
+		}
+	}
+}
+
+// TestPlanOfEverything shows each kind of change, in colours and without.
+func TestPlanOfEverything(t *testing.T) {
+	t.Parallel()
+	p := planOf(everything(t), instant)
+	checkGolden(t, "plan_all", p.text(painter{}, instant))
+	checkGolden(t, "plan_colored", p.text(painter{on: true}, instant))
+	text, err := json.MarshalIndent(p, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkGolden(t, "plan_json", string(text)+"\n")
+	if s := (plan{}).Summary.text(); s != "Plan: nothing to do now." {
+		t.Error(s)
+	}
+}
