@@ -32,7 +32,8 @@ type Finding struct {
 	Text    string `json:"text"`
 }
 
-// Examine looks at Vault, or the files in its place, and at ElevenLabs, and changes nothing in either.
+// Examine looks at Vault, or at the files in its place, and at ElevenLabs. It changes nothing, but that it makes the
+// folder of the file sink.
 func (d *Daemon) Examine(ctx context.Context) []Finding {
 	x := &examination{d: d, policies: d.cfg.Policies.Policies}
 	if d.vault == nil {
