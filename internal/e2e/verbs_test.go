@@ -1,0 +1,359 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/internal/process"
+)
+
+// calm writes a policy file whose overlap and quarantine do not end during a test; more is added to the policy.
+func (w *world) calm(more string) {
+	w.t.Helper()
+	text := fmt.Sprintf("policies:\n  - {name: tts-prod, service_account: %s, schedule: '@every 24h', permissions: all, overlap: 1h, quarantine: 1h, sink: {path: %s}%s}\n",
+		account, w.sink(), more)
+	if err := os.WriteFile(w.policyFile, []byte(text), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// verb runs a command that must end with this status; it returns what it said.
+func (w *world) verb(status int, args ...string) string {
+	w.t.Helper()
+	got, stdout, stderr := w.command(w.environment(nil), args...)
+	if got != status {
+		w.t.Fatalf("rekeyd %s: exit status %d, want %d\n%s%s", strings.Join(args, " "), got, status, stdout, stderr)
+	}
+	return stdout + complaints(stderr)
+}
+
+// complaints leaves the log out.
+func complaints(stderr string) string {
+	var said strings.Builder
+	for line := range strings.Lines(stderr) {
+		if !strings.HasPrefix(line, "{") {
+			said.WriteString(line)
+		}
+	}
+	return said.String()
+}
+
+func (w *world) says(text string, words ...string) {
+	w.t.Helper()
+	for _, word := range words {
+		if !strings.Contains(text, word) {
+			w.t.Errorf("no %q in:\n%s", word, text)
+		}
+	}
+}
+
+// current is the id of the key in the record, whose secret works, and is the one there.
+func (w *world) current() string {
+	w.t.Helper()
+	record, _ := w.record()
+	id, _ := record["key_id"].(string)
+	secret, _ := record["api_key"].(string)
+	if k := w.key(id); k.Secret != secret || k.Disabled || k.Deleted() {
+		w.t.Errorf("the record holds key %s with another secret, or a dead one", id)
+	}
+	if status, body := process.Request(w.t, http.MethodGet, w.sim.URL+"/v1/models", "xi-api-key: "+secret, ""); status != http.StatusOK {
+		w.t.Errorf("the published secret does not work: HTTP %d %s", status, body)
+	}
+	return id
+}
+
+// becomes waits until another key than this one is published.
+func (w *world) becomes(not string) string {
+	w.t.Helper()
+	process.Eventually(w.t, process.Patience, func() error {
+		if record, _ := w.record(); record["key_id"] == nil || record["key_id"] == not {
+			return fmt.Errorf("the record holds %v", record["key_id"])
+		}
+		return nil
+	})
+	return w.current()
+}
+
+func (w *world) disable(id, reason string) {
+	w.t.Helper()
+	w.sim.Ask(http.MethodPost, "keys/"+id+"/disable", map[string]string{"reason": reason}, &struct{}{})
+}
+
+// writes counts what rekeyd could have changed: versions in Vault and requests that change keys.
+func (w *world) writes() string {
+	w.t.Helper()
+	_, record := w.record()
+	_, entry := w.document("rekeyd/" + w.id + "/policies/tts-prod")
+	_, owner := w.document("rekeyd/" + w.id + "/owner")
+	calls := 0
+	for _, r := range w.sim.History() {
+		if r.Method != http.MethodGet {
+			calls++
+		}
+	}
+	return fmt.Sprint(record, entry, owner, calls)
+}
+
+func TestPlanWritesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, common.vault)
+	w.calm("")
+	before := w.writes()
+	w.says(w.verb(3, "plan"), "+ create a key of "+account, "first", "now", "1 to create")
+	w.says(w.verb(3, "plan", "tts-prod", "--json"), `"effect": "create"`, `"reason": "first"`)
+	if w.writes() != before {
+		t.Error("planning wrote something")
+	}
+	w.verb(0, "rotate", "tts-prod")
+	id := w.current()
+	before = w.writes()
+	w.says(w.verb(0, "plan"), "nothing to do now", "schedule", "in 23h")
+	w.calm(", character_limit: 7")
+	w.says(w.verb(3, "plan"), "~ patch "+id+": character_limit becomes 7", "drift")
+	w.disable(id, "exposed_publicly")
+	w.says(w.verb(3, "plan"), "+ create", "exposed_publicly", "retire "+id)
+	if w.writes() != before {
+		t.Error("planning wrote something")
+	}
+}
+
+func TestRotateBesideADaemon(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, common.vault)
+	w.calm("")
+	d := w.start(nil)
+	first := w.becomes("")
+	stop := w.read()
+	said := w.verb(0, "rotate", "tts-prod", "--reason", "drill")
+	second := w.current()
+	w.says(said, second, first+" works until ")
+	if second == first || w.key(first).Disabled {
+		t.Errorf("first %s, second %s", first, second)
+	}
+	said = w.verb(0, "rotate", "tts-prod", "--revoke-now", "--json")
+	for _, id := range []string{first, second} { // at once, with no patience
+		if k := w.key(id); !k.Disabled && !k.Deleted() {
+			t.Errorf("key %s still works", id)
+		}
+	}
+	third := w.current()
+	w.says(said, `"key_id": "`+third+`"`, first, second)
+	w.says(w.verb(2, "rotate", "tts-prd"), "did you mean tts-prod?")
+	if n := len(w.history("createAPIKey")); n != 3 {
+		t.Errorf("%d keys were created, want 3", n)
+	}
+	stop()
+	d.end()
+}
+
+func TestRotateOverHTTP(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, common.vault)
+	w.calm("")
+	d := w.start(nil)
+	first := w.becomes("")
+	process.Eventually(t, process.Patience, func() error {
+		status, body := process.Request(t, http.MethodPost, d.url+"/api/v1/policies/tts-prod/rotate", "Authorization: Bearer "+w.adminToken, `{"reason": "drill"}`)
+		if status != http.StatusAccepted {
+			return fmt.Errorf("HTTP %d %s", status, body)
+		}
+		return nil
+	})
+	if second := w.becomes(first); w.key(first).Disabled || second == first {
+		t.Error("it was not an ordinary rotation")
+	}
+	d.end()
+}
+
+func TestRollback(t *testing.T) {
+	t.Parallel()
+	t.Run("beside a daemon", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, common.vault)
+		w.calm("")
+		d := w.start(nil)
+		first := w.becomes("")
+		w.verb(0, "rotate", "tts-prod")
+		second := w.current()
+		stop := w.read()
+		w.says(w.verb(0, "rollback", "tts-prod"), first, second+" works until ")
+		if got := w.current(); got != first || w.key(second).Disabled {
+			t.Errorf("the record holds %s, want %s; and %s stays enabled", got, first, second)
+		}
+		w.says(w.verb(0, "status"), "in order", first)
+		stop()
+		d.end()
+	})
+	refused := func(name, why string, spoil func(w *world, first string)) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, common.vault)
+			w.calm("")
+			w.verb(0, "rotate", "tts-prod")
+			first := w.current()
+			w.verb(0, "rotate", "tts-prod")
+			spoil(w, first)
+			second, before := w.current(), w.writes()
+			w.says(w.verb(1, "rollback", "tts-prod"), why)
+			if w.current() != second || w.writes() != before {
+				t.Error("a refused rollback changed something")
+			}
+		})
+	}
+	refused("pruned", "no kept version", func(w *world, _ string) {
+		for range 3 {
+			record, _ := w.record()
+			w.put(w.sink(), record)
+		}
+		if err := w.root.KVv2("secret").Destroy(t.Context(), w.sink(), []int{1, 2, 3}); err != nil {
+			w.t.Fatal(err)
+		}
+	})
+	refused("disabled by the provider", "exposed_publicly", func(w *world, first string) { w.disable(first, "exposed_publicly") })
+	refused("revoked", "--revoke-now", func(w *world, _ string) { w.verb(0, "rotate", "tts-prod", "--revoke-now") })
+	t.Run("file sink", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, common.vault)
+		w.calm("")
+		env := w.environment(map[string]string{"VAULT_ADDR": "", "VAULT_TOKEN": "", "REKEYD_SINK": "file", "REKEYD_FILE_DIR": t.TempDir()})
+		for range 2 {
+			if status, _, stderr := w.command(env, "rotate", "tts-prod"); status != 0 {
+				t.Fatal(stderr)
+			}
+		}
+		if status, _, stderr := w.command(env, "rollback", "tts-prod"); status != 1 || !strings.Contains(stderr, "rekeyd: error: rolling back policy tts-prod: ") {
+			t.Errorf("exit status %d: %s", status, stderr)
+		}
+		if keys := w.sim.Keys(); len(keys) != 2 || keys[0].Disabled || keys[1].Disabled {
+			t.Errorf("the keys are %+v", keys)
+		}
+	})
+}
+
+func TestPrune(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, common.vault)
+	w.calm("")
+	foreign, _ := w.sim.AddKey(account, "of somebody else")
+	d := w.start(nil)
+	first := w.becomes("")
+	owner, _ := w.document("rekeyd/" + w.id + "/owner")
+	lost, _ := w.sim.AddKey(account, fmt.Sprintf("rekeyd.%v.long-gone.abcdefghij", owner["owner"]))
+	said := w.verb(2, "prune")
+	w.says(said, lost, "add --yes")
+	if strings.Contains(said, foreign) || strings.Contains(said, first) {
+		t.Errorf("not lost, but listed:\n%s", said)
+	}
+	w.says(w.verb(0, "prune", "--yes"), "deleted "+lost)
+	if !w.gone(lost) || w.gone(foreign) || w.gone(first) {
+		t.Error("the wrong keys are gone")
+	}
+	w.says(w.verb(0, "prune", "--yes"), "Nothing to prune")
+	d.end()
+
+	w.rename("tts-next")
+	w.says(w.verb(0, "prune", "--yes"), "Nothing to prune")
+	if w.key(first).Disabled {
+		t.Error("a removed policy's key was pruned without being named")
+	}
+	w.says(w.verb(0, "prune", "tts-prod", "--yes"), "disabled "+first)
+	if !w.key(first).Disabled || w.gone(first) || w.gone(foreign) {
+		t.Error("the removed policy's key is not in quarantine")
+	}
+}
+
+// rename replaces the policy by another one, with another sink.
+func (w *world) rename(name string) {
+	w.t.Helper()
+	text, err := os.ReadFile(w.policyFile)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(w.policyFile, []byte(strings.ReplaceAll(string(text), "tts-prod", name)), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestPruneAfterTheLedgerWasLost has the ledger entry of a policy deleted: its key is adopted from the record, and what
+// was in overlap is lost and only shown.
+func TestPruneAfterTheLedgerWasLost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, common.vault)
+	w.calm("")
+	w.verb(0, "rotate", "tts-prod")
+	w.verb(0, "rotate", "tts-prod")
+	w.verb(0, "rotate", "tts-prod")
+	third := w.current()
+	if err := w.root.KVv2("secret").DeleteMetadata(t.Context(), "rekeyd/"+w.id+"/policies/tts-prod"); err != nil {
+		t.Fatal(err)
+	}
+	d := w.start(nil)
+	process.Eventually(t, process.Patience, func() error {
+		if _, version := w.document("rekeyd/" + w.id + "/policies/tts-prod"); version == 0 {
+			return fmt.Errorf("not adopted")
+		}
+		return nil
+	})
+	keys := slices.DeleteFunc(w.sim.Keys(), func(k elevensim.Key) bool { return k.Deleted() })
+	if len(keys) != 3 || w.current() != third {
+		t.Fatalf("the keys are %+v, the record has %s", keys, w.current())
+	}
+	said := w.verb(0, "prune", "--yes", "--json")
+	var answer struct {
+		Pruned []string `json:"pruned"`
+	}
+	if err := json.Unmarshal([]byte(said), &answer); err != nil || len(answer.Pruned) != 1 || answer.Pruned[0] != keys[0].ID || !w.gone(keys[0].ID) {
+		t.Errorf("pruned %v, want %s (%v)", answer.Pruned, keys[0].ID, err)
+	}
+	if w.current() != third || w.gone(keys[1].ID) {
+		t.Error("a known key is gone")
+	}
+	d.end()
+}
+
+func TestVerbsOfAPausedPolicy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, common.vault)
+	w.calm("")
+	w.verb(0, "rotate", "tts-prod")
+	id := w.current()
+	w.calm(", mode: paused")
+	before := w.writes()
+	w.says(w.verb(1, "rotate", "tts-prod"), "paused")
+	w.says(w.verb(1, "rollback", "tts-prod"), "paused")
+	w.says(w.verb(0, "plan"), "paused")
+	d := w.start(nil)
+	status, _ := process.Request(t, http.MethodPost, d.url+"/api/v1/policies/tts-prod/rotate", "Authorization: Bearer "+w.adminToken, "")
+	if status != http.StatusConflict {
+		t.Errorf("HTTP %d", status)
+	}
+	w.disable(id, "exposed_publicly")
+	w.listings(3)
+	if w.writes() != before {
+		t.Error("a paused policy was worked on")
+	}
+	if status := d.Stop(); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}
+
+// listings waits until ElevenLabs was listed so many times more.
+func (w *world) listings(n int) {
+	w.t.Helper()
+	before := len(w.history("listServiceAccounts"))
+	process.Eventually(w.t, process.Patience, func() error {
+		if now := len(w.history("listServiceAccounts")); now < before+n {
+			return fmt.Errorf("%d of %d listings", now-before, n)
+		}
+		return nil
+	})
+}
+
+const quick = 5 * time.Second // a reconcile interval and the calls, on a busy machine
