@@ -134,7 +134,7 @@ func simulateThere(ctx context.Context, binary string, first, n uint64) (result,
 func there(ctx context.Context, binary string, first, n uint64, more ...string) *exec.Cmd {
 	args := append([]string{"-test.run=^TestSimulation$", "-test.timeout=80m", fmt.Sprintf("-first=%d", first), fmt.Sprintf("-seeds=%d", n)}, more...)
 	cmd := exec.CommandContext(ctx, binary, args...)
-	cmd.Env = append(os.Environ(), "REKEYD_SIMULATE=1", "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1", "GOGC=400")
+	cmd.Env = append(os.Environ(), "REKEYD_SIMULATE=1", "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1", "GOGC=off", "GOMEMLIMIT=1GiB")
 	return cmd
 }
 
