@@ -258,7 +258,7 @@ func TestPrune(t *testing.T) {
 	w.says(w.verb(0, "prune", "--yes"), "Nothing to prune")
 	d.end()
 
-	w.rename("tts-next")
+	w.rewrite("tts-prod", "tts-next")
 	w.says(w.verb(0, "prune", "--yes"), "Nothing to prune")
 	if w.key(first).Disabled {
 		t.Error("a removed policy's key was pruned without being named")
@@ -269,14 +269,14 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// rename replaces the policy by another one, with another sink.
-func (w *world) rename(name string) {
+// rewrite changes words of the policy file.
+func (w *world) rewrite(from, to string) {
 	w.t.Helper()
 	text, err := os.ReadFile(w.policyFile)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := os.WriteFile(w.policyFile, []byte(strings.ReplaceAll(string(text), "tts-prod", name)), 0o600); err != nil {
+	if err := os.WriteFile(w.policyFile, []byte(strings.ReplaceAll(string(text), from, to)), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
 }
