@@ -188,7 +188,7 @@ func (x *examination) workspace(ctx context.Context, name string) {
 		x.say(LevelError, subject, "%s", advised(ws.base, err))
 		return
 	}
-	x.say(LevelOK, subject, "%s answers, the admin key is accepted and may list service accounts (%d)", ws.base, len(accounts))
+	x.say(LevelOK, subject, "%s answers, the admin key is accepted and may list service accounts; there are %d", ws.base, len(accounts))
 	wanted := map[string][]string{}
 	for _, p := range x.policies {
 		if p.Workspace == name {
@@ -204,7 +204,7 @@ func (x *examination) account(subject string, accounts []elevenlabs.ServiceAccou
 	var candidates []string
 	for _, a := range accounts {
 		if a.ID == id {
-			x.say(LevelOK, "account "+id, "exists (%s), with %d keys", a.Name, len(a.Keys))
+			x.say(LevelOK, "account "+id, "exists (%s); keys: %d", a.Name, len(a.Keys))
 			return
 		}
 		candidates = append(candidates, a.ID+" ("+a.Name+")")
