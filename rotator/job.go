@@ -13,16 +13,17 @@ import (
 // job is one step's work on one policy. While it holds the claim, nobody else writes the entry; whoever takes the
 // claim over changes the entry's version, so that the next write of this job is refused.
 type job struct {
-	r       *Rotator
-	st      *policyState
-	p       Policy // as claimed: later edits are drift afterwards
-	space   string // name of the workspace that api talks to
-	api     *elevenlabs.Client
-	log     *slog.Logger
-	renewed time.Time // when the last write that holds the claim was begun; monotonic
-	begun   time.Time
-	lost    time.Time // when a create was sent whose answer was lost; zero: none
-	unsure  bool      // a write of the record may yet happen
+	r         *Rotator
+	st        *policyState
+	p         Policy // as claimed: later edits are drift afterwards
+	space     string // name of the workspace that api talks to
+	api       *elevenlabs.Client
+	log       *slog.Logger
+	renewed   time.Time // when the last write that holds the claim was begun; monotonic
+	begun     time.Time
+	lost      time.Time // when a create was sent whose answer was lost; zero: none
+	unsure    bool      // a write of the record may yet happen
+	attempted bool      // a publish may have been sent
 }
 
 func (r *Rotator) newJob(st *policyState, p Policy, s Step) *job {

@@ -217,10 +217,11 @@ func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
 		return changed
 	}
 	d = planDrift(p, o, now, d)
-	if d.State == StateError {
-		return d
+	due := planSchedule(p, o, now, d)
+	if d.State == StateError { // settings that cannot be mended are no reason to let the key grow old
+		due.State, due.Reason, due.Message = d.State, d.Reason, d.Message
 	}
-	return planSchedule(p, o, now, d)
+	return due
 }
 
 // urgent reports a request of a person that is not yet fulfilled.

@@ -167,6 +167,11 @@ func TestPlan(t *testing.T) {
 			s.o.Keys[1].Settings.Permissions.All = true
 			s.o.Entry.Applied.Ignored = []string{"permissions"}
 		}, "", rotator.StateError, rotator.ReasonSettingsIgnored},
+		{"drift that survived, due", func(s stage) {
+			hours(s, 2)
+			s.o.Keys[1].Settings.Permissions.All = true
+			s.o.Entry.Applied.Ignored = []string{"permissions"}
+		}, "rotate schedule", rotator.StateError, rotator.ReasonSettingsIgnored},
 		{"drift, replicas disagree", func(s stage) { s.o.Keys[1].Settings.Permissions.All = true; s.o.Differs = true }, "", rotator.StateError, rotator.ReasonReplicasDiffer},
 		{"moved to another sink", func(s stage) { s.p.Sink.Path = "elevenlabs/new"; s.o.Record = &rotator.RecordView{} }, "rotate moved", rotator.StateDue, rotator.ReasonMoved},
 		{"moved onto somebody's value", func(s stage) { s.p.Sink.Path = "elevenlabs/new"; s.o.Record.Match = "" }, "", rotator.StateError, rotator.ReasonRecordChanged},

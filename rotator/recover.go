@@ -26,7 +26,7 @@ func (j *job) recover(ctx context.Context) bool {
 	if f == nil {
 		f = failedFor(StageCreate, ReasonInterrupted, "the process that worked on rotation %s went away", in.Rotation)
 	}
-	j.unsure = true // a frozen holder still knows a valid version of the record
+	j.unsure, j.attempted = true, true // a frozen holder still knows a valid version of the record
 	return j.settleIntent(ctx, in, f)
 }
 
@@ -55,8 +55,15 @@ func (j *job) settleIntent(ctx context.Context, in *Intent, f *stageError) bool 
 		j.log.Error("rotation not settled", "err", err)
 		return false
 	}
-	if rec.holds(in.KeyName) {
-		return j.rollForward(ctx, in, rec)
+	if j.attempted {
+		ours, found, err := j.published(ctx, in, rec)
+		if err != nil {
+			j.log.Error("rotation not settled", "err", err)
+			return false
+		}
+		if found && (!in.Rollback || rec.holds(in.KeyName)) {
+			return j.rollForward(ctx, in, ours)
+		}
 	}
 	if in.Rollback {
 		return j.undoRollback(ctx, in, f)
@@ -120,6 +127,28 @@ func (j *job) rollForward(ctx context.Context, in *Intent, rec Record) bool {
 	}
 	j.st.known.pending = nil
 	return true
+}
+
+// published returns the version of the record in which we put the intent's key, also where somebody has overwritten,
+// deleted or rolled it back since: readers may have that key. Its oldest version is ours, of later ones only the fields
+// beside the secret may be.
+func (j *job) published(ctx context.Context, in *Intent, newest Record) (ours Record, found bool, err error) {
+	if newest.holds(in.KeyName) {
+		ours, found = newest, true
+	}
+	for v := newest.doc.Version - 1; v > max(0, newest.doc.Version-keptVersions); v-- {
+		doc, err := j.r.Store.Read(ctx, in.Sink.Ref, v)
+		if err != nil {
+			return ours, found, fmt.Errorf("reading an earlier version of the record: %w", err)
+		}
+		switch rec := parseRecord(doc, in.Sink.Field); {
+		case rec.holds(in.KeyName):
+			ours, found = rec, true
+		case found:
+			return ours, found, nil
+		}
+	}
+	return ours, found, nil
 }
 
 // search looks for the intent's key by its name. Where a create's answer was lost, it looks until the verify timeout,

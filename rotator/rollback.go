@@ -80,7 +80,7 @@ func previous(o Observed) (*Retiring, error) {
 }
 
 // keptVersions bounds the search for a secret; Vault keeps ten versions unless it is told otherwise.
-const keptVersions = 100
+const keptVersions = 30
 
 // keptSecret finds a key's secret in the kept versions of the record where it was published.
 func (r *Rotator) keptSecret(ctx context.Context, key Retiring, salt string) (elevenlabs.Secret, error) {

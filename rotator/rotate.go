@@ -265,6 +265,7 @@ func (j *job) publish(ctx context.Context, pub publication, rec Record) error {
 		if err := j.guard(ctx); err != nil {
 			return err
 		}
+		j.attempted = true
 		_, failure := j.r.Store.Write(ctx, pub.sink.Ref, rec.withKey(pub), rec.doc.Version)
 		j.unsure = j.unsure || maybeWritten(failure)
 		if failure != nil && !errors.Is(failure, ErrConflict) && !maybeWritten(failure) && !sinkOutage(failure) {

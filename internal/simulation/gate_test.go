@@ -69,6 +69,9 @@ func (g *gate) fate(step, id string) fate {
 		}
 		f.fault = kinds[r.IntN(len(kinds))]
 	}
+	if g.command != nil {
+		p.crash = 0.1 // commands make few calls
+	}
 	if writes && y < p.crash {
 		f.crash = []string{"before", "after"}[r.IntN(2)]
 	}
@@ -85,7 +88,7 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	step := classify(req, body)
-	f := g.meet(step, req)
+	f := g.meet(step, req, body)
 	if !wait(req.Context(), f.before) {
 		return nil, req.Context().Err()
 	}
@@ -101,10 +104,14 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-func (g *gate) meet(step string, req *http.Request) fate {
+func (g *gate) meet(step string, req *http.Request, body []byte) fate {
 	g.w.mu.Lock()
 	defer g.w.mu.Unlock()
-	return g.fate(step, req.Method+" "+req.URL.Path+" "+step)
+	id := req.Method + " " + req.URL.Path + " " + step
+	if step == "other read" {
+		id += " " + string(body) // one path for all policies
+	}
+	return g.fate(step, id)
 }
 
 // freeze holds the call back for as long as the process is frozen. A frozen process sends nothing; what it was about

@@ -20,7 +20,7 @@ const foreignNote = "of another team"
 func meddlings() []string {
 	return []string{"leak", "delete key", "soft-delete record", "remove field", "person disables and enables", "drift", "foreign field", "foreign key", "overwrite and restore",
 		"edit policy", "corrupt ledger", "restore Vault",
-		"rotate", "rotate --revoke-now", "rollback", "prune", "remove policy"}
+		"rotate", "rotate --revoke-now", "rollback", "prune", "remove policy", "vault kv rollback"}
 }
 
 func (w *world) meddle(what string) {
@@ -73,6 +73,8 @@ func (w *world) meddle(what string) {
 		w.prune()
 	case "remove policy":
 		w.removePolicy()
+	case "vault kv rollback":
+		w.kvRollback(p, r)
 	}
 	w.must(err)
 }
@@ -184,4 +186,22 @@ func (w *world) restoreVault() {
 		}
 		w.oracle.forget(at, restarted)
 	})
+}
+
+// kvRollback puts the version before the newest back, as a person does with Vault's own command, where its key still
+// works. The key that was current goes through its overlap then.
+func (w *world) kvRollback(p rotator.Policy, r *record) {
+	path := p.Sink.String()
+	_, newest := w.kv.Get(path, 0)
+	before, _ := w.kv.Get(path, newest-1)
+	back := w.oracle.bySecret(text(before["api_key"]))
+	if back == nil || back == r.key || back.Disabled || back.Deleted() {
+		return
+	}
+	w.hits["others × a working key came back"]++
+	_, err := w.kv.Put(path, before)
+	w.must(err)
+	r.key.replaced, r.key.touched = time.Now(), true
+	r.key, r.at, r.said, r.asked, r.noted = back, time.Now(), time.Now(), true, before["note"] != nil
+	back.replaced, back.promised, back.touched = time.Time{}, time.Time{}, true // a disable may be on its way
 }

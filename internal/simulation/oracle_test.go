@@ -100,6 +100,13 @@ func (o *oracle) changed(c elevensim.Change) {
 	}
 }
 
+// adopt makes a person's key one of a policy's.
+func (o *oracle) adopt(p rotator.Policy, k *life) {
+	k.ours, k.policy, k.published = true, p.Name, time.Now()
+	r := o.records[p.Sink.String()]
+	r.key, r.at, r.said = k, time.Now(), time.Now()
+}
+
 // hasLimit reports whether a key's limit is that of the edited policies.
 func (o *oracle) hasLimit(limit *int64) bool {
 	return o.w.limit != nil && limit != nil && *limit == *o.w.limit
@@ -149,7 +156,7 @@ func (o *oracle) retired(k *life, what elevensim.ChangeKind) {
 	if what == elevensim.Disabled && time.Now().Before(k.promised.Add(-slack-time.Second)) && !k.touched && !k.revoked {
 		o.violated("key %s was disabled %s before the end that readers were told", short(k.ID), time.Until(k.promised))
 	}
-	if quarantine := r.policy.Quarantine; what == elevensim.Deleted && !k.disabled.IsZero() && time.Since(k.disabled) < quarantine-slack-time.Second && !k.touched {
+	if quarantine := r.policy.Quarantine; what == elevensim.Deleted && !k.disabled.IsZero() && time.Since(k.disabled) < quarantine-slack-time.Second && !k.touched && o.w.profile.keyLimit == 0 {
 		o.violated("key %s was deleted %s after it was disabled, the quarantine is %s", short(k.ID), time.Since(k.disabled), quarantine)
 	}
 	if what == elevensim.Deleted && k.disabled.IsZero() && !k.touched {

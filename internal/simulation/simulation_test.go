@@ -199,6 +199,12 @@ func checkCoverage(t *testing.T, hits map[string]int) {
 			t.Errorf("nobody ever did this: %s", m)
 		}
 	}
+	for _, what := range []string{"others × a working key came back", "start × adopted key", "start × full account", "start × ignored allowlist"} {
+		fmt.Fprintf(&table, "\n%s=%d", what, hits[what])
+		if hits[what] == 0 {
+			t.Errorf("this never happened: %s", what)
+		}
+	}
 	for _, outcome := range []string{"done", "failed", "crashed"} {
 		for _, verb := range []string{"rotate", "rollback", "prune"} {
 			n := hits["command "+outcome+": "+verb]

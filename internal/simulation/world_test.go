@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -40,17 +41,20 @@ const (
 
 // profile is how bad a run is. The seed draws it.
 type profile struct {
-	replicas int
-	latency  time.Duration
-	fault    float64 // chance of one for each call
-	crash    float64 // … for each write
-	freeze   float64 // … for each write
-	skew     time.Duration
-	listLag  time.Duration
-	keyDelay time.Duration
-	outages  int
-	meddling []string // what others do to keys and records, in this order
-	duration time.Duration
+	replicas  int
+	latency   time.Duration
+	fault     float64 // chance of one for each call
+	crash     float64 // … for each write
+	freeze    float64 // … for each write
+	skew      time.Duration
+	listLag   time.Duration
+	keyDelay  time.Duration
+	outages   int
+	keyLimit  int  // keys that an account may have
+	ignoreIPs bool // the workspace's plan offers no allowlists, and the policies ask for one
+	adopt     bool
+	meddling  []string // what others do to keys and records, in this order
+	duration  time.Duration
 }
 
 func drawProfile(r *rand.Rand) profile {
@@ -62,6 +66,8 @@ func drawProfile(r *rand.Rand) profile {
 	p.listLag = []time.Duration{0, 0, 5 * time.Second, 40 * time.Second}[r.IntN(4)]
 	p.keyDelay = []time.Duration{0, 0, 3 * time.Second, 20 * time.Second}[r.IntN(4)]
 	p.outages = r.IntN(4)
+	p.keyLimit = []int{0, 0, 0, 6}[r.IntN(4)]
+	p.ignoreIPs, p.adopt = r.IntN(6) == 0, r.IntN(6) == 0
 	if r.IntN(2) == 0 {
 		for range 1 + r.IntN(4) {
 			p.meddling = append(p.meddling, meddlings()[r.IntN(len(meddlings()))])
@@ -120,12 +126,11 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w.sim = elevensim.New(elevensim.Options{AdminKey: adminKey, Seed: seed, HistoryLimit: 1,
 		Accounts: []elevensim.Account{{ID: "svcacc_a", Name: "a"}, {ID: "svcacc_b", Name: "b"}}})
 	w.api = elevensim.Transport(w.sim)
-	if err := w.sim.SetFaults(elevensim.Faults{ListLag: elevensim.Duration(w.profile.listLag), KeyDelay: elevensim.Duration(w.profile.keyDelay), Shuffle: seed%2 == 0}); err != nil {
-		t.Fatal(err)
-	}
+	w.faults()
 	w.kv = memkv.New(vaultToken, "secret")
 	w.policies = w.drawPolicies()
 	w.oracle = newOracle(w)
+	w.adoptOne()
 	for i := range w.profile.replicas {
 		r := &replica{id: i}
 		if w.profile.skew > 0 {
@@ -136,6 +141,36 @@ func newWorld(t *testing.T, seed uint64) *world {
 	return w
 }
 
+// faults sets what the workspace is like from the start.
+func (w *world) faults() {
+	f := elevensim.Faults{ListLag: elevensim.Duration(w.profile.listLag), KeyDelay: elevensim.Duration(w.profile.keyDelay), Shuffle: w.seed%2 == 0}
+	if w.profile.keyLimit > 0 {
+		f.KeyLimit = w.profile.keyLimit
+		w.hits["start × full account"]++
+	}
+	if f.IgnoreAllowedIPs = w.profile.ignoreIPs; f.IgnoreAllowedIPs {
+		w.hits["start × ignored allowlist"]++
+	}
+	if err := w.sim.SetFaults(f); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// adoptOne puts a key that a person made into one policy's record before anything else happens.
+func (w *world) adoptOne() {
+	if !w.profile.adopt {
+		return
+	}
+	w.hits["start × adopted key"]++
+	p := w.policies[1]
+	id, secret, err := w.sim.AddKey(p.ServiceAccount, elevensim.KeySpec{Name: "by hand", Permissions: p.Settings.Permissions.Names})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.oracle.adopt(p, w.oracle.keys[id])
+	w.put(p.Sink.String(), func(d map[string]any) { d["api_key"], d["key_id"] = secret, id })
+}
+
 func (w *world) drawPolicies() []rotator.Policy {
 	var ps []rotator.Policy
 	for i, s := range []string{"@every 5h", "0 */6 * * *", "30 2,14 * * *"} {
@@ -144,6 +179,10 @@ func (w *world) drawPolicies() []rotator.Policy {
 			w.t.Fatal(err)
 		}
 		name := fmt.Sprintf("p%d", i)
+		settings := elevenlabs.Settings{Permissions: elevenlabs.Permissions{Names: []string{"text_to_speech", "user_read"}}}
+		if w.profile.ignoreIPs {
+			settings.AllowedIPs = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+		}
 		ps = append(ps, rotator.Policy{
 			Name: name, Workspace: "default", ServiceAccount: []string{"svcacc_a", "svcacc_a", "svcacc_b"}[i], Schedule: schedule,
 			Splay:      time.Duration(w.rng.IntN(3)) * 5 * time.Minute,
