@@ -146,6 +146,10 @@ func (r *Rotator) driveStep(ctx context.Context, st *policyState, p Policy, d De
 		}
 		st.known.problem = nil
 		acted := r.perform(ctx, r.newJob(st, p, s), s)
+		if acted && s.Action == ActRecover {
+			r.untried(st) // what was settled, and may have failed, was another process's rotation
+			return true, nil
+		}
 		if st.known.problem != nil {
 			return false, st.known.problem
 		}
@@ -155,6 +159,15 @@ func (r *Rotator) driveStep(ctx context.Context, st *policyState, p Policy, d De
 		return true, nil
 	}
 	return false, nil
+}
+
+// untried says that a request still waits for its own rotation, which no earlier failure holds up.
+func (r *Rotator) untried(st *policyState) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if q := st.request; q != nil {
+		st.request = &Request{NotKey: q.NotKey, Revoke: q.Revoke, Reason: q.Reason}
+	}
 }
 
 // waiting says why a command cannot do what it was asked to.
