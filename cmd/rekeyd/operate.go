@@ -91,12 +91,37 @@ func (a app) within(ctx context.Context, env config.Env, name string, do func(co
 	limit := patience(env)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	if a.isTerminal(a.stderr) {
+		defer a.reassure(name, limit)()
+	}
 	out, text, err := do(ctx, name)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		err = fmt.Errorf("%w; given up after %s: a running daemon finishes or undoes what was begun", err, limit)
 	}
 	return out, text, err
 }
+
+// reassure tells a person who waits that the work goes on.
+func (a app) reassure(name string, limit time.Duration) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	begun, tick := time.Now(), time.NewTicker(reassureEvery)
+	go func() {
+		defer close(ended)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				_, _ = fmt.Fprintf(a.stderr, "  %s: not done after %s; where another process is at work on it, that is waited for; given up after %s\n",
+					name, daemon.Span(time.Since(begun)), limit) // the screen is gone
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
+const reassureEvery = 5 * time.Second
 
 // patience is how long the work on one policy may take: another process's claim may have to run out, what it left be
 // settled, and the new key become usable.

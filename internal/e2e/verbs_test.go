@@ -357,3 +357,70 @@ func (w *world) listings(n int) {
 }
 
 const quick = 5 * time.Second // a reconcile interval and the calls, on a busy machine
+
+// TestRotateTakesOverFromADeadDaemon has the command settle what a killed daemon left, on its own.
+func TestRotateTakesOverFromADeadDaemon(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, common.vault)
+	old := w.seed()
+	w.policy("@every 1h")
+	w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Hang, Operation: "getUser"}}})
+	d := w.start(nil)
+	lost := w.created()
+	d.Kill()
+	w.sim.SetFaults(elevensim.Faults{})
+	w.verb(0, "rotate", "tts-prod")
+	if id := w.current(); id == old || id == lost {
+		t.Errorf("the record holds %s; %s was the old key, %s is the one whose secret was lost", id, old, lost)
+	}
+	d = w.start(nil)
+	w.settled(old)
+	if !w.gone(lost) {
+		t.Error("the key whose secret was lost is still there")
+	}
+	d.end()
+}
+
+// TestRevokeThatCannotDisable must not end with 0.
+func TestRevokeThatCannotDisable(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, common.vault)
+	w.calm("")
+	w.verb(0, "rotate", "tts-prod")
+	first := w.current()
+	w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status500, Operation: "updateAPIKey"}}})
+	said := w.verb(1, "rotate", "tts-prod", "--revoke-now")
+	w.says(said, "rekeyd: error: rotating policy tts-prod: ", "disabling key "+first)
+	if w.key(first).Disabled || w.current() == first {
+		t.Error("the key was disabled, or not replaced")
+	}
+	w.sim.SetFaults(elevensim.Faults{})
+	w.verb(0, "rotate", "tts-prod", "--revoke-now")
+	for _, k := range w.sim.Keys() {
+		if k.Disabled == (k.ID == w.current()) {
+			t.Errorf("key %s: disabled %t", k.ID, k.Disabled)
+		}
+	}
+}
+
+// TestSeveralPoliciesAreAllTried has one of them fail.
+func TestSeveralPoliciesAreAllTried(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, common.vault)
+	w.calm("")
+	text, err := os.ReadFile(w.policyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := strings.TrimPrefix(string(text), "policies:\n")
+	bad := strings.ReplaceAll(strings.Replace(one, account, "svcacc_none", 1), "tts-prod", "bad")
+	if err := os.WriteFile(w.policyFile, []byte("policies:\n"+bad+one), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	said := w.verb(1, "rotate", "bad", "tts-prod")
+	w.says(said, "tts-prod: rotated", "rekeyd: error: rotating policy bad: ", "svcacc_none")
+	if n := strings.Count(said, "rekeyd: error: "); n != 1 {
+		t.Errorf("%d errors:\n%s", n, said)
+	}
+	w.current()
+}
