@@ -1,11 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
 
+	"github.com/sethvargo/go-envconfig"
+
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/internal/daemon"
 )
 
 func TestPlanSession(t *testing.T) {
@@ -201,4 +205,15 @@ func TestPlanOfEverything(t *testing.T) {
 	if s := (plan{}).Summary.text(); s != "Plan: nothing to do now." {
 		t.Error(s)
 	}
+}
+
+func TestStatusOfEverything(t *testing.T) {
+	t.Parallel()
+	view := daemon.ViewOf(everything(t))
+	var out bytes.Buffer
+	a := app{lookuper: envconfig.MapLookuper(nil), stdout: &out, terminal: func(any) bool { return true }}
+	if err := a.table(statusRows(view, instant), trouble(view)); err != nil {
+		t.Fatal(err)
+	}
+	checkGolden(t, "status_all", out.String())
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -19,4 +20,16 @@ func TestWhoeverWaitsIsReassured(t *testing.T) {
 			t.Errorf("got %q", text)
 		}
 	})
+}
+
+func TestNobodyIsAtANullDevice(t *testing.T) {
+	t.Parallel()
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	if (app{}).isTerminal(f) || (app{}).isTerminal(new(bytes.Buffer)) {
+		t.Error("taken for a terminal")
+	}
 }

@@ -178,6 +178,9 @@ func rotation(s rotator.PolicyStatus, why rotator.Reason, at time.Time) []change
 	if why == rotator.ReasonExposed || why == rotator.ReasonSelfDisabled {
 		leaves = "retire " + s.Current.ID + ": disabled already, deleted after " + daemon.Span(s.Policy.Quarantine)
 	}
+	if why == rotator.ReasonKeyMissing {
+		leaves = "retire " + s.Current.ID + ": it is gone already"
+	}
 	return append(changes, change{effectChange, rotator.ActRotate, s.Current.ID, leaves, why, at})
 }
 

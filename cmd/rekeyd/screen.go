@@ -45,7 +45,11 @@ func (a app) isTerminal(stream any) bool {
 		return false
 	}
 	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	nowhere, err := os.Stat(os.DevNull) // a character device too, and what a service has
+	return err != nil || !os.SameFile(info, nowhere)
 }
 
 // columns pads the cells of all rows, so that they stand below each other.

@@ -32,7 +32,7 @@ func (a app) status(ctx context.Context, args []string) error {
 	if *asJSON {
 		err = a.json(view)
 	} else {
-		err = a.table(statusRows(view, time.Now()))
+		err = a.table(statusRows(view, time.Now()), trouble(view))
 	}
 	return errors.Join(err, unreachable(view))
 }
@@ -99,12 +99,30 @@ func statusRows(v daemon.View, now time.Time) [][]string {
 	return rows
 }
 
-// table writes rows: aligned and with their heading for a person, with tabs for programs.
-func (a app) table(rows [][]string) error {
+// trouble gives each policy's line its colour.
+func trouble(v daemon.View) []string {
+	var colors []string
+	for _, p := range slices.Concat(v.Policies, v.Unmanaged) {
+		switch p.State {
+		case rotator.StateError, rotator.StateFailing:
+			colors = append(colors, red)
+		case rotator.StateOK:
+			colors = append(colors, "")
+		default:
+			colors = append(colors, yellow)
+		}
+	}
+	return colors
+}
+
+// table writes rows: aligned, coloured and with their heading for a person, with tabs for programs.
+func (a app) table(rows [][]string, colors []string) error {
 	var lines []string
 	if p := a.painter(); a.isTerminal(a.stdout) {
 		lines = columns(rows)
-		lines[0] = p.paint(bold, lines[0])
+		for i, color := range append([]string{bold}, colors...) {
+			lines[i] = p.paint(color, lines[i])
+		}
 	} else {
 		for _, row := range rows[1:] {
 			lines = append(lines, strings.Join(row, "\t"))
