@@ -77,7 +77,7 @@ FIRST ?= 1
 
 .PHONY: simulate
 simulate: ## break replicas in simulated time: SEEDS (20000) seeds, then every seeded bug must be found
-	$(GO) test ./internal/simulation -run 'TestSimulation$$' -count=1 -timeout 75m -v -args -seeds=$(SEEDS) -first=$(FIRST)
+	$(GO) test ./internal/simulation -run 'TestSimulation$$|Replays' -count=1 -timeout 75m -v -args -seeds=$(SEEDS) -first=$(FIRST)
 	REKEYD_SEEDED_BUGS=1 $(GO) test ./internal/simulation -run SeededBugs -count=1 -timeout 30m -v
 
 .PHONY: soak
