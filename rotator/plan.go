@@ -207,9 +207,11 @@ func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
 		changed, _ := planRecord(p, o, now, d) // whatever happened to our key, what others put there is not overwritten
 		return changed
 	}
-	if bad, found := planHealth(p, o, now, d); found {
-		return bad
+	health, found := planHealth(p, o, now, d)
+	if found {
+		return health
 	}
+	d.Reason = health.Reason
 	if isMoved {
 		return planMove(p, o, now, d)
 	}

@@ -73,6 +73,22 @@ func TestKeyDeletedByOthers(t *testing.T) {
 	d.end()
 }
 
+// TestOneListingIsNoProof has the commands show what they cannot know for sure.
+func TestOneListingIsNoProof(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, common.vault)
+	w.calm("")
+	w.verb(0, "rotate", "tts-prod")
+	id := w.current()
+	w.sim.Ask(http.MethodDelete, "keys/"+id, nil, &struct{}{})
+	before := w.writes()
+	w.says(w.verb(0, "status"), id, "missing from the last listing")
+	w.says(w.verb(0, "plan"), "missing from the last listing", "nothing to do now")
+	if w.writes() != before {
+		t.Error("looking changed something")
+	}
+}
+
 func TestKeyDisabledByAPerson(t *testing.T) {
 	t.Parallel()
 	w, d, first := cared(t, "")
