@@ -143,7 +143,7 @@ func (w *world) editPolicies() {
 		w.later(time.Duration(w.rng.Int64N(int64(30*time.Minute))), func() {
 			if r.gate == g && r.alive && !w.oracle.ended {
 				w.tracef("r%d.%d loads the edited policies", r.id, r.life)
-				r.rotator.Load(edited, r.clients)
+				r.rotator.Load(w.policies, r.clients) // the file as it is by then
 			}
 		})
 	}
