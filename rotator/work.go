@@ -110,9 +110,16 @@ func (r *Rotator) work(ctx context.Context, st *policyState) {
 		if r.isStopping() {
 			return
 		}
-		p, o, err := r.observe(ctx, st)
+		// An outage is probed once per reconcile interval, not by every policy.
+		err := r.sink.down()
+		var p Policy
+		var o Observed
+		if err == nil {
+			p, o, err = r.observe(ctx, st)
+		}
 		if err != nil {
 			r.noteSinkFailure(st, err)
+			r.countIfDue(st, err)
 			return
 		}
 		d := Plan(p, o, r.Wall())
@@ -125,6 +132,22 @@ func (r *Rotator) work(ctx context.Context, st *policyState) {
 	r.mu.Lock()
 	st.again = true
 	r.mu.Unlock()
+}
+
+// countIfDue counts a failure of the store for a policy that, as far as is known, should be rotated now.
+func (r *Rotator) countIfDue(st *policyState, err error) {
+	if !st.known.loaded || errors.Is(err, context.Canceled) {
+		return
+	}
+	r.mu.Lock()
+	p, ws := st.policy, st.ws
+	r.mu.Unlock()
+	for _, s := range Plan(p, r.assemble(st, p, ws), r.Wall()).Steps {
+		if s.Action == ActRotate {
+			r.noteOnce(st, failed(StageClaim, err))
+			return
+		}
+	}
 }
 
 // wakeLater has the policy looked at when time alone may change what is to be done: overlaps end to the second.

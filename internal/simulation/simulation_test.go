@@ -148,7 +148,7 @@ func simulateHere(t *testing.T) {
 	for i := range *seeds {
 		w := run(t, *first+uint64(i))
 		if *verbose {
-			_, _ = fmt.Fprintln(os.Stdout, strings.Join(w.trace, "\n"))
+			_, _ = fmt.Fprintln(os.Stdout, strings.Join(w.lines(), "\n"))
 		}
 		r.Seeds++
 		for k, v := range w.hits {
@@ -168,9 +168,10 @@ func simulateHere(t *testing.T) {
 
 // around returns the part of the trace that leads to the first violation, without the calls that only look.
 func (w *world) around() string {
-	at := slices.IndexFunc(w.trace, func(s string) bool { return strings.Contains(s, "VIOLATION") })
+	all := w.lines()
+	at := slices.IndexFunc(all, func(s string) bool { return strings.Contains(s, "VIOLATION") })
 	var lines []string
-	for _, line := range w.trace[:at+1] {
+	for _, line := range all[:at+1] {
 		if !strings.Contains(line, "read →") && !strings.Contains(line, "list ") {
 			lines = append(lines, line)
 		}

@@ -34,7 +34,7 @@ const (
 	vaultToken    = "hvs.token-of-the-simulation"
 	recordPrefix  = "elevenlabs/"
 	ledgerPrefix  = "secret/rekeyd/"
-	reconcile     = 10 * time.Minute
+	reconcile     = 30 * time.Minute
 	claimTTL      = 2 * time.Minute
 	verifyTimeout = 30 * time.Second
 )
@@ -58,7 +58,7 @@ type profile struct {
 }
 
 func drawProfile(r *rand.Rand) profile {
-	p := profile{replicas: 1 + r.IntN(3), latency: time.Duration(1+r.IntN(400)) * time.Millisecond, duration: 24 * time.Hour}
+	p := profile{replicas: 1 + r.IntN(3), latency: time.Duration(1+r.IntN(400)) * time.Millisecond, duration: 36 * time.Hour}
 	p.fault = []float64{0, 0.005, 0.03, 0.15}[r.IntN(4)]
 	p.crash = []float64{0, 0.01, 0.05}[r.IntN(3)]
 	p.freeze = []float64{0, 0.01, 0.03}[r.IntN(3)]
@@ -95,7 +95,7 @@ type world struct {
 	apiBad   string
 	apiEnd   time.Time
 	hits     map[string]int
-	trace    []string
+	trace    []event
 	started  time.Time
 	policies []rotator.Policy
 	limit    *int64 // of the edited policies
@@ -173,7 +173,7 @@ func (w *world) adoptOne() {
 
 func (w *world) drawPolicies() []rotator.Policy {
 	var ps []rotator.Policy
-	for i, s := range []string{"@every 5h", "0 */6 * * *", "30 2,14 * * *"} {
+	for i, s := range []string{"@every 11h", "0 */12 * * *", "30 2 * * *"} {
 		schedule, err := rotator.ParseSchedule(s, "UTC")
 		if err != nil {
 			w.t.Fatal(err)
@@ -287,10 +287,27 @@ func (w *world) down(req *http.Request) string {
 func (w *world) hit(fault, step string) { w.hits[fault+" × "+step]++ }
 
 func (w *world) tracef(format string, args ...any) {
-	w.trace = append(w.trace, time.Since(w.started).String()+" "+fmt.Sprintf(format, args...))
+	w.trace = append(w.trace, event{time.Since(w.started), format, args})
 	if len(w.trace) > 40000 {
 		w.trace = slices.Clone(w.trace[20000:])
 	}
+}
+
+// event is a line of the trace. Most are never read, so none is written out before it is.
+type event struct {
+	at     time.Duration
+	format string
+	args   []any
+}
+
+func (e event) String() string { return e.at.String() + " " + fmt.Sprintf(e.format, e.args...) }
+
+func (w *world) lines() []string {
+	lines := make([]string, len(w.trace))
+	for i, e := range w.trace {
+		lines[i] = e.String()
+	}
+	return lines
 }
 
 // logger keeps what the rotators say in the trace when traces are asked for.
@@ -344,21 +361,21 @@ func run(t *testing.T, seed uint64) *world {
 // chaos lets the run's faults happen for its duration.
 func (w *world) chaos() {
 	end := time.Now().Add(w.profile.duration)
-	type event struct {
+	type occasion struct {
 		at time.Duration
 		do func()
 	}
-	var events []event
+	var events []occasion
 	w.mu.Lock()
 	at := func() time.Duration { return time.Duration(w.rng.Int64N(int64(w.profile.duration))) }
 	for range w.profile.outages {
-		events = append(events, event{at(), w.outage})
+		events = append(events, occasion{at(), w.outage})
 	}
 	for _, m := range w.profile.meddling {
-		events = append(events, event{time.Hour + at()*9/10, func() { w.meddle(m) }})
+		events = append(events, occasion{time.Hour + at()*9/10, func() { w.meddle(m) }})
 	}
 	w.mu.Unlock()
-	slices.SortFunc(events, func(a, b event) int { return int(a.at - b.at) })
+	slices.SortFunc(events, func(a, b occasion) int { return int(a.at - b.at) })
 	for _, e := range events {
 		sleep(time.Until(w.started.Add(e.at)))
 		w.locked(e.do)
@@ -391,8 +408,8 @@ func (w *world) heal() {
 		}
 	})
 	// A frozen replica may sleep on for a while; what a claim covers is settled within a claim TTL and two intervals.
-	sleep(claimTTL + 2*reconcile + verifyTimeout + 14*time.Minute)
+	sleep(claimTTL + 2*reconcile + verifyTimeout + 15*time.Minute)
 	w.locked(w.oracle.settled)
-	sleep(6 * time.Hour)
+	sleep(5 * time.Hour)
 	w.locked(func() { w.oracle.ended = true })
 }
