@@ -38,7 +38,7 @@ func bugs() []bug {
 		{"cut the overlap short", "due.go", "end := now.Add(p.Overlap)", "end := now.Add(p.Overlap)\n\tnow = now.Add(-p.Overlap)\n\tend = now", 200},
 		{"skip the quarantine", "retire.go", "r.State, r.Until = InQuarantine, j.r.Wall().Add(time.Duration(r.Quarantine))", "r.State, r.Until = InQuarantine, j.r.Wall()", 200},
 		{"overwrite what nobody knows", "plan.go", "\treturn d.fail(ReasonRecordChanged, \"%s holds a value that rekeyd did not put there;", "\tif true {\n\t\treturn planRotation(p, o, now, ReasonRecordMissing, d), true\n\t}\n\treturn d.fail(ReasonRecordChanged, \"%s holds a value that rekeyd did not put there;", 1000},
-		{"roll forward nothing", "recover.go", "if rec.holds(in.KeyName) {\n\t\treturn j.rollForward", "if false {\n\t\treturn j.rollForward", 500},
+		{"roll forward nothing", "recover.go", "if found && (!in.Rollback", "if false && found && (!in.Rollback", 500},
 		{"leave a claim for ever", "plan.go", "case o.ClaimExpired:\n\t\td.add", "case false:\n\t\td.add", 300},
 		{"forget the old key", "rotate.go", "e.Retiring = append(e.Retiring, j.retiringOf(*old, c.reason, c.Published, c.previousUntil))", "_ = e.Retiring", 50},
 		{"rotate on every look", "due.go", "case due.After(now):\n\t\td.wakeAt(due)\n\t\treturn d", "case due.After(now.Add(4 * time.Hour)):\n\t\td.wakeAt(due)\n\t\treturn d", 100},
