@@ -283,6 +283,8 @@ func planMissing(p Policy, o Observed, now time.Time, d Decision) (Decision, boo
 		return d, false
 	case o.Proof == elevenlabs.Dead:
 		return planRotation(p, o, now, ReasonKeyMissing, d), true
+	case o.Record != nil && !o.Record.HasValue:
+		return planRotation(p, o, now, ReasonRecordMissing, d), true // there is nothing left to ask with, or to break
 	}
 	d.add(Step{Action: ActProve, Reason: ReasonKeyMissing, KeyID: o.Entry.Current.ID})
 	return d.fail(ReasonKeyVanished, "key %s is missing from the listing, but nothing proves that it is gone; if it is, run: rekeyd rotate %s",

@@ -141,6 +141,9 @@ func TestPlan(t *testing.T) {
 		{"disabled by a late call of ours", func(s stage) { disable(s.o, "k2", ""); s.o.Entry.Current.Disabling = true }, "enable late_disable k2", rotator.StateOK, ""},
 		{"gone from one listing", func(s stage) { s.o.Keys = s.o.Keys[:1] }, "", rotator.StateOK, rotator.ReasonKeyMissing},
 		{"gone from two listings", func(s stage) { s.o.Keys = s.o.Keys[:1]; s.o.MissingTwice = true }, "prove key_missing k2", rotator.StateError, rotator.ReasonKeyVanished},
+		{"gone, and the record too", func(s stage) {
+			s.o.Keys, s.o.MissingTwice, s.o.Record = s.o.Keys[:1], true, &rotator.RecordView{}
+		}, "rotate record_missing", rotator.StateDue, rotator.ReasonRecordMissing},
 		{"gone and proven", func(s stage) { s.o.Keys, s.o.MissingTwice, s.o.Proof = s.o.Keys[:1], true, elevenlabs.Dead }, "rotate key_missing", rotator.StateDue, rotator.ReasonKeyMissing},
 		{"gone from listings, but alive", func(s stage) { s.o.Keys, s.o.MissingTwice, s.o.Proof = s.o.Keys[:1], true, elevenlabs.Alive }, "prove key_missing k2", rotator.StateError, rotator.ReasonKeyVanished},
 
