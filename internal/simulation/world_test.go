@@ -158,8 +158,8 @@ func (w *world) faults() {
 
 // adoptOne puts a key that a person made into one policy's record before anything else happens.
 func (w *world) adoptOne() {
-	if !w.profile.adopt {
-		return
+	if !w.profile.adopt || w.profile.listLag > 0 {
+		return // a key that a person made is not so new that listings lack it
 	}
 	w.hits["start × adopted key"]++
 	p := w.policies[1]
