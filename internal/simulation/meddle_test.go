@@ -23,8 +23,28 @@ func meddlings() []string {
 		"rotate", "rotate --revoke-now", "rollback", "prune", "remove policy", "vault kv rollback"}
 }
 
-func (w *world) meddle(what string) {
-	p := w.policies[w.rng.IntN(len(w.policies))]
+func (w *world) meddleOrLurk(what string) {
+	if w.profile.pounce {
+		w.lurking = append(w.lurking, what)
+		return
+	}
+	w.meddle(what, w.policies[w.rng.IntN(len(w.policies))])
+}
+
+// pounce lets others strike a policy whose key has just been created: between the look at the record and its
+// replacement, which is a moment that they would hardly ever hit by chance.
+func (w *world) pounce(policy string) {
+	i := slices.IndexFunc(w.policies, func(p rotator.Policy) bool { return p.Name == policy })
+	if len(w.lurking) == 0 || i < 0 || w.calm {
+		return
+	}
+	what := w.lurking[0]
+	w.lurking = w.lurking[1:]
+	w.hits["others × in mid-rotation"]++
+	w.later(time.Duration(w.rng.Int64N(int64(2*w.profile.latency))), func() { w.meddle(what, w.policies[min(i, len(w.policies)-1)]) })
+}
+
+func (w *world) meddle(what string, p rotator.Policy) {
 	path := p.Sink.String()
 	r := w.oracle.records[path]
 	if r.key == nil || r.foreign {

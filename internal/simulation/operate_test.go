@@ -71,9 +71,10 @@ func (w *world) rollback(p rotator.Policy) {
 	path := p.Sink.String()
 	r := w.oracle.records[path]
 	r.asked = true
-	before := r.key
+	before, begun := r.key, time.Now()
 	w.operate("rollback "+p.Name, func(ctx context.Context, rot *rotator.Rotator) error { return rot.Rollback(ctx, p.Name) }, func(err error) {
-		if err == nil && r.key == before && !w.oracle.restored {
+		// A rotation that was under way when it began comes first; then the key that it replaces is the one to put back.
+		if err == nil && r.key == before && !r.at.After(begun) && !w.oracle.restored {
 			w.oracle.violated("rollback ended well, and %s still holds key %s", path, short(before.ID))
 		}
 	})

@@ -92,6 +92,7 @@ func (o *oracle) changed(c elevensim.Change) {
 	switch c.Kind {
 	case elevensim.Created:
 		o.created(k)
+		o.w.pounce(k.policy)
 	case elevensim.Disabled, elevensim.Deleted:
 		o.retired(k, c.Kind)
 	}

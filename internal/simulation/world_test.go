@@ -54,6 +54,7 @@ type profile struct {
 	ignoreIPs bool // the workspace's plan offers no allowlists, and the policies ask for one
 	adopt     bool
 	meddling  []string // what others do to keys and records, in this order
+	pounce    bool     // … not when they like, but in the middle of a rotation
 	duration  time.Duration
 }
 
@@ -103,6 +104,7 @@ type world struct {
 	removed  *rotator.Policy
 	commands int
 	running  sync.WaitGroup // commands
+	lurking  []string       // what others will do in the middle of the next rotations
 	snapshot bool           // one was taken, and will be restored
 }
 
@@ -123,6 +125,7 @@ type replica struct {
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), hits: map[string]int{}, started: time.Now()}
 	w.profile = drawProfile(w.rng)
+	w.profile.pounce = seed%3 == 0
 	w.sim = elevensim.New(elevensim.Options{AdminKey: adminKey, Seed: seed, HistoryLimit: 1,
 		Accounts: []elevensim.Account{{ID: "svcacc_a", Name: "a"}, {ID: "svcacc_b", Name: "b"}}})
 	w.api = elevensim.Transport(w.sim)
@@ -372,7 +375,7 @@ func (w *world) chaos() {
 		events = append(events, occasion{at(), w.outage})
 	}
 	for _, m := range w.profile.meddling {
-		events = append(events, occasion{time.Hour + at()*9/10, func() { w.meddle(m) }})
+		events = append(events, occasion{time.Hour + at()*9/10, func() { w.meddleOrLurk(m) }})
 	}
 	w.mu.Unlock()
 	slices.SortFunc(events, func(a, b occasion) int { return int(a.at - b.at) })
