@@ -144,7 +144,7 @@ func (r *Rotator) noteRecent(st *policyState, e *Entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.Wall().Sub(at) < time.Hour {
-		st.ws.recent[st.policy.Name] = at
+		st.ws.noteRotation(st.policy.Name, at)
 	}
 }
 

@@ -335,7 +335,7 @@ func (j *job) rotated(c committed, old *KeyRef) {
 func (r *Rotator) countRotation(st *policyState, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	st.ws.recent[st.policy.Name] = at
+	st.ws.noteRotation(st.policy.Name, at)
 }
 
 func (r *Rotator) countLost(workspace string) {

@@ -17,6 +17,7 @@ type workspace struct {
 	seen    time.Time            // wall time of the last listing that answered
 	tried   time.Time            // wall time of the last listing, answered or not
 	recent  map[string]time.Time // policies rotated in the last hour, for the brake
+	oldest  time.Time            // no time in recent is before it
 	stop    context.CancelFunc
 }
 
@@ -108,16 +109,31 @@ func (r *Rotator) index(ws *workspace, accounts []elevenlabs.ServiceAccount, beg
 	return l
 }
 
-// rotations counts the workspace's rotations of the last hour in this replica's view. Rotator.mu is held.
+// noteRotation feeds the brake. Rotator.mu is held.
+func (ws *workspace) noteRotation(policy string, at time.Time) {
+	if len(ws.recent) == 0 || at.Before(ws.oldest) {
+		ws.oldest = at
+	}
+	ws.recent[policy] = at
+}
+
+// rotations counts the workspace's rotations of the last hour in this replica's view. It is asked for at every look at
+// every policy, so it goes through them only when the oldest has to be forgotten. Rotator.mu is held.
 func (ws *workspace) rotations(now time.Time, but string) int {
-	n := 0
-	for policy, at := range ws.recent {
-		switch {
-		case now.Sub(at) > time.Hour:
-			delete(ws.recent, policy)
-		case policy != but:
-			n++
+	if now.Sub(ws.oldest) > time.Hour {
+		ws.oldest = now
+		for policy, at := range ws.recent {
+			switch {
+			case now.Sub(at) > time.Hour:
+				delete(ws.recent, policy)
+			case at.Before(ws.oldest):
+				ws.oldest = at
+			}
 		}
+	}
+	n := len(ws.recent)
+	if _, counted := ws.recent[but]; counted {
+		n--
 	}
 	return n
 }

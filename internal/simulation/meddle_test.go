@@ -133,6 +133,9 @@ func (w *world) overwrite(p rotator.Policy, r *record) {
 	r.foreign = true
 	w.put(path, func(d map[string]any) { d["api_key"] = "by hand" })
 	w.later(40*time.Minute, func() {
+		if !r.foreign {
+			return // Vault was restored meanwhile, and with it the record
+		}
 		r.foreign = false
 		w.put(path, func(d map[string]any) { maps.Copy(d, before) })
 	})

@@ -118,6 +118,9 @@ func (o *oracle) created(k *life) {
 	if g := o.w.actor; g != nil {
 		k.late = time.Since(g.frozen) < 20*time.Minute && !g.frozen.IsZero()
 	}
+	if r := o.records[k.policyPath()]; r != nil && r.asked {
+		return // an operator does not wait for the backoff; what was settled may still have to be deleted
+	}
 	for _, other := range o.keys {
 		if other == k || other.policy != k.policy || other.Deleted() || !other.published.IsZero() || other.late || k.late || other.touched {
 			continue

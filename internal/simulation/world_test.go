@@ -135,9 +135,9 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w.oracle = newOracle(w)
 	w.adoptOne()
 	for i := range w.profile.replicas {
-		r := &replica{id: i}
+		r := &replica{id: i, skew: time.Duration(i)} // a nanosecond, so that no two wake up at one instant: their order would be chance
 		if w.profile.skew > 0 {
-			r.skew = time.Duration(w.rng.Int64N(int64(2*w.profile.skew))) - w.profile.skew
+			r.skew += time.Duration(w.rng.Int64N(int64(2*w.profile.skew))) - w.profile.skew
 		}
 		w.replicas = append(w.replicas, r)
 	}
