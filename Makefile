@@ -84,6 +84,10 @@ simulate: ## break replicas in simulated time: SEEDS (20000) seeds, then every s
 soak: ## simulate new seeds until it is stopped or finds something
 	@first=$$(date +%s)000; while $(GO) test ./internal/simulation -run 'TestSimulation$$' -count=1 -timeout 75m -v -args -seeds=5000 -first=$$first; do first=$$((first + 5000)); done
 
+.PHONY: bench
+bench: vault ## rotate 1,000 keys that are due at once, beside the alternatives (needs curl and jq); some minutes
+	REKEYD_BENCH=1 $(GO) test ./internal/bench -count=1 -timeout 30m -v
+
 .PHONY: prometheus
 prometheus: ## check the scrape configuration, the alerts and the dashboard's queries (needs promtool and jq)
 	deploy/prometheus/check.sh
