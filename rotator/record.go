@@ -76,6 +76,11 @@ func (r Record) sameValue(o Record) bool {
 	return r.Secret.Reveal() == o.Secret.Reveal() && r.KeyID == o.KeyID
 }
 
+// deletedAfter reports that the version which follows o was written, and deleted since: whose it was cannot be read.
+func (r Record) deletedAfter(o Record) bool {
+	return r.doc.Data == nil && r.doc.Version == o.doc.Version+1
+}
+
 // withKey returns the record's data with the new key in it; the fields of others stay as they are.
 func (r Record) withKey(p publication) map[string]any {
 	data := maps.Clone(r.doc.Data)

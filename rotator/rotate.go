@@ -276,6 +276,9 @@ func (j *job) publish(ctx context.Context, pub publication, rec Record) error {
 		case err == nil && now.holds(pub.keyName) && now.Secret.Reveal() == pub.secret.Reveal():
 			j.audit("record published", "key_id", pub.keyID, "sink", pub.sink.String(), "version", now.doc.Version)
 			return nil
+		case err == nil && !errors.Is(failure, ErrConflict) && now.deletedAfter(rec):
+			j.audit("record published, and deleted by somebody else", "key_id", pub.keyID, "sink", pub.sink.String())
+			return nil // readers may have the key: it is committed, and the next look finds the record empty
 		case err == nil && !now.sameValue(rec):
 			return failedFor(StagePublish, ReasonRecordChanged, "%s was changed by somebody else in the middle of the rotation", pub.sink)
 		case err == nil:
