@@ -79,6 +79,7 @@ const (
 	ReasonNotUsable          Reason = "not_usable"  // the new key did not work within the verify timeout
 
 	ReasonSinkDenied      Reason = "sink_denied"
+	ReasonSinkWrapping    Reason = "sink_wrapping_token" // a wrapped secret id that somebody else may have unwrapped
 	ReasonSinkSealed      Reason = "sink_sealed"
 	ReasonSinkStandby     Reason = "sink_standby"
 	ReasonSinkUnreachable Reason = "sink_unreachable"
@@ -101,7 +102,7 @@ func FailureReasons() []Reason {
 	return []Reason{
 		ReasonInvalidAPIKey, ReasonMissingPermissions, ReasonForbidden, ReasonNotFound, ReasonInvalidRequest,
 		ReasonKeyLimit, ReasonRateLimited, ReasonAPIUnreachable, ReasonAPIError, ReasonBadAnswer, ReasonLostAnswer,
-		ReasonNotUsable, ReasonSinkDenied, ReasonSinkSealed, ReasonSinkStandby, ReasonSinkUnreachable, ReasonSinkTLS,
+		ReasonNotUsable, ReasonSinkDenied, ReasonSinkWrapping, ReasonSinkSealed, ReasonSinkStandby, ReasonSinkUnreachable, ReasonSinkTLS,
 		ReasonSinkRateLimited, ReasonSinkNoMount, ReasonSinkNotKV2, ReasonSinkTooLarge, ReasonSinkError,
 		ReasonSinkConflict, ReasonRecordChanged, ReasonUnsafe, ReasonClaimLost, ReasonInterrupted, ReasonOther,
 	}

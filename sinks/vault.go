@@ -41,10 +41,10 @@ type Login func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, erro
 type VaultOptions struct {
 	// Config is the address and TLS; nil is VaultConfig(). NewVault takes it over: nothing else may use it after.
 	Config *vaultapi.Config
-	// Token is the token to use, unless Login is set: then Vault.Run gets one.
+	// Token is the token to use, unless Login is set: then the first call gets one, and Run the next ones.
 	Token elevenlabs.Secret
 	Login Login
-	// Reread says what the token is now, for one that lies in a file: Vault.Run asks every five seconds, and takes
+	// Reread says what the token is now, for one that lies in a file: Vault.Run asks every second, and takes
 	// another token over once Vault has confirmed it. nil: Token never changes.
 	Reread func() (elevenlabs.Secret, error)
 	// Namespace is Vault's own notion of it; empty is the root namespace.
@@ -70,6 +70,10 @@ type Vault struct {
 	opt    VaultOptions
 	client *vaultapi.Client
 	token  tokenLife
+
+	logins   sync.Mutex // held while ensureToken logs in
+	loginAt  time.Time
+	loginErr error
 
 	mu     sync.Mutex
 	able   map[rotator.Ref]time.Time // when its capabilities were last seen to suffice

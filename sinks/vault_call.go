@@ -65,6 +65,9 @@ func (v *Vault) exchange(ctx context.Context, operation string, send func(contex
 	if err := ctx.Err(); err != nil {
 		return answer{fault: unsent{err}}
 	}
+	if err := v.ensureToken(ctx); err != nil {
+		return answer{fault: unsent{err}}
+	}
 	ctx, cancel := context.WithTimeout(ctx, v.opt.Timeout)
 	defer cancel()
 	start := time.Now()

@@ -19,6 +19,10 @@ const maxMessage = 300 // characters of what a remote said
 // failure makes the error of an answer that is not what was hoped for. Whether a write may have happened is decided
 // for the worse: only what Vault is known to answer before it writes counts as certain.
 func (v *Vault) failure(ctx context.Context, op string, a answer, writes bool) error {
+	var own *rotator.Error
+	if errors.As(a.fault, &own) {
+		return fmt.Errorf("%s: %w", op, own) // the login that came before the call
+	}
 	if a.fault != nil {
 		return v.faultError(ctx, op, a, writes)
 	}

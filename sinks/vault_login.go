@@ -3,6 +3,7 @@ package sinks
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -12,6 +13,30 @@ import (
 	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/rotator"
 )
+
+// ensureToken logs in if there is no token yet: whoever comes first does it, the others wait for that. Later logins are
+// Run's. After a failure it is Run that tries again, or a call some seconds later.
+func (v *Vault) ensureToken(ctx context.Context) error {
+	if v.opt.Login == nil || v.client.Token() != "" {
+		return nil
+	}
+	v.logins.Lock()
+	defer v.logins.Unlock()
+	switch {
+	case v.client.Token() != "":
+		return nil
+	case v.loginErr != nil && time.Since(v.loginAt) < loginAgain:
+		return v.loginErr
+	}
+	err := v.login(ctx)
+	if ctx.Err() == nil {
+		v.loginAt, v.loginErr = time.Now(), err
+	}
+	return err
+}
+
+// loginAgain spaces the logins that calls ask for.
+const loginAgain = 5 * time.Second
 
 func (v *Vault) login(ctx context.Context) error {
 	start := time.Now()
@@ -82,6 +107,10 @@ func loginCode(err error) string {
 
 // loginFailure leaves out the URL and the raw body that the library puts into its errors.
 func (v *Vault) loginFailure(ctx context.Context, op, advice string, err error) error {
+	var own *rotator.Error
+	if errors.As(err, &own) {
+		return fmt.Errorf("%s: %w", op, own)
+	}
 	var said *vaultapi.ResponseError
 	if !errors.As(err, &said) {
 		return v.failure(ctx, op, answer{fault: err}, false)

@@ -18,7 +18,8 @@ const (
 	firstRetry   = time.Second
 	longestRetry = time.Minute
 	foreverCheck = 12 * time.Hour // a token that never ends is looked at this often all the same
-	rereadEvery  = 5 * time.Second
+	rereadEvery  = time.Second
+	refusedRetry = 15 * time.Second // Vault locks out whoever it refuses a few times in a row
 )
 
 // tokenLife is what is known about the token in use.
@@ -129,6 +130,9 @@ func (v *Vault) Run(ctx context.Context) error {
 				v.opt.Logger.Warn("vault token cannot be kept alive", "error", err)
 			}
 			wait = v.token.retry(failures)
+			if refusal := (*rotator.Error)(nil); v.opt.Login != nil && errors.As(err, &refusal) && refusal.Reason == rotator.ReasonSinkDenied {
+				wait = max(wait, refusedRetry)
+			}
 			failures++
 		default:
 			failures, last = 0, ""
@@ -183,6 +187,8 @@ func (v *Vault) tend(ctx context.Context) error {
 	}
 	known, _, renewable := v.token.state()
 	switch {
+	case !known && v.opt.Login != nil:
+		return v.ensureToken(ctx)
 	case renewable:
 		err := v.renew(ctx)
 		if _, _, still := v.token.state(); !still && v.opt.Login != nil {

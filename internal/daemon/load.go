@@ -52,9 +52,6 @@ func unsupported(env config.Env) config.Faults {
 	fault := func(format string, args ...any) {
 		faults = append(faults, config.Fault{Text: fmt.Sprintf(format, args...)})
 	}
-	if env.Sink == "vault" && env.VaultAuth != "token" {
-		fault("REKEYD_VAULT_AUTH is %q, which this version cannot do yet; set it to token, and give VAULT_TOKEN or VAULT_TOKEN_FILE", env.VaultAuth)
-	}
 	if env.EventsURL != "" {
 		fault("REKEYD_EVENTS_URL is set, but this version does not send events yet; unset it and REKEYD_EVENTS_SECRET")
 	}

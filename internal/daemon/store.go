@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"sync"
 	"time"
 
 	vaultapi "github.com/hashicorp/vault/api"
@@ -28,12 +29,12 @@ func openStore(cfg Config, observe observer, redactor *elevenlabs.Redactor, log 
 		}
 		return files, nil, nil
 	}
-	o, err := vaultOptions(env)
+	o, err := vaultOptions(env, redactor)
 	if err != nil {
 		return nil, nil, err
 	}
 	o.Observe = func(operation, code string, d time.Duration) { observe("vault", operation, code, d) }
-	o.Redactor, o.Logger, o.Transport = redactor, log, cfg.transport
+	o.Logger, o.Transport = log, cfg.transport
 	vault, err = sinks.NewVault(o)
 	if err != nil {
 		return nil, nil, err
@@ -41,11 +42,7 @@ func openStore(cfg Config, observe observer, redactor *elevenlabs.Redactor, log 
 	return vault, vault, nil
 }
 
-func vaultOptions(env config.Env) (sinks.VaultOptions, error) {
-	token, err := env.VaultToken.Get()
-	if err != nil {
-		return sinks.VaultOptions{}, fmt.Errorf("taking the Vault token: %w", err)
-	}
+func vaultOptions(env config.Env, redactor *elevenlabs.Redactor) (sinks.VaultOptions, error) {
 	c, err := sinks.VaultConfig()
 	if err != nil {
 		return sinks.VaultOptions{}, err
@@ -61,13 +58,68 @@ func vaultOptions(env config.Env) (sinks.VaultOptions, error) {
 		}
 	}
 	o := sinks.VaultOptions{
-		Config: c, Token: token, Namespace: env.VaultNamespace, Resync: env.ResyncInterval,
-		MaxConns: env.Concurrency + spareConns,
+		Config: c, Namespace: env.VaultNamespace, Resync: env.ResyncInterval,
+		MaxConns: env.Concurrency + spareConns, Redactor: redactor,
 	}
-	if env.VaultToken.Path() != "" {
-		o.Reread = env.VaultToken.Get
+	return o, chooseLogin(&o, env)
+}
+
+// chooseLogin sets how the store comes to its token.
+func chooseLogin(o *sinks.VaultOptions, env config.Env) error {
+	held := func(s config.SecretSource) sinks.Source { return (&holder{redactor: o.Redactor, source: s}).get }
+	mount, role, jwt := env.VaultAuthMount, env.VaultRole, held(config.SecretFile(env.VaultJWTFile))
+	switch env.VaultAuth {
+	case "token":
+		token, err := env.VaultToken.Get()
+		if err != nil {
+			return fmt.Errorf("taking the Vault token: %w", err)
+		}
+		o.Token = token
+		if env.VaultToken.Path() != "" {
+			o.Reread = env.VaultToken.Get
+		}
+	case "token_file":
+		file := config.SecretFile(env.VaultTokenFile)
+		o.Login, o.Reread = sinks.TokenLogin(file.Get), file.Get
+	case "approle":
+		o.Login = sinks.AppRoleLogin(mount, env.VaultRoleID, held(env.VaultSecretID))
+		if env.VaultSecretIDWrapped.IsSet() {
+			o.Login = sinks.WrappedAppRoleLogin(mount, env.VaultRoleID, held(env.VaultSecretIDWrapped), o.Redactor)
+		}
+	case "kubernetes":
+		o.Login = sinks.KubernetesLogin(mount, role, jwt)
+	case "jwt":
+		o.Login = sinks.JWTLogin(mount, role, jwt)
+	case "cert":
+		o.Login = sinks.CertLogin(mount, role)
+	default:
+		return fmt.Errorf("logging in to Vault: there is no method %q", env.VaultAuth)
 	}
-	return o, nil
+	return nil
+}
+
+// holder has a credential cut out of whatever Vault says, from the moment it is read until there is another.
+type holder struct {
+	redactor *elevenlabs.Redactor
+	source   config.SecretSource
+
+	mu     sync.Mutex
+	forget func()
+}
+
+func (h *holder) get() (elevenlabs.Secret, error) {
+	s, err := h.source.Get()
+	if err != nil {
+		return s, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	forget := h.redactor.Add(s)
+	if h.forget != nil {
+		h.forget()
+	}
+	h.forget = forget
+	return s, nil
 }
 
 // spareConns is for what happens beside rotations: listing, probing, renewing, readiness.

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
 )
 
 // TestTokenExpiryIsShownOnceItIsKnown tells a token that never ends from one of which nothing is known.
@@ -45,7 +47,7 @@ func TestTheTokenOfAFileIsReadAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := vaultOptions(s.Env)
+	o, err := vaultOptions(s.Env, new(elevenlabs.Redactor))
 	if err != nil || o.Token.Reveal() != "hvs.first" || o.Reread == nil {
 		t.Fatalf("%v, the token is read again: %t", err, o.Reread != nil)
 	}

@@ -26,7 +26,13 @@ func (s *Server) Client(tb testing.TB) *vaultapi.Client {
 }
 
 func (s *Server) client() (*vaultapi.Client, error) {
-	c, err := vaultapi.NewClient(s.Config())
+	config := s.Config()
+	if s.CACert != "" {
+		if err := config.ConfigureTLS(&vaultapi.TLSConfig{CACert: s.CACert}); err != nil {
+			return nil, err
+		}
+	}
+	c, err := vaultapi.NewClient(config)
 	if err != nil {
 		return nil, err
 	}

@@ -17,8 +17,9 @@ import (
 
 // Server is one running Vault server with a KV v2 mount at secret/.
 type Server struct {
-	Addr      string // http://127.0.0.1:PORT
+	Addr      string // http://127.0.0.1:PORT, or https with StartTLS
 	RootToken string
+	CACert    string // file of the authority that signed the server's certificate; empty without TLS
 
 	binary    string
 	dir       string // home, log, configuration, storage
@@ -45,6 +46,14 @@ func StartPersistent(tb testing.TB) *Server {
 	return managed(tb, s, err)
 }
 
+// StartTLS is Start with a listener that speaks TLS and takes client certificates.
+func StartTLS(tb testing.TB) *Server {
+	tb.Helper()
+	dir := tb.TempDir()
+	s, err := launch(context.Background(), Binary(tb), dir, "-dev-tls", "-dev-tls-cert-dir="+dir)
+	return managed(tb, s, err)
+}
+
 func managed(tb testing.TB, s *Server, err error) *Server {
 	tb.Helper()
 	if err != nil {
@@ -56,10 +65,17 @@ func managed(tb testing.TB, s *Server, err error) *Server {
 
 // Launch is Start for programs and for TestMain: the caller kills it. Nothing outside of dir is written.
 func Launch(ctx context.Context, binary, dir string) (*Server, error) {
+	return launch(ctx, binary, dir)
+}
+
+func launch(ctx context.Context, binary, dir string, tls ...string) (*Server, error) {
 	s := &Server{binary: binary, dir: dir, RootToken: "root-token-of-a-test"} //nolint:gosec // of a server that lives as long as a test
+	if tls != nil {
+		s.CACert = filepath.Join(dir, "vault-ca.pem")
+	}
 	return s, s.startSomewhere(ctx, func(addr string) error {
-		s.args = []string{"server", "-dev", "-dev-no-store-token", "-dev-root-token-id=" + s.RootToken,
-			"-dev-listen-address=" + addr}
+		s.args = append([]string{"server", "-dev", "-dev-no-store-token", "-dev-root-token-id=" + s.RootToken,
+			"-dev-listen-address=" + addr}, tls...)
 		return nil
 	})
 }
@@ -119,6 +135,9 @@ func (s *Server) startSomewhere(ctx context.Context, configure func(addr string)
 			return fmt.Errorf("configuring Vault: %w", err)
 		}
 		s.Addr = "http://" + addr
+		if s.CACert != "" {
+			s.Addr = "https://" + addr
+		}
 		err = s.start(ctx)
 		if err == nil {
 			return nil
@@ -192,12 +211,12 @@ func (s *Server) mountReady(ctx context.Context, c *vaultapi.Client, h *vaultapi
 
 // poll asks until f succeeds, the process exits or the context ends.
 func (s *Server) poll(ctx context.Context, f func(*vaultapi.Client) error) error {
-	c, err := s.client()
-	if err != nil {
-		return err
-	}
 	for {
-		if err = f(c); err == nil {
+		c, err := s.client() // the file of the authority may not be there yet
+		if err == nil {
+			err = f(c)
+		}
+		if err == nil {
 			return nil
 		}
 		select {

@@ -1,0 +1,195 @@
+package sinks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+
+	vaultapi "github.com/hashicorp/vault/api"
+	"github.com/hashicorp/vault/api/auth/approle"
+	"github.com/hashicorp/vault/api/auth/kubernetes"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// Source says what a credential is now. It is asked at each login, so that one which was replaced in its file is used
+// from then on.
+type Source func() (elevenlabs.Secret, error)
+
+// TokenLogin takes a token that somebody else made, such as Vault Agent in a file.
+func TokenLogin(token Source) Login {
+	return func(context.Context, *vaultapi.Client) (*vaultapi.Secret, error) {
+		t, err := take("the Vault token", token)
+		if err != nil {
+			return nil, err
+		}
+		return &vaultapi.Secret{Auth: &vaultapi.SecretAuth{ClientToken: t.Reveal()}}, nil
+	}
+}
+
+// AppRoleLogin logs in with a role id and a secret id.
+func AppRoleLogin(mount, roleID string, secretID Source) Login {
+	return func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, error) {
+		id, err := take("the secret id", secretID)
+		if err != nil {
+			return nil, err
+		}
+		method, err := approle.NewAppRoleAuth(roleID, &approle.SecretID{FromString: id.Reveal()}, approle.WithMountPath(mount))
+		if err != nil {
+			return nil, fmt.Errorf("preparing the login: %w", err)
+		}
+		return method.Login(ctx, c)
+	}
+}
+
+// WrappedAppRoleLogin logs in with a role id and a secret id that comes wrapped: it is unwrapped at the first login,
+// once, and kept in memory and in the redactor. Another wrapping token, put in the place of the first, is unwrapped anew.
+func WrappedAppRoleLogin(mount, roleID string, wrapped Source, redactor *elevenlabs.Redactor) Login {
+	u := &unwrapping{mount: mount, redactor: redactor}
+	return func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, error) {
+		token, err := take("the wrapped secret id", wrapped)
+		if err != nil {
+			return nil, err
+		}
+		id, err := u.secretID(ctx, c, token)
+		if err != nil {
+			return nil, err
+		}
+		return AppRoleLogin(mount, roleID, func() (elevenlabs.Secret, error) { return id, nil })(ctx, c)
+	}
+}
+
+// KubernetesLogin logs in with the token of the pod's service account, which the kubelet replaces now and then.
+func KubernetesLogin(mount, role string, jwt Source) Login {
+	return func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, error) {
+		token, err := take("the service account's token", jwt)
+		if err != nil {
+			return nil, err
+		}
+		method, err := kubernetes.NewKubernetesAuth(role, kubernetes.WithMountPath(mount), kubernetes.WithServiceAccountToken(token.Reveal()))
+		if err != nil {
+			return nil, fmt.Errorf("preparing the login: %w", err)
+		}
+		return method.Login(ctx, c)
+	}
+}
+
+// JWTLogin logs in with a token that somebody else signed.
+func JWTLogin(mount, role string, jwt Source) Login {
+	return func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, error) {
+		token, err := take("the JWT", jwt)
+		if err != nil {
+			return nil, err
+		}
+		return c.Logical().WriteWithContext(ctx, "auth/"+mount+"/login", map[string]any{"role": role, "jwt": token.Reveal()})
+	}
+}
+
+// CertLogin logs in with the client certificate of the TLS connection. Without a role Vault looks for one that fits.
+func CertLogin(mount, role string) Login {
+	return func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, error) {
+		body := map[string]any{}
+		if role != "" {
+			body["name"] = role
+		}
+		return c.Logical().WriteWithContext(ctx, "auth/"+mount+"/login", body)
+	}
+}
+
+func take(what string, source Source) (elevenlabs.Secret, error) {
+	s, err := source()
+	if err == nil && s.IsZero() {
+		err = errors.New("there is none")
+	}
+	if err != nil {
+		return s, credentialError("taking "+what, err)
+	}
+	return s, nil
+}
+
+// credentialError is for a login that could not even begin. It counts as an outage: nothing can be done in Vault.
+func credentialError(op string, err error) error {
+	return &rotator.Error{Op: op, Reason: rotator.ReasonSinkDenied, Outage: true, Err: err, Advice: "put the credential there; it is looked for again"}
+}
+
+// unwrapping is a secret id that comes in a wrapping token.
+type unwrapping struct {
+	mount    string
+	redactor *elevenlabs.Redactor
+
+	mu     sync.Mutex
+	token  elevenlabs.Secret // the one that id or failed is of
+	id     elevenlabs.Secret
+	failed error // the token is of no use, and asking again would not help
+	lost   bool  // an answer may have been lost, so that it was perhaps ourselves who used the token
+}
+
+func (u *unwrapping) secretID(ctx context.Context, c *vaultapi.Client, token elevenlabs.Secret) (elevenlabs.Secret, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if token.Reveal() != u.token.Reveal() {
+		u.token, u.id, u.failed, u.lost = token, elevenlabs.Secret{}, nil, false
+	}
+	if !u.id.IsZero() || u.failed != nil {
+		return u.id, u.failed
+	}
+	if err := u.checkOrigin(ctx, c); err != nil {
+		return elevenlabs.Secret{}, err
+	}
+	s, err := c.Logical().UnwrapWithContext(ctx, token.Reveal())
+	if refused(err) {
+		u.failed = u.alarm("somebody else may have unwrapped it")
+		return elevenlabs.Secret{}, u.failed
+	}
+	if err != nil {
+		u.lost = true
+		return elevenlabs.Secret{}, err
+	}
+	id, _ := s.Data["secret_id"].(string)
+	if id == "" {
+		u.failed = u.alarm("what is in it is no secret id")
+		return elevenlabs.Secret{}, u.failed
+	}
+	u.id = elevenlabs.NewSecret(id)
+	u.redactor.Add(u.id) // for as long as the process lives
+	return u.id, nil
+}
+
+// checkOrigin asks Vault where the token comes from: whoever opened it on the way may have wrapped something else.
+func (u *unwrapping) checkOrigin(ctx context.Context, c *vaultapi.Client) error {
+	s, err := c.Logical().WriteWithContext(ctx, "sys/wrapping/lookup", map[string]any{"token": u.token.Reveal()})
+	switch {
+	case refused(err):
+		u.failed = u.alarm("somebody else may have unwrapped it")
+		return u.failed
+	case err != nil:
+		return err
+	case s == nil:
+		return errors.New("the answer is empty")
+	}
+	path, _ := s.Data["creation_path"].(string)
+	if !strings.HasPrefix(path, "auth/"+u.mount+"/") || !strings.HasSuffix(path, "/secret-id") {
+		u.failed = u.alarm("it was not made by the method approle, but somewhere else in Vault: somebody may have exchanged it")
+		return u.failed
+	}
+	return nil
+}
+
+func (u *unwrapping) alarm(what string) error {
+	err := "the wrapping token is not valid or was used already: " + what
+	if u.lost {
+		err += ", or Vault's answer to an earlier try of this process was lost"
+	}
+	return &rotator.Error{Op: "unwrapping the secret id", Reason: rotator.ReasonSinkWrapping, Outage: true, Err: errors.New(err),
+		Advice: "treat this as a security incident: destroy the role's secret ids, find out who used the token, and issue a new one"}
+}
+
+// refused reports that Vault understood a request and does not allow it.
+func refused(err error) bool {
+	var said *vaultapi.ResponseError
+	return errors.As(err, &said) && (said.StatusCode == http.StatusBadRequest || said.StatusCode == http.StatusForbidden)
+}
