@@ -122,7 +122,7 @@ func TestLoadReportsEverythingTogether(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	for _, words := range []string{
-		"REKEYD_CONCURRENCY is", "VAULT_ADDR is not set", `REKEYD_VAULT_AUTH is "jwt", which this version cannot do yet; set it to token`,
+		"REKEYD_CONCURRENCY is", "VAULT_ADDR is not set", `REKEYD_VAULT_ROLE is not set, but REKEYD_VAULT_AUTH is jwt`,
 		"this version does not send events yet", "REKEYD_WEB_CONFIG_FILE is", "did you mean text_to_speech?",
 	} {
 		if !strings.Contains(err.Error(), words) {
