@@ -45,6 +45,7 @@ type knowledge struct {
 	usage        map[string]usage // of retiring keys, by id
 	retryAt      time.Time        // next attempt, where the ledger could not be told
 	counted      Reason           // the outage that was already counted as this policy's failure
+	said         Reason           // the failure of the store that was already logged; "" once nothing is due any more
 	patchAfter   time.Time
 	problem      error       // why the last step failed; for commands
 	pending      *stageError // why our own rotation has to be settled; already counted

@@ -176,6 +176,9 @@ func (r *Rotator) show(st *policyState, p Policy, o Observed, d Decision) {
 		s.Current, s.Retiring, s.LastRotation = e.Current, e.Retiring, e.LastRotation
 		s.Failure = e.Failure
 	}
+	if s.State == StateOK {
+		st.known.said = ""
+	}
 	if st.known.counted != "" && s.State == StateDue {
 		s.State, s.Failure = StateFailing, was.Failure
 	}
@@ -262,7 +265,8 @@ func (r *Rotator) noteSinkFailure(st *policyState, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := &st.status
-	changed := s.State != StateFailing || s.Reason != reasonOf(err)
+	changed := st.known.said != reasonOf(err)
+	st.known.said = reasonOf(err)
 	s.State, s.Reason = StateFailing, reasonOf(err)
 	s.Failure = &Failure{Stage: StageClaim, Reason: s.Reason, Message: sentence(err), At: r.Wall(), Count: 1}
 	if changed {

@@ -91,6 +91,11 @@ func readAnswer(resp *vaultapi.Response, err error) answer {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	a.status = resp.StatusCode
+	// A TLS listener that was spoken to without says so in HTTP/1.0, which Vault never speaks, and may cut the rest off.
+	if a.status == http.StatusBadRequest && resp.ProtoMajor == 1 && resp.ProtoMinor == 0 {
+		a.fault = errPlainHTTP
+		return a
+	}
 	var said *vaultapi.ResponseError
 	if err != nil && !errors.As(err, &said) {
 		a.fault = err
@@ -123,8 +128,6 @@ func (a answer) parse(body []byte) answer {
 		a.data, a.auth, a.errs = envelope.Data, envelope.Auth, envelope.Errors
 	case a.ok() && len(body) > 0:
 		a.fault = errors.New("the answer is not the JSON that Vault speaks")
-	case bytes.Contains(body, []byte("HTTP request to an HTTPS server")):
-		a.fault = errPlainHTTP
 	}
 	return a
 }

@@ -48,7 +48,7 @@ func (v *Vault) checkCapabilities(ctx context.Context, op string, refs []rotator
 	granted, a := v.capabilities(ctx, paths)
 	if granted == nil {
 		if a.fault == nil && a.status == http.StatusForbidden {
-			return v.refused(op, a)
+			return v.refused(op, a, "update on sys/capabilities-self")
 		}
 		return v.failure(ctx, op, a, false)
 	}
@@ -96,11 +96,11 @@ func lacks(op string, err error, lacking []string) error {
 func (v *Vault) denied(ctx context.Context, op string, a answer, path string, needed ...string) error {
 	v.forget()
 	if a.says("invalid token") {
-		return v.refused(op, a)
+		return v.refused(op, a, "")
 	}
 	granted, why := v.capabilities(ctx, []string{path})
 	if granted == nil && why.fault == nil && why.status == http.StatusForbidden {
-		return v.refused(op, why)
+		return v.refused(op, why, "update on sys/capabilities-self")
 	}
 	if missing := without(granted[path], needed...); granted != nil && len(missing) > 0 {
 		return lacks(op, v.message(a), []string{strings.Join(missing, ", ") + " on " + path})
@@ -109,10 +109,14 @@ func (v *Vault) denied(ctx context.Context, op string, a answer, path string, ne
 		Advice: "see whether the token is bound to other addresses or another namespace, or a policy limits parameters on " + path}
 }
 
-// refused is the error of a token that Vault takes for nothing: no policy's fault, so it concerns every document.
-func (v *Vault) refused(op string, a answer) error {
-	return &rotator.Error{Op: op, Reason: rotator.ReasonSinkDenied, Outage: true, Err: v.message(a),
-		Advice: "give a token that is neither expired nor revoked and has deploy/vault/policy.hcl"}
+// refused is the error of a token that Vault takes for nothing, or that lacks what every token of ours needs: it concerns
+// every document.
+func (v *Vault) refused(op string, a answer, needed string) error {
+	advice := "give a token that is neither expired nor revoked and has deploy/vault/policy.hcl"
+	if needed != "" && !a.says("invalid token") {
+		advice = "grant " + needed + ", as deploy/vault/policy.hcl does"
+	}
+	return &rotator.Error{Op: op, Reason: rotator.ReasonSinkDenied, Outage: true, Err: v.message(a), Advice: advice}
 }
 
 // checkMount makes sure that a mount is a KV engine of version 2.

@@ -209,7 +209,7 @@ func (v *Vault) tend(ctx context.Context) error {
 func (v *Vault) lookup(ctx context.Context) error {
 	const op = "looking up the Vault token"
 	a := v.get(ctx, opLookup, "auth/token/lookup-self", nil)
-	if err := v.tokenFailure(ctx, op, a); err != nil {
+	if err := v.tokenFailure(ctx, op, mayLookUp, a); err != nil {
 		return err
 	}
 	var t struct {
@@ -236,7 +236,7 @@ func (v *Vault) renew(ctx context.Context) error {
 		v.warnOfEnd()
 		return nil
 	}
-	if err := v.tokenFailure(ctx, op, a); err != nil {
+	if err := v.tokenFailure(ctx, op, "update on auth/token/renew-self", a); err != nil {
 		return err
 	}
 	var t struct {
@@ -258,8 +258,10 @@ func (v *Vault) warnOfEnd() {
 	}
 }
 
+const mayLookUp = "read on auth/token/lookup-self"
+
 // tokenFailure is the error of a call about the token itself, where a refusal needs no looking up.
-func (v *Vault) tokenFailure(ctx context.Context, op string, a answer) error {
+func (v *Vault) tokenFailure(ctx context.Context, op, needed string, a answer) error {
 	if a.ok() {
 		return nil
 	}
@@ -268,7 +270,7 @@ func (v *Vault) tokenFailure(ctx context.Context, op string, a answer) error {
 			v.token.end()
 		}
 		v.forget()
-		return v.refused(op, a)
+		return v.refused(op, a, needed)
 	}
 	return v.failure(ctx, op, a, false)
 }
@@ -279,7 +281,7 @@ func (v *Vault) Ready(ctx context.Context) error {
 		return err
 	}
 	a := v.get(ctx, opLookup, "auth/token/lookup-self", nil)
-	err := v.tokenFailure(ctx, "asking Vault whether the token is valid", a)
+	err := v.tokenFailure(ctx, "asking Vault whether the token is valid", mayLookUp, a)
 	if ctx.Err() == nil {
 		v.token.noteReady(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,10 +40,11 @@ func Start(tb testing.TB) *Server {
 	return managed(tb, s, err)
 }
 
-// StartPersistent starts a server that keeps its data in files, for tests that stop, kill, seal and restart it.
-func StartPersistent(tb testing.TB) *Server {
+// StartPersistent starts a server that keeps its data in files, for tests that stop, kill, seal and restart it. Each of
+// listener is one more line of its listener's configuration.
+func StartPersistent(tb testing.TB, listener ...string) *Server {
 	tb.Helper()
-	s, err := LaunchPersistent(context.Background(), Binary(tb), tb.TempDir())
+	s, err := LaunchPersistent(context.Background(), Binary(tb), tb.TempDir(), listener...)
 	return managed(tb, s, err)
 }
 
@@ -81,7 +83,7 @@ func launch(ctx context.Context, binary, dir string, tls ...string) (*Server, er
 }
 
 // LaunchPersistent is StartPersistent for programs and for TestMain: the caller kills it.
-func LaunchPersistent(ctx context.Context, binary, dir string) (*Server, error) {
+func LaunchPersistent(ctx context.Context, binary, dir string, listener ...string) (*Server, error) {
 	s := &Server{binary: binary, dir: dir}
 	config := filepath.Join(dir, "vault.hcl")
 	data := filepath.Join(dir, "data")
@@ -94,7 +96,7 @@ func LaunchPersistent(ctx context.Context, binary, dir string) (*Server, error) 
 			return err
 		}
 		s.args = []string{"server", "-config=" + config}
-		return os.WriteFile(config, fmt.Appendf(nil, configuration, addr, cluster, data), 0o600)
+		return os.WriteFile(config, fmt.Appendf(nil, configuration, addr, cluster, data, strings.Join(listener, "\n")), 0o600)
 	})
 	if err != nil {
 		return nil, err
@@ -120,6 +122,7 @@ listener "tcp" {
   address         = "%[1]s"
   cluster_address = "%[2]s"
   tls_disable     = true
+  %[4]s
 }
 `
 
