@@ -84,20 +84,7 @@ func launch(ctx context.Context, binary, dir string, tls ...string) (*Server, er
 
 // LaunchPersistent is StartPersistent for programs and for TestMain: the caller kills it.
 func LaunchPersistent(ctx context.Context, binary, dir string, listener ...string) (*Server, error) {
-	s := &Server{binary: binary, dir: dir}
-	config := filepath.Join(dir, "vault.hcl")
-	data := filepath.Join(dir, "data")
-	if err := os.Mkdir(data, 0o700); err != nil {
-		return nil, fmt.Errorf("making Vault's data folder: %w", err)
-	}
-	err := s.startSomewhere(ctx, func(addr string) error {
-		cluster, err := freeAddr(ctx)
-		if err != nil {
-			return err
-		}
-		s.args = []string{"server", "-config=" + config}
-		return os.WriteFile(config, fmt.Appendf(nil, configuration, addr, cluster, data, strings.Join(listener, "\n")), 0o600)
-	})
+	s, err := launchEmpty(ctx, binary, dir, listener...)
 	if err != nil {
 		return nil, err
 	}
@@ -108,6 +95,24 @@ func LaunchPersistent(ctx context.Context, binary, dir string, listener ...strin
 	return s, nil
 }
 
+// launchEmpty starts a server with storage of its own and nothing in it.
+func launchEmpty(ctx context.Context, binary, dir string, listener ...string) (*Server, error) {
+	s := &Server{binary: binary, dir: dir}
+	config := filepath.Join(dir, "vault.hcl")
+	data := filepath.Join(dir, "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		return nil, fmt.Errorf("making Vault's data folder: %w", err)
+	}
+	return s, s.startSomewhere(ctx, func(addr string) error {
+		cluster, err := freeAddr(ctx)
+		if err != nil {
+			return err
+		}
+		s.args = []string{"server", "-config=" + config}
+		return os.WriteFile(config, fmt.Appendf(nil, configuration, addr, cluster, data, strings.Join(listener, "\n")), 0o600)
+	})
+}
+
 // configuration of one node with integrated storage: the only durable storage of a minimal build.
 const configuration = `
 disable_mlock = true
@@ -115,7 +120,7 @@ api_addr      = "http://%[1]s"
 cluster_addr  = "http://%[2]s"
 storage "raft" {
   path                   = %[3]q
-  node_id                = "test"
+  node_id                = "%[1]s"
   performance_multiplier = 1
 }
 listener "tcp" {
