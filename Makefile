@@ -41,6 +41,10 @@ test: vault ## run every test, race detector on, on a real Vault server too (nee
 	  echo "make test: the race detector needs a C compiler, and $$($(GO) env CC) is not installed; install gcc, or do without it: make test RACE=" >&2; exit 1; fi
 	$(GO) test $(RACE) -shuffle=on -timeout 20m ./...
 
+.PHONY: test-kubernetes
+test-kubernetes: vault ## log in to Vault through a real kube-apiserver (needs etcd); the first time it is built, in about 10 minutes
+	REKEYD_KUBERNETES=1 $(GO) test ./internal/e2e -run Kubernetes -count=1 -timeout 40m -v
+
 .PHONY: torture
 torture: vault ## kill and freeze real processes while readers read; REKEYD_TORTURE_KILLS=200, REKEYD_TORTURE_SEED=N
 	$(GO) test $(RACE) -count=1 -v -timeout 60m ./internal/torture

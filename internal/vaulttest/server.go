@@ -48,11 +48,18 @@ func StartPersistent(tb testing.TB, listener ...string) *Server {
 	return managed(tb, s, err)
 }
 
+// StartWithPlugins is Start with a folder of plugins, each registered under the name of its file.
+func StartWithPlugins(tb testing.TB, folder string) *Server {
+	tb.Helper()
+	s, err := launch(context.Background(), Binary(tb), tb.TempDir(), "", "-dev-plugin-dir="+folder)
+	return managed(tb, s, err)
+}
+
 // StartTLS is Start with a listener that speaks TLS and takes client certificates.
 func StartTLS(tb testing.TB) *Server {
 	tb.Helper()
 	dir := tb.TempDir()
-	s, err := launch(context.Background(), Binary(tb), dir, "-dev-tls", "-dev-tls-cert-dir="+dir)
+	s, err := launch(context.Background(), Binary(tb), dir, filepath.Join(dir, "vault-ca.pem"), "-dev-tls", "-dev-tls-cert-dir="+dir)
 	return managed(tb, s, err)
 }
 
@@ -67,17 +74,14 @@ func managed(tb testing.TB, s *Server, err error) *Server {
 
 // Launch is Start for programs and for TestMain: the caller kills it. Nothing outside of dir is written.
 func Launch(ctx context.Context, binary, dir string) (*Server, error) {
-	return launch(ctx, binary, dir)
+	return launch(ctx, binary, dir, "")
 }
 
-func launch(ctx context.Context, binary, dir string, tls ...string) (*Server, error) {
-	s := &Server{binary: binary, dir: dir, RootToken: "root-token-of-a-test"} //nolint:gosec // of a server that lives as long as a test
-	if tls != nil {
-		s.CACert = filepath.Join(dir, "vault-ca.pem")
-	}
+func launch(ctx context.Context, binary, dir, caCert string, more ...string) (*Server, error) {
+	s := &Server{binary: binary, dir: dir, CACert: caCert, RootToken: "root-token-of-a-test"} //nolint:gosec // of a server that lives as long as a test
 	return s, s.startSomewhere(ctx, func(addr string) error {
 		s.args = append([]string{"server", "-dev", "-dev-no-store-token", "-dev-root-token-id=" + s.RootToken,
-			"-dev-listen-address=" + addr}, tls...)
+			"-dev-listen-address=" + addr}, more...)
 		return nil
 	})
 }
