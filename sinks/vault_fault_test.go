@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -281,5 +283,45 @@ func TestNewVaultRefuses(t *testing.T) {
 	t.Setenv("VAULT_CLIENT_TIMEOUT", "soon")
 	if _, err := sinks.VaultConfig(); err == nil || !strings.Contains(err.Error(), "VAULT_CLIENT_TIMEOUT") {
 		t.Errorf("a broken environment: %v", err)
+	}
+}
+
+// As many calls at a time as the store may make use as many connections, which stay open, and each is made once, whatever
+// comes back: the library's own retries are off.
+func TestVaultConnectionsAndRetries(t *testing.T) {
+	const atOnce, rounds = 12, 20
+	var opened, calls atomic.Int64
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		calls.Add(1)
+		w.WriteHeader([]int{http.StatusInternalServerError, http.StatusServiceUnavailable, http.StatusTooManyRequests}[calls.Load()%3])
+		_, _ = io.WriteString(w, `{"errors":["no"]}`)
+	}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			opened.Add(1)
+		}
+	}
+	server.Start()
+	t.Cleanup(server.Close)
+	config := vaultapi.DefaultConfig()
+	config.Address = server.URL
+	v, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: elevenlabs.NewSecret("hvs.stub"), MaxConns: atOnce})
+	must(t, err)
+	var group sync.WaitGroup
+	for range atOnce {
+		group.Go(func() {
+			for range rounds {
+				if _, err := v.Read(context.Background(), rotator.Ref{Mount: "secret", Path: "a"}, 0); err == nil {
+					t.Error("a refused read succeeded")
+				}
+			}
+		})
+	}
+	group.Wait()
+	if n := calls.Load(); n != atOnce*rounds {
+		t.Errorf("%d reads made %d calls", atOnce*rounds, n)
+	}
+	if n := opened.Load(); n > 2*atOnce { // net/http may dial one more for a call that then finds a free one
+		t.Errorf("%d calls at a time opened %d connections", atOnce, n)
 	}
 }
