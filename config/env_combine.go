@@ -58,6 +58,23 @@ func (l *envLoader) urls() {
 	}
 }
 
+// Warnings says what of an environment without faults is allowed and probably not meant.
+func (e Env) Warnings() []Fault {
+	var warnings []Fault
+	for _, v := range []struct {
+		name, url, what string
+		used            bool
+	}{
+		{"VAULT_ADDR", e.VaultAddr, "the Vault token and every secret", e.Sink == "vault"},
+		{"REKEYD_EVENTS_URL", e.EventsURL, "what happens to keys", true},
+	} {
+		if u, err := url.Parse(v.url); v.used && err == nil && u.Scheme == "http" && !loopback(u) {
+			warnings = append(warnings, Fault{Text: v.name + " begins with http:// and is not loopback: " + v.what + " can be read on the way; use https://"})
+		}
+	}
+	return warnings
+}
+
 // vault checks that the chosen auth method has what it needs.
 func (l *envLoader) vault() {
 	e := &l.env

@@ -198,3 +198,17 @@ func TestHelp(t *testing.T) {
 		t.Errorf("no line %q in:\n%s", want, markdown.String())
 	}
 }
+
+func TestEnvWarnings(t *testing.T) {
+	for addr, warned := range map[string]bool{
+		"http://vault.example.com:8200": true, "http://10.0.0.7:8200": true, "https://vault.example.com:8200": false,
+		"http://127.0.0.1:8200": false, "http://localhost:8200": false, "http://[::1]:8200": false,
+	} {
+		if got := (Env{Sink: "vault", VaultAddr: addr}).Warnings(); (len(got) == 1) != warned {
+			t.Errorf("%s: %v", addr, got)
+		}
+		if got := (Env{Sink: "file", VaultAddr: addr}).Warnings(); len(got) > 0 {
+			t.Errorf("%s, which is not used: %v", addr, got)
+		}
+	}
+}

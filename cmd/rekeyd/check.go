@@ -21,7 +21,7 @@ func (a app) check(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	a.warn(s.Policies.Warnings)
+	a.warn(append(s.Env.Warnings(), s.Policies.Warnings...))
 	if *online {
 		return a.examine(ctx, s, *asJSON)
 	}

@@ -76,7 +76,7 @@ func New(cfg Config) (*Daemon, error) {
 		return nil, err
 	}
 	d.metrics.watch(d.rotator.Snapshot, vault)
-	d.warn(cfg.Warnings)
+	d.warn(append(cfg.Env.Warnings(), cfg.Warnings...))
 	if err := d.apply(cfg.Policies); err != nil {
 		return nil, err
 	}
