@@ -50,8 +50,8 @@ func (l *envLoader) urls() {
 			l.fault("REKEYD_ALLOWED_API_ORIGINS", "has an entry (number %d) that %s", i+1, flaw)
 		}
 	}
-	if u, err := url.Parse(e.EventsURL); e.EventsURL != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http") {
-		l.fault("REKEYD_EVENTS_URL", "is not an http or https URL; write one such as https://events.example.com/rekeyd")
+	if u, err := url.Parse(e.EventsURL); e.EventsURL != "" && (err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && u.Scheme != "http") {
+		l.fault("REKEYD_EVENTS_URL", "is not an http or https URL without a user name; write one such as https://events.example.com/rekeyd")
 	}
 	if u, err := url.Parse(e.VaultAddr); e.VaultAddr != "" && (err != nil || !slices.Contains([]string{"https", "http", "unix"}, u.Scheme) || u.Host+u.Path == "" || u.User != nil) {
 		l.fault("VAULT_ADDR", "is not Vault's address; write a URL such as https://vault.example.com:8200")

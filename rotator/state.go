@@ -130,6 +130,9 @@ func (r *Rotator) wentBack(policy string, from, to int) {
 	}
 }
 
+// Owner returns this installation's id, "" while it is not known yet.
+func (r *Rotator) Owner() string { return r.ownerID() }
+
 func (r *Rotator) ownerID() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -24,8 +24,9 @@ var mayLink = map[string][]string{
 	"rotator":              {"elevenlabs"},
 	"config":               {"elevenlabs", "rotator"},
 	"sinks":                {"elevenlabs", "rotator"},
-	"internal/daemon":      {"config", "elevenlabs", "rotator", "sinks"},
-	"cmd/rekeyd":           {"config", "elevenlabs", "internal/daemon", "rotator", "sinks"},
+	"internal/events":      {"elevenlabs", "rotator"},
+	"internal/daemon":      {"config", "elevenlabs", "internal/events", "rotator", "sinks"},
+	"cmd/rekeyd":           {"config", "elevenlabs", "internal/daemon", "internal/events", "rotator", "sinks"},
 	"cmd/elevensim":        {"elevenlabs/elevensim"},
 }
 

@@ -73,7 +73,6 @@ func (w *world) shell(name string, parallel, n int) figure {
 	if err := os.Symlink(vaulttest.Binary(w.t), filepath.Join(bin, "vault")); err != nil {
 		w.t.Fatal(err)
 	}
-	//nolint:gosec // our own script
 	cmd := exec.CommandContext(w.t.Context(), "sh", "-c", fmt.Sprintf("seq -f svcacc_%%.0f 0 %d | xargs -n 1 -P %d %s", n-1, parallel, script))
 	cmd.Env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + w.t.TempDir(), "SIM=" + w.sim.URL, "ADMIN_KEY=" + w.adminKey,
 		"VAULT_ADDR=" + w.vault.Addr, "VAULT_TOKEN=" + w.token}

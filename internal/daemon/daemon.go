@@ -18,6 +18,7 @@ import (
 
 	"github.com/rekeyd/rekeyd/config"
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/events"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/sinks"
 )
@@ -47,6 +48,7 @@ type Daemon struct {
 	workspaces *workspaces
 	rotator    *rotator.Rotator
 	metrics    *metrics
+	events     *events.Sender // nil: nobody wants them
 
 	reloading  sync.Mutex
 	digest     string // of the policies in force
@@ -76,6 +78,11 @@ func New(cfg Config) (*Daemon, error) {
 		return nil, err
 	}
 	d.metrics.watch(d.rotator.Snapshot, vault)
+	if cfg.Env.EventsURL != "" {
+		secret := &holder{redactor: redactor, source: cfg.Env.EventsSecret}
+		d.events = events.New(events.Options{URL: cfg.Env.EventsURL, Secret: secret.get, Owner: d.rotator.Owner, Logger: log,
+			Count: func(result string) { d.metrics.events.WithLabelValues(result).Inc() }})
+	}
 	d.warn(append(cfg.Env.Warnings(), cfg.Warnings...))
 	if err := d.apply(cfg.Policies); err != nil {
 		return nil, err
@@ -95,6 +102,9 @@ func (d *Daemon) rotatorOptions(store rotator.Store) rotator.Options {
 
 func (d *Daemon) observe(e rotator.Event) {
 	d.metrics.happened(e)
+	if d.events != nil {
+		d.events.Send(e)
+	}
 	if d.cfg.Observe != nil {
 		d.cfg.Observe(e)
 	}
@@ -121,6 +131,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if d.vault != nil {
 		helpers.Go(func() { _ = d.vault.Run(lasting) }) // it returns nil
 	}
+	if d.events != nil {
+		helpers.Go(func() { d.events.Run(lasting) })
+	}
 	server := d.newServer(listener)
 	helpers.Go(func() {
 		if err := d.serve(server, listener); !errors.Is(err, http.ErrServerClosed) {
@@ -134,11 +147,25 @@ func (d *Daemon) Run(ctx context.Context) error {
 	end()
 	shutdown(server)
 	helpers.Wait()
+	d.flush(ctx)
 	d.log.Info("stopped")
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
+}
+
+// flushFor bounds how long a process that ends goes on telling what happened.
+const flushFor = 5 * time.Second
+
+// flush sends the events that still wait, for a moment.
+func (d *Daemon) flush(ctx context.Context) {
+	if d.events == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushFor)
+	defer cancel()
+	d.events.Flush(ctx)
 }
 
 func (d *Daemon) listen(ctx context.Context) (net.Listener, error) {

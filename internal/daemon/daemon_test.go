@@ -123,7 +123,7 @@ func TestLoadReportsEverythingTogether(t *testing.T) {
 	}
 	for _, words := range []string{
 		"REKEYD_CONCURRENCY is", "VAULT_ADDR is not set", `REKEYD_VAULT_ROLE is not set, but REKEYD_VAULT_AUTH is jwt`,
-		"this version does not send events yet", "REKEYD_WEB_CONFIG_FILE is", "did you mean text_to_speech?",
+		"REKEYD_WEB_CONFIG_FILE is", "did you mean text_to_speech?",
 	} {
 		if !strings.Contains(err.Error(), words) {
 			t.Errorf("no %q in:\n%v", words, err)

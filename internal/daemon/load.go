@@ -52,9 +52,6 @@ func unsupported(env config.Env) config.Faults {
 	fault := func(format string, args ...any) {
 		faults = append(faults, config.Fault{Text: fmt.Sprintf(format, args...)})
 	}
-	if env.EventsURL != "" {
-		fault("REKEYD_EVENTS_URL is set, but this version does not send events yet; unset it and REKEYD_EVENTS_SECRET")
-	}
 	if err := web.Validate(env.WebConfigFile); err != nil {
 		fault("REKEYD_WEB_CONFIG_FILE is %q, which cannot be used: %v; correct the file", env.WebConfigFile, err)
 	}

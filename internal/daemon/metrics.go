@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/rekeyd/rekeyd/internal/events"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/sinks"
 )
@@ -24,6 +25,7 @@ type metrics struct {
 	durations  *prometheus.HistogramVec
 	calls      *prometheus.CounterVec
 	callTimes  *prometheus.HistogramVec
+	events     *prometheus.CounterVec
 	reloadOK   prometheus.Gauge
 	reloadTime prometheus.Gauge
 
@@ -39,6 +41,7 @@ func newMetrics(version, revision string) *metrics {
 		durations:  histograms("rekeyd_rotation_duration_seconds", "How long rotations took, from the claim to the commit or the failure.", rotationBuckets(), "result"),
 		calls:      counters("rekeyd_requests_total", "Requests to remote parties.", "target", "operation", "code"),
 		callTimes:  histograms("rekeyd_request_duration_seconds", "How long requests to remote parties took.", callBuckets(), "target", "operation", "code"),
+		events:     counters("rekeyd_events_total", "Events for REKEYD_EVENTS_URL, by what became of them: delivered, failed after the last try, or dropped from a full queue.", "result"),
 		reloadOK:   gauge("rekeyd_config_last_reload_successful", "Whether the policies were loaded successfully the last time that this was tried."),
 		reloadTime: gauge("rekeyd_config_last_reload_success_timestamp_seconds", "When the policies in force were loaded."),
 		lost:       map[string]int{},
@@ -46,7 +49,7 @@ func newMetrics(version, revision string) *metrics {
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rekeyd_build_info", Help: "What runs; the value is always 1."},
 		[]string{"version", "revision", "goversion"})
 	build.WithLabelValues(version, revision, runtime.Version()).Set(1)
-	r.MustRegister(m.failures, m.durations, m.calls, m.callTimes, m.reloadOK, m.reloadTime, build,
+	r.MustRegister(m.failures, m.durations, m.calls, m.callTimes, m.events, m.reloadOK, m.reloadTime, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.prepare()
 	return m
@@ -81,6 +84,9 @@ func (m *metrics) prepare() {
 	}
 	m.durations.WithLabelValues(succeeded)
 	m.durations.WithLabelValues(failed)
+	for _, result := range events.Results() {
+		m.events.WithLabelValues(result)
+	}
 }
 
 const (

@@ -27,6 +27,7 @@ type Outcome struct {
 
 // Rotate rotates a policy now.
 func (d *Daemon) Rotate(ctx context.Context, policy string, o rotator.RotateOptions) (Outcome, error) {
+	defer d.flush(ctx)
 	if err := d.rotator.Rotate(ctx, policy, o); err != nil {
 		return Outcome{}, fmt.Errorf("rotating policy %s: %w", policy, err)
 	}
@@ -35,6 +36,7 @@ func (d *Daemon) Rotate(ctx context.Context, policy string, o rotator.RotateOpti
 
 // Rollback puts a policy's previous key back.
 func (d *Daemon) Rollback(ctx context.Context, policy string) (Outcome, error) {
+	defer d.flush(ctx)
 	if err := d.rotator.Rollback(ctx, policy); err != nil {
 		return Outcome{}, err
 	}
@@ -83,7 +85,10 @@ func (d *Daemon) Lost(ctx context.Context, policies ...string) ([]rotator.LostKe
 }
 
 // Prune deletes a lost key, or has the current key of a removed policy leave.
-func (d *Daemon) Prune(ctx context.Context, k rotator.LostKey) error { return d.rotator.Prune(ctx, k) }
+func (d *Daemon) Prune(ctx context.Context, k rotator.LostKey) error {
+	defer d.flush(ctx)
+	return d.rotator.Prune(ctx, k)
+}
 
 // Remembered returns the names of all policies that the ledger knows, loaded or not.
 func (d *Daemon) Remembered(ctx context.Context) ([]string, error) {

@@ -26,7 +26,6 @@ func TestWrongConfiguration(t *testing.T) {
 			"several", map[string]string{"VAULT_ADDR": "", "REKEYD_CONCURRENCY": "many", "REKEYD_CLAIM_TTL": "0s", "REKEYD_MIN_INTERVAL": "2h"},
 			[]string{"REKEYD_CONCURRENCY is", "REKEYD_CLAIM_TTL is", "VAULT_ADDR is not set", "tts-prod"},
 		},
-		{"events", map[string]string{"REKEYD_EVENTS_URL": "https://events.example.com", "REKEYD_EVENTS_SECRET": "secret of events"}, []string{"REKEYD_EVENTS_URL is set"}},
 		{"no web config", map[string]string{"REKEYD_WEB_CONFIG_FILE": "nowhere.yml"}, []string{"REKEYD_WEB_CONFIG_FILE is"}},
 	} {
 		for _, command := range []string{"run", "check"} {

@@ -1,0 +1,232 @@
+// Package events tells other programs what happens to keys: CloudEvents 1.0 in JSON, signed, over HTTP. Telling never
+// delays what it is about: events wait in a bounded queue, each is tried a few times, and what cannot be delivered is
+// counted and forgotten.
+package events
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+const (
+	queued     = 1024 // events that wait at most
+	tries      = 3    // of one event
+	oneTry     = 5 * time.Second
+	firstPause = time.Second // between tries, doubling
+	longPause  = 10 * time.Second
+	maxAnswer  = 4 << 10 // bytes that are read of an answer, so that the connection can be used again
+)
+
+// The results that Options.Count is told.
+const (
+	Delivered = "delivered"
+	Failed    = "failed"  // given up after the last try
+	Dropped   = "dropped" // the queue was full
+)
+
+// Results is every result, for series that must exist before the first event.
+func Results() []string { return []string{Delivered, Failed, Dropped} }
+
+// Options says where events go.
+type Options struct {
+	URL    string                            // http or https
+	Secret func() (elevenlabs.Secret, error) // of the signature; asked for each event
+	// Owner returns this installation's id; "" while it is not known yet.
+	Owner  func() string
+	Count  func(result string)
+	Logger *slog.Logger
+}
+
+// Sender sends events one after another. Make it with New.
+type Sender struct {
+	opt    Options
+	client *http.Client
+	queue  chan rotator.Event
+	last   string         // what the last delivery failed with; "" when it did not
+	cut    *rotator.Event // its delivery was interrupted by the end of Run
+}
+
+// New makes a Sender, which sends nothing until Run or Flush.
+func New(o Options) *Sender {
+	return &Sender{opt: o, queue: make(chan rotator.Event, queued), client: &http.Client{
+		Timeout:       oneTry,
+		Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConns: 1, IdleConnTimeout: time.Minute, TLSHandshakeTimeout: oneTry, MaxResponseHeaderBytes: 16 << 10},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// Types is every type of event that is sent, in the order of docs/events.md.
+func Types() []rotator.EventType {
+	return []rotator.EventType{rotator.EventRotated, rotator.EventFailed, rotator.EventKeyDisabled, rotator.EventRetired, rotator.EventDrifted, rotator.EventError}
+}
+
+// Send queues an event. It never blocks.
+func (s *Sender) Send(e rotator.Event) {
+	switch e.Type {
+	case rotator.EventLostDeleted, rotator.EventRetireError:
+		return // for metrics
+	}
+	select {
+	case s.queue <- e:
+	default:
+		s.opt.Count(Dropped)
+	}
+}
+
+// Run delivers events until ctx ends; what waits then is for Flush.
+func (s *Sender) Run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-s.queue:
+			s.deliver(ctx, e)
+		}
+	}
+}
+
+// Flush delivers what waits, until ctx ends. It must not be called beside Run.
+func (s *Sender) Flush(ctx context.Context) {
+	if e := s.cut; e != nil {
+		s.cut = nil
+		s.deliver(ctx, *e)
+	}
+	for {
+		select {
+		case e := <-s.queue:
+			s.deliver(ctx, e)
+		default:
+			return
+		}
+	}
+}
+
+func (s *Sender) deliver(ctx context.Context, e rotator.Event) {
+	err := s.send(ctx, e)
+	if err == nil {
+		s.opt.Count(Delivered)
+		s.last = ""
+		return
+	}
+	if ctx.Err() != nil && s.cut == nil {
+		s.cut = &e
+		return
+	}
+	s.opt.Count(Failed)
+	if s.last != err.Error() {
+		s.last = err.Error()
+		s.opt.Logger.Warn("event not delivered", "type", typeOf(e), "policy", e.Policy, "err", err)
+	}
+}
+
+func (s *Sender) send(ctx context.Context, e rotator.Event) error {
+	body, err := json.Marshal(s.event(e))
+	if err != nil {
+		return fmt.Errorf("encoding an event: %w", err)
+	}
+	pause := firstPause
+	for try := 1; ; try++ {
+		again, after, err := s.try(ctx, body)
+		if err == nil || !again || try == tries {
+			return err
+		}
+		timer := time.NewTimer(min(max(pause, after), longPause))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		case <-timer.C:
+		}
+		pause *= 2
+	}
+}
+
+// try sends once. again says that another try may help, and no sooner than after.
+func (s *Sender) try(ctx context.Context, body []byte) (again bool, after time.Duration, err error) {
+	secret, err := s.opt.Secret()
+	if err != nil {
+		return true, 0, fmt.Errorf("signing an event: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.opt.URL, bytes.NewReader(body))
+	if err != nil {
+		return false, 0, errors.New("sending an event: REKEYD_EVENTS_URL cannot be used")
+	}
+	req.Header.Set("Content-Type", "application/cloudevents+json; charset=utf-8")
+	req.Header.Set("Rekeyd-Signature", Sign(secret, time.Now(), body))
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return true, 0, fmt.Errorf("sending an event: %w", bare(err))
+	}
+	defer func() { _ = resp.Body.Close() }()
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer))
+	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
+		return false, 0, nil
+	}
+	seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
+	again = resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusRequestTimeout
+	return again, time.Duration(min(max(seconds, 0), 60)) * time.Second, fmt.Errorf("sending an event: the receiver answers %d", resp.StatusCode)
+}
+
+// bare leaves out the URL, whose path may be a secret.
+func bare(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+// Sign returns the value of the header Rekeyd-Signature: HMAC-SHA256 over the time in Unix seconds, a dot and the body.
+// The key is the secret's bytes without a final newline.
+func Sign(secret elevenlabs.Secret, at time.Time, body []byte) string {
+	mac := hmac.New(sha256.New, []byte(strings.TrimSuffix(secret.Reveal(), "\n")))
+	_, _ = fmt.Fprintf(mac, "%d.%s", at.Unix(), body)
+	return fmt.Sprintf("t=%d,v1=%s", at.Unix(), hex.EncodeToString(mac.Sum(nil)))
+}
+
+// cloudEvent is CloudEvents 1.0 in its JSON format.
+type cloudEvent struct {
+	SpecVersion string    `json:"specversion"`
+	ID          string    `json:"id"`
+	Source      string    `json:"source"`
+	Type        string    `json:"type"`
+	Subject     string    `json:"subject"` // the policy
+	Time        time.Time `json:"time"`
+	ContentType string    `json:"datacontenttype"`
+	Data        data      `json:"data"`
+}
+
+type data struct {
+	Policy             string         `json:"policy"`
+	KeyID              string         `json:"key_id,omitempty"`
+	PreviousKeyID      string         `json:"previous_key_id,omitempty"`
+	PreviousValidUntil time.Time      `json:"previous_valid_until,omitzero"`
+	Reason             rotator.Reason `json:"reason,omitempty"`
+}
+
+func typeOf(e rotator.Event) string { return "rekeyd." + string(e.Type) }
+
+func (s *Sender) event(e rotator.Event) cloudEvent {
+	return cloudEvent{
+		SpecVersion: "1.0", ID: rand.Text(), Source: "/rekeyd/" + s.opt.Owner(), Type: typeOf(e), Subject: e.Policy, Time: e.At.UTC(),
+		ContentType: "application/json",
+		Data:        data{Policy: e.Policy, KeyID: e.KeyID, PreviousKeyID: e.PreviousKeyID, PreviousValidUntil: e.PreviousValidUntil, Reason: e.Reason},
+	}
+}
