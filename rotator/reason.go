@@ -65,7 +65,7 @@ const (
 
 // Why a remote call or a stage failed.
 const (
-	ReasonInvalidAPIKey      Reason = "invalid_api_key"     // ElevenLabs refuses the admin key
+	ReasonAdminKeyRefused    Reason = "admin_key_refused"   // ElevenLabs does not know the workspace's admin key any more
 	ReasonMissingPermissions Reason = "missing_permissions" // the admin key may not do this
 	ReasonForbidden          Reason = "forbidden"           // 403 for another cause
 	ReasonNotFound           Reason = "not_found"
@@ -99,7 +99,7 @@ const (
 // FailureReasons is every reason that a failed stage can have, for series that must exist before the first failure.
 func FailureReasons() []Reason {
 	return []Reason{
-		ReasonInvalidAPIKey, ReasonMissingPermissions, ReasonForbidden, ReasonNotFound, ReasonInvalidRequest,
+		ReasonAdminKeyRefused, ReasonMissingPermissions, ReasonForbidden, ReasonNotFound, ReasonInvalidRequest,
 		ReasonKeyLimit, ReasonRateLimited, ReasonAPIUnreachable, ReasonAPIError, ReasonBadAnswer, ReasonLostAnswer,
 		ReasonNotUsable, ReasonSinkDenied, ReasonSinkSealed, ReasonSinkStandby, ReasonSinkUnreachable, ReasonSinkTLS,
 		ReasonSinkRateLimited, ReasonSinkNoMount, ReasonSinkNotKV2, ReasonSinkTooLarge, ReasonSinkError,
