@@ -17,6 +17,7 @@ type workspace struct {
 	seen    time.Time            // wall time of the last listing that answered
 	tried   time.Time            // wall time of the last listing, answered or not
 	recent  map[string]time.Time // policies rotated in the last hour, for the brake
+	busy    int                  // workers that are at one of its policies
 	stop    context.CancelFunc
 }
 
@@ -57,6 +58,7 @@ func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	err = r.refused(ws, err)
 	r.logListing(ws, err)
 	ws.tried = r.Wall()
 	if ws.err = err; err == nil {
