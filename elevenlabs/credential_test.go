@@ -31,7 +31,7 @@ func TestCredential(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		k := &kept{key: "sk_the_first_key"}
-		c := &Credential{Redactor: new(Redactor)}
+		c := NewCredential(new(Redactor))
 		c.Use(time.Minute, k.read)
 		want := func(get func(context.Context) (Secret, error), key string, reads int, when string) {
 			t.Helper()
@@ -44,7 +44,7 @@ func TestCredential(t *testing.T) {
 		k.key = "sk_the_second_key"
 		want(c.Get, "sk_the_first_key", 1, "within the minute")
 		want(c.Reread, "sk_the_second_key", 2, "when asked to look")
-		if c.Redactor.Cut("sk_the_first_key") != "sk_the_first_key" || c.Redactor.Cut("sk_the_second_key") == "sk_the_second_key" {
+		if c.redactor.Cut("sk_the_first_key") != "sk_the_first_key" || c.redactor.Cut("sk_the_second_key") == "sk_the_second_key" {
 			t.Error("the redactor does not hold the key in use, or holds another")
 		}
 		k.key, k.err = "", errors.New("sealed")
@@ -78,7 +78,7 @@ func TestARefusedAdminKeyIsLookedForOnce(t *testing.T) {
 	}))
 	defer remote.Close()
 	k := &kept{key: "sk_the_first_key"}
-	cred := &Credential{}
+	cred := NewCredential(nil)
 	cred.Use(time.Hour, k.read)
 	c := newClient(t, remote.URL, func(o *Options) { o.Credential, o.Reread = cred.Get, cred.Reread })
 	list := func(wantErr error, want ...string) {

@@ -248,7 +248,7 @@ func (w *world) clients(t http.RoundTripper) map[string]*elevenlabs.Client {
 	w.t.Helper()
 	clients := map[string]*elevenlabs.Client{}
 	for name, url := range w.urls {
-		cred := new(elevenlabs.Credential)
+		cred := elevenlabs.NewCredential(nil)
 		cred.Use(time.Minute, w.readAdminKey)
 		c, err := elevenlabs.New(elevenlabs.Options{
 			BaseURL: url, Transport: t, Timeout: 15 * time.Second, Credential: cred.Get, Reread: cred.Reread,

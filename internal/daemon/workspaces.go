@@ -99,7 +99,7 @@ func (w *workspaces) commit(next map[string]*workspace, configured []config.Work
 }
 
 func (w *workspaces) open(c config.Workspace) (*workspace, error) {
-	key := &elevenlabs.Credential{Redactor: w.redactor}
+	key := elevenlabs.NewCredential(w.redactor)
 	client, err := elevenlabs.New(elevenlabs.Options{
 		BaseURL: c.BaseURL, Transport: w.transport, Credential: key.Get, Reread: key.Reread, Timeout: w.env.APITimeout, Rate: w.env.APIRate,
 		MaxConns: w.env.Concurrency + spareConns, UserAgent: w.agent, Redactor: w.redactor,

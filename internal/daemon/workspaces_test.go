@@ -24,7 +24,7 @@ func TestAdminKeyFromTheStore(t *testing.T) {
 	at := rotator.Sink{Ref: rotator.Ref{Mount: "secret", Path: "elevenlabs/admin"}, Field: "key"}
 	synctest.Test(t, func(t *testing.T) {
 		w := &workspaces{env: config.Env{ReconcileInterval: time.Minute}, store: store}
-		c := &elevenlabs.Credential{Redactor: redactor}
+		c := elevenlabs.NewCredential(redactor)
 		w.follow(c, "main", config.KeySource{Vault: &at})
 		_, err := c.Get(t.Context())
 		if err == nil || !strings.Contains(err.Error(), "workspace main") || !strings.Contains(err.Error(), "field key of secret/elevenlabs/admin") {
@@ -90,7 +90,7 @@ func TestAdminKeyFileIsReadAgain(t *testing.T) {
 	path := filepath.Join(w.dir, "key")
 	w.write(path, "sk_from_a_file\n")
 	synctest.Test(t, func(t *testing.T) {
-		c := &elevenlabs.Credential{}
+		c := elevenlabs.NewCredential(nil)
 		new(workspaces).follow(c, "main", config.KeySource{Secret: config.SecretFile(path)})
 		for _, value := range []string{"sk_from_a_file", "sk_from_a_newer_file"} {
 			w.write(path, value+"\n")
