@@ -258,6 +258,26 @@ func TestAKeyInUseAsAdminKeyIsNotRetired(t *testing.T) {
 	})
 }
 
+// TestTheAdminKeyOfARemovedPolicyIsNotPruned while its workspace is managed with it.
+func TestTheAdminKeyOfARemovedPolicyIsNotPruned(t *testing.T) {
+	w, p := newAdminWorld(t)
+	w.keepAdmin(p)
+	synctest.Test(t, func(t *testing.T) {
+		p.Adopt = w.putAdminKey(p)
+		r, stop := w.start(p)
+		after(5 * time.Hour)
+		r.Load([]rotator.Policy{testPolicy(t, nil)}, w.clients(w.last))
+		stop()
+		lost, err := r.Lost(t.Context(), p.Name)
+		if err != nil || len(lost) != 1 || lost[0].KeyID != w.inRecord(p).ID {
+			t.Fatalf("the keys to prune are %+v (%v)", lost, err)
+		}
+		if err := r.Prune(t.Context(), lost[0]); err == nil || !strings.Contains(err.Error(), "is not managed with") {
+			t.Errorf("pruning it: %v", err)
+		}
+	})
+}
+
 // TestAHangingWorkspaceHoldsUpNobody: as many policies of one workspace are due as there are workers, twice over, and
 // every call of it takes until its timeout.
 func TestAHangingWorkspaceHoldsUpNobody(t *testing.T) {
