@@ -18,7 +18,8 @@ func (s sink) meant() rotator.Sink {
 }
 
 // sink checks where a policy publishes. Mounts may nest, so paths are compared with their mount in front.
-func (l *loader) sink(p *policy, ref rotator.Sink) {
+func (l *loader) sink(p *policy, out *rotator.Policy) {
+	ref := out.Sink
 	if !p.Sink.Path.given() {
 		return
 	}
@@ -26,9 +27,7 @@ func (l *loader) sink(p *policy, ref rotator.Sink) {
 	if full == ledger || strings.HasPrefix(full, ledger+"/") {
 		l.fault(p.Sink.Path.node, "%ssink.path is %s, which is under the ledger's prefix %s; write another path, or move the ledger with REKEYD_LEDGER_PATH", p.says(), quote(full), quote(ledger))
 	}
-	if who, ok := l.adminKeys[full]; ok {
-		l.fault(p.Sink.Path.node, "%ssink.path is %s, where %sapi_key.vault keeps its admin key; write another path", p.says(), quote(full), who)
-	}
+	l.adminKey(p, out)
 	if rest, ok := strings.CutPrefix(ref.Path, "data/"); ok {
 		l.warn(p, p.Sink.Path, "sink.path is %s, but Vault adds data/ by itself; %s is probably meant", quote(ref.Path), quote(rest))
 	}

@@ -68,7 +68,7 @@ type loader struct {
 	names, sinks, adopted map[string]*policy
 	spacesUnsure          bool // a workspace has no usable name: it is not said that one is unknown
 
-	adminKeys map[string]string        // by path, the workspace that keeps its key there
+	adminKeys map[string][]adminPlace  // by path
 	members   map[string][]groupMember // by group
 }
 
@@ -82,7 +82,7 @@ func newLoader(file string, env Env, lookup envconfig.Lookuper) *loader {
 		report: &report{file: file}, env: env, lookup: lookup, allowed: allowedOrigins(env),
 		known: known, isKnown: isKnown, timings: map[[2]string]timing{},
 		spaces: map[string]int{}, names: map[string]*policy{}, sinks: map[string]*policy{}, adopted: map[string]*policy{},
-		adminKeys: map[string]string{}, members: map[string][]groupMember{},
+		adminKeys: map[string][]adminPlace{}, members: map[string][]groupMember{},
 	}
 }
 
@@ -129,7 +129,7 @@ func (l *loader) policy(p *policy, defaults *common) {
 		Mode:    rotator.Mode(p.Mode.or(string(rotator.ModeAuto))), Adopt: p.Adopt.Value,
 		Sink: p.Sink.meant(), Settings: l.settings(p),
 	}
-	l.sink(p, out.Sink)
+	l.sink(p, &out)
 	if p.Adopt.Value != "" {
 		l.unique(l.adopted, p.Adopt, "adopt", p.Adopt.Value, p)
 	}
@@ -137,6 +137,7 @@ func (l *loader) policy(p *policy, defaults *common) {
 	if t, ok := l.timing(p); ok {
 		out.Schedule = t.schedule
 		out.Overlap = p.Overlap.or(min(24*time.Hour, t.shortest/2))
+		l.adminOverlap(p, out)
 		l.relations(p, out, t)
 	}
 	l.config.Policies = append(l.config.Policies, out)

@@ -283,3 +283,27 @@ func TestTooManyFaults(t *testing.T) {
 		t.Errorf("%d faults, the last: %v", len(faults), faults[len(faults)-1])
 	}
 }
+
+// TestAdminKeyPolicy: a policy is that of an admin key when it publishes to the very field that a workspace reads.
+func TestAdminKeyPolicy(t *testing.T) {
+	const text = `workspaces:
+- {name: eu, base_url: https://api.eu.residency.elevenlabs.io, api_key: {vault: {path: elevenlabs/admin}}}
+- {name: us, api_key: {vault: {path: elevenlabs/admin-us, field: token}}}
+defaults: {schedule: "@daily", permissions: all}
+policies:
+- {name: a, workspace: eu, service_account: s, sink: {path: elevenlabs/admin}}
+- {name: b, workspace: us, service_account: s, sink: {path: elevenlabs/admin-us, field: token}, permissions: [service_account_write]}
+- {name: c, workspace: us, service_account: s, sink: {path: elevenlabs/c}}
+`
+	for _, sink := range []string{"vault", "file"} {
+		c, err := load(t, text, "REKEYD_SINK="+sink)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []string{"eu", "us", ""} {
+			if got := c.Policies[i].AdminOf; got != want {
+				t.Errorf("sink %s: policy %s is the admin key of %q, want %q", sink, c.Policies[i].Name, got, want)
+			}
+		}
+	}
+}

@@ -83,7 +83,7 @@ func (l *loader) key(w *workspace, says string) KeySource {
 		}
 		return KeySource{Secret: source}
 	case k.Vault.Path.given():
-		return KeySource{Vault: l.keyFromVault(k.Vault, says)}
+		return KeySource{Vault: l.keyFromVault(k.Vault, w)}
 	}
 	return KeySource{}
 }
@@ -108,13 +108,10 @@ func (l *loader) keyFromEnv(name at[string], says string) SecretSource {
 	return source
 }
 
-// keyFromVault also keeps policies from publishing over the admin key.
-func (l *loader) keyFromVault(v vaultField, says string) *rotator.Sink {
+// keyFromVault also notes the place, for the policy that may publish there, and against others.
+func (l *loader) keyFromVault(v vaultField, w *workspace) *rotator.Sink {
 	ref := sink(v).meant()
-	if l.env.Sink != "vault" {
-		l.fault(v.Node, "%sapi_key.vault needs Vault, but REKEYD_SINK is %s; write env or file, or set REKEYD_SINK to vault", says, quote(l.env.Sink))
-	}
-	l.adminKeys[ref.String()] = says
+	l.adminKeys[ref.String()] = append(l.adminKeys[ref.String()], adminPlace{w, ref.Field})
 	return &ref
 }
 

@@ -42,6 +42,8 @@ type Options struct {
 	// Credential returns the admin key. It is asked before every request, so that a key which was replaced in a
 	// file is used from then on; it should cache what is costly to read.
 	Credential func(context.Context) (Secret, error)
+	// Reread, if set, returns the admin key as it is now where it is kept. It is asked when the one in use was refused.
+	Reread func(context.Context) (Secret, error)
 	// Transport sends the requests; nil is HTTP/1.1 with up to MaxConns connections that stay open. It must not
 	// retry. One that does not report to net/http/httptrace makes every failed write count as possibly applied,
 	// unless its error is that of a dial (net.OpError).
@@ -136,8 +138,12 @@ func newTransport(conns int) *http.Transport {
 // ServiceAccounts lists every service account of the workspace with all of its keys. An answer that lacks a list or
 // an id is ErrBadAnswer and never an empty list.
 func (c *Client) ServiceAccounts(ctx context.Context) ([]ServiceAccount, error) {
+	return c.accounts(ctx, opList, Secret{})
+}
+
+func (c *Client) accounts(ctx context.Context, operation string, key Secret) ([]ServiceAccount, error) {
 	var accounts []ServiceAccount
-	err := c.do(ctx, call{operation: opList, method: http.MethodGet, path: "/v1/service-accounts", limit: listLimit,
+	err := c.do(ctx, call{operation: operation, method: http.MethodGet, path: "/v1/service-accounts", key: key, limit: listLimit,
 		decode: func(body []byte) (err error) {
 			accounts, err = decodeAccounts(body)
 			return err
@@ -160,7 +166,7 @@ func (c *Client) Keys(ctx context.Context, account string) ([]Key, error) {
 	return keys, err
 }
 
-// CreateKey creates a key. It is sent at most once. Where MaybeApplied(err) holds, only a listing tells whether the
+// CreateKey creates a key. It is sent at most once, not counting a refusal of the admin key. Where MaybeApplied(err) holds, only a listing tells whether the
 // key exists; the CreatedKey then has the ID if the answer had one.
 func (c *Client) CreateKey(ctx context.Context, account, name string, s Settings) (CreatedKey, error) {
 	path, err := keysPath(opCreate, account)
@@ -214,6 +220,35 @@ func (c *Client) Probe(ctx context.Context, secret Secret) (Life, error) {
 	}
 	return lifeOf(c.do(ctx, call{operation: opProbe, method: http.MethodGet, path: "/v1/user", key: secret,
 		limit: answerLimit, decode: decodeAny}))
+}
+
+// ProbeAdmin lists the service accounts with the given key. Alive is a key that may manage them from where this process
+// runs; a key that works but may not is LifeUnknown, with the refusal.
+func (c *Client) ProbeAdmin(ctx context.Context, secret Secret) (Life, error) {
+	if secret.IsZero() {
+		return LifeUnknown, refuse(opProbe, "there is no key to probe")
+	}
+	_, err := c.accounts(ctx, opProbe, secret)
+	switch {
+	case err == nil:
+		return Alive, nil
+	case errors.Is(err, ErrInvalidKey):
+		return Dead, nil
+	}
+	return LifeUnknown, err
+}
+
+// AdminKey returns the key that the next call will use; fresh: read again where it is kept, if that can be done.
+func (c *Client) AdminKey(ctx context.Context, fresh bool) (Secret, error) {
+	get := c.opt.Credential
+	if fresh && c.opt.Reread != nil {
+		get = c.opt.Reread
+	}
+	key, err := get(ctx)
+	if err != nil {
+		return Secret{}, fmt.Errorf("reading the admin key: %w", err)
+	}
+	return key, nil
 }
 
 // lifeOf is the rule of proof of life. ASSUMPTION: a key without the permission is refused with 401 or 403 and a

@@ -36,14 +36,26 @@ type answer struct {
 	written bool // the request may have reached the remote
 }
 
-// do waits for the budget, sends one request and judges the answer.
+// do sends one request and judges the answer. One that was refused because of the admin key, and so surely did nothing,
+// is sent again where another key is found in that one's place, once.
 func (c *Client) do(ctx context.Context, q call) error {
+	key, err := c.send(ctx, q)
+	if q.key.IsZero() && errors.Is(err, ErrInvalidKey) {
+		if q.key = c.replaced(ctx, key); !q.key.IsZero() {
+			_, err = c.send(ctx, q)
+		}
+	}
+	return err
+}
+
+// send waits for the budget, sends one request and judges the answer. It returns the key that was used.
+func (c *Client) send(ctx context.Context, q call) (Secret, error) {
 	if err := c.budget.wait(ctx); err != nil {
-		return &Error{Operation: q.operation, Err: fmt.Errorf("waiting for the rate budget: %w", err)}
+		return Secret{}, &Error{Operation: q.operation, Err: fmt.Errorf("waiting for the rate budget: %w", err)}
 	}
 	key, err := c.credential(ctx, q)
 	if err != nil {
-		return &Error{Operation: q.operation, Err: err}
+		return Secret{}, &Error{Operation: q.operation, Err: err}
 	}
 	defer c.opt.Redactor.Add(key)()
 	started := time.Now()
@@ -52,9 +64,21 @@ func (c *Client) do(ctx context.Context, q call) error {
 	e := c.judge(ctx, q, a)
 	c.budget.learn(e)
 	if e == nil {
-		return nil // and not a nil *Error, which is an error
+		return key, nil // and not a nil *Error, which is an error
 	}
-	return e
+	return key, e
+}
+
+// replaced returns the admin key that is in the refused one's place by now; zero: none.
+func (c *Client) replaced(ctx context.Context, refused Secret) Secret {
+	key, err := c.opt.Credential(ctx)
+	if err == nil && key.Reveal() == refused.Reveal() && c.opt.Reread != nil {
+		key, err = c.opt.Reread(ctx)
+	}
+	if err != nil || key.Reveal() == refused.Reveal() {
+		return Secret{}
+	}
+	return key
 }
 
 func (c *Client) credential(ctx context.Context, q call) (Secret, error) {

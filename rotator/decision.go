@@ -93,6 +93,9 @@ type Observed struct {
 	Owner string   // this installation's id
 	InUse []string // ids of retiring keys whose usage grew within the last two listings
 
+	AdminRefused bool // the workspace's admin key was refused
+	OthersDue    bool // other policies of the workspace whose admin key this is are about to rotate
+
 	ClaimExpired bool // the claim was seen unchanged for a claim TTL
 	ClaimOurs    bool // it is this process's own, and no work on it is under way
 

@@ -26,6 +26,11 @@ func planSchedule(p Policy, o Observed, now time.Time, d Decision) Decision {
 		d.wakeAt(due)
 		return d
 	}
+	if turn := o.goesLast(p, due); why == ReasonSchedule && turn.After(now) {
+		d.State, d.Reason = StateDue, ReasonOthersFirst
+		d.wakeAt(turn)
+		return d
+	}
 	return planRotation(p, o, now, why, d)
 }
 
@@ -70,6 +75,8 @@ func planRotation(p Policy, o Observed, now time.Time, why Reason, d Decision) D
 	wait := func(s State, r Reason) Decision { d.State, d.Reason = s, r; return d }
 	asked := o.Request != nil && !o.Request.Failed && (why == ReasonRequested || why == ReasonRevoke)
 	switch {
+	case o.AdminRefused:
+		return wait(StateFailing, ReasonAdminKeyRefused)
 	case !o.Listed:
 		return wait(d.State, ReasonNotObserved)
 	case !o.Found:

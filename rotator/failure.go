@@ -49,7 +49,7 @@ func reasonOf(err error) Reason {
 		{errClaimLost, ReasonClaimLost},
 		{errClaimStale, ReasonClaimLost},
 		{ErrConflict, ReasonSinkConflict},
-		{elevenlabs.ErrInvalidKey, ReasonInvalidAPIKey},
+		{elevenlabs.ErrInvalidKey, ReasonAdminKeyRefused},
 		{elevenlabs.ErrMissingPermissions, ReasonMissingPermissions},
 		{elevenlabs.ErrKeyLimit, ReasonKeyLimit},
 		{elevenlabs.ErrForbidden, ReasonForbidden},

@@ -112,7 +112,7 @@ func (w *world) accounted(p rotator.Policy) {
 		known[k.ID] = true
 	}
 	for _, k := range w.alive() {
-		if strings.HasPrefix(k.Name, "rekeyd."+e.Owner) && !known[k.ID] {
+		if strings.HasPrefix(k.Name, "rekeyd."+e.Owner+"."+p.Name+".") && !known[k.ID] {
 			w.t.Errorf("key %s (%s) is lost", k.ID, k.Name)
 		}
 	}

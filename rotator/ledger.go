@@ -233,9 +233,9 @@ func (e *Entry) isAbandoned(rotation string) bool {
 	return slices.ContainsFunc(e.Abandoned, func(a Abandoned) bool { return a.Rotation == rotation })
 }
 
-// knows reports whether the entry explains a key with this id or rotation.
+// knows reports whether the entry explains a key with this id or rotation. Keys that others made have no rotation.
 func (e *Entry) knows(id, rotation string) bool {
-	if e.Current != nil && (e.Current.ID == id || e.Current.Rotation == rotation) {
+	if e.Current != nil && (e.Current.ID == id || (e.Current.Rotation == rotation && rotation != "")) {
 		return true
 	}
 	if e.Intent != nil && e.Intent.Rotation == rotation {

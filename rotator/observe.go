@@ -2,6 +2,7 @@ package rotator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -98,6 +99,8 @@ func (r *Rotator) assemble(st *policyState, p Policy, ws *workspace) Observed {
 	}
 	o.Request, o.Owner = st.request, r.owner
 	o.Rotations = ws.rotations(r.Wall(), p.Name)
+	o.AdminRefused = errors.Is(ws.err, elevenlabs.ErrInvalidKey)
+	o.OthersDue = p.AdminOf != "" && r.othersDue(p)
 	if ws.err == nil && ws.listing != nil {
 		o.Listed = true
 		_, o.Found = ws.listing.accounts[p.ServiceAccount]

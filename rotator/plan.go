@@ -346,16 +346,19 @@ func planDrift(p Policy, o Observed, now time.Time, d Decision) Decision {
 	if d.Drift = k.Settings.Diff(p.Settings); len(d.Drift) == 0 {
 		return d
 	}
-	a := o.Entry.Applied
+	a, answer := o.Entry.Applied, p.OnDrift
+	if p.AdminOf != "" && answer == DriftPatch {
+		answer = DriftRotate // what is patched cannot be tried out first
+	}
 	switch {
 	case o.Differs:
 		return d.fail(ReasonReplicasDiffer, "another replica applied other settings to key %s after this one loaded its policy file; give all replicas the same file", k.ID)
 	case a != nil && a.Digest == p.Settings.Digest() && len(a.Ignored) > 0 && subset(d.Drift, a.Ignored):
 		return d.fail(ReasonSettingsIgnored, "ElevenLabs did not take over %s of key %s; the workspace's plan may not offer it", strings.Join(d.Drift, ", "), k.ID)
-	case p.OnDrift == DriftPatch && o.PatchAfter.After(now):
-	case p.OnDrift == DriftPatch:
+	case answer == DriftPatch && o.PatchAfter.After(now):
+	case answer == DriftPatch:
 		d.add(Step{ActPatch, ReasonDrift, k.ID, k.Workspace, k.ServiceAccount})
-	case p.OnDrift == DriftRotate && p.Mode != ModeManual:
+	case answer == DriftRotate && p.Mode != ModeManual:
 		return planRotation(p, o, now, ReasonDrift, d)
 	}
 	return d

@@ -157,6 +157,10 @@ func TestPlan(t *testing.T) {
 			s.o.Record.Match, s.p.Adopt = "", "k9"
 			s.o.Keys = append(s.o.Keys, rotator.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "by hand", ServiceAccount: s.p.ServiceAccount}})
 		}, "adopt adopt k9", rotator.StateOK, ""},
+		{"record overwritten, adopt a second key that others made", func(s stage) {
+			s.o.Record.Match, s.p.Adopt, s.o.Entry.Current.Rotation, s.o.Keys[1].Name = "", "k9", "", "by hand"
+			s.o.Keys = append(s.o.Keys, rotator.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "by hand", ServiceAccount: s.p.ServiceAccount}})
+		}, "adopt adopt k9", rotator.StateOK, ""},
 		{"request fulfilled", func(s stage) { s.o.Request = &rotator.Request{NotKey: "k1"} }, "", rotator.StateOK, ""},
 		{"revoke", func(s stage) { s.o.Request = &rotator.Request{NotKey: "k2", Revoke: true} }, "rotate revoke_now", rotator.StateDue, rotator.ReasonRevoke},
 
@@ -181,6 +185,33 @@ func TestPlan(t *testing.T) {
 		{"moved to another account", func(s stage) { s.p.ServiceAccount = "svcacc_2" }, "rotate moved", rotator.StateDue, rotator.ReasonMoved},
 		{"entry moved away", func(s stage) { s.o.Entry.MovedTo = "new-name" }, "", rotator.StateError, rotator.ReasonMovedAway},
 		{"unreadable entry", func(s stage) { s.o.LedgerError = "schema 9" }, "", rotator.StateError, rotator.ReasonLedgerInvalid},
+
+		{"admin key, others are due", func(s stage) { hours(s, 2); s.p.AdminOf, s.o.OthersDue = "default", true }, "", rotator.StateDue, rotator.ReasonOthersFirst},
+		{"admin key, others were due for long", func(s stage) { hours(s, 3); s.p.AdminOf, s.o.OthersDue = "default", true }, "rotate schedule", rotator.StateDue, rotator.ReasonSchedule},
+		{"admin key, others are due, window half over", func(s stage) {
+			hours(s, 2)
+			*s.now = s.now.Add(10 * time.Minute)
+			s.p.AdminOf, s.o.OthersDue, s.p.Window = "default", true, 20*time.Minute
+		}, "rotate schedule", rotator.StateDue, rotator.ReasonSchedule},
+		{"admin key, nobody else is due", func(s stage) { hours(s, 2); s.p.AdminOf = "default" }, "rotate schedule", rotator.StateDue, rotator.ReasonSchedule},
+		{"admin key too old, others are due", func(s stage) {
+			s.p.AdminOf, s.o.OthersDue, s.p.MaxAge = "default", true, 26*time.Hour
+		}, "rotate max_age", rotator.StateDue, rotator.ReasonMaxAge},
+		{"admin key asked for, others are due", func(s stage) {
+			hours(s, 2)
+			s.p.AdminOf, s.o.OthersDue, s.o.Request = "default", true, &rotator.Request{NotKey: "k2"}
+		}, "rotate requested", rotator.StateDue, rotator.ReasonRequested},
+		{"admin key, drift", func(s stage) { s.p.AdminOf = "default"; s.o.Keys[1].Settings.Permissions.All = true }, "rotate drift", rotator.StateDue, rotator.ReasonDrift},
+		{"admin key, drift, manual", func(s stage) {
+			s.p.AdminOf, s.p.Mode = "default", rotator.ModeManual
+			s.o.Keys[1].Settings.Permissions.All = true
+		}, "", rotator.StateOK, ""},
+		{"admin key, drift, report", func(s stage) {
+			s.p.AdminOf, s.p.OnDrift = "default", rotator.DriftReport
+			s.o.Keys[1].Settings.Permissions.All = true
+		}, "", rotator.StateOK, ""},
+		{"due, admin key refused", func(s stage) { hours(s, 2); s.o.Listed, s.o.AdminRefused = false, true }, "", rotator.StateFailing, rotator.ReasonAdminKeyRefused},
+		{"admin key refused, not due", func(s stage) { s.o.Listed, s.o.AdminRefused = false, true }, "", rotator.StateOK, ""},
 
 		{"nothing anywhere", noEntry, "rotate first", rotator.StateDue, rotator.ReasonFirst},
 		{"nothing anywhere, manual", func(s stage) { noEntry(s); s.p.Mode = rotator.ModeManual }, "rotate first", rotator.StateDue, rotator.ReasonFirst},

@@ -67,4 +67,5 @@ type Policy struct {
 	Mode           Mode
 	Adopt          string // id of an existing key to take over as current; "": none
 	Sink           Sink
+	AdminOf        string // the workspace that reads its admin key where the sink is; "": none
 }

@@ -44,6 +44,7 @@ const (
 	ReasonThrottled   Reason = "throttled"       // REKEYD_MAX_ROTATIONS_PER_HOUR
 	ReasonClaimed     Reason = "claimed"         // another replica works on it
 	ReasonNotObserved Reason = "not_observed"    // ElevenLabs has not been listed yet
+	ReasonOthersFirst Reason = "others_first"    // an admin key lets the other keys of its workspace go first
 )
 
 // Why a policy is in error: a person has to decide.
@@ -65,7 +66,7 @@ const (
 
 // Why a remote call or a stage failed.
 const (
-	ReasonInvalidAPIKey      Reason = "invalid_api_key"     // ElevenLabs refuses the admin key
+	ReasonAdminKeyRefused    Reason = "admin_key_refused"   // ElevenLabs does not know the workspace's admin key any more
 	ReasonMissingPermissions Reason = "missing_permissions" // the admin key may not do this
 	ReasonForbidden          Reason = "forbidden"           // 403 for another cause
 	ReasonNotFound           Reason = "not_found"
@@ -100,7 +101,7 @@ const (
 // FailureReasons is every reason that a failed stage can have, for series that must exist before the first failure.
 func FailureReasons() []Reason {
 	return []Reason{
-		ReasonInvalidAPIKey, ReasonMissingPermissions, ReasonForbidden, ReasonNotFound, ReasonInvalidRequest,
+		ReasonAdminKeyRefused, ReasonMissingPermissions, ReasonForbidden, ReasonNotFound, ReasonInvalidRequest,
 		ReasonKeyLimit, ReasonRateLimited, ReasonAPIUnreachable, ReasonAPIError, ReasonBadAnswer, ReasonLostAnswer,
 		ReasonNotUsable, ReasonSinkDenied, ReasonSinkWrapping, ReasonSinkSealed, ReasonSinkStandby, ReasonSinkUnreachable, ReasonSinkTLS,
 		ReasonSinkRateLimited, ReasonSinkNoMount, ReasonSinkNotKV2, ReasonSinkTooLarge, ReasonSinkError,

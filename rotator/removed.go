@@ -251,6 +251,9 @@ func (r *Rotator) pruneUnmanaged(ctx context.Context, k LostKey) error {
 		return fmt.Errorf("pruning policy %s: work on it is under way; try again", k.Policy)
 	}
 	j := r.newJob(st, st.policy, Step{Action: ActDisable, Reason: ReasonUnmanaged, KeyID: k.KeyID, Workspace: k.Workspace})
+	if err := j.adminMoved(ctx, *st.known.entry.Current, nil); err != nil {
+		return fmt.Errorf("pruning policy %s: %w", k.Policy, err)
+	}
 	return j.retireUnmanaged(ctx)
 }
 

@@ -89,6 +89,9 @@ func (j *job) mayRetire(ctx context.Context, old KeyRef) error {
 		}
 		j.st.known.record = nil
 	}
+	if err := j.adminMoved(ctx, old, &c); err != nil {
+		return err
+	}
 	return j.currentWorks(ctx, c, rec.Secret)
 }
 
@@ -114,7 +117,7 @@ func (j *job) currentWorks(ctx context.Context, c KeyRef, secret elevenlabs.Secr
 		return nil
 	}
 	defer j.r.holdSecret(secret)()
-	life, err := api.Probe(ctx, secret)
+	life, err := j.probe(ctx, api, secret)
 	if life != elevenlabs.Alive {
 		return failedFor(StageRetire, ReasonUnsafe, "the current key %s could not be proven to work: %w", c.ID, orDead(err))
 	}
@@ -178,7 +181,7 @@ func (j *job) retired(ctx context.Context, s Step, key Retiring, gone bool) bool
 // retireLater keeps a retirement that failed: it is tried for as long as it takes, and is never a failed rotation.
 func (j *job) retireLater(ctx context.Context, s Step, f *stageError) bool {
 	j.log.Error("retirement failed", "key_id", s.KeyID, "failure", f.reason, "err", f.err)
-	j.r.noteRetireFailure(j.p, f)
+	j.noteRetireFailure(f)
 	j.st.known.problem = f
 	if errors.Is(f, errClaimLost) {
 		j.st.known.loaded = false

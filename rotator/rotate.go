@@ -151,7 +151,7 @@ func (j *job) create(ctx context.Context, in *Intent) (newKey, error) {
 // finish takes a created key to the end: verified, published, read back, committed.
 func (j *job) finish(ctx context.Context, in *Intent, rec Record, key newKey) error {
 	defer j.r.holdSecret(key.secret)()
-	if j.p.Verify {
+	if j.p.Verify || j.p.AdminOf != "" {
 		if err := j.verify(ctx, key.secret); err != nil {
 			return failed(StageVerify, err)
 		}
@@ -180,7 +180,7 @@ func (j *job) finish(ctx context.Context, in *Intent, rec Record, key newKey) er
 func (j *job) verify(ctx context.Context, secret elevenlabs.Secret) error {
 	deadline := time.Now().Add(j.r.VerifyTimeout)
 	for attempt := 1; ; attempt++ {
-		life, err := j.api.Probe(ctx, secret)
+		life, err := j.probe(ctx, j.api, secret)
 		if life == elevenlabs.Alive {
 			return nil
 		}
@@ -310,6 +310,7 @@ type committed struct {
 
 // commit makes the published key the current one and starts the old one on its way out, in one write.
 func (j *job) commit(ctx context.Context, c committed) error {
+	j.takeUp(ctx)
 	old := j.entry().Current
 	err := j.release(ctx, func(e *Entry) {
 		if old != nil && old.ID != c.ID {

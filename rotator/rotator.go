@@ -22,7 +22,7 @@ type Options struct {
 	Ledger Ref // folder of the ledger: policies/NAME and owner lie below it
 	Logger *slog.Logger
 
-	Concurrency         int // rotations in flight
+	Concurrency         int // rotations in flight; of each workspace, where one is slow
 	ReconcileInterval   time.Duration
 	ResyncInterval      time.Duration
 	ClaimTTL            time.Duration
@@ -190,7 +190,7 @@ func (r *Rotator) Run(ctx context.Context) error {
 	r.swapCron()
 	r.mu.Unlock()
 	for range r.Concurrency {
-		workers.Go(func() { r.worker(work) })
+		workers.Go(func() { r.worker(work, &workers) })
 	}
 	r.loops.Go(func() { r.resyncLoop(ctx) })
 	r.loops.Go(func() { r.probeLoop(ctx) })

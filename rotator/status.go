@@ -304,6 +304,7 @@ func (r *Rotator) noteFailure(st *policyState, p Policy, f *stageError, begun ti
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f.counted, st.known.problem = true, f
+	r.noteRefused(p.Workspace, f.err)
 	if q := st.request; q != nil {
 		st.request = &Request{NotKey: q.NotKey, Revoke: q.Revoke, Reason: q.Reason, Failed: true}
 	}
@@ -314,7 +315,11 @@ func (r *Rotator) noteFailure(st *policyState, p Policy, f *stageError, begun ti
 }
 
 // noteRetireFailure counts a failed retirement, which is no failed rotation.
-func (r *Rotator) noteRetireFailure(p Policy, f *stageError) {
+func (j *job) noteRetireFailure(f *stageError) {
+	r, p := j.r, j.p
+	r.mu.Lock()
+	r.noteRefused(j.space, f.err)
+	r.mu.Unlock()
 	r.Observe(Event{Type: EventRetireError, Policy: p.Name, Workspace: p.Workspace, Stage: StageRetire, Reason: f.reason, At: r.Wall()})
 }
 

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -66,39 +67,66 @@ func (r *Rotator) ordered() []*policyState {
 	return states
 }
 
-// worker works on one policy at a time until the rotator stops. One policy is never worked on twice at once.
-func (r *Rotator) worker(ctx context.Context) {
+// slow is how long a worker may be at one policy before another worker takes its place, so that a workspace which does
+// not answer, and whose every call takes until its timeout, does not hold up the others.
+const slow = 3 * time.Second
+
+// worker works on one policy at a time until the rotator stops, or until it has been slow. One policy is never worked
+// on twice at once.
+func (r *Rotator) worker(ctx context.Context, workers *sync.WaitGroup) {
 	for {
-		st := r.next()
+		st, ws := r.next()
 		if st == nil {
 			return
 		}
+		replacement := time.AfterFunc(slow, func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if !r.stopping {
+				workers.Go(func() { r.worker(ctx, workers) })
+			}
+		})
 		r.work(ctx, st)
+		replaced := !replacement.Stop()
 		r.mu.Lock()
 		st.working = false
+		ws.busy--
 		if st.again {
 			st.again = false
 			r.enqueue(st)
 		}
+		r.wakeUp.Signal() // one that waited for its workspace's turn
 		r.mu.Unlock()
+		if replaced {
+			return
+		}
 	}
 }
 
-// next takes a policy out of the queue; nil when the rotator stops.
-func (r *Rotator) next() *policyState {
+// next takes a policy out of the queue, and says whose turn it counts as; nil when the rotator stops.
+func (r *Rotator) next() (*policyState, *workspace) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for !r.stopping && len(r.queue) == 0 {
+	i := r.turn()
+	for ; !r.stopping && i < 0; i = r.turn() {
 		r.wakeUp.Wait()
 	}
 	if r.stopping {
-		return nil
+		return nil, nil
 	}
-	st := r.queue[0]
+	st := r.queue[i]
+	copy(r.queue[1:i+1], r.queue[:i])
 	r.queue[0] = nil
 	r.queue = r.queue[1:]
 	st.queued, st.working = false, true
-	return st
+	st.ws.busy++
+	return st, st.ws
+}
+
+// turn returns the place in the queue of the first policy whose workspace is not being worked on by as many workers as
+// there may be; -1: none. Rotator.mu is held.
+func (r *Rotator) turn() int {
+	return slices.IndexFunc(r.queue, func(st *policyState) bool { return st.ws.busy < r.Concurrency })
 }
 
 // maxPasses bounds the steps taken for one policy before the next one has its turn.

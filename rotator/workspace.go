@@ -18,6 +18,7 @@ type workspace struct {
 	tried   time.Time            // wall time of the last listing, answered or not
 	recent  map[string]time.Time // policies rotated in the last hour, for the brake
 	oldest  time.Time            // no time in recent is before it
+	busy    int                  // workers that are at one of its policies
 	stop    context.CancelFunc
 }
 
@@ -58,6 +59,7 @@ func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	err = r.refused(ws, err)
 	r.logListing(ws, err)
 	ws.tried = r.Wall()
 	if ws.err = err; err == nil {

@@ -27,14 +27,18 @@ const (
 
 // world is everything around a rotator: a simulated workspace, a file store, and what was told.
 type world struct {
-	t      *testing.T
-	sim    *elevensim.Server
-	store  rotator.Store
-	api    http.RoundTripper // to the simulator
-	urls   map[string]string // of the workspaces
-	logs   *lockedBuffer
-	mu     sync.Mutex
-	events []rotator.Event
+	t     *testing.T
+	sim   *elevensim.Server
+	store rotator.Store
+	api   http.RoundTripper // to the simulator
+	urls  map[string]string // of the workspaces
+	last  *process          // that was started
+	// Where the workspace default reads its admin key; nil: it has one for ever.
+	admin       *rotator.Sink
+	adminSource func() string
+	logs        *lockedBuffer
+	mu          sync.Mutex
+	events      []rotator.Event
 }
 
 type lockedBuffer struct {
@@ -215,7 +219,7 @@ func (w *world) start(policies ...rotator.Policy) (r *rotator.Rotator, stop func
 // startProcess runs a rotator whose calls go through p.
 func (w *world) startProcess(p *process, policies ...rotator.Policy) (r *rotator.Rotator, stop func()) {
 	w.t.Helper()
-	p.Store, p.api = w.store, w.api
+	p.Store, p.api, w.last = w.store, w.api, p
 	clients := w.clients(p)
 	r, err := rotator.New(rotator.Options{
 		Store: p, Ledger: rotator.Ref{Mount: "secret", Path: "rekeyd"},
@@ -244,9 +248,10 @@ func (w *world) clients(t http.RoundTripper) map[string]*elevenlabs.Client {
 	w.t.Helper()
 	clients := map[string]*elevenlabs.Client{}
 	for name, url := range w.urls {
+		cred := elevenlabs.NewCredential(nil)
+		cred.Use(time.Minute, w.readAdminKey)
 		c, err := elevenlabs.New(elevenlabs.Options{
-			BaseURL: url, Transport: t, Timeout: 15 * time.Second,
-			Credential: func(context.Context) (elevenlabs.Secret, error) { return elevenlabs.NewSecret(adminKey), nil },
+			BaseURL: url, Transport: t, Timeout: 15 * time.Second, Credential: cred.Get, Reread: cred.Reread,
 		})
 		if err != nil {
 			w.t.Fatal(err)
@@ -254,6 +259,21 @@ func (w *world) clients(t http.RoundTripper) map[string]*elevenlabs.Client {
 		clients[name] = c
 	}
 	return clients
+}
+
+func (w *world) readAdminKey(ctx context.Context) (elevenlabs.Secret, error) {
+	switch {
+	case w.adminSource != nil:
+		return elevenlabs.NewSecret(w.adminSource()), nil
+	case w.admin == nil:
+		return elevenlabs.NewSecret(adminKey), nil
+	}
+	doc, err := w.store.Read(ctx, w.admin.Ref, 0)
+	if err != nil {
+		return elevenlabs.Secret{}, err
+	}
+	key, _ := doc.Data[w.admin.Field].(string)
+	return elevenlabs.NewSecret(key), nil
 }
 
 // after lets simulated time pass.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/rekeyd/rekeyd/config"
@@ -13,58 +12,31 @@ import (
 	"github.com/rekeyd/rekeyd/rotator"
 )
 
-// keyFor is how long an admin key is used before it is looked for again where it came from.
-const keyFor = 3 * time.Second
+// fileFor is how long an admin key from a file is used before the file is looked at again.
+const fileFor = 3 * time.Second
 
-// credential is the admin key of one workspace.
-type credential struct {
-	workspace string
-	store     rotator.Store
-	redactor  *elevenlabs.Redactor
-
-	mu     sync.Mutex
-	source config.KeySource
-	key    elevenlabs.Secret
-	readAt time.Time
-	forget func() // takes the key out of the redactor
-}
-
-// use changes where the key comes from.
-func (c *credential) use(source config.KeySource) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.source, c.readAt = source, time.Time{}
-}
-
-// get is what elevenlabs asks before each request.
-func (c *credential) get(ctx context.Context) (elevenlabs.Secret, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.readAt.IsZero() && time.Since(c.readAt) < keyFor {
-		return c.key, nil
+// follow has a credential read its key from source. A key in the store costs a call, so it is read again once per
+// reconcile interval, and besides whenever it is refused or was just replaced.
+func (w *workspaces) follow(c *elevenlabs.Credential, workspace string, source config.KeySource) {
+	keep := fileFor
+	if source.Vault != nil {
+		keep = w.env.ReconcileInterval
 	}
-	key, err := c.read(ctx)
-	if err != nil {
-		return elevenlabs.Secret{}, fmt.Errorf("workspace %s: %w", c.workspace, err)
-	}
-	c.hold(key)
-	return key, nil
+	c.Use(keep, func(ctx context.Context) (elevenlabs.Secret, error) {
+		key, err := w.read(ctx, source)
+		if err != nil {
+			return elevenlabs.Secret{}, fmt.Errorf("workspace %s: %w", workspace, err)
+		}
+		return key, nil
+	})
 }
 
-func (c *credential) hold(key elevenlabs.Secret) {
-	forget := c.redactor.Add(key)
-	if c.forget != nil {
-		c.forget()
-	}
-	c.key, c.readAt, c.forget = key, time.Now(), forget
-}
-
-func (c *credential) read(ctx context.Context) (elevenlabs.Secret, error) {
-	at := c.source.Vault
+func (w *workspaces) read(ctx context.Context, source config.KeySource) (elevenlabs.Secret, error) {
+	at := source.Vault
 	if at == nil {
-		return c.source.Secret.Get()
+		return source.Secret.Get()
 	}
-	doc, err := c.store.Read(ctx, at.Ref, 0)
+	doc, err := w.store.Read(ctx, at.Ref, 0)
 	if err != nil {
 		return elevenlabs.Secret{}, err
 	}
@@ -80,7 +52,7 @@ var errNoKey = errors.New("it is not there, or not a text")
 // workspace is a client, and what it was made from.
 type workspace struct {
 	base       string
-	credential *credential
+	credential *elevenlabs.Credential
 	client     *elevenlabs.Client
 }
 
@@ -119,7 +91,7 @@ func (w *workspaces) plan(configured []config.Workspace) (map[string]*workspace,
 func (w *workspaces) commit(next map[string]*workspace, configured []config.Workspace) map[string]*elevenlabs.Client {
 	clients := make(map[string]*elevenlabs.Client, len(next))
 	for _, c := range configured {
-		next[c.Name].credential.use(c.APIKey)
+		w.follow(next[c.Name].credential, c.Name, c.APIKey)
 		clients[c.Name] = next[c.Name].client
 	}
 	w.current = next
@@ -127,9 +99,9 @@ func (w *workspaces) commit(next map[string]*workspace, configured []config.Work
 }
 
 func (w *workspaces) open(c config.Workspace) (*workspace, error) {
-	key := &credential{workspace: c.Name, store: w.store, redactor: w.redactor}
+	key := elevenlabs.NewCredential(w.redactor)
 	client, err := elevenlabs.New(elevenlabs.Options{
-		BaseURL: c.BaseURL, Transport: w.transport, Credential: key.get, Timeout: w.env.APITimeout, Rate: w.env.APIRate,
+		BaseURL: c.BaseURL, Transport: w.transport, Credential: key.Get, Reread: key.Reread, Timeout: w.env.APITimeout, Rate: w.env.APIRate,
 		MaxConns: w.env.Concurrency + spareConns, UserAgent: w.agent, Redactor: w.redactor,
 		Observe: func(operation, code string, d time.Duration) { w.observe("elevenlabs", operation, code, d) },
 	})

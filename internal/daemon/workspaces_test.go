@@ -23,8 +23,10 @@ func TestAdminKeyFromTheStore(t *testing.T) {
 	redactor := new(elevenlabs.Redactor)
 	at := rotator.Sink{Ref: rotator.Ref{Mount: "secret", Path: "elevenlabs/admin"}, Field: "key"}
 	synctest.Test(t, func(t *testing.T) {
-		c := &credential{workspace: "main", store: store, redactor: redactor, source: config.KeySource{Vault: &at}}
-		_, err := c.get(t.Context())
+		w := &workspaces{env: config.Env{ReconcileInterval: time.Minute}, store: store}
+		c := elevenlabs.NewCredential(redactor)
+		w.follow(c, "main", config.KeySource{Vault: &at})
+		_, err := c.Get(t.Context())
 		if err == nil || !strings.Contains(err.Error(), "workspace main") || !strings.Contains(err.Error(), "field key of secret/elevenlabs/admin") {
 			t.Errorf("an absent key: %v", err)
 		}
@@ -33,12 +35,12 @@ func TestAdminKeyFromTheStore(t *testing.T) {
 				t.Fatal(err)
 			}
 			if version > 0 {
-				if key, err := c.get(t.Context()); err != nil || key.Reveal() != "sk_first_key" {
+				if key, err := c.Get(t.Context()); err != nil || key.Reveal() != "sk_first_key" {
 					t.Errorf("the key is read for every request (%v)", err)
 				}
-				<-time.After(keyFor) // in the bubble's time
+				<-time.After(time.Minute) // in the bubble's time
 			}
-			if key, err := c.get(t.Context()); err != nil || key.Reveal() != value {
+			if key, err := c.Get(t.Context()); err != nil || key.Reveal() != value {
 				t.Errorf("got another key than %s (%v)", value, err)
 			}
 			if redactor.Cut(value) == value {
@@ -64,14 +66,14 @@ func TestClientsSurviveAReload(t *testing.T) {
 	}
 	key := func(s string) config.KeySource { return config.KeySource{Secret: config.SecretValue(s)} }
 	first := load(config.Workspace{Name: "a", BaseURL: "http://127.0.0.1:1", APIKey: key("one")}, config.Workspace{Name: "b", BaseURL: "http://127.0.0.1:1", APIKey: key("b")})
-	if k, err := w.current["a"].credential.get(t.Context()); err != nil || k.Reveal() != "one" {
+	if k, err := w.current["a"].credential.Get(t.Context()); err != nil || k.Reveal() != "one" {
 		t.Fatal(err)
 	}
 	second := load(config.Workspace{Name: "a", BaseURL: "http://127.0.0.1:1", APIKey: key("two")}, config.Workspace{Name: "b", BaseURL: "http://127.0.0.1:2", APIKey: key("b")})
 	if first["a"] != second["a"] || first["b"] == second["b"] {
 		t.Error("a client is kept if and only if its base URL is")
 	}
-	if k, err := w.current["a"].credential.get(t.Context()); err != nil || k.Reveal() != "two" {
+	if k, err := w.current["a"].credential.Get(t.Context()); err != nil || k.Reveal() != "two" {
 		t.Errorf("the old key is still used (%v)", err)
 	}
 	if _, err := w.plan([]config.Workspace{{Name: "bad", BaseURL: "ftp://x"}}); err == nil || !strings.Contains(err.Error(), "workspace bad") {
@@ -88,11 +90,12 @@ func TestAdminKeyFileIsReadAgain(t *testing.T) {
 	path := filepath.Join(w.dir, "key")
 	w.write(path, "sk_from_a_file\n")
 	synctest.Test(t, func(t *testing.T) {
-		c := &credential{workspace: "main", source: config.KeySource{Secret: config.SecretFile(path)}}
+		c := elevenlabs.NewCredential(nil)
+		new(workspaces).follow(c, "main", config.KeySource{Secret: config.SecretFile(path)})
 		for _, value := range []string{"sk_from_a_file", "sk_from_a_newer_file"} {
 			w.write(path, value+"\n")
-			<-time.After(keyFor) // in the bubble's time
-			if key, err := c.get(t.Context()); err != nil || key.Reveal() != value {
+			<-time.After(fileFor) // in the bubble's time
+			if key, err := c.Get(t.Context()); err != nil || key.Reveal() != value {
 				t.Errorf("got another key than %s (%v)", value, err)
 			}
 		}

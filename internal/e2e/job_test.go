@@ -175,7 +175,7 @@ func TestARefusedCreateChangesNothing(t *testing.T) {
 	}{
 		{http.StatusUnprocessableEntity, "validation_error", "invalid_request"},
 		{http.StatusForbidden, "forbidden", "forbidden"},
-		{http.StatusUnauthorized, "invalid_api_key", "invalid_api_key"},
+		{http.StatusUnauthorized, "invalid_api_key", "admin_key_refused"},
 		{http.StatusUnauthorized, "missing_permissions", "missing_permissions"},
 	} {
 		t.Run(fmt.Sprint(c.status, c.code), func(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 
 // bug is one mistake, made in a copy of the source for one build of this test.
 type bug struct {
-	name, file string
+	name, file string // below rotator
 	old, new   string
 	seeds      int // within which it must be found
 }
@@ -41,6 +41,10 @@ func bugs() []bug {
 		{"roll forward nothing", "recover.go", "if found && (!in.Rollback", "if false && found && (!in.Rollback", 1000},
 		{"leave a claim for ever", "plan.go", "case o.ClaimExpired:\n\t\td.add", "case false:\n\t\td.add", 1000},
 		{"forget the old key", "rotate.go", "e.Retiring = append(e.Retiring, j.retiringOf(*old, c.reason, c.Published, c.previousUntil))", "_ = e.Retiring", 300},
+		{"prove an admin key as any other", "admin.go", "if j.p.AdminOf != \"\" {\n\t\treturn api.ProbeAdmin", "if false {\n\t\treturn api.ProbeAdmin", 300},
+		{"patch the drift of an admin key", "plan.go", "if p.AdminOf != \"\" && answer == DriftPatch {", "if false {", 1000},
+		{"retire the old admin key before every replica has the new one", "due.go", "end := now.Add(p.Overlap)", "end := now.Add(p.Overlap)\n\tif p.AdminOf != \"\" {\n\t\tend = now\n\t}", 300},
+		{"never look for a new admin key", "../elevenlabs/credential.go", "!c.readAt.IsZero() && time.Since(c.readAt) < c.keep", "!c.readAt.IsZero()", 300},
 		{"rotate on every look", "due.go", "case due.After(now):\n\t\td.wakeAt(due)\n\t\treturn d", "case due.After(now.Add(4 * time.Hour)):\n\t\td.wakeAt(due)\n\t\treturn d", 300},
 	}
 }
@@ -84,7 +88,7 @@ func build(t *testing.T, root string, b bug) string {
 		t.Fatalf("%s holds the text that the bug replaces %d times, not once: %q", b.file, n, b.old)
 	}
 	dir := t.TempDir()
-	changed, overlay, binary := filepath.Join(dir, b.file), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "simulation.test")
+	changed, overlay, binary := filepath.Join(dir, filepath.Base(b.file)), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "simulation.test")
 	text, err := json.Marshal(map[string]any{"Replace": map[string]string{file: changed}})
 	if err != nil {
 		t.Fatal(err)

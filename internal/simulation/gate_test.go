@@ -25,6 +25,8 @@ type gate struct {
 	command *replica // set for a command's process
 	dead    bool
 	frozen  time.Time
+	refused time.Time // since when its admin key is refused; zero: it is not
+	looked  time.Time // when it last read the record of the admin key
 	counts  map[string]uint64
 }
 
@@ -150,6 +152,7 @@ func (g *gate) pass(req *http.Request, body []byte, step string, f fate) (*http.
 		return resp, err
 	}
 	resp, err := g.apply(req, body)
+	g.w.oracle.called(g, req, step, resp, err)
 	g.w.tracef("r%d.%d %s → %s %s", g.replica, g.life, step, outcome(resp, err), f.fault)
 	if f.crash == "after" {
 		g.w.hit("crash after", step)

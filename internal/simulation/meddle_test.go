@@ -45,6 +45,9 @@ func (w *world) pounce(policy string) {
 }
 
 func (w *world) meddle(what string, p rotator.Policy) {
+	if p.AdminOf != "" && !bearable(what) {
+		p = w.policies[0]
+	}
 	path := p.Sink.String()
 	r := w.oracle.records[path]
 	if r.key == nil || r.foreign {
@@ -55,9 +58,9 @@ func (w *world) meddle(what string, p rotator.Policy) {
 	var err error
 	switch k := r.key; what {
 	case "leak":
-		err = w.sim.DisableKey(k.ID, "exposed_publicly")
+		err = w.home(p).DisableKey(k.ID, "exposed_publicly")
 	case "delete key":
-		err = w.sim.DeleteKey(k.ID)
+		err = w.home(p).DeleteKey(k.ID)
 	case "soft-delete record":
 		r.touched, r.noted = time.Now(), false
 		w.kv.SoftDelete(path)
@@ -65,16 +68,17 @@ func (w *world) meddle(what string, p rotator.Policy) {
 		r.touched = time.Now()
 		w.put(path, func(d map[string]any) { delete(d, "api_key") })
 	case "person disables and enables":
-		if err = w.sim.DisableKey(k.ID, ""); err == nil {
-			w.later(20*time.Minute, func() { w.must(w.sim.EnableKey(k.ID)) })
+		if err = w.home(p).DisableKey(k.ID, ""); err == nil {
+			w.later(20*time.Minute, func() { w.must(w.home(p).EnableKey(k.ID)) })
 		}
 	case "foreign field":
 		w.put(path, func(d map[string]any) { d["note"] = foreignNote })
 		r.noted = true
 	case "drift":
-		err = w.widen(p.ServiceAccount, k)
+		r.asked = r.asked || p.AdminOf != "" // its drift is rotated
+		err = w.widen(p, k)
 	case "foreign key":
-		_, _, err = w.sim.AddKey(p.ServiceAccount, elevensim.KeySpec{Name: "by hand"})
+		_, _, err = w.home(p).AddKey(p.ServiceAccount, elevensim.KeySpec{Name: "by hand"})
 	case "overwrite and restore":
 		w.overwrite(p, r)
 	case "edit policy":
@@ -100,9 +104,9 @@ func (w *world) meddle(what string, p rotator.Policy) {
 }
 
 // widen gives a key all permissions, as a person in the console would.
-func (w *world) widen(account string, k *life) error {
+func (w *world) widen(p rotator.Policy, k *life) error {
 	body := fmt.Sprintf(`{"name":%q,"permissions":"all"}`, k.Name)
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodPatch, "http://127.0.0.1/v1/service-accounts/"+account+"/api-keys/"+k.ID, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodPatch, baseURL(p.Workspace)+"/v1/service-accounts/"+p.ServiceAccount+"/api-keys/"+k.ID, strings.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -160,6 +164,9 @@ func (w *world) editPolicies() {
 		edited[i].Settings.CharacterLimit = &limit
 	}
 	w.policies = edited // for whoever boots from now on
+	if w.admin != nil {
+		w.oracle.records[w.admin.Sink.String()].asked = true // its drift is rotated
+	}
 	w.limit, w.edited = &limit, time.Now()
 	for _, r := range w.replicas {
 		g := r.gate
@@ -190,8 +197,8 @@ func (w *world) corrupt(path string) {
 // restoreVault takes a snapshot of Vault now and brings it back after a while: ledger and records forget what happened
 // in between. What the keys of that time are for nobody knows any more.
 func (w *world) restoreVault() {
-	if w.snapshot || w.removed != nil || len(w.oracle.corrupt) > 0 {
-		return
+	if w.snapshot || w.removed != nil || len(w.oracle.corrupt) > 0 || w.admin != nil {
+		return // of the admin key only a version that is gone for good may be left, and a person is needed
 	}
 	w.snapshot = true
 	taken, at := w.kv.Snapshot(), time.Now()

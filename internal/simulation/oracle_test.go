@@ -35,6 +35,7 @@ type life struct {
 	pruned    bool // an operator gave it up
 	orphan    bool // made in a time that Vault has forgotten
 	late      bool // its create was carried out for a process that was frozen
+	listed    bool // it was seen to be good for an admin key
 }
 
 // record is what readers find.
@@ -57,7 +58,9 @@ func newOracle(w *world) *oracle {
 	for _, p := range w.policies {
 		o.records[p.Sink.String()] = &record{policy: p}
 	}
-	w.sim.OnChange(o.changed)
+	for name, sim := range w.sims() {
+		sim.OnChange(func(c elevensim.Change) { o.changed(name, c) })
+	}
 	w.kv.OnWrite = o.written
 	return o
 }
@@ -69,15 +72,16 @@ func (o *oracle) violated(format string, args ...any) {
 }
 
 // changed is told of every change of a key.
-func (o *oracle) changed(c elevensim.Change) {
+func (o *oracle) changed(workspace string, c elevensim.Change) {
 	k := o.keys[c.Key.ID]
 	if k == nil {
 		k = &life{ours: strings.HasPrefix(c.Key.Name, "rekeyd."), policy: policyOf(c.Key.Name)}
 		o.keys[c.Key.ID] = k
 	}
 	before := k.CharacterLimit
+	o.checkWorkspace(workspace, c, k)
 	k.Key = c.Key
-	byUs := c.By == "admin"
+	byUs := c.By != elevensim.ByManagement
 	o.w.tracef("key %s (%s): %s by %s", short(k.ID), k.Name, c.Kind, c.By)
 	if !byUs {
 		k.touched = true
@@ -204,6 +208,9 @@ func (o *oracle) published(r *record, k *life, path string, data map[string]any)
 	}
 	if now.Before(k.UsableAt) {
 		o.violated("invariant 1: %s was given key %s before it works", path, short(k.ID))
+	}
+	if a := o.w.admin; a != nil && a.Sink.String() == path && !k.listed {
+		o.violated("%s was given admin key %s, which was never seen to list", path, short(k.ID))
 	}
 	if data["key_id"] != k.ID {
 		o.violated("%s says key_id %v for key %s", path, data["key_id"], short(k.ID))

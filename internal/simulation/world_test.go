@@ -85,7 +85,9 @@ type world struct {
 	rng      *rand.Rand // of the chaos; calls have their own, see gate
 	profile  profile
 	sim      *elevensim.Server
+	other    *elevensim.Server // of a second workspace, where there is one
 	api      http.RoundTripper
+	admin    *rotator.Policy // of the admin key of the workspace default; nil: it has one for ever
 	kv       *memkv.Server
 	oracle   *oracle
 	replicas []*replica
@@ -129,10 +131,12 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w.sim = elevensim.New(elevensim.Options{AdminKey: adminKey, Seed: seed, HistoryLimit: 1,
 		Accounts: []elevensim.Account{{ID: "svcacc_a", Name: "a"}, {ID: "svcacc_b", Name: "b"}}})
 	w.api = elevensim.Transport(w.sim)
+	byHand := w.moreWorkspaces()
 	w.faults()
 	w.kv = memkv.New(vaultToken, "secret")
 	w.policies = w.drawPolicies()
 	w.oracle = newOracle(w)
+	w.addAdmin(byHand)
 	w.adoptOne()
 	for i := range w.profile.replicas {
 		r := &replica{id: i, skew: time.Duration(i)} // a nanosecond, so that no two wake up at one instant: their order would be chance
@@ -154,8 +158,10 @@ func (w *world) faults() {
 	if f.IgnoreAllowedIPs = w.profile.ignoreIPs; f.IgnoreAllowedIPs {
 		w.hits["start × ignored allowlist"]++
 	}
-	if err := w.sim.SetFaults(f); err != nil {
-		w.t.Fatal(err)
+	for _, sim := range w.sims() {
+		if err := sim.SetFaults(f); err != nil {
+			w.t.Fatal(err)
+		}
 	}
 }
 
@@ -166,7 +172,7 @@ func (w *world) adoptOne() {
 	}
 	w.hits["start × adopted key"]++
 	p := w.policies[1]
-	id, secret, err := w.sim.AddKey(p.ServiceAccount, elevensim.KeySpec{Name: "by hand", Permissions: p.Settings.Permissions.Names})
+	id, secret, err := w.home(p).AddKey(p.ServiceAccount, elevensim.KeySpec{Name: "by hand", Permissions: p.Settings.Permissions.Names})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -220,11 +226,6 @@ func (w *world) newRotator(r *replica) *rotator.Rotator {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	client, err := elevenlabs.New(elevenlabs.Options{BaseURL: "http://127.0.0.1", Transport: r.gate,
-		Credential: func(context.Context) (elevenlabs.Secret, error) { return elevenlabs.NewSecret(adminKey), nil }})
-	if err != nil {
-		w.t.Fatal(err)
-	}
 	var h [32]byte // no two processes draw the same ids
 	binary.LittleEndian.PutUint64(h[:], w.seed)
 	binary.LittleEndian.PutUint64(h[8:], uint64(r.id))
@@ -237,7 +238,7 @@ func (w *world) newRotator(r *replica) *rotator.Rotator {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	r.rotator, r.clients = rot, map[string]*elevenlabs.Client{"default": client}
+	r.rotator, r.clients = rot, w.newClients(r.gate, store)
 	rot.Load(w.policies, r.clients)
 	return rot
 }

@@ -1,0 +1,57 @@
+package config
+
+import (
+	"slices"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// adminPlace is a field of a record in which a workspace's admin key is.
+type adminPlace struct {
+	workspace *workspace
+	field     string
+}
+
+const manageAccounts = "service_account_write"
+
+// adminKey finds out whether the policy publishes where a workspace reads its admin key, and refuses what would leave
+// that workspace without a working one.
+func (l *loader) adminKey(p *policy, out *rotator.Policy) {
+	places := l.adminKeys[out.Sink.String()]
+	if len(places) == 0 {
+		return
+	}
+	place, says := places[0], p.says()
+	for _, other := range places[1:] {
+		if other.field == place.field {
+			l.fault(p.Sink.Path.node, "%ssink.path is %s, where both %s and %s read their admin key; give each workspace its own path", says, quote(out.Sink.String()), place.workspace.Who, other.workspace.Who)
+			return
+		}
+	}
+	if i := slices.IndexFunc(places, func(a adminPlace) bool { return a.field == out.Sink.Field }); i >= 0 {
+		place = places[i]
+	}
+	where := "sink " + quote(out.Sink.String()) + " is where " + place.workspace.Who + " reads its admin key"
+	if place.field != out.Sink.Field {
+		l.fault(p.Sink.Field.where(p.Sink.Path.node), "%ssink.field is %s, but %s, from another field; write that of its api_key.vault, or another path", says, quote(out.Sink.Field), where)
+		return
+	}
+	out.AdminOf = place.workspace.Name.Value
+	if out.Workspace != out.AdminOf {
+		l.fault(p.Workspace.where(p.Node), "%sworkspace is %s, but %s; write workspace: %s, or another path", says, quote(out.Workspace), where, out.AdminOf)
+	}
+	if !out.Verify {
+		l.fault(p.Verify.where(p.Node), "%sverify is \"off\", but %s; write auto", says, where)
+	}
+	if s := out.Settings.Permissions; p.Permissions.given() && !s.All && !slices.Contains(s.Names, manageAccounts) {
+		l.fault(p.Permissions.where(p.Node), "%spermissions is %q, without %s, but %s; add %s, or write all", says, s.Names, manageAccounts, where, manageAccounts)
+	}
+}
+
+// adminOverlap wants the old admin key to work until every replica has the new one.
+func (l *loader) adminOverlap(p *policy, out rotator.Policy) {
+	if least := 2 * l.env.ReconcileInterval; out.AdminOf != "" && out.Overlap < least {
+		l.fault(p.Overlap.where(p.Node), "%soverlap is %s, but this is the admin key of workspace %s, and REKEYD_RECONCILE_INTERVAL is %s; write an overlap of at least %s, in which every replica takes the new key up",
+			p.says(), short(out.Overlap), out.AdminOf, short(l.env.ReconcileInterval), short(least))
+	}
+}

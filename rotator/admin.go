@@ -1,0 +1,111 @@
+package rotator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+)
+
+// The admin key of a workspace is a key like any other, which is published where the workspace's client reads it
+// (Policy.AdminOf). What differs is here: it is proven by what an admin key is for, it goes last, and the key before
+// it stays until this process is seen to use the new one.
+
+// lastFor is how long after it was due an admin key lets the other keys of its workspace go first.
+const lastFor = time.Hour
+
+// goesLast returns until when a scheduled run that is due lets others go first.
+func (o Observed) goesLast(p Policy, due time.Time) time.Time {
+	wait := lastFor
+	if p.Window > 0 {
+		wait = min(wait, p.Window/2)
+	}
+	if !o.OthersDue {
+		wait = 0
+	}
+	return due.Add(wait)
+}
+
+// othersDue reports another policy of the admin key's workspace that is about to rotate, or may be. Rotator.mu is held.
+func (r *Rotator) othersDue(p Policy) bool {
+	for _, st := range r.policies {
+		s := &st.status
+		if st.policy.Workspace != p.AdminOf || st.policy.AdminOf != "" || st.policy.Mode == ModePaused {
+			continue
+		}
+		if !s.Loaded || s.State == StateRotating || slices.ContainsFunc(s.Steps, func(s Step) bool { return s.Action == ActRotate }) {
+			return true
+		}
+	}
+	return false
+}
+
+// probe asks whether a key of the policy works. An admin key must be able to list.
+func (j *job) probe(ctx context.Context, api *elevenlabs.Client, secret elevenlabs.Secret) (elevenlabs.Life, error) {
+	if j.p.AdminOf != "" {
+		return api.ProbeAdmin(ctx, secret)
+	}
+	return api.Probe(ctx, secret)
+}
+
+// takeUp has this process use the admin key that was just published. Where that fails it does so at the next refusal,
+// and at the latest before the old key is retired.
+func (j *job) takeUp(ctx context.Context) {
+	api := j.r.apiOf(j.p.AdminOf)
+	if api == nil {
+		return
+	}
+	if _, err := api.AdminKey(ctx, true); err != nil {
+		j.log.Warn("new admin key not taken up yet", "workspace", j.p.AdminOf, "err", err)
+	}
+}
+
+// adminMoved returns nil when this process does not manage the old key's workspace with that very key, whichever policy
+// it is of. Where the policy is the admin key's own, it must be seen to use the current one.
+func (j *job) adminMoved(ctx context.Context, old KeyRef, current *KeyRef) error {
+	api := j.r.apiOf(old.Workspace)
+	if api == nil {
+		return nil
+	}
+	own := j.p.AdminOf == old.Workspace
+	key, err := api.AdminKey(ctx, own)
+	if err != nil {
+		return fmt.Errorf("looking at the admin key of workspace %s: %w", old.Workspace, err)
+	}
+	hash := hashValue(j.entry().Salt, key.Reveal())
+	stale := own && current != nil && current.Sink == j.p.Sink && current.Hash != "" && hash != current.Hash
+	if hash == old.Hash || stale {
+		return failedFor(StageRetire, ReasonUnsafe, "workspace %s is not managed with the key that replaces %s yet", old.Workspace, old.ID)
+	}
+	return nil
+}
+
+// refused says of a listing's error what a person can do, where it is that the admin key is not known any more.
+// Rotator.mu is held.
+func (r *Rotator) refused(ws *workspace, err error) error {
+	if !errors.Is(err, elevenlabs.ErrInvalidKey) {
+		return err
+	}
+	advice := "put a working admin key where the workspace's api_key says; rekeyd looks there once per reconcile interval"
+	for _, st := range r.policies {
+		if st.policy.AdminOf == ws.name {
+			advice += fmt.Sprintf("; policy %s cannot replace a key that is refused: set its adopt to the id of the key that you put there", st.policy.Name)
+		}
+	}
+	return &Error{Op: "using the admin key", Reason: ReasonAdminKeyRefused, Advice: advice, Err: err}
+}
+
+// noteRefused leaves a workspace whose admin key was refused alone until its next listing: whatever else is asked of it
+// would be refused as well. Rotator.mu is held.
+func (r *Rotator) noteRefused(workspace string, err error) {
+	ws := r.workspaces[workspace]
+	if ws == nil || ws.err != nil || !errors.Is(err, elevenlabs.ErrInvalidKey) {
+		return
+	}
+	err = r.refused(ws, err)
+	r.logListing(ws, err)
+	ws.err = err
+}
