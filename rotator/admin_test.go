@@ -294,7 +294,9 @@ func TestAHangingWorkspaceHoldsUpNobody(t *testing.T) {
 		e := newEdits(t, w, policies...)
 		defer e.stop()
 		hang := &hanging{RoundTripper: e.proc.api}
+		e.proc.mu.Lock()
 		e.proc.api = hang
+		e.proc.mu.Unlock()
 		before := e.published(quick).ID
 		after(2*time.Hour - time.Second)
 		hang.start("127.0.0.1")
