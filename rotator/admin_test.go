@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -232,7 +233,9 @@ func TestAKeyInUseAsAdminKeyIsNotRetired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p.Adopt = w.putAdminKey(p)
 		kept := w.inRecord(p).Secret
-		w.adminSource = func() string { return kept }
+		var inUse atomic.Value
+		inUse.Store(elevenlabs.NewSecret(kept))
+		w.adminSource = func() string { key, _ := inUse.Load().(elevenlabs.Secret); return key.Reveal() }
 		_, stop := w.start(p)
 		defer stop()
 		after(20 * time.Hour)
@@ -243,6 +246,7 @@ func TestAKeyInUseAsAdminKeyIsNotRetired(t *testing.T) {
 			t.Error("the key that is still in use was taken away")
 		}
 		kept = w.inRecord(p).Secret
+		inUse.Store(elevenlabs.NewSecret(kept))
 		after(3 * time.Hour)
 		if k, _ := w.sim.KeyBySecret(kept); k.Disabled {
 			t.Error("the current key was taken away")
@@ -294,7 +298,9 @@ func TestAHangingWorkspaceHoldsUpNobody(t *testing.T) {
 		e := newEdits(t, w, policies...)
 		defer e.stop()
 		hang := &hanging{RoundTripper: e.proc.api}
+		e.proc.mu.Lock()
 		e.proc.api = hang
+		e.proc.mu.Unlock()
 		before := e.published(quick).ID
 		after(2*time.Hour - time.Second)
 		hang.start("127.0.0.1")

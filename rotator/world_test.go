@@ -152,7 +152,10 @@ func (p *process) RoundTrip(req *http.Request) (*http.Response, error) {
 	if instead != nil {
 		return nil, instead
 	}
-	resp, err := p.api.RoundTrip(req)
+	p.mu.Lock()
+	api := p.api
+	p.mu.Unlock()
+	resp, err := api.RoundTrip(req)
 	if afterwards != nil {
 		return nil, afterwards
 	}
