@@ -65,6 +65,7 @@ type policyPlan struct {
 	State   rotator.State  `json:"state"`
 	Reason  rotator.Reason `json:"reason,omitempty"`
 	Message string         `json:"message,omitempty"`
+	HeldBy  string         `json:"group_held_by,omitempty"`
 	Now     []change       `json:"now"`
 	Later   []change       `json:"later"`
 
@@ -103,7 +104,7 @@ func planOf(s rotator.Snapshot, now time.Time) plan {
 }
 
 func (p *plan) add(s rotator.PolicyStatus, v daemon.PolicyView, now time.Time) policyPlan {
-	out := policyPlan{Policy: v.Name, State: s.State, Reason: s.Reason, Message: s.Message, Now: []change{}, Later: []change{}, words: v.Words()}
+	out := policyPlan{Policy: v.Name, State: s.State, Reason: s.Reason, Message: s.Message, HeldBy: s.HeldBy, Now: []change{}, Later: []change{}, words: v.Words()}
 	for _, step := range s.Steps {
 		out.Now = append(out.Now, changesOf(s, step)...)
 	}

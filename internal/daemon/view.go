@@ -28,6 +28,8 @@ type PolicyView struct {
 	State          rotator.State     `json:"state"`
 	Reason         rotator.Reason    `json:"reason,omitempty"`
 	Message        string            `json:"message,omitempty"`
+	Group          string            `json:"group,omitempty"`
+	HeldBy         string            `json:"group_held_by,omitempty"` // the member for which it waits
 	Key            *KeyView          `json:"key,omitempty"` // the current one
 	LastRotation   time.Time         `json:"last_rotation,omitzero"`
 	NextRotation   time.Time         `json:"next_rotation,omitzero"`
@@ -78,7 +80,7 @@ func ViewOf(s rotator.Snapshot) View {
 func viewOf(s *rotator.PolicyStatus) PolicyView {
 	p := PolicyView{
 		Name: s.Policy.Name, Workspace: s.Policy.Workspace, ServiceAccount: s.Policy.ServiceAccount, Sink: s.Policy.Sink,
-		Mode: s.Policy.Mode, MaxAge: rotator.Duration(s.Policy.MaxAge), State: s.State, Reason: s.Reason, Message: s.Message, LastRotation: s.LastRotation, NextRotation: s.NextDue.UTC(),
+		Mode: s.Policy.Mode, MaxAge: rotator.Duration(s.Policy.MaxAge), State: s.State, Reason: s.Reason, Message: s.Message, Group: s.Policy.Group, HeldBy: s.HeldBy, LastRotation: s.LastRotation, NextRotation: s.NextDue.UTC(),
 		Retiring: []RetiringView{}, Keys: s.Keys, InUse: s.InUse, Drift: append([]string{}, s.Drift...), Failure: s.Failure,
 	}
 	if s.Current != nil {
@@ -113,6 +115,9 @@ func (p PolicyView) Words() string {
 		}
 		return "in order"
 	case rotator.StateDue:
+		if p.HeldBy != "" {
+			return "due, waiting: " + string(p.Reason) + ", it is the turn of " + p.HeldBy
+		}
 		return "due, waiting: " + cmp.Or(string(p.Reason), "about to begin")
 	case rotator.StateRotating:
 		return "rotating now"

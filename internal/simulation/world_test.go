@@ -185,6 +185,7 @@ func (w *world) drawPolicies() []rotator.Policy {
 		}
 		ps = append(ps, rotator.Policy{
 			Name: name, Workspace: "default", ServiceAccount: []string{"svcacc_a", "svcacc_a", "svcacc_b"}[i], Schedule: schedule,
+			Group:      []string{"both", "both", ""}[i], WaitUntilIdle: []time.Duration{0, 0, 2 * time.Hour}[i], MaxAge: []time.Duration{0, 0, 30 * time.Hour}[i],
 			Splay:      time.Duration(w.rng.IntN(3)) * 5 * time.Minute,
 			Overlap:    time.Duration(30+w.rng.IntN(150)) * time.Minute,
 			Settings:   elevenlabs.Settings{Permissions: elevenlabs.Permissions{Names: []string{"text_to_speech", "user_read"}}},
