@@ -158,7 +158,8 @@ func (j *job) takeGroup(ctx context.Context, in *Intent) error {
 	ahead := goesAhead(j.p, j.entry(), in.Reason, j.r.Wall())
 	for attempt := 1; ; attempt++ {
 		err := j.tryGroup(ctx, in, ahead)
-		again := errors.Is(err, ErrConflict) || maybeWritten(err)
+		var remote *Error
+		again := errors.Is(err, ErrConflict) || errors.As(err, &remote) // the hold is found when it was written after all
 		switch {
 		case err == nil || errors.Is(err, errNotDue):
 			return err

@@ -30,7 +30,7 @@ type PolicyView struct {
 	Message        string            `json:"message,omitempty"`
 	Group          string            `json:"group,omitempty"`
 	HeldBy         string            `json:"group_held_by,omitempty"` // the member for which it waits
-	Key            *KeyView          `json:"key,omitempty"` // the current one
+	Key            *KeyView          `json:"key,omitempty"`           // the current one
 	LastRotation   time.Time         `json:"last_rotation,omitzero"`
 	NextRotation   time.Time         `json:"next_rotation,omitzero"`
 	Retiring       []RetiringView    `json:"retiring"`
