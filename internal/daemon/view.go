@@ -45,6 +45,16 @@ type KeyView struct {
 	ID      string    `json:"id"`
 	Name    string    `json:"name"`
 	Created time.Time `json:"created"`
+	// MaxAgeEnds is when the key is as old as its policy allows, in whole seconds; absent without a max_age.
+	MaxAgeEnds time.Time `json:"max_age_ends,omitzero"`
+}
+
+func keyView(k rotator.KeyRef, maxAge time.Duration) KeyView {
+	v := KeyView{ID: k.ID, Name: k.Name, Created: k.Created}
+	if maxAge > 0 {
+		v.MaxAgeEnds = k.Created.Add(maxAge).UTC().Truncate(time.Second)
+	}
+	return v
 }
 
 // RetiringView is a former current key, and when it leaves its state.
@@ -84,10 +94,11 @@ func viewOf(s *rotator.PolicyStatus) PolicyView {
 		Retiring: []RetiringView{}, Keys: s.Keys, InUse: s.InUse, Drift: append([]string{}, s.Drift...), Failure: s.Failure,
 	}
 	if s.Current != nil {
-		p.Key = &KeyView{s.Current.ID, s.Current.Name, s.Current.Created}
+		key := keyView(*s.Current, s.Policy.MaxAge)
+		p.Key = &key
 	}
 	for _, r := range s.Retiring {
-		p.Retiring = append(p.Retiring, RetiringView{KeyView{r.ID, r.Name, r.Created}, r.State, r.Until})
+		p.Retiring = append(p.Retiring, RetiringView{keyView(r.KeyRef, s.Policy.MaxAge), r.State, r.Until})
 	}
 	return p
 }
