@@ -241,3 +241,32 @@ func TestAnUnplaceableValueNamesTheCandidates(t *testing.T) {
 		}
 	}
 }
+
+// TestMaxAgeEndsTheWaits has work that waits for other things looked at when max_age calls for it.
+func TestMaxAgeEndsTheWaits(t *testing.T) {
+	now := planNow.Add(4 * time.Hour)   // two hours after the run of 03:00
+	byAge := planNow.Add(8 * time.Hour) // 34h old, less an overlap of 4h
+	for name, change := range map[string]func(*rotator.Policy, *rotator.Observed){
+		"window": func(p *rotator.Policy, _ *rotator.Observed) { p.Window = time.Hour },
+		"group":  func(_ *rotator.Policy, o *rotator.Observed) { o.GroupHeld = "tts-other" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, o := planStage(t)
+			p.MaxAge = 34 * time.Hour
+			change(&p, &o)
+			d := rotator.Plan(p, o, now)
+			if len(d.Steps) > 0 || !d.Wake.Equal(byAge) {
+				t.Errorf("steps %v, next look %s, want one at %s", d.Steps, d.Wake, byAge)
+			}
+			if name == "window" && !d.NextDue.Equal(byAge) {
+				t.Errorf("next due %s, want %s", d.NextDue, byAge)
+			}
+			if name == "group" && d.HeldBy != "tts-other" {
+				t.Errorf("held by %q", d.HeldBy)
+			}
+			if d = rotator.Plan(p, o, byAge); len(d.Steps) != 1 || d.Reason != rotator.ReasonMaxAge {
+				t.Errorf("at that time: %v, %s", d.Steps, d.Reason)
+			}
+		})
+	}
+}

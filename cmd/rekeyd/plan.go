@@ -228,9 +228,17 @@ func laterOf(s rotator.PolicyStatus, now time.Time) []change {
 	return changes
 }
 
+// byAge reports that the next rotation is that of max_age.
+func byAge(s rotator.PolicyStatus) bool {
+	p := s.Policy
+	return p.MaxAge > 0 && s.Current != nil && s.NextDue.Equal(s.Current.Created.Add(p.MaxAge-p.Overlap-p.WaitUntilIdle))
+}
+
 // nextReason says what makes the next rotation due.
 func nextReason(s rotator.PolicyStatus) rotator.Reason {
 	switch next := s.Policy.Schedule.Next(s.LastRotation); {
+	case s.Reason == rotator.ReasonWindow && byAge(s):
+		return rotator.ReasonMaxAge
 	case s.Reason == rotator.ReasonBackoff, s.Reason == rotator.ReasonWindow:
 		return s.Reason
 	case s.Policy.Mode == rotator.ModeManual, !next.Add(rotator.SplayOf(s.Policy.Name, s.Policy.Splay)).Equal(s.NextDue):

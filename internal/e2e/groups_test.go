@@ -153,3 +153,24 @@ func TestWaitUntilIdle(t *testing.T) {
 		})
 	}
 }
+
+// TestGroupNeedsItsRight finds out before a key is made that the group could not be written.
+func TestGroupNeedsItsRight(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, common.vault)
+	hcl, err := os.ReadFile("../../deploy/vault/policy.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.vaultToken = w.vault.Token(t, string(hcl)+fmt.Sprintf("\npath \"secret/data/rekeyd/%s/groups/*\" {\n  capabilities = [\"deny\"]\n}\n", w.id))
+	w.calm(", group: both")
+	if said := w.verb(1, "check", "--online"); !strings.Contains(said, "/groups/both") {
+		t.Errorf("the doctor does not see it: %s", said)
+	}
+	d := w.start(nil)
+	d.state("failing", "sink_denied")
+	if keys := w.sim.Keys(); len(keys) > 0 {
+		t.Errorf("keys were made: %v", keys)
+	}
+	d.end()
+}
