@@ -173,7 +173,7 @@ func (w *world) adoptOne() {
 
 func (w *world) drawPolicies() []rotator.Policy {
 	var ps []rotator.Policy
-	for i, s := range []string{"@every 12h", "0 */12 * * *", "30 2 * * *"} {
+	for i, s := range []string{"@every 12h0m1s", "0 */12 * * *", "30 2 * * *"} {
 		schedule, err := rotator.ParseSchedule(s, "UTC")
 		if err != nil {
 			w.t.Fatal(err)
