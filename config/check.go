@@ -164,7 +164,6 @@ func (l *loader) relations(p *policy, out rotator.Policy, t timing) {
 			p.CharacterLimit.Value, n, n+1)
 	}
 	if out.Group != "" {
-		l.warn(p, p.Group, "group is %s, which this version checks but does not enforce: members of a group may rotate at the same time", quote(out.Group))
 		l.members[out.Group] = append(l.members[out.Group], groupMember{p, out.Overlap + out.WaitUntilIdle, t.shortest})
 	}
 }

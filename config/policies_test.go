@@ -255,13 +255,12 @@ func TestAcceptedBaseURLs(t *testing.T) {
 }
 
 func TestWarnings(t *testing.T) {
-	c, err := load(t, with(`schedule: "@daily"`, "character_limit: 1000", "sink: {path: data/a}", "group: tts"))
+	c, err := load(t, with(`schedule: "@daily"`, "character_limit: 1000", "sink: {path: data/a}"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := `REKEYD_POLICIES:7:20: policy "a": character_limit is 1000 a month for each key, and every rotation brings a new key: up to 31 rotations a month allow 32 times as much
-REKEYD_POLICIES:8:16: policy "a": sink.path is "data/a", but Vault adds data/ by itself; "a" is probably meant
-REKEYD_POLICIES:9:10: policy "a": group is "tts", which this version checks but does not enforce: members of a group may rotate at the same time`
+REKEYD_POLICIES:8:16: policy "a": sink.path is "data/a", but Vault adds data/ by itself; "a" is probably meant`
 	if got := Faults(c.Warnings).Error(); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}

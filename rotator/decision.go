@@ -92,6 +92,9 @@ type Observed struct {
 
 	Owner string   // this installation's id
 	InUse []string // ids of retiring keys whose usage grew within the last two listings
+	Idle  []string // … of those that were seen to stand still for two; of others nothing is known yet
+
+	GroupHeld string // the other policy that holds the group, where that was asked; "": none
 
 	AdminRefused bool // the workspace's admin key was refused
 	OthersDue    bool // other policies of the workspace whose admin key this is are about to rotate
@@ -116,6 +119,7 @@ type Decision struct {
 	State   State
 	Reason  Reason // why it is due, waits, or is in error; "" when all is well
 	Message string // the error in a sentence
+	HeldBy  string // with ReasonGroup: the member whose turn it is
 	NextDue time.Time
 	Drift   []string
 	Wake    time.Time // when time alone may change this decision; zero: never

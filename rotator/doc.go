@@ -10,8 +10,8 @@
 // the intent's key is rolled forward, a key whose secret is nowhere is abandoned and deleted by id. Former keys leave
 // through overlap and quarantine (retire.go), each time only after it was seen again that no reader needs them.
 //
-// Any number of processes may do this beside each other. They meet only in the ledger ([Entry]), which they write by
-// check-and-set, and in the record. Whoever holds the claim in an entry is the only one to write it; a claim that was
-// seen unchanged for a claim TTL may be taken over, and the takeover first moves the record to a new version, so that
-// a holder that was merely frozen can no longer publish.
+// Any number of processes may do this beside each other. They meet only in the ledger ([Entry], and group.go for keys
+// that must not change together), which they write by check-and-set, and in the record. Whoever holds the claim in an
+// entry is the only one to write it; a claim that was seen unchanged for a claim TTL may be taken over, and the
+// takeover first moves the record to a new version, so that a holder that was merely frozen can no longer publish.
 package rotator

@@ -9,14 +9,19 @@ import (
 func planSchedule(p Policy, o Observed, now time.Time, d Decision) Decision {
 	due, why := nextDue(p, o.Entry)
 	if why == ReasonSchedule && !due.After(now) {
-		if late, wait := lateRun(p, due, now); wait {
-			byAge, ok := ageDue(p, o.Entry)
-			if !ok || byAge.After(now) {
-				d.NextDue, d.Reason = late, ReasonWindow
-				d.wakeAt(late)
-				return d
+		byAge, limited := ageDue(p, o.Entry)
+		switch late, wait := lateRun(p, due, now); {
+		case limited && !byAge.After(now):
+			why = ReasonMaxAge // which waits for nothing that a run by schedule may wait for
+		case wait:
+			d.NextDue, d.Reason = late, ReasonWindow
+			if limited {
+				d.NextDue = earlier(late, byAge)
 			}
-			why = ReasonMaxAge
+			d.wakeAt(d.NextDue)
+			return d
+		case limited:
+			d.wakeAt(byAge)
 		}
 	}
 	switch {
@@ -56,6 +61,11 @@ func ageDue(p Policy, e *Entry) (time.Time, bool) {
 	return e.Current.Created.Add(p.MaxAge - p.Overlap - p.WaitUntilIdle), true
 }
 
+func tooOld(p Policy, e *Entry, now time.Time) bool {
+	at, limited := ageDue(p, e)
+	return limited && !at.After(now)
+}
+
 // lateRun says whether a run that was due waits for the next one because its window has closed.
 func lateRun(p Policy, due, now time.Time) (next time.Time, wait bool) {
 	if p.Window == 0 || now.Sub(due) <= p.Window {
@@ -87,6 +97,9 @@ func planRotation(p Policy, o Observed, now time.Time, why Reason, d Decision) D
 		return wait(StateFailing, ReasonBackoff)
 	case waitsForOverlap(why) && o.inOverlap():
 		return wait(StateDue, ReasonOverlap)
+	case o.GroupHeld != "" && !goesAhead(p, o.Entry, why, now):
+		d.HeldBy = o.GroupHeld
+		return wait(StateDue, ReasonGroup)
 	case !exempt(why) && o.MaxRotations > 0 && o.Rotations >= o.MaxRotations:
 		return wait(StateThrottled, ReasonThrottled)
 	}

@@ -48,7 +48,8 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 		o.Inherits, err = r.predecessor(ctx, p, o.Record)
 		return p, o, err
 	}
-	return p, o, nil
+	err := r.lookAtGroup(ctx, p, &o)
+	return p, o, err
 }
 
 // requestResync puts a resync that could not be carried out back.
@@ -117,9 +118,11 @@ func (r *Rotator) assemble(st *policyState, p Policy, ws *workspace) Observed {
 type usage struct {
 	credits int64
 	moved   int // listing in which it last moved; 0: never
+	since   int // listing since which it is known to stand still
 }
 
-// followUsage notes which retiring keys are still in use: their counter moved within the last two listings.
+// followUsage notes which retiring keys are still in use: their counter moved within the last two listings. A key that
+// this process has not watched for that long is neither in use nor idle: another replica may have seen it move.
 func (k *knowledge) followUsage(o *Observed, seq int) {
 	if o.Entry == nil || len(o.Entry.Retiring) == 0 {
 		k.usage = nil
@@ -137,10 +140,15 @@ func (k *knowledge) followUsage(o *Observed, seq int) {
 		if known && key.CharacterCount != u.credits {
 			u.moved = seq
 		}
+		if !known || u.moved == seq {
+			u.since = seq
+		}
 		u.credits = key.CharacterCount
 		k.usage[r.ID] = u
 		if u.moved != 0 && seq-u.moved < 2 {
 			o.InUse = append(o.InUse, r.ID)
+		} else if seq-u.since >= 2 {
+			o.Idle = append(o.Idle, r.ID)
 		}
 	}
 }

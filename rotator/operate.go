@@ -178,6 +178,8 @@ func waiting(p Policy, d Decision) error {
 	switch d.Reason {
 	case ReasonThrottled:
 		return fmt.Errorf("policy %s: its workspace has had its rotations for this hour (REKEYD_MAX_ROTATIONS_PER_HOUR); wait, or use --revoke-now", p.Name)
+	case ReasonGroup:
+		return fmt.Errorf("policy %s: policy %s of its group %s is between claim and end of overlap; wait, or use --revoke-now", p.Name, d.HeldBy, p.Group)
 	case "":
 		return fmt.Errorf("policy %s: nothing can be done now", p.Name)
 	}

@@ -101,9 +101,9 @@ func (o Observed) revoking() bool {
 	return o.Request != nil && o.Request.Revoke && c != nil && c.ID != o.Request.NotKey
 }
 
-// overlapUntil prolongs the overlap of a key that is still in use, within the policy's bounds.
+// overlapUntil prolongs the overlap of a key that is not known to be idle, within the policy's bounds.
 func (o Observed) overlapUntil(p Policy, r Retiring) time.Time {
-	if p.WaitUntilIdle == 0 || r.Reason == ReasonRevoke || !slices.Contains(o.InUse, r.ID) {
+	if p.WaitUntilIdle == 0 || r.Reason == ReasonRevoke || slices.Contains(o.Idle, r.ID) {
 		return r.Until
 	}
 	until := r.Until.Add(p.WaitUntilIdle)

@@ -83,6 +83,18 @@ func TestPlan(t *testing.T) {
 		{"due, within the window", func(s stage) { hours(s, 3); s.p.Window = time.Hour }, "rotate schedule", rotator.StateDue, rotator.ReasonSchedule},
 		{"due, past the window", func(s stage) { hours(s, 4); s.p.Window = time.Hour }, "", rotator.StateOK, rotator.ReasonWindow},
 		{"past the window, but too old", func(s stage) { hours(s, 4); s.p.Window = time.Hour; s.p.MaxAge = 29 * time.Hour }, "rotate max_age", rotator.StateDue, rotator.ReasonMaxAge},
+		{"past the window, and max_age before the next run", func(s stage) { hours(s, 4); s.p.Window = time.Hour; s.p.MaxAge = 34 * time.Hour }, "", rotator.StateOK, rotator.ReasonWindow},
+		{"due, group busy", func(s stage) { hours(s, 2); s.o.GroupHeld = "tts-other" }, "", rotator.StateDue, rotator.ReasonGroup},
+		{"due, group busy, too old", func(s stage) { hours(s, 4); s.o.GroupHeld, s.p.MaxAge = "tts-other", 30*time.Hour }, "rotate max_age", rotator.StateDue, rotator.ReasonMaxAge},
+		{"due, overlap running, too old by now", func(s stage) { hours(s, 4); overlap(s, time.Hour); s.p.MaxAge = 30 * time.Hour }, "rotate max_age", rotator.StateDue, rotator.ReasonMaxAge},
+		{"due, past the window, group busy", func(s stage) { hours(s, 4); s.p.Window = time.Hour; s.o.GroupHeld = "tts-other" }, "", rotator.StateOK, rotator.ReasonWindow},
+		{"leaked, group busy", func(s stage) { disable(s.o, "k2", "exposed_publicly"); s.o.GroupHeld = "tts-other" }, "rotate exposed_publicly", rotator.StateDue, rotator.ReasonExposed},
+		{"revoke, group busy", func(s stage) {
+			s.o.Request, s.o.GroupHeld = &rotator.Request{NotKey: "k2", Revoke: true}, "tts-other"
+		}, "rotate revoke_now", rotator.StateDue, rotator.ReasonRevoke},
+		{"asked for, group busy", func(s stage) { s.o.Request, s.o.GroupHeld = &rotator.Request{NotKey: "k2"}, "tts-other" }, "", rotator.StateDue, rotator.ReasonGroup},
+		{"moved, group busy", func(s stage) { s.p.ServiceAccount, s.o.GroupHeld = "svcacc_2", "tts-other" }, "", rotator.StateDue, rotator.ReasonGroup},
+		{"record deleted, group busy", func(s stage) { s.o.Record, s.o.GroupHeld = &rotator.RecordView{}, "tts-other" }, "rotate record_missing", rotator.StateDue, rotator.ReasonRecordMissing},
 		{"due, throttled", func(s stage) { hours(s, 2); s.o.Rotations, s.o.MaxRotations = 5, 5 }, "", rotator.StateThrottled, rotator.ReasonThrottled},
 		{"due, not listed", func(s stage) { hours(s, 2); s.o.Listed = false }, "", rotator.StateDue, rotator.ReasonNotObserved},
 		{"due, account gone", func(s stage) { hours(s, 2); s.o.Found = false }, "", rotator.StateError, rotator.ReasonUnknownAccount},
@@ -103,6 +115,8 @@ func TestPlan(t *testing.T) {
 		{"overlap ended", func(s stage) { overlap(s, 0) }, "disable overlap_ended k1", rotator.StateOK, ""},
 		{"overlap ended, retry later", func(s stage) { overlap(s, 0); s.o.Entry.Retiring[0].NextTry = s.now.Add(1) }, "", rotator.StateOK, ""},
 		{"overlap ended, in use", func(s stage) { overlap(s, 0); s.o.InUse = []string{"k1"}; s.p.WaitUntilIdle = time.Hour }, "", rotator.StateOK, ""},
+		{"overlap ended, nothing known of its use", func(s stage) { overlap(s, 0); s.p.WaitUntilIdle = time.Hour }, "", rotator.StateOK, ""},
+		{"overlap ended, idle", func(s stage) { overlap(s, 0); s.o.Idle = []string{"k1"}; s.p.WaitUntilIdle = time.Hour }, "disable overlap_ended k1", rotator.StateOK, ""},
 		{"overlap ended, in use too long", func(s stage) { overlap(s, -2*time.Hour); s.o.InUse = []string{"k1"}; s.p.WaitUntilIdle = time.Hour }, "disable overlap_ended k1", rotator.StateOK, ""},
 		{"in use, but max_age ends it", func(s stage) {
 			overlap(s, 0)
@@ -215,6 +229,7 @@ func TestPlan(t *testing.T) {
 
 		{"nothing anywhere", noEntry, "rotate first", rotator.StateDue, rotator.ReasonFirst},
 		{"nothing anywhere, manual", func(s stage) { noEntry(s); s.p.Mode = rotator.ModeManual }, "rotate first", rotator.StateDue, rotator.ReasonFirst},
+		{"nothing anywhere, group busy", func(s stage) { noEntry(s); s.o.GroupHeld = "tts-other" }, "rotate first", rotator.StateDue, rotator.ReasonFirst},
 		{"nothing anywhere, throttled", func(s stage) { noEntry(s); s.o.Rotations, s.o.MaxRotations = 5, 5 }, "", rotator.StateThrottled, rotator.ReasonThrottled},
 		{"no entry, record not read", func(s stage) { s.o.Entry, s.o.Record = nil, nil }, "", rotator.StateDue, rotator.ReasonNotObserved},
 		{"no entry, record names a key", func(s stage) { s.o.Entry = nil }, "adopt record_found k2", rotator.StateOK, ""},
@@ -255,5 +270,34 @@ func TestAnUnplaceableValueNamesTheCandidates(t *testing.T) {
 		if !strings.Contains(d.Message, want) {
 			t.Errorf("the message lacks %q: %s", want, d.Message)
 		}
+	}
+}
+
+// TestMaxAgeEndsTheWaits has work that waits for other things looked at when max_age calls for it.
+func TestMaxAgeEndsTheWaits(t *testing.T) {
+	now := planNow.Add(4 * time.Hour)   // two hours after the run of 03:00
+	byAge := planNow.Add(8 * time.Hour) // 34h old, less an overlap of 4h
+	for name, change := range map[string]func(*rotator.Policy, *rotator.Observed){
+		"window": func(p *rotator.Policy, _ *rotator.Observed) { p.Window = time.Hour },
+		"group":  func(_ *rotator.Policy, o *rotator.Observed) { o.GroupHeld = "tts-other" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, o := planStage(t)
+			p.MaxAge = 34 * time.Hour
+			change(&p, &o)
+			d := rotator.Plan(p, o, now)
+			if len(d.Steps) > 0 || !d.Wake.Equal(byAge) {
+				t.Errorf("steps %v, next look %s, want one at %s", d.Steps, d.Wake, byAge)
+			}
+			if name == "window" && !d.NextDue.Equal(byAge) {
+				t.Errorf("next due %s, want %s", d.NextDue, byAge)
+			}
+			if name == "group" && d.HeldBy != "tts-other" {
+				t.Errorf("held by %q", d.HeldBy)
+			}
+			if d = rotator.Plan(p, o, byAge); len(d.Steps) != 1 || d.Reason != rotator.ReasonMaxAge {
+				t.Errorf("at that time: %v, %s", d.Steps, d.Reason)
+			}
+		})
 	}
 }

@@ -41,6 +41,7 @@ const (
 	ReasonBackoff     Reason = "backoff"         // an attempt failed; the next has its time
 	ReasonOverlap     Reason = "overlap_running" // an earlier key is still in overlap
 	ReasonWindow      Reason = "window"          // it is too late for this run
+	ReasonGroup       Reason = "group_busy"      // another member of its group is between claim and end of overlap
 	ReasonThrottled   Reason = "throttled"       // REKEYD_MAX_ROTATIONS_PER_HOUR
 	ReasonClaimed     Reason = "claimed"         // another replica works on it
 	ReasonNotObserved Reason = "not_observed"    // ElevenLabs has not been listed yet

@@ -167,6 +167,7 @@ func (j *job) retired(ctx context.Context, s Step, key Retiring, gone bool) bool
 		j.r.amend(key.Workspace, key.Account, key.ID, func(k *ListedKey) { k.Disabled = true })
 	}
 	j.audit(what, "key_id", key.ID, "service_account", key.Account)
+	j.r.wakeGroup(j.p)
 	kind := EventRetired
 	if s.Reason == ReasonDisabledOutside {
 		kind = EventKeyDisabled

@@ -103,7 +103,7 @@ func (r *Rotator) keptSecret(ctx context.Context, key Retiring, salt string) (el
 
 // rollback is a rotation whose key exists already: claim and intent, enable, verify, publish, commit.
 func (j *job) rollback(ctx context.Context, back Retiring, secret elevenlabs.Secret) bool {
-	if err := j.r.Store.Check(ctx, j.r.entryRef(j.p.Name), j.p.Sink.Ref); err != nil {
+	if err := j.r.Store.Check(ctx, append(j.ledgerRefs(), j.p.Sink.Ref)...); err != nil {
 		return j.notBegun(err)
 	}
 	in := &Intent{Rotation: back.Rotation, KeyName: back.Name, Workspace: back.Workspace, Account: back.Account, Sink: j.p.Sink,
@@ -115,6 +115,9 @@ func (j *job) rollback(ctx context.Context, back Retiring, secret elevenlabs.Sec
 	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
 	if err == nil && j.st.known.record.Match != j.entry().Current.ID {
 		err = failedFor(StageClaim, ReasonRecordChanged, "%s does not hold the current key %s", j.p.Sink, j.entry().Current.ID)
+	}
+	if err == nil {
+		err = j.takeGroup(ctx, in) // ahead of it: a person wants the key back now
 	}
 	if err != nil {
 		return j.giveBack(ctx, failed(StageClaim, err))

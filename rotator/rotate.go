@@ -26,6 +26,9 @@ func (j *job) rotate(ctx context.Context, why Reason) bool {
 	if err != nil {
 		return j.giveBack(ctx, failed(StageClaim, err))
 	}
+	if err := j.takeGroup(ctx, in); err != nil {
+		return j.giveBack(ctx, failed(StageClaim, err))
+	}
 	key, err := j.create(ctx, in)
 	if errors.Is(err, elevenlabs.ErrKeyLimit) && !elevenlabs.MaybeApplied(err) && j.makeRoom(ctx) {
 		key, err = j.create(ctx, in) // the first one surely made nothing: the name is still unused
@@ -52,7 +55,7 @@ func lostReason(err error) Reason {
 
 // intend checks that the result could be stored, then takes the claim and notes the intent in one write.
 func (j *job) intend(ctx context.Context, why Reason) (*Intent, error) {
-	if err := j.r.Store.Check(ctx, j.r.entryRef(j.p.Name), j.p.Sink.Ref); err != nil {
+	if err := j.r.Store.Check(ctx, append(j.ledgerRefs(), j.p.Sink.Ref)...); err != nil {
 		return nil, fmt.Errorf("checking that a key could be stored: %w", err)
 	}
 	rotation, err := j.r.newID(rotationLength)

@@ -19,7 +19,7 @@ import (
 // Options is what a [Rotator] needs. The durations and counts are the REKEYD_ variables of the same names.
 type Options struct {
 	Store  Store
-	Ledger Ref // folder of the ledger: policies/NAME and owner lie below it
+	Ledger Ref // folder of the ledger: policies/NAME, groups/NAME and owner lie below it
 	Logger *slog.Logger
 
 	Concurrency         int // rotations in flight; of each workspace, where one is slow

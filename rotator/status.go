@@ -53,6 +53,7 @@ type PolicyStatus struct {
 	State        State
 	Reason       Reason
 	Message      string // an error in a sentence; "" otherwise
+	HeldBy       string // with ReasonGroup: the member of its group whose turn it is
 	Loaded       bool   // the ledger entry was read
 	Steps        []Step // what is about to be done
 	NextDue      time.Time
@@ -170,7 +171,7 @@ func (r *Rotator) show(st *policyState, p Policy, o Observed, d Decision) {
 	s := &st.status
 	was := *s
 	s.Policy, s.State, s.Reason, s.Message, s.Steps = p, d.State, d.Reason, d.Message, d.Steps
-	s.NextDue, s.Drift, s.Loaded = d.NextDue, d.Drift, true
+	s.NextDue, s.Drift, s.HeldBy, s.Loaded = d.NextDue, d.Drift, d.HeldBy, true
 	s.Current, s.Retiring, s.LastRotation = nil, nil, time.Time{}
 	if e := o.Entry; e != nil {
 		s.Current, s.Retiring, s.LastRotation = e.Current, e.Retiring, e.LastRotation
@@ -195,6 +196,9 @@ func (r *Rotator) tell(st *policyState, was PolicyStatus, o Observed) {
 		return
 	}
 	e := Event{Policy: s.Policy.Name, Workspace: s.Policy.Workspace, KeyID: currentID(o.Entry), At: r.Wall()}
+	if s.HeldBy != "" && s.HeldBy != was.HeldBy {
+		r.Logger.Info("rotation waits for its group", "policy", s.Policy.Name, "reason", s.Reason, "group", s.Policy.Group, "held_by", s.HeldBy)
+	}
 	if s.State == StateError && (was.State != StateError || was.Reason != s.Reason) {
 		e.Type, e.Reason = EventError, s.Reason
 		r.Observe(e)

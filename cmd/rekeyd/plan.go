@@ -65,6 +65,7 @@ type policyPlan struct {
 	State   rotator.State  `json:"state"`
 	Reason  rotator.Reason `json:"reason,omitempty"`
 	Message string         `json:"message,omitempty"`
+	HeldBy  string         `json:"group_held_by,omitempty"`
 	Now     []change       `json:"now"`
 	Later   []change       `json:"later"`
 
@@ -103,7 +104,7 @@ func planOf(s rotator.Snapshot, now time.Time) plan {
 }
 
 func (p *plan) add(s rotator.PolicyStatus, v daemon.PolicyView, now time.Time) policyPlan {
-	out := policyPlan{Policy: v.Name, State: s.State, Reason: s.Reason, Message: s.Message, Now: []change{}, Later: []change{}, words: v.Words()}
+	out := policyPlan{Policy: v.Name, State: s.State, Reason: s.Reason, Message: s.Message, HeldBy: s.HeldBy, Now: []change{}, Later: []change{}, words: v.Words()}
 	for _, step := range s.Steps {
 		out.Now = append(out.Now, changesOf(s, step)...)
 	}
@@ -227,9 +228,17 @@ func laterOf(s rotator.PolicyStatus, now time.Time) []change {
 	return changes
 }
 
+// byAge reports that the next rotation is that of max_age.
+func byAge(s rotator.PolicyStatus) bool {
+	p := s.Policy
+	return p.MaxAge > 0 && s.Current != nil && s.NextDue.Equal(s.Current.Created.Add(p.MaxAge-p.Overlap-p.WaitUntilIdle))
+}
+
 // nextReason says what makes the next rotation due.
 func nextReason(s rotator.PolicyStatus) rotator.Reason {
 	switch next := s.Policy.Schedule.Next(s.LastRotation); {
+	case s.Reason == rotator.ReasonWindow && byAge(s):
+		return rotator.ReasonMaxAge
 	case s.Reason == rotator.ReasonBackoff, s.Reason == rotator.ReasonWindow:
 		return s.Reason
 	case s.Policy.Mode == rotator.ModeManual, !next.Add(rotator.SplayOf(s.Policy.Name, s.Policy.Splay)).Equal(s.NextDue):

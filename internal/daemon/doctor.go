@@ -81,6 +81,9 @@ func (x *examination) ledger() []rotator.Ref {
 	refs := []rotator.Ref{ledger.Join("owner")}
 	for _, p := range x.policies {
 		refs = append(refs, ledger.Join("policies").Join(p.Name))
+		if p.Group != "" {
+			refs = append(refs, ledger.Join("groups").Join(p.Group))
+		}
 	}
 	return refs
 }

@@ -28,7 +28,9 @@ type PolicyView struct {
 	State          rotator.State     `json:"state"`
 	Reason         rotator.Reason    `json:"reason,omitempty"`
 	Message        string            `json:"message,omitempty"`
-	Key            *KeyView          `json:"key,omitempty"` // the current one
+	Group          string            `json:"group,omitempty"`
+	HeldBy         string            `json:"group_held_by,omitempty"` // the member for which it waits
+	Key            *KeyView          `json:"key,omitempty"`           // the current one
 	LastRotation   time.Time         `json:"last_rotation,omitzero"`
 	NextRotation   time.Time         `json:"next_rotation,omitzero"`
 	Retiring       []RetiringView    `json:"retiring"`
@@ -43,6 +45,16 @@ type KeyView struct {
 	ID      string    `json:"id"`
 	Name    string    `json:"name"`
 	Created time.Time `json:"created"`
+	// MaxAgeEnds is when the key is as old as its policy allows, in whole seconds; absent without a max_age.
+	MaxAgeEnds time.Time `json:"max_age_ends,omitzero"`
+}
+
+func keyView(k rotator.KeyRef, maxAge time.Duration) KeyView {
+	v := KeyView{ID: k.ID, Name: k.Name, Created: k.Created}
+	if maxAge > 0 {
+		v.MaxAgeEnds = k.Created.Add(maxAge).UTC().Truncate(time.Second)
+	}
+	return v
 }
 
 // RetiringView is a former current key, and when it leaves its state.
@@ -78,14 +90,15 @@ func ViewOf(s rotator.Snapshot) View {
 func viewOf(s *rotator.PolicyStatus) PolicyView {
 	p := PolicyView{
 		Name: s.Policy.Name, Workspace: s.Policy.Workspace, ServiceAccount: s.Policy.ServiceAccount, Sink: s.Policy.Sink,
-		Mode: s.Policy.Mode, MaxAge: rotator.Duration(s.Policy.MaxAge), State: s.State, Reason: s.Reason, Message: s.Message, LastRotation: s.LastRotation, NextRotation: s.NextDue.UTC(),
+		Mode: s.Policy.Mode, MaxAge: rotator.Duration(s.Policy.MaxAge), State: s.State, Reason: s.Reason, Message: s.Message, Group: s.Policy.Group, HeldBy: s.HeldBy, LastRotation: s.LastRotation, NextRotation: s.NextDue.UTC(),
 		Retiring: []RetiringView{}, Keys: s.Keys, InUse: s.InUse, Drift: append([]string{}, s.Drift...), Failure: s.Failure,
 	}
 	if s.Current != nil {
-		p.Key = &KeyView{s.Current.ID, s.Current.Name, s.Current.Created}
+		key := keyView(*s.Current, s.Policy.MaxAge)
+		p.Key = &key
 	}
 	for _, r := range s.Retiring {
-		p.Retiring = append(p.Retiring, RetiringView{KeyView{r.ID, r.Name, r.Created}, r.State, r.Until})
+		p.Retiring = append(p.Retiring, RetiringView{keyView(r.KeyRef, s.Policy.MaxAge), r.State, r.Until})
 	}
 	return p
 }
@@ -113,6 +126,9 @@ func (p PolicyView) Words() string {
 		}
 		return "in order"
 	case rotator.StateDue:
+		if p.HeldBy != "" {
+			return "due, waiting: " + string(p.Reason) + ", it is the turn of " + p.HeldBy
+		}
 		return "due, waiting: " + cmp.Or(string(p.Reason), "about to begin")
 	case rotator.StateRotating:
 		return "rotating now"

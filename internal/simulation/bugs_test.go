@@ -46,6 +46,12 @@ func bugs() []bug {
 		{"retire the old admin key before every replica has the new one", "due.go", "end := now.Add(p.Overlap)", "end := now.Add(p.Overlap)\n\tif p.AdminOf != \"\" {\n\t\tend = now\n\t}", 300},
 		{"never look for a new admin key", "../elevenlabs/credential.go", "!c.readAt.IsZero() && time.Since(c.readAt) < c.keep", "!c.readAt.IsZero()", 300},
 		{"rotate on every look", "due.go", "case due.After(now):\n\t\td.wakeAt(due)\n\t\treturn d", "case due.After(now.Add(4 * time.Hour)):\n\t\td.wakeAt(due)\n\t\treturn d", 300},
+
+		{"hold a group for ever", "group.go", "if e == nil || !e.occupies(h, r.attends(name), r.Wall()) {", "if e == nil {", 300},
+		{"take a group without check-and-set", "group.go", "_, err = j.r.Store.Write(ctx, j.r.groupRef(j.p.Group), ", "last, _ := j.r.Store.Read(ctx, j.r.groupRef(j.p.Group), 0)\n\tversion = last.Version\n\t_, err = j.r.Store.Write(ctx, j.r.groupRef(j.p.Group), ", 3000},
+		{"give a group back at commit", "group.go", "return k.State == InOverlap && now.Before", "return false && now.Before", 300},
+		{"prolong an overlap without bound", "plan.go", "until := r.Until.Add(p.WaitUntilIdle)", "until := r.Until.Add(p.WaitUntilIdle)\n\tif true {\n\t\treturn until.Add(1000 * time.Hour)\n\t}", 1000},
+		{"take a key that nobody watched for idle", "plan.go", "r.Reason == ReasonRevoke || slices.Contains(o.Idle, r.ID)", "r.Reason == ReasonRevoke || !slices.Contains(o.InUse, r.ID)", 3000},
 	}
 }
 

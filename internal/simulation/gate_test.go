@@ -278,6 +278,8 @@ func classify(req *http.Request, body []byte) string {
 	}
 	kind := "other"
 	switch {
+	case strings.Contains(path, "/data/rekeyd/groups/"):
+		kind = "group"
 	case strings.Contains(path, "/data/"+recordPrefix):
 		kind = "record"
 	case strings.Contains(path, "/data/rekeyd/policies/"):

@@ -30,12 +30,14 @@ type life struct {
 	replaced  time.Time
 	promised  time.Time // until when readers were told that it works
 	disabled  time.Time
-	touched   bool // others did something to it
-	revoked   bool // an operator wanted it dead
-	pruned    bool // an operator gave it up
-	orphan    bool // made in a time that Vault has forgotten
-	late      bool // its create was carried out for a process that was frozen
-	listed    bool // it was seen to be good for an admin key
+	touched   bool        // others did something to it
+	revoked   bool        // an operator wanted it dead
+	pruned    bool        // an operator gave it up
+	orphan    bool        // made in a time that Vault has forgotten
+	ahead     bool        // its replacement may not have waited for its group, nor could be noted there
+	listed    bool        // it was seen to be good for an admin key
+	used      []time.Time // with costs, while it was an old key
+	late      bool        // its create was carried out for a process that was frozen
 }
 
 // record is what readers find.
@@ -164,6 +166,9 @@ func (o *oracle) retired(k *life, what elevensim.ChangeKind) {
 	if what == elevensim.Disabled && time.Now().Before(k.promised.Add(-slack-time.Second)) && !k.touched && !k.revoked {
 		o.violated("key %s was disabled %s before the end that readers were told", short(k.ID), time.Until(k.promised))
 	}
+	if what == elevensim.Disabled {
+		o.cutShort(k, r)
+	}
 	if quarantine := r.policy.Quarantine; what == elevensim.Deleted && !k.disabled.IsZero() && time.Since(k.disabled) < quarantine-slack-time.Second && !k.touched && o.w.profile.keyLimit == 0 {
 		o.violated("key %s was deleted %s after it was disabled, the quarantine is %s", short(k.ID), time.Since(k.disabled), quarantine)
 	}
@@ -215,6 +220,7 @@ func (o *oracle) published(r *record, k *life, path string, data map[string]any)
 	if data["key_id"] != k.ID {
 		o.violated("%s says key_id %v for key %s", path, data["key_id"], short(k.ID))
 	}
+	o.together(r)
 	if r.foreign {
 		o.violated("%s held a value of others and was overwritten", path)
 	}
@@ -233,7 +239,11 @@ func (o *oracle) published(r *record, k *life, path string, data map[string]any)
 		if t, err := time.Parse(time.RFC3339, text(data["previous_valid_until"])); err == nil && data["previous_key_id"] == r.key.ID {
 			r.key.promised = t
 		}
-		if end := r.said.Add(r.policy.Overlap); r.key.promised.Before(end) && !r.key.touched && !o.restored && !r.revoking {
+		end := r.said.Add(r.policy.Overlap)
+		if byAge := r.key.CreatedAt.Add(r.policy.MaxAge - 2*o.w.profile.skew - time.Minute); r.policy.MaxAge > 0 && byAge.Before(end) {
+			end = byAge
+		}
+		if r.key.promised.Before(end) && !r.key.touched && !o.restored && !r.revoking {
 			o.violated("readers of key %s were promised it until %s only, its overlap ends %s", short(r.key.ID), r.key.promised, end)
 		}
 	}
@@ -295,7 +305,7 @@ func (o *oracle) conclude() {
 			o.violated("key %s does not have the edited settings", short(k.ID))
 		case k.Permissions == nil:
 			o.violated("key %s still has settings that others gave it", short(k.ID))
-		case now.Sub(r.at) > longestGap(r.policy)+2*time.Hour:
+		case now.Sub(r.at) > longestGap(r.policy)+2*time.Hour+o.turn(r.policy):
 			o.violated("%s was not rotated for %s", path, now.Sub(r.at))
 		}
 	}
@@ -309,9 +319,11 @@ func (o *oracle) conclude() {
 		case r.removed && !r.touched.IsZero(): // its record is empty, and no rotation fills it: nothing more is taken away
 		case k.published.IsZero():
 			o.violated("invariant 2: key %s (%s) was never published and is still there", short(k.ID), k.Name)
-		case now.Sub(k.replaced) > r.policy.Overlap+r.policy.Quarantine+3*time.Hour:
+		case now.Sub(k.replaced) > r.policy.Overlap+r.policy.WaitUntilIdle+r.policy.Quarantine+3*time.Hour:
 			o.violated("invariant 2: key %s was replaced %s ago and is still there", short(k.ID), now.Sub(k.replaced))
-		case !k.Disabled && now.Sub(k.replaced) > r.policy.Overlap+90*time.Minute:
+		case o.tooOld(k, r):
+			o.violated("key %s of policy %s is %s old and still works", short(k.ID), k.policy, now.Sub(k.CreatedAt))
+		case !k.Disabled && now.Sub(k.replaced) > r.policy.Overlap+r.policy.WaitUntilIdle+90*time.Minute:
 			o.violated("invariant 9: key %s was replaced %s ago and still works", short(k.ID), now.Sub(k.replaced))
 		}
 	}

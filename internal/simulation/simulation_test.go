@@ -181,7 +181,7 @@ func (w *world) around() string {
 
 // checkCoverage fails when a fault never struck a step: then nothing was learnt about it.
 func checkCoverage(t *testing.T, hits map[string]int) {
-	steps := []string{"claim and intent", "claim", "commit", "create", "record write", "disable", "delete", "ledger read", "record read", "verify read", "list keys", "list accounts"}
+	steps := []string{"claim and intent", "claim", "commit", "create", "record write", "disable", "delete", "ledger read", "record read", "verify read", "list keys", "list accounts", "group read", "group write"}
 	faults := append(undone(), done()...)
 	var table strings.Builder
 	for _, step := range steps {
@@ -204,7 +204,7 @@ func checkCoverage(t *testing.T, hits map[string]int) {
 			t.Errorf("nobody ever did this: %s", m)
 		}
 	}
-	for _, what := range []string{"others × in mid-rotation", "others × a working key came back", "start × adopted key", "start × full account", "start × ignored allowlist", "start × admin key"} {
+	for _, what := range []string{"others × in mid-rotation", "others × a working key came back", "start × adopted key", "start × full account", "start × ignored allowlist", "start × admin key", "old key × used"} {
 		fmt.Fprintf(&table, "\n%s=%d", what, hits[what])
 		if hits[what] == 0 {
 			t.Errorf("this never happened: %s", what)

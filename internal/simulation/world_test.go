@@ -182,7 +182,7 @@ func (w *world) adoptOne() {
 
 func (w *world) drawPolicies() []rotator.Policy {
 	var ps []rotator.Policy
-	for i, s := range []string{"@every 11h", "0 */12 * * *", "30 2 * * *"} {
+	for i, s := range []string{"@every 12h0m1s", "0 */12 * * *", "30 2 * * *"} {
 		schedule, err := rotator.ParseSchedule(s, "UTC")
 		if err != nil {
 			w.t.Fatal(err)
@@ -194,6 +194,7 @@ func (w *world) drawPolicies() []rotator.Policy {
 		}
 		ps = append(ps, rotator.Policy{
 			Name: name, Workspace: "default", ServiceAccount: []string{"svcacc_a", "svcacc_a", "svcacc_b"}[i], Schedule: schedule,
+			Group: []string{"both", "both", ""}[i], WaitUntilIdle: []time.Duration{0, 0, 2 * time.Hour}[i], MaxAge: []time.Duration{0, 0, 30 * time.Hour}[i],
 			Splay:      time.Duration(w.rng.IntN(3)) * 5 * time.Minute,
 			Overlap:    time.Duration(30+w.rng.IntN(150)) * time.Minute,
 			Settings:   elevenlabs.Settings{Permissions: elevenlabs.Permissions{Names: []string{"text_to_speech", "user_read"}}},
@@ -350,6 +351,7 @@ func run(t *testing.T, seed uint64) *world {
 				w.boot(r)
 			}
 		})
+		w.locked(w.use)
 		w.chaos()
 		w.heal()
 		w.running.Wait()

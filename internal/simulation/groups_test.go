@@ -1,0 +1,101 @@
+package simulation_test
+
+import (
+	"slices"
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// useEvery is how often a reader that still has an old key asks something with it.
+const useEvery = 10 * time.Minute
+
+// use has readers go on with the old keys of policies that wait until those are idle: with every other key for a while,
+// with the rest until it is taken from them.
+func (w *world) use() {
+	if w.oracle.ended {
+		return
+	}
+	for _, p := range w.policies {
+		for _, k := range w.oracle.keysOf(p.Name) {
+			forever := k.ID[len(k.ID)-1]%2 == 0
+			if p.WaitUntilIdle == 0 || k.replaced.IsZero() || k.Disabled || k.Deleted() || !forever && time.Since(k.replaced) > p.Overlap {
+				continue
+			}
+			w.must(w.sim.AddUsage(k.ID, 10))
+			k.used = append(k.used, time.Now())
+			w.hits["old key × used"]++
+		}
+	}
+	w.later(useEvery, w.use)
+}
+
+func (o *oracle) keysOf(policy string) []*life {
+	var keys []*life
+	for _, k := range o.keys {
+		if k.policy == policy {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, func(a, b *life) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	return keys
+}
+
+// together checks that no other member of the group is in overlap when a key is published that can wait.
+func (o *oracle) together(r *record) {
+	old := r.key
+	if r.policy.Group == "" || o.restored || old == nil {
+		return // a first key has no overlap
+	}
+	if old.ahead = r.asked || old.touched || !r.touched.IsZero(); old.ahead {
+		return
+	}
+	for _, other := range o.records {
+		if other == r || other.policy.Group != r.policy.Group || other.asked {
+			continue
+		}
+		for _, k := range o.keysOf(other.policy.Name) {
+			if !k.replaced.IsZero() && !k.touched && !k.revoked && !k.ahead && !k.Disabled && !k.Deleted() && k.promised.After(time.Now()) {
+				o.violated("policy %s was rotated while key %s of its group's policy %s was in overlap", r.policy.Name, short(k.ID), k.policy)
+			}
+		}
+	}
+}
+
+// cutShort checks that an overlap is not ended at its time under a reader who still uses the key. Who watches sees each
+// use within a reconcile interval, and knows a key to be idle after two more; a frozen process knows only what was.
+func (o *oracle) cutShort(k *life, r *record) {
+	wait := r.policy.WaitUntilIdle
+	if wait == 0 || o.restored || r.asked || k.touched || k.revoked || o.w.profile.freeze > 0 || r.removed {
+		return
+	}
+	slack := 2*o.w.profile.skew + time.Minute
+	end := k.promised.Add(wait)
+	if byAge := k.CreatedAt.Add(r.policy.MaxAge); byAge.Before(end) {
+		end = byAge
+	}
+	inUse := slices.ContainsFunc(k.used, func(t time.Time) bool {
+		ago := time.Since(t)
+		return ago > reconcile+12*time.Minute && ago < 2*reconcile-2*time.Minute
+	})
+	if inUse && time.Now().Before(end.Add(-slack)) {
+		o.violated("key %s was disabled %s before the end of wait_until_idle, and was in use", short(k.ID), time.Until(end))
+	}
+}
+
+// tooOld reports that an enabled key has outlived its policy's promise.
+func (o *oracle) tooOld(k *life, r *record) bool {
+	age := time.Since(k.CreatedAt)
+	return r.policy.MaxAge > 0 && !k.Disabled && age > r.policy.MaxAge+2*o.w.profile.skew+time.Minute
+}
+
+// turn is how long a policy may have to wait for the others of its group.
+func (o *oracle) turn(p rotator.Policy) time.Duration {
+	var wait time.Duration
+	for _, r := range o.records {
+		if p.Group != "" && r.policy.Group == p.Group && r.policy.Name != p.Name {
+			wait += r.policy.Overlap + 2*reconcile
+		}
+	}
+	return wait
+}

@@ -1,0 +1,210 @@
+package rotator
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// groupDoc is the ledger's document about one group, groups/NAME. Nobody has to clear it: a hold ends with what its
+// policy's own entry says, so a holder that crashed, was removed, renamed or paused blocks nobody for ever.
+type groupDoc struct {
+	Schema int    `json:"schema"`
+	Holds  []hold `json:"holds"`
+}
+
+// hold says that a policy had an intent in its entry when it was written. It is good for as long as that entry has an
+// intent or a key in overlap.
+type hold struct {
+	Policy   string `json:"policy"`
+	Rotation string `json:"rotation"`
+	// WaitUntilIdle is the policy's: for how long its overlap may be prolonged.
+	WaitUntilIdle Duration `json:"wait_until_idle,omitzero"`
+}
+
+// holdGrace is for how long work that should be over still counts: an overlap whose key nobody disables, an intent that
+// nobody here would settle.
+const holdGrace = time.Hour
+
+func (r *Rotator) groupRef(group string) Ref { return r.Ledger.Join("groups").Join(group) }
+
+// goesAhead reports that a rotation does not wait for its group: what is leaked, revoked or too old cannot wait, and
+// where readers have no working key there is nothing left that the other member could back up.
+func goesAhead(p Policy, e *Entry, why Reason, now time.Time) bool {
+	switch why {
+	case ReasonSchedule, ReasonMoved, ReasonRequested, ReasonDrift:
+		return e != nil && tooOld(p, e, now)
+	}
+	return true
+}
+
+// lookAtGroup finds out who holds the policy's group, where a rotation would have to wait for it.
+func (r *Rotator) lookAtGroup(ctx context.Context, p Policy, o *Observed) error {
+	now := r.Wall()
+	waits := func(s Step) bool { return s.Action == ActRotate && !goesAhead(p, o.Entry, s.Reason, now) }
+	if p.Group == "" || !slices.ContainsFunc(Plan(p, *o, now).Steps, waits) {
+		return nil
+	}
+	others, _, err := r.readGroup(ctx, p)
+	if err != nil {
+		return err
+	}
+	if len(others) > 0 {
+		o.GroupHeld = others[0].Policy
+	}
+	return nil
+}
+
+// readGroup returns the holds of other policies that are still good, each under its policy's present name.
+func (r *Rotator) readGroup(ctx context.Context, p Policy) (others []hold, version int, err error) {
+	doc, err := r.Store.Read(ctx, r.groupRef(p.Group), 0)
+	if err != nil {
+		return nil, 0, fmt.Errorf("reading group %s: %w", p.Group, err)
+	}
+	g, err := parseGroup(doc.Data, p.Group)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, h := range g.Holds {
+		if h.Policy == p.Name {
+			continue
+		}
+		name, err := r.heldBy(ctx, h)
+		if err != nil {
+			return nil, 0, fmt.Errorf("judging who holds group %s: %w", p.Group, err)
+		}
+		if h.Policy = name; name != "" && name != p.Name {
+			others = append(others, h)
+		}
+	}
+	return others, doc.Version, nil
+}
+
+func parseGroup(data map[string]any, group string) (groupDoc, error) {
+	g := groupDoc{Schema: ledgerSchema}
+	if data == nil {
+		return g, nil
+	}
+	b, err := json.Marshal(data)
+	if err == nil {
+		dec := json.NewDecoder(bytes.NewReader(b))
+		dec.DisallowUnknownFields()
+		err = dec.Decode(&g)
+	}
+	if err == nil && g.Schema != ledgerSchema {
+		err = fmt.Errorf("its schema is %d and this build knows %d", g.Schema, ledgerSchema)
+	}
+	if err != nil {
+		return g, fmt.Errorf("reading group %s: %w", group, err)
+	}
+	return g, nil
+}
+
+// heldBy returns the present name of the policy by which a hold is still good; "" where the hold is over. The entry is
+// read after the group, and an intent is written before its hold, so one that is over cannot come to life unseen.
+func (r *Rotator) heldBy(ctx context.Context, h hold) (string, error) {
+	name := h.Policy
+	var e *Entry
+	for range maxRenames {
+		next, err := r.entryOf(ctx, name)
+		var remote *Error
+		switch {
+		case err != nil && (errors.As(err, &remote) || ctx.Err() != nil):
+			return "", err
+		case err != nil:
+			return name, nil // an entry that cannot be read is never taken for empty
+		case next != nil:
+			e = next
+		}
+		if next == nil || next.MovedTo == "" {
+			break
+		}
+		name = next.MovedTo
+	}
+	if e == nil || !e.occupies(h, r.attends(name), r.Wall()) {
+		return "", nil
+	}
+	return name, nil
+}
+
+// attends reports that this replica settles the policy's work.
+func (r *Rotator) attends(policy string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	st := r.policies[policy]
+	return st != nil && st.policy.Mode != ModePaused
+}
+
+// occupies reports that the policy is between claim and end of overlap.
+func (e *Entry) occupies(h hold, attended bool, now time.Time) bool {
+	if in := e.Intent; in != nil && (attended || now.Before(in.Started.Add(holdGrace))) {
+		return true
+	}
+	return slices.ContainsFunc(e.Retiring, func(k Retiring) bool {
+		return k.State == InOverlap && now.Before(k.Until.Add(time.Duration(h.WaitUntilIdle)+holdGrace))
+	})
+}
+
+// takeGroup notes in the group, under an intent that is already in the entry, that this policy is between claim and end
+// of overlap. A rotation that goes ahead notes it beside whoever holds the group, and does not depend on it.
+func (j *job) takeGroup(ctx context.Context, in *Intent) error {
+	if j.p.Group == "" || in.Reason == ReasonFirst {
+		return nil // a first key has no overlap
+	}
+	ahead := goesAhead(j.p, j.entry(), in.Reason, j.r.Wall())
+	for attempt := 1; ; attempt++ {
+		err := j.tryGroup(ctx, in, ahead)
+		var remote *Error
+		again := errors.Is(err, ErrConflict) || errors.As(err, &remote) // the hold is found when it was written after all
+		switch {
+		case err == nil || errors.Is(err, errNotDue):
+			return err
+		case again && attempt < publishTries && j.pause(ctx, attempt):
+		case ahead:
+			j.log.Warn("rotation goes ahead, and its group does not know", "group", j.p.Group, "err", err)
+			return nil
+		default:
+			return fmt.Errorf("taking group %s: %w", j.p.Group, err)
+		}
+	}
+}
+
+func (j *job) tryGroup(ctx context.Context, in *Intent, ahead bool) error {
+	holds, version, err := j.r.readGroup(ctx, j.p)
+	if err != nil {
+		return err
+	}
+	if len(holds) > 0 && !ahead {
+		return fmt.Errorf("%w: group %s is held by policy %s", errNotDue, j.p.Group, holds[0].Policy)
+	}
+	if err := j.guard(ctx); err != nil {
+		return err
+	}
+	holds = append(holds, hold{j.p.Name, in.Rotation, Duration(j.p.WaitUntilIdle)})
+	_, err = j.r.Store.Write(ctx, j.r.groupRef(j.p.Group), map[string]any{"schema": ledgerSchema, "holds": holds}, version)
+	return err
+}
+
+// wakeGroup has the other members looked at: one of them may have its turn now.
+func (r *Rotator) wakeGroup(p Policy) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, st := range r.ordered() {
+		if p.Group != "" && st.policy.Group == p.Group && st.policy.Name != p.Name {
+			r.enqueue(st)
+		}
+	}
+}
+
+// ledgerRefs are the documents that a rotation of the policy writes to the ledger.
+func (j *job) ledgerRefs() []Ref {
+	refs := []Ref{j.r.entryRef(j.p.Name)}
+	if j.p.Group != "" {
+		refs = append(refs, j.r.groupRef(j.p.Group))
+	}
+	return refs
+}

@@ -1,0 +1,192 @@
+package rotator_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// grouped returns a policy of the group both, which rotates at three in the morning.
+func grouped(t *testing.T, name string) rotator.Policy {
+	return testPolicy(t, func(p *rotator.Policy) { p.Name, p.Group, p.Sink.Path = name, "both", "elevenlabs/"+name })
+}
+
+// overlapping returns the policies that have a key in overlap.
+func overlapping(r *rotator.Rotator) []string {
+	var names []string
+	for _, s := range r.Snapshot().Policies {
+		if s.Keys.Overlap > 0 {
+			names = append(names, s.Policy.Name)
+		}
+	}
+	return names
+}
+
+// untilThree lets simulated time pass until just after the next run: bubbles begin at midnight.
+func untilThree() { after(3*time.Hour + time.Minute) }
+
+func TestAGroupTakesTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, b := grouped(t, "tts-a"), grouped(t, "tts-b")
+		r, stop := w.start(a, b)
+		other, stopOther := w.start(a, b)
+		defer stop()
+		defer stopOther()
+		untilThree()
+		first := overlapping(r)
+		if len(first) != 1 {
+			t.Fatalf("in overlap at once: %v", first)
+		}
+		waits := []*rotator.Rotator{r, other}
+		for _, s := range waits {
+			for _, p := range s.Snapshot().Policies {
+				if p.Policy.Name != first[0] && (p.State != rotator.StateDue || p.Reason != rotator.ReasonGroup || p.HeldBy != first[0]) {
+					t.Errorf("%s: %s %s, held by %q", p.Policy.Name, p.State, p.Reason, p.HeldBy)
+				}
+			}
+		}
+		if !strings.Contains(w.logs.String(), "rotation waits for its group") {
+			t.Error("the log does not say that it waits")
+		}
+		after(4 * time.Hour)
+		if second := overlapping(r); len(second) != 1 || second[0] == first[0] {
+			t.Errorf("in overlap after %v: %v", first, second)
+		}
+		if n := w.countEvents(rotator.EventRotated); n != 4 {
+			t.Errorf("%d rotations, with the first keys", n)
+		}
+	})
+}
+
+// TestAGroupIsNotHeldForEver has the member that holds the group come to an end in every way there is.
+func TestAGroupIsNotHeldForEver(t *testing.T) {
+	for name, end := range map[string]func(p rotator.Policy) []rotator.Policy{
+		"removed": func(rotator.Policy) []rotator.Policy { return nil },
+		"paused":  func(p rotator.Policy) []rotator.Policy { p.Mode = rotator.ModePaused; return []rotator.Policy{p} },
+		"renamed": func(p rotator.Policy) []rotator.Policy { p.Name = "tts-new"; return []rotator.Policy{p} },
+		"another group": func(p rotator.Policy) []rotator.Policy {
+			p.Group = "alone"
+			return []rotator.Policy{p}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				ps := []rotator.Policy{grouped(t, "tts-a"), grouped(t, "tts-b")}
+				r, stop := w.start(ps...)
+				defer stop()
+				untilThree()
+				holder := slices.IndexFunc(ps, func(p rotator.Policy) bool { return slices.Contains(overlapping(r), p.Name) })
+				waits := ps[1-holder]
+				r.Load(append(end(ps[holder]), waits), w.clients(w.api))
+				before := w.inRecord(waits).ID
+				after(time.Hour)
+				if w.inRecord(waits).ID != before {
+					t.Error("the other member did not wait for the end of the overlap")
+				}
+				after(5 * time.Hour)
+				if w.inRecord(waits).ID == before {
+					t.Error("the other member still waits")
+				}
+			})
+		})
+	}
+}
+
+// TestAGroupSurvivesEveryCrash kills the process at each call of the group and of what is around it.
+func TestAGroupSurvivesEveryCrash(t *testing.T) {
+	for _, call := range []string{"read secret/rekeyd/groups", "write secret/rekeyd/groups", "write secret/rekeyd/policies", "POST"} {
+		for _, m := range []mode{applied, notApplied, diesBefore, diesAfter} {
+			t.Run(call+" "+string(m), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t)
+					ps := []rotator.Policy{grouped(t, "tts-a"), grouped(t, "tts-b")}
+					_, stop := w.start(ps...)
+					after(time.Minute)
+					stop()
+					before := []string{w.inRecord(ps[0]).ID, w.inRecord(ps[1]).ID}
+					p := &process{fault: fault{call: call, nth: 1, mode: m}}
+					_, stopDead := w.startProcess(p, ps...)
+					untilThree()
+					stopDead()
+					_, stop = w.start(ps...)
+					defer stop()
+					after(10 * time.Hour)
+					for i := range ps {
+						if w.inRecord(ps[i]).ID == before[i] {
+							t.Errorf("%s was not rotated", ps[i].Name)
+						}
+					}
+					if !p.fault.hit {
+						t.Error("the fault never struck")
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestALeakGoesAheadOfItsGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		ps := []rotator.Policy{grouped(t, "tts-a"), grouped(t, "tts-b")}
+		r, stop := w.start(ps...)
+		defer stop()
+		untilThree()
+		holder := slices.IndexFunc(ps, func(p rotator.Policy) bool { return slices.Contains(overlapping(r), p.Name) })
+		leaked := w.inRecord(ps[1-holder]).ID
+		if err := w.sim.DisableKey(leaked, "exposed_publicly"); err != nil {
+			t.Fatal(err)
+		}
+		after(2 * time.Minute)
+		if w.inRecord(ps[1-holder]).ID == leaked {
+			t.Error("a leaked key waits for its group")
+		}
+		doc, err := w.store.Read(context.Background(), rotator.Ref{Mount: "secret", Path: "rekeyd/groups/both"}, 0)
+		if holds, _ := doc.Data["holds"].([]any); err != nil || len(holds) != 2 {
+			t.Errorf("the group holds %v, %v", doc.Data, err)
+		}
+	})
+}
+
+// TestAnOverlapIsNotCutShortByAFreshProcess restarts the process just before the overlap of a key in use ends.
+func TestAnOverlapIsNotCutShortByAFreshProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		p := testPolicy(t, func(p *rotator.Policy) { p.WaitUntilIdle = time.Hour })
+		_, stop := w.start(p)
+		after(time.Minute)
+		old := w.inRecord(p).ID
+		enabled := func() bool {
+			return !w.alive()[slices.IndexFunc(w.alive(), func(k elevensim.Key) bool { return k.ID == old })].Disabled
+		}
+		use := func(d time.Duration) {
+			for range d / (30 * time.Second) {
+				if err := w.sim.AddUsage(old, 1); err != nil {
+					t.Fatal(err)
+				}
+				after(30 * time.Second)
+			}
+		}
+		after(6*time.Hour + 50*time.Minute) // ten minutes before the end of the overlap
+		use(9*time.Minute - 30*time.Second)
+		stop()
+		_, stop = w.start(p)
+		defer stop()
+		use(30 * time.Minute)
+		if !enabled() {
+			t.Error("a key in use was disabled at the end of its overlap")
+		}
+		after(4 * time.Minute)
+		if enabled() {
+			t.Error("a key that is idle is still enabled")
+		}
+	})
+}
