@@ -85,8 +85,9 @@ soak: ## simulate new seeds until it is stopped or finds something
 	@first=$$(date +%s)000; while $(GO) test ./internal/simulation -run 'TestSimulation$$' -count=1 -timeout 75m -v -args -seeds=5000 -first=$$first; do first=$$((first + 5000)); done
 
 .PHONY: prometheus
-prometheus: ## check the scrape configuration, the alerts and the dashboard's queries (needs promtool and jq)
+prometheus: vault ## check alerts and dashboard, and let a real Prometheus watch rekeyd (needs prometheus, promtool and jq)
 	deploy/prometheus/check.sh
+	$(GO) test -tags prometheus -count=1 -run '^TestPrometheus' ./internal/e2e
 
 .PHONY: image
 image: ## build the container image (needs buildah, or BUILDAH=docker)
