@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,17 +30,33 @@ const prometheusPatience = 90 * time.Second
 func TestPrometheus(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, common.vault)
-	w.policy("@every 1h")
+	w.policy("@every 24h")
+	w.longOverlap()
 	d := w.start(nil)
 	w.settled("")
 	checkMetrics(t, d)
 	p := startPrometheus(t, strings.TrimPrefix(d.url, "http://"))
 	p.until(`sum by (state) (rekeyd_policy_state == 1)`, "1")
 	p.alerts()
+	before := p.panels()
+	delete(before, "Time left of the Vault token") // this one lives for a month: nothing renews it meanwhile
+	w.sim.SetFaults(elevensim.Faults{UsagePerRequest: 1})
+	old, _ := w.record()
+	w.rotate(d)
+	p.until(`rekeyd_keys{state="overlap"}`, "1")
+	process.Eventually(t, prometheusPatience, func() error {
+		process.Request(t, http.MethodGet, w.sim.URL+"/v1/models", fmt.Sprint("xi-api-key: ", old["api_key"]), "")
+		if d.metric(`rekeyd_retiring_key_in_use{policy="tts-prod"}`) != "1" {
+			return errors.New("the old key is used, and rekeyd does not say so")
+		}
+		return nil
+	})
+	d.Signal(syscall.SIGHUP)
 
-	w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status, Status: http.StatusUnauthorized, Code: "invalid_api_key"}}})
+	w.sim.SetFaults(elevensim.Faults{UsagePerRequest: 1, Rules: []elevensim.Rule{{Kind: elevensim.Status, Status: http.StatusUnauthorized, Code: "invalid_api_key"}}})
 	w.rotate(d)
 	p.alerts("RekeydAdminKeyRefused tts-prod", "RekeydRotationFailing tts-prod")
+	p.changed(before)
 	w.sim.SetFaults(elevensim.Faults{})
 	p.alerts()
 
@@ -50,6 +68,18 @@ func TestPrometheus(t *testing.T) {
 
 	d.Kill()
 	p.alerts("RekeydDown ")
+}
+
+// longOverlap gives the policy a limit, and its old keys a life that Prometheus can see.
+func (w *world) longOverlap() {
+	w.t.Helper()
+	text, err := os.ReadFile(w.policyFile)
+	if err == nil {
+		err = os.WriteFile(w.policyFile, []byte(strings.Replace(string(text), "overlap: 1s", "overlap: 3h\n    max_age: 48h", 1)), 0o600)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // rotate asks for a rotation as an operator would.
@@ -113,6 +143,66 @@ func (p prometheusServer) get(path string, data any) error {
 		return fmt.Errorf("%s: HTTP %d: %s", path, status, body)
 	}
 	return json.Unmarshal([]byte(body), &struct{ Data any }{data})
+}
+
+// panels asks every query of the dashboard, with no clock in it, and returns what each panel shows.
+func (p prometheusServer) panels() map[string]string {
+	p.t.Helper()
+	var dashboard struct {
+		Panels []struct {
+			Type, Title, Description string
+			Targets                  []struct{ Expr string }
+		}
+	}
+	text, err := os.ReadFile("../../deploy/grafana/rekeyd.json")
+	if err == nil {
+		err = json.Unmarshal(text, &dashboard)
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	shown := map[string]string{}
+	for _, panel := range dashboard.Panels {
+		if panel.Type != "row" && panel.Description == "" {
+			p.t.Errorf("panel %q has no description", panel.Title)
+		}
+		for _, target := range panel.Targets {
+			if strings.Contains(target.Expr, "vector(0)") {
+				p.t.Errorf("panel %q invents a value", panel.Title)
+			}
+			var data struct {
+				Result []struct {
+					Metric map[string]string
+					Value  [2]any
+				}
+			}
+			query := strings.NewReplacer("$policy", ".*", "time()", "scalar(vector(1))").Replace(target.Expr)
+			if err := p.get("/api/v1/query?query="+url.QueryEscape(query), &data); err != nil {
+				p.t.Errorf("panel %q: %v", panel.Title, err)
+			}
+			for _, r := range data.Result {
+				shown[panel.Title] += fmt.Sprintln(r.Metric, r.Value[1])
+			}
+			shown[panel.Title] += "\n"
+		}
+	}
+	return shown
+}
+
+// changed waits until every panel has shown something else than before.
+func (p prometheusServer) changed(before map[string]string) {
+	p.t.Helper()
+	process.Eventually(p.t, prometheusPatience, func() error {
+		for title, now := range p.panels() {
+			if now != before[title] {
+				delete(before, title)
+			}
+		}
+		if len(before) > 0 {
+			return fmt.Errorf("these panels show what they showed before: %v", before)
+		}
+		return nil
+	})
 }
 
 // until waits for the value of a query's only series.
