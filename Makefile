@@ -93,8 +93,9 @@ bench: vault ## rotate 1,000 keys that are due at once, beside the alternatives 
 	REKEYD_BENCH=1 $(GO) test ./internal/bench -count=1 -timeout 30m -v
 
 .PHONY: prometheus
-prometheus: ## check the scrape configuration, the alerts and the dashboard's queries (needs promtool and jq)
+prometheus: vault ## check alerts and dashboard, and let a real Prometheus watch rekeyd (needs prometheus, promtool and jq)
 	deploy/prometheus/check.sh
+	$(GO) test -tags prometheus -count=1 -run '^TestPrometheus' ./internal/e2e
 
 .PHONY: image
 image: ## build the container image (needs buildah, or BUILDAH=docker)

@@ -22,6 +22,6 @@ while IFS='#' read -r page anchor; do
 done <"$work/urls"
 
 # promtool reads queries in rules only.
-jq '{groups: [{name: "dashboard", rules: [[.panels[].targets[].expr] | to_entries[] | {record: "panel:query\(.key)", expr: .value}]}]}' \
+jq '{groups: [{name: "dashboard", rules: [[.panels[].targets[]?.expr] | to_entries[] | {record: "panel:query\(.key)", expr: .value}]}]}' \
   deploy/grafana/rekeyd.json >"$work/dashboard.yaml"
 promtool check rules "$work/dashboard.yaml"

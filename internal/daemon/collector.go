@@ -7,26 +7,26 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/rekeyd/rekeyd/rotator"
-	"github.com/rekeyd/rekeyd/sinks"
 )
 
 // collector makes the series of policies and workspaces at scrape time from what the rotator holds anyway, so that
 // they appear and go with their policy and cost nothing in between.
 type collector struct {
 	snapshot func() rotator.Snapshot
-	vault    *sinks.Vault // nil with the file sink
+	expiry   func() (at time.Time, known bool) // of the Vault token; nil with the file sink
 	lost     func(workspace string) int
 
 	rotations, last, next, created, maxAge, keys, state, inUse, drift, disabled *prometheus.Desc
+	problem, overlapEnd, retireFailures                                         *prometheus.Desc
 	policies, reconciled, lostDeleted, tokenExpiry                              *prometheus.Desc
 }
 
-func newCollector(snapshot func() rotator.Snapshot, vault *sinks.Vault, lost func(string) int) *collector {
+func newCollector(snapshot func() rotator.Snapshot, expiry func() (time.Time, bool), lost func(string) int) *collector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("rekeyd_"+name, help, labels, nil)
 	}
 	return &collector{
-		snapshot: snapshot, vault: vault, lost: lost,
+		snapshot: snapshot, expiry: expiry, lost: lost,
 		rotations: desc("rotations_total", "Rotations that this process completed or failed to complete.", "policy", "result"),
 		last:      desc("last_rotation_timestamp_seconds", "When the policy's key was last rotated.", "policy"),
 		next:      desc("next_rotation_timestamp_seconds", "When the next rotation is due; +Inf when none will be.", "policy"),
@@ -37,6 +37,10 @@ func newCollector(snapshot func() rotator.Snapshot, vault *sinks.Vault, lost fun
 		inUse:     desc("retiring_key_in_use", "1 while the usage of a retiring key still grows.", "policy"),
 		drift:     desc("drift", "Fields of the current key that differ from the policy.", "policy"),
 		disabled:  desc("key_disabled_timestamp_seconds", "When a current key was last seen disabled by the provider.", "policy", "reason"),
+
+		problem:        desc("policy_problem", "1 while the policy is in the state failing or error, with the reason; absent otherwise.", "policy", "reason"),
+		overlapEnd:     desc("overlap_end_timestamp_seconds", "When the overlap of the next old key ends, without what wait_until_idle may add; absent when none is in overlap.", "policy"),
+		retireFailures: desc("retire_failures", "Failed attempts in a row to disable or delete an old key, the most of any; absent without old keys.", "policy"),
 
 		policies:    desc("policies", "Policies in force."),
 		reconciled:  desc("last_reconcile_timestamp_seconds", "When the workspace was last listed.", "workspace"),
@@ -49,7 +53,7 @@ func newCollector(snapshot func() rotator.Snapshot, vault *sinks.Vault, lost fun
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.rotations, c.last, c.next, c.created, c.maxAge, c.keys, c.state, c.inUse, c.drift, c.disabled,
-		c.policies, c.reconciled, c.lostDeleted, c.tokenExpiry,
+		c.problem, c.overlapEnd, c.retireFailures, c.policies, c.reconciled, c.lostDeleted, c.tokenExpiry,
 	} {
 		ch <- d
 	}
@@ -67,8 +71,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		out.time(c.reconciled, ws.LastReconcile, ws.Name)
 		out.counter(c.lostDeleted, c.lost(ws.Name), ws.Name)
 	}
-	if c.vault != nil {
-		if at, known := c.vault.TokenExpiry(); known {
+	if c.expiry != nil {
+		if at, known := c.expiry(); known {
 			out.gauge(c.tokenExpiry, orInf(at))
 		}
 	}
@@ -99,6 +103,38 @@ func (c *collector) policy(out sample, s *rotator.PolicyStatus) {
 	for reason, at := range s.Disabled {
 		out.time(c.disabled, at, name, string(reason))
 	}
+	if reason := problem(s); reason != "" {
+		out.gauge(c.problem, 1, name, string(reason))
+	}
+	c.retiring(out, s)
+}
+
+// problem is why the policy is in trouble; "" when it is not.
+func problem(s *rotator.PolicyStatus) rotator.Reason {
+	switch {
+	case s.State != rotator.StateError && s.State != rotator.StateFailing:
+		return ""
+	case s.State == rotator.StateFailing && s.Failure != nil: // the state's own reason may be that the next try has its time
+		return s.Failure.Reason
+	default:
+		return s.Reason
+	}
+}
+
+func (c *collector) retiring(out sample, s *rotator.PolicyStatus) {
+	if len(s.Retiring) == 0 {
+		return
+	}
+	var end time.Time
+	var failures int
+	for _, k := range s.Retiring {
+		failures = max(failures, k.Tries)
+		if k.State == rotator.InOverlap && (end.IsZero() || k.Until.Before(end)) {
+			end = k.Until
+		}
+	}
+	out.time(c.overlapEnd, end, s.Policy.Name)
+	out.gauge(c.retireFailures, float64(failures), s.Policy.Name)
 }
 
 // sample is one scrape under way.

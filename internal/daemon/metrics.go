@@ -96,7 +96,11 @@ const (
 
 // watch adds what is made at scrape time.
 func (m *metrics) watch(snapshot func() rotator.Snapshot, vault *sinks.Vault) {
-	m.registry.MustRegister(newCollector(snapshot, vault, m.lostKeys))
+	var expiry func() (time.Time, bool)
+	if vault != nil {
+		expiry = vault.TokenExpiry
+	}
+	m.registry.MustRegister(newCollector(snapshot, expiry, m.lostKeys))
 }
 
 // happened counts a state change. The rotator may hold its lock while it calls this.
