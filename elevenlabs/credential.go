@@ -75,12 +75,13 @@ func (c *Credential) look(ctx context.Context, anew bool) (Secret, error) {
 func (c *Credential) hold(key Secret, err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err == nil || !c.key.IsZero() {
-		c.readAt = time.Now() // a source that fails is not asked before every request
-	}
 	if err != nil {
+		if !c.key.IsZero() {
+			c.readAt = time.Now().Add(c.keep/10 - c.keep) // it is asked again soon, but not before every request
+		}
 		return err
 	}
+	c.readAt = time.Now()
 	forget := c.redactor.Add(key)
 	if c.forget != nil {
 		c.forget()

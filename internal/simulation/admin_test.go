@@ -152,7 +152,7 @@ func (o *oracle) called(g *gate, req *http.Request, step string, resp *http.Resp
 		return
 	}
 	now := time.Now()
-	if step == "record read" && strings.HasSuffix(req.URL.Path, "/data/"+a.Sink.Path) && resp.StatusCode == http.StatusOK {
+	if o.readsAdminKey(req, step) && resp.StatusCode == http.StatusOK {
 		g.looked = now
 	}
 	if isVault(req) || req.URL.Host != "127.0.0.1" || step == "verify read" {
@@ -176,10 +176,16 @@ func (o *oracle) called(g *gate, req *http.Request, step string, resp *http.Resp
 	}
 }
 
+func (o *oracle) readsAdminKey(req *http.Request, step string) bool {
+	a := o.w.admin
+	return a != nil && step == "record read" && strings.HasSuffix(req.URL.Path, "/data/"+a.Sink.Path)
+}
+
 // checkStale wants a replica that could look to have noticed a new admin key within two reconcile intervals.
 func (o *oracle) checkStale(g *gate, k *life) {
 	since := time.Since(k.replaced)
-	excused := g.command != nil || g.frozen.After(k.replaced) // a rollback tries the old key out
+	// A rollback tries the old key out; and what a replica could not read it cannot know.
+	excused := g.command != nil || g.frozen.After(k.replaced) || g.missed.After(k.replaced)
 	if !k.replaced.IsZero() && !excused && since > 2*reconcile+time.Minute && g.looked.After(k.replaced) {
 		o.violated("r%d.%d still uses admin key %s, which was replaced %s ago", g.replica, g.life, short(k.ID), since)
 	}

@@ -27,6 +27,7 @@ type gate struct {
 	frozen  time.Time
 	refused time.Time // since when its admin key is refused; zero: it is not
 	looked  time.Time // when it last read the record of the admin key
+	missed  time.Time // when it last could not
 	counts  map[string]uint64
 }
 
@@ -147,6 +148,10 @@ func (g *gate) pass(req *http.Request, body []byte, step string, f fate) (*http.
 	}
 	if g.dead {
 		return nil, errCut
+	}
+	failing := f.fault != "" || g.w.down(req) != ""
+	if failing && g.w.oracle.readsAdminKey(req, step) {
+		g.missed = time.Now()
 	}
 	if resp, hit, err := g.undone(req, step, f.fault); hit {
 		return resp, err
