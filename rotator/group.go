@@ -191,10 +191,13 @@ func (j *job) tryGroup(ctx context.Context, in *Intent, ahead bool) error {
 
 // wakeGroup has the other members looked at: one of them may have its turn now.
 func (r *Rotator) wakeGroup(p Policy) {
+	if p.Group == "" {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, st := range r.ordered() {
-		if p.Group != "" && st.policy.Group == p.Group && st.policy.Name != p.Name {
+		if st.policy.Group == p.Group && st.policy.Name != p.Name {
 			r.enqueue(st)
 		}
 	}
