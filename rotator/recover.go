@@ -75,7 +75,7 @@ func (j *job) settleIntent(ctx context.Context, in *Intent, f *stageError) bool 
 	}
 	if !f.counted {
 		j.r.noteFailure(j.st, j.p, f, j.begun)
-		j.log.Error("rotation failed", "stage", f.stage, "failure", f.reason, "err", f.err)
+		j.log.Error("rotation failed", "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)
 	}
 	return j.abandon(ctx, f, key, found)
 }
@@ -188,7 +188,7 @@ func (j *job) abandon(ctx context.Context, f *stageError, key elevenlabs.Key, fo
 		return false
 	}
 	if err := j.deleteLost(ctx, key); err != nil {
-		j.log.Error("abandoned key not deleted", "key_id", key.ID, "err", err) // the sweep tries again
+		j.log.Error("abandoned key not deleted", "key_id", key.ID, "outcome", "failed", "err", err) // the sweep tries again
 	}
 	return j.givenUp(ctx, func(e *Entry) { j.failing(e, f) })
 }
@@ -217,7 +217,7 @@ func (j *job) deleteLost(ctx context.Context, key elevenlabs.Key) error {
 func (j *job) sweep(ctx context.Context, s Step) bool {
 	err := j.deleteLost(ctx, elevenlabs.Key{ID: s.KeyID, ServiceAccount: s.Account})
 	if err != nil {
-		j.log.Error("abandoned key not deleted", "err", err)
+		j.log.Error("abandoned key not deleted", "key_id", s.KeyID, "outcome", "failed", "err", err)
 	}
 	return err == nil
 }

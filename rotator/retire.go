@@ -166,7 +166,7 @@ func (j *job) retired(ctx context.Context, s Step, key Retiring, gone bool) bool
 	} else {
 		j.r.amend(key.Workspace, key.Account, key.ID, func(k *ListedKey) { k.Disabled = true })
 	}
-	j.audit(what, "key_id", key.ID, "service_account", key.Account)
+	j.audit(what, "key_id", key.ID, "rotation", key.Rotation, "service_account", key.Account)
 	j.r.wakeGroup(j.p)
 	kind := EventRetired
 	if s.Reason == ReasonDisabledOutside {
@@ -181,7 +181,7 @@ func (j *job) retired(ctx context.Context, s Step, key Retiring, gone bool) bool
 
 // retireLater keeps a retirement that failed: it is tried for as long as it takes, and is never a failed rotation.
 func (j *job) retireLater(ctx context.Context, s Step, f *stageError) bool {
-	j.log.Error("retirement failed", "key_id", s.KeyID, "failure", f.reason, "err", f.err)
+	j.log.Error("retirement failed", "key_id", s.KeyID, "outcome", "failed", "failure", f.reason, "err", f.err)
 	j.noteRetireFailure(f)
 	j.st.known.problem = f
 	if errors.Is(f, errClaimLost) {

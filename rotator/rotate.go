@@ -115,7 +115,7 @@ func (j *job) giveBack(ctx context.Context, f *stageError) bool {
 	quiet := errors.Is(f.err, errNotDue)
 	if !quiet {
 		j.r.noteFailure(j.st, j.p, f, j.begun)
-		j.log.Error("rotation failed", "stage", f.stage, "failure", f.reason, "err", f.err)
+		j.log.Error("rotation failed", "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)
 	}
 	err := j.release(ctx, func(e *Entry) {
 		if !quiet {

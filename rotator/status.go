@@ -300,7 +300,7 @@ func (r *Rotator) noteOnce(st *policyState, f *stageError) {
 	p := st.policy
 	r.mu.Unlock()
 	r.noteFailure(st, p, f, time.Now())
-	r.Logger.Error("rotation failed", "policy", p.Name, "stage", f.stage, "failure", f.reason, "err", f.err)
+	r.Logger.Error("rotation failed", "policy", p.Name, "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)
 }
 
 // noteFailure counts a failed rotation.

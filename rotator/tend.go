@@ -131,7 +131,7 @@ func (j *job) enable(ctx context.Context, s Step) bool {
 	on := true
 	err := j.api.UpdateKey(ctx, s.Account, s.KeyID, elevenlabs.Update{Name: j.entry().Current.Name, Enabled: &on})
 	if err != nil {
-		j.log.Error("key not enabled again", "key_id", s.KeyID, "err", err)
+		j.log.Error("key not enabled again", "key_id", s.KeyID, "outcome", "failed", "err", err)
 		_ = j.release(ctx, nil)
 		return false
 	}
@@ -150,7 +150,7 @@ func (j *job) patch(ctx context.Context, s Step) bool {
 	j.st.known.digest = applied.Digest
 	got, err := j.patchKey(ctx, s)
 	if err != nil {
-		j.log.Error("settings not patched", "key_id", s.KeyID, "err", err)
+		j.log.Error("settings not patched", "key_id", s.KeyID, "outcome", "failed", "err", err)
 		j.st.known.patchAfter = j.r.Wall().Add(j.wait(1, failed(StageCommit, err)))
 		_ = j.release(ctx, nil)
 		return true

@@ -12,7 +12,7 @@ import (
 )
 
 // Run `go test ./internal/daemon -run MetricsDocument -update` after a change of the metrics.
-var update = flag.Bool("update", false, "write docs/metrics.md") //nolint:gochecknoglobals // a flag of the test
+var update = flag.Bool("update", false, "write docs/metrics.md")
 
 const metricsDocument = "../../docs/metrics.md"
 

@@ -15,7 +15,7 @@ import (
 // example returns the first fenced block of a page that has some words in it.
 func example(t *testing.T, page, words string) string {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/" + page) //nolint:gosec // our own page
+	text, err := os.ReadFile("../../docs/" + page)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestVaultAgentFollowsARotation(t *testing.T) {
 	w.rendered(dir, agent, 2*5*time.Second+process.Patience) // two intervals, and a slow machine
 	t.Logf("the agent had the new key after %s", time.Since(begun).Round(100*time.Millisecond))
 	process.Eventually(t, process.Patience, func() error {
-		if text, err := os.ReadFile(filepath.Join(dir, "reloads")); err != nil || strings.Count(string(text), "reloaded") < 2 { //nolint:gosec // the test's own
+		if text, err := os.ReadFile(filepath.Join(dir, "reloads")); err != nil || strings.Count(string(text), "reloaded") < 2 {
 			return fmt.Errorf("the program was not reloaded: %q, %w", text, err)
 		}
 		return nil
@@ -82,7 +82,7 @@ func (w *world) rendered(dir string, agent *process.Process, patience time.Durat
 	w.t.Helper()
 	process.Eventually(w.t, patience, func() error {
 		record, _ := w.record()
-		text, err := os.ReadFile(filepath.Join(dir, "key")) //nolint:gosec // the test's own
+		text, err := os.ReadFile(filepath.Join(dir, "key"))
 		if err != nil || string(text) != record["api_key"] {
 			return fmt.Errorf("the file does not hold the key of the record (%w); the agent says:\n%s%s", err, agent.Stdout.String(), agent.Stderr.String())
 		}

@@ -92,12 +92,12 @@ func TestKubernetesLogin(t *testing.T) {
 func pluginFolder(t *testing.T) string {
 	t.Helper()
 	binary := kubetest.Build(t, "vaultkubernetes", "Vault's Kubernetes auth plugin once: about a minute")
-	text, err := os.ReadFile(binary) //nolint:gosec // built above
+	text, err := os.ReadFile(binary)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "kubernetes"), text, 0o700); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(filepath.Join(dir, "kubernetes"), text, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return dir

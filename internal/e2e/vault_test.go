@@ -20,7 +20,7 @@ func setUp(t *testing.T, vault *vaulttest.Server, method string, more ...string)
 	if err := os.Symlink(vaulttest.Binary(t), filepath.Join(bin, "vault")); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "../../deploy/vault/setup.sh", method) //nolint:gosec // our own script
+	cmd := exec.CommandContext(t.Context(), "../../deploy/vault/setup.sh", method)
 	cmd.Env = append([]string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "VAULT_ADDR=" + vault.Addr, "VAULT_TOKEN=" + vault.RootToken}, more...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
