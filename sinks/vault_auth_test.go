@@ -53,6 +53,12 @@ func (c *credential) get() (elevenlabs.Secret, error) {
 	return elevenlabs.NewSecret(c.value), nil
 }
 
+func (c *credential) askedFor() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.asked
+}
+
 // authServer is a Vault on which a policy named rekeyd gives what rekeyd needs.
 type authServer struct {
 	*vaulttest.Server
@@ -234,8 +240,8 @@ func TestVaultAppRoleTokensAreReplaced(t *testing.T) {
 	runToken(t, v)
 	eventually(t, "a token", func() bool { return v.Ready(t.Context()) == nil })
 	id.set(a.secretID("approle"))
-	asked := id.asked
-	eventually(t, "a login with the new secret id", func() bool { id.mu.Lock(); defer id.mu.Unlock(); return id.asked > asked })
+	asked := id.askedFor()
+	eventually(t, "a login with the new secret id", func() bool { return id.askedFor() > asked })
 	works(t, v)
 
 	accessors, err := a.root.Logical().ListWithContext(t.Context(), "auth/token/accessors")
@@ -250,6 +256,42 @@ func TestVaultAppRoleTokensAreReplaced(t *testing.T) {
 		t.Errorf("with a revoked token: %v", err)
 	}
 	eventually(t, "a token in the place of the revoked one", func() bool { _, err := v.Read(t.Context(), ref, 0); return err == nil })
+}
+
+// While the token lives nobody notices that logging in fails, and a periodic one needs no other at all.
+func TestVaultLoginsThatFailInTime(t *testing.T) {
+	a := newAuthServer(t, vaulttest.Start(t))
+	for name, c := range map[string]struct {
+		role   map[string]any
+		logins int // at least
+	}{
+		"outage":   {map[string]any{"token_ttl": "6s", "token_max_ttl": "12s"}, 3},
+		"periodic": {map[string]any{"token_period": "4s"}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			role, id := a.appRole(name, c.role), &credential{}
+			good := a.secretID(name)
+			id.set(good)
+			v := a.open(sinks.AppRoleLogin(name, role, id.get))
+			works(t, v)
+			runToken(t, v)
+			id.set("somebody has broken it")
+			tick := time.NewTicker(200 * time.Millisecond)
+			defer tick.Stop()
+			for begun := time.Now(); time.Since(begun) < 20*time.Second; <-tick.C {
+				if id.askedFor() > 1 { // a login has just been refused
+					id.set(good)
+				}
+				if _, err := v.Read(t.Context(), rotator.Ref{Mount: "secret", Path: "x"}, 0); err != nil {
+					t.Fatalf("after %s: %v", time.Since(begun), err)
+				}
+			}
+			if n := id.askedFor(); n < c.logins || c.logins == 1 && n > 1 {
+				t.Errorf("%d logins", n)
+			}
+		})
+	}
 }
 
 // Every call, the login's too, says which namespace it is for.

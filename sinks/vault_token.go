@@ -107,6 +107,16 @@ func (t *tokenLife) retry(failures int) time.Duration {
 	return d + time.Duration(rand.Int64N(int64(d/4))) //nolint:gosec // jitter
 }
 
+// afterRefusal is how long to wait after a login was refused: not so short that Vault locks the role out, but in time
+// before the token ends.
+func (t *tokenLife) afterRefusal() time.Duration {
+	_, expiry, _ := t.state()
+	if left := time.Until(expiry); left > 0 {
+		return min(refusedRetry, max(firstRetry, left/3))
+	}
+	return refusedRetry
+}
+
 // TokenExpiry is when the token ends, the zero time for never. It is not ok while that is not known yet.
 func (v *Vault) TokenExpiry() (at time.Time, ok bool) {
 	known, expiry, _ := v.token.state()
@@ -131,7 +141,7 @@ func (v *Vault) Run(ctx context.Context) error {
 			}
 			wait = v.token.retry(failures)
 			if refusal := (*rotator.Error)(nil); v.opt.Login != nil && errors.As(err, &refusal) && refusal.Reason == rotator.ReasonSinkDenied {
-				wait = max(wait, refusedRetry)
+				wait = max(wait, v.token.afterRefusal())
 			}
 			failures++
 		default:
