@@ -85,7 +85,11 @@ const (
 	ReasonSinkSealed      Reason = "sink_sealed"
 	ReasonSinkStandby     Reason = "sink_standby"
 	ReasonSinkUnreachable Reason = "sink_unreachable"
+	ReasonSinkDNS         Reason = "sink_dns"
+	ReasonSinkTimeout     Reason = "sink_timeout"
 	ReasonSinkTLS         Reason = "sink_tls"
+	ReasonSinkTLSName     Reason = "sink_tls_name" // the certificate is for another name
+	ReasonSinkTLSCA       Reason = "sink_tls_ca"   // the certificate is signed by an unknown authority
 	ReasonSinkRateLimited Reason = "sink_rate_limited"
 	ReasonSinkNoMount     Reason = "sink_no_mount"
 	ReasonSinkNotKV2      Reason = "sink_not_kv2"
@@ -104,7 +108,8 @@ func FailureReasons() []Reason {
 	return []Reason{
 		ReasonAdminKeyRefused, ReasonMissingPermissions, ReasonForbidden, ReasonNotFound, ReasonInvalidRequest,
 		ReasonKeyLimit, ReasonRateLimited, ReasonAPIUnreachable, ReasonAPIError, ReasonBadAnswer, ReasonLostAnswer,
-		ReasonNotUsable, ReasonSinkDenied, ReasonSinkWrapping, ReasonSinkSealed, ReasonSinkStandby, ReasonSinkUnreachable, ReasonSinkTLS,
+		ReasonNotUsable, ReasonSinkDenied, ReasonSinkWrapping, ReasonSinkSealed, ReasonSinkStandby, ReasonSinkUnreachable, ReasonSinkDNS,
+		ReasonSinkTimeout, ReasonSinkTLS, ReasonSinkTLSName, ReasonSinkTLSCA,
 		ReasonSinkRateLimited, ReasonSinkNoMount, ReasonSinkNotKV2, ReasonSinkTooLarge, ReasonSinkError,
 		ReasonSinkConflict, ReasonRecordChanged, ReasonUnsafe, ReasonClaimLost, ReasonInterrupted, ReasonOther,
 	}

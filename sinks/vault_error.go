@@ -54,22 +54,35 @@ func (v *Vault) faultError(ctx context.Context, op string, a answer, writes bool
 	if ctx.Err() != nil && !maybe {
 		return ctx.Err()
 	}
-	e := &rotator.Error{Op: op, Outage: true, MaybeApplied: maybe}
-	switch cause := a.fault; {
+	e := &rotator.Error{Op: op, Outage: true, MaybeApplied: maybe, Err: v.clean(a.fault)}
+	switch {
 	case ctx.Err() != nil:
 		e.Reason, e.Outage, e.Err = rotator.ReasonSinkUnreachable, false, ctx.Err()
-	case isTLS(cause):
-		e.Reason, e.Err = rotator.ReasonSinkTLS, v.clean(cause)
-		e.Advice = "check that VAULT_ADDR starts with https:// exactly if Vault uses TLS, VAULT_CACERT, and the certificate's names and dates"
-	case errors.Is(cause, context.DeadlineExceeded):
-		e.Reason, e.Err = rotator.ReasonSinkUnreachable, fmt.Errorf("no answer within %s", v.opt.Timeout)
+	case isTLS(a.fault):
+		e.Reason, e.Advice = tlsFault(a.fault)
+	case errors.Is(a.fault, context.DeadlineExceeded):
+		e.Reason, e.Err = rotator.ReasonSinkTimeout, fmt.Errorf("no answer within %s", v.opt.Timeout)
 		e.Advice = "see whether Vault is overloaded or a firewall drops its packets"
+	case errors.As(a.fault, new(*net.DNSError)):
+		e.Reason, e.Advice = rotator.ReasonSinkDNS, "check the host name in VAULT_ADDR and that this machine's resolver knows it"
 	case a.status != 0:
-		e.Reason, e.Outage, e.Err = rotator.ReasonSinkError, false, v.clean(cause)
+		e.Reason, e.Outage = rotator.ReasonSinkError, false
 	default:
-		e.Reason, e.Err, e.Advice = rotator.ReasonSinkUnreachable, v.clean(cause), "check VAULT_ADDR and that Vault runs"
+		e.Reason, e.Advice = rotator.ReasonSinkUnreachable, "check VAULT_ADDR and that Vault runs"
 	}
 	return e
+}
+
+// tlsFault says which part of TLS is wrong, and what helps.
+func tlsFault(cause error) (reason rotator.Reason, advice string) {
+	switch {
+	case errors.As(cause, new(x509.HostnameError)):
+		return rotator.ReasonSinkTLSName, "name Vault in VAULT_ADDR as its certificate does, or give that name in VAULT_TLS_SERVER_NAME"
+	case errors.As(cause, new(x509.UnknownAuthorityError)):
+		return rotator.ReasonSinkTLSCA, "give the authority that signed Vault's certificate in VAULT_CACERT or VAULT_CAPATH"
+	default:
+		return rotator.ReasonSinkTLS, "check that VAULT_ADDR starts with https:// exactly if Vault uses TLS, and the certificate's dates"
+	}
 }
 
 // message is what Vault said: its status and its errors. What is not Vault's JSON, like a proxy's page, is left out.

@@ -242,9 +242,9 @@ func TestVaultTimeoutAndCancel(t *testing.T) {
 	v, f := stubWrite(t, func(http.ResponseWriter, *http.Request) { arrived <- struct{}{}; <-done })
 	t.Cleanup(func() { close(done) }) // before the server is closed, which waits for its handlers
 	_, err := v.Read(t.Context(), f.ref("a"), 0)
-	wantError(t, err, wanted{reason: rotator.ReasonSinkUnreachable, outage: true, says: "no answer within 200ms"})
+	wantError(t, err, wanted{reason: rotator.ReasonSinkTimeout, outage: true, says: "no answer within 200ms"})
 	_, err = v.Write(t.Context(), f.ref("a"), nil, 0)
-	wantError(t, err, wanted{reason: rotator.ReasonSinkUnreachable, outage: true, maybe: true})
+	wantError(t, err, wanted{reason: rotator.ReasonSinkTimeout, outage: true, maybe: true})
 	<-arrived
 	<-arrived
 	ctx, cancel := context.WithCancel(t.Context())
@@ -259,15 +259,19 @@ func TestVaultTLS(t *testing.T) {
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
-	for _, address := range []string{server.URL, strings.Replace(server.URL, "https", "http", 1), strings.Replace(plain.URL, "http", "https", 1)} {
+	for address, want := range map[string]wanted{
+		server.URL: {reason: rotator.ReasonSinkTLSCA, outage: true, advice: "VAULT_CACERT"},
+		strings.Replace(server.URL, "https", "http", 1): {reason: rotator.ReasonSinkTLS, outage: true, advice: "https://"},
+		strings.Replace(plain.URL, "http", "https", 1):  {reason: rotator.ReasonSinkTLS, outage: true, advice: "https://"},
+	} {
 		v, f := stub(t, nil, func(o *sinks.VaultOptions) {
 			o.Config.Address = address
 			o.Timeout = 10 * time.Second
 		})
 		_, err := v.Read(t.Context(), f.ref("a"), 0)
-		wantError(t, err, wanted{reason: rotator.ReasonSinkTLS, outage: true, advice: "VAULT_CACERT"})
+		wantError(t, err, want)
 		_, err = v.Write(t.Context(), f.ref("a"), nil, 0)
-		wantError(t, err, wanted{reason: rotator.ReasonSinkTLS, outage: true})
+		wantError(t, err, want)
 	}
 }
 

@@ -30,10 +30,10 @@ func TestWhatCanBeWrongWithVault(t *testing.T) {
 		serves         bool // Vault as such is in order, so /readyz does not speak of it
 	}{
 		{"refused", nil, nil, map[string]string{"VAULT_ADDR": "http://" + closed.Addr().String()}, "sink_unreachable", "check VAULT_ADDR and that Vault runs", false},
-		{"no such name", nil, nil, map[string]string{"VAULT_ADDR": "https://vault.invalid:8200"}, "sink_unreachable", "check VAULT_ADDR", false},
-		{"no answer", nil, nil, map[string]string{"VAULT_ADDR": "http://" + silent.Addr().String()}, "sink_unreachable", "see whether Vault is overloaded", false},
-		{"another name in the certificate", tls, nil, map[string]string{"VAULT_CACERT": tls.CACert, "VAULT_TLS_SERVER_NAME": "other.example.com"}, "sink_tls", "certificate's names", false},
-		{"an unknown authority", tls, nil, nil, "sink_tls", "VAULT_CACERT", false},
+		{"no such name", nil, nil, map[string]string{"VAULT_ADDR": "https://vault.invalid:8200"}, "sink_dns", "", false},
+		{"no answer", nil, nil, map[string]string{"VAULT_ADDR": "http://" + silent.Addr().String()}, "sink_timeout", "overloaded", false},
+		{"another name in the certificate", tls, nil, map[string]string{"VAULT_CACERT": tls.CACert, "VAULT_TLS_SERVER_NAME": "other.example.com"}, "sink_tls_name", "", false},
+		{"an unknown authority", tls, nil, nil, "sink_tls_ca", "VAULT_CACERT", false},
 		{"TLS spoken to without", tls, nil, map[string]string{"VAULT_ADDR": strings.Replace(tls.Addr, "https", "http", 1)}, "sink_tls", "starts with https://", false},
 		{"sealed", vaulttest.StartPersistent(t), func(t *testing.T, w *world) { w.vault.Seal(t) }, nil, "sink_sealed", "unseal Vault", false},
 		{"rate limit", vaulttest.Start(t), func(t *testing.T, w *world) {
