@@ -131,7 +131,7 @@ func TestStatusPageInABrowser(t *testing.T) {
 	if got := b.text(names); got != "agents,archive,dubbing,narration,tts-prod" {
 		t.Errorf("in the order %s", got)
 	}
-	if got := b.text(`document.querySelector("#policy-agents").className + document.querySelector("#summary").textContent`); got != "attention5 policies, 1 need attention" {
+	if got := b.text(`document.querySelector("#policy-agents").className + document.querySelector("#summary").textContent`); got != "attentionPolicies: 5. Need attention: 1." {
 		t.Errorf("it says %s", got)
 	}
 	if got := b.text(`document.querySelector("#policy-dubbing").innerText`); !strings.Contains(got, "Europe/Oslo") || !strings.Contains(got, "until the next rotation") {

@@ -176,9 +176,9 @@ func selected(rows []row, query url.Values) selection {
 		}
 	}
 	slices.SortStableFunc(kept, func(a, b row) int { return needy(a) - needy(b) })
-	s.Summary = fmt.Sprintf("%d policies, %d need attention", len(rows), attention)
+	s.Summary = fmt.Sprintf("Policies: %d. Need attention: %d.", len(rows), attention)
 	if len(kept) != len(rows) {
-		s.Summary += fmt.Sprintf("; %d shown", len(kept))
+		s.Summary += fmt.Sprintf(" Match the filter: %d.", len(kept))
 	}
 	s.turnTo(query.Get("page"), kept)
 	return s
