@@ -157,6 +157,21 @@ func TestStatusPageInABrowser(t *testing.T) {
 	}
 }
 
+func TestStatusPageWithoutJavaScript(t *testing.T) {
+	t.Parallel()
+	_, url := sights(t)
+	b := newBrowser(t)
+	if _, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
+		t.Fatal(err)
+	}
+	b.do(chromedp.Navigate(url+"/"), chromedp.WaitVisible(chromedp.CSS("#policy-tts-prod")))
+	if got := b.text(`document.querySelector("#rotate-tts-prod").checkVisibility()`); got != "false" {
+		t.Error("a button that can do nothing is shown")
+	}
+	b.do(chromedp.SendKeys(chromedp.CSS(`[name=q]`), "narr"+kb.Enter))
+	b.until("filtered by the daemon", `location.search === "?q=narr&state=" && document.querySelectorAll("tbody tr").length === 1`)
+}
+
 func TestARotationIsAskedForAndSeenInABrowser(t *testing.T) {
 	t.Parallel()
 	w, url := sights(t)

@@ -188,6 +188,9 @@ func (r row) matches(text, state string) bool {
 	if state == "attention" && !r.attention() || state != "" && state != "attention" && state != string(r.State) {
 		return false
 	}
+	if text == "" {
+		return true
+	}
 	all := []string{r.Name, r.Workspace, r.ServiceAccount, r.Sink.Path, r.Words()}
 	if r.Key != nil {
 		all = append(all, r.Key.ID)
