@@ -9,16 +9,22 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/time/rate"
 )
 
 const (
 	maxRequest = 64 << 10 // bytes of a body
 	maxHeader  = 16 << 10
+
+	// adminHeader carries the admin token where Authorization is taken by basic auth. A browser sends it to no other
+	// origin unasked, nor on behalf of one.
+	adminHeader = "Rekeyd-Admin-Token"
 )
 
 func (d *Daemon) newServer(l net.Listener) *http.Server {
@@ -48,16 +54,18 @@ func (d *Daemon) handler(local bool) http.Handler {
 	mux.Handle("GET /metrics", d.metrics.handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { d.answer(w, d.alive(time.Now())) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { d.answer(w, d.ready(r.Context())) })
-	page := newPage(d)
+	page, strangers := newPage(d), &throttle{strangers: map[string]*rate.Limiter{}}
 	mux.Handle("GET /{$}", d.guarded(local, page.html))
 	mux.Handle("GET /api/v1/policies", d.guarded(local, page.json))
-	mux.HandleFunc("POST /-/reload", d.asAdmin(d.reloadRequest))
-	mux.HandleFunc("POST /api/v1/policies/{name}/rotate", d.asAdmin(d.rotateRequest))
+	mux.HandleFunc("GET /page.css", asset("text/css; charset=utf-8", pageCSS))
+	mux.HandleFunc("GET /page.js", asset("text/javascript; charset=utf-8", pageJS))
+	mux.HandleFunc("POST /-/reload", d.asAdmin(strangers, d.reloadRequest))
+	mux.HandleFunc("POST /api/v1/policies/{name}/rotate", d.asAdmin(strangers, d.rotateRequest))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cache-Control", "no-store")
-		h.Set("Content-Security-Policy", page.policy)
+		h.Set("Content-Security-Policy", pagePolicy)
 		h.Set("Referrer-Policy", "no-referrer")
 		mux.ServeHTTP(w, r)
 	})
@@ -128,14 +136,20 @@ func (d *Daemon) authenticated(r *http.Request) bool {
 }
 
 // asAdmin serves a call that changes something. Without an admin token it does not exist.
-func (d *Daemon) asAdmin(h http.HandlerFunc) http.HandlerFunc {
+func (d *Daemon) asAdmin(t *throttle, h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case !d.cfg.Env.AdminToken.IsSet():
 			http.NotFound(w, r)
+		case t.blocked(stranger(r)):
+			w.Header().Set("Retry-After", strconv.Itoa(int(failureEvery.Seconds())))
+			http.Error(w, "Too many calls from this address had a wrong admin token. Wait a few seconds.", http.StatusTooManyRequests)
 		case !d.admin(r):
+			t.failed(stranger(r))
+			d.log.Warn("admin token refused", "from", stranger(r), "path", r.URL.Path)
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			http.Error(w, "This call needs the header Authorization: Bearer with REKEYD_ADMIN_TOKEN.", http.StatusUnauthorized)
+			http.Error(w, "This call needs REKEYD_ADMIN_TOKEN in the header Authorization: Bearer, or beside basic auth in the header "+adminHeader+".",
+				http.StatusUnauthorized)
 		default:
 			h(w, r)
 		}
@@ -159,6 +173,9 @@ func (d *Daemon) admin(r *http.Request) bool {
 		return false
 	}
 	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if h := r.Header.Get(adminHeader); h != "" {
+		given, ok = h, true
+	}
 	want, got := sha256.Sum256([]byte(token.Reveal())), sha256.Sum256([]byte(given))
 	return subtle.ConstantTimeCompare(want[:], got[:]) == 1 && ok
 }

@@ -2,9 +2,7 @@ package daemon
 
 import (
 	"bytes"
-	"crypto/sha256"
 	_ "embed"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"html/template"
@@ -18,40 +16,45 @@ var (
 	pageHTML string
 	//go:embed page.css
 	pageCSS string
+	//go:embed page.js
+	pageJS string
 )
+
+// pagePolicy is the Content-Security-Policy: nothing but what this listener serves, and nobody may frame it.
+const pagePolicy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; " +
+	"form-action 'self'; frame-ancestors 'none'"
 
 // page is the status page and the same as JSON.
 type page struct {
 	d        *Daemon
 	template *template.Template
-	policy   string // Content-Security-Policy: nothing but the one style sheet in the page
 }
 
 func newPage(d *Daemon) *page {
-	sum := sha256.Sum256([]byte(pageCSS))
-	return &page{
-		d:        d,
-		template: template.Must(template.New("page").Funcs(template.FuncMap{"join": strings.Join}).Parse(pageHTML)),
-		policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
-			"'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-	}
+	return &page{d, template.Must(template.New("page").Funcs(template.FuncMap{"join": strings.Join}).Parse(pageHTML))}
 }
 
 // shown is what the template is given.
 type shown struct {
-	View
-	Now          time.Time
-	Style        template.CSS
+	selection
+	Workspaces   []WorkspaceView
 	Version      string
 	Ready        string // why the daemon is not
 	ReloadFailed string
+	Admin        bool // there is an admin token, so rotations can be asked for
+	now          time.Time
 }
+
+// At shows a moment that belongs to no policy.
+func (s shown) At(t time.Time) moment { return momentOf(t, s.now, time.UTC, "not yet") }
 
 func (p *page) html(w http.ResponseWriter, r *http.Request) {
 	var body bytes.Buffer
+	snapshot, now := p.d.rotator.Snapshot(), time.Now()
+	view := ViewOf(snapshot)
 	err := p.template.Execute(&body, shown{
-		View: ViewOf(p.d.rotator.Snapshot()), Now: time.Now(), Style: template.CSS(pageCSS), Version: p.d.cfg.Version, //nolint:gosec // our own file
-		Ready: text(p.d.ready(r.Context())), ReloadFailed: p.d.reloadFault(),
+		selection: selected(rowsOf(snapshot, view, now), r.URL.Query()), Workspaces: view.Workspaces, Version: p.d.cfg.Version,
+		Ready: text(p.d.ready(r.Context())), ReloadFailed: p.d.reloadFault(), Admin: p.d.cfg.Env.AdminToken.IsSet(), now: now,
 	})
 	p.send(w, "text/html; charset=utf-8", body.String(), err)
 }
@@ -59,6 +62,14 @@ func (p *page) html(w http.ResponseWriter, r *http.Request) {
 func (p *page) json(w http.ResponseWriter, _ *http.Request) {
 	body, err := json.MarshalIndent(ViewOf(p.d.rotator.Snapshot()), "", "  ")
 	p.send(w, "application/json", string(body)+"\n", err)
+}
+
+// asset serves a file of the page. It tells nothing about policies.
+func asset(kind, text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", kind)
+		_, _ = w.Write([]byte(text)) // an error means that the client has gone
+	}
 }
 
 func (p *page) send(w http.ResponseWriter, kind, body string, err error) {

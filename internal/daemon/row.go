@@ -1,0 +1,252 @@
+package daemon
+
+import (
+	"cmp"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+const rowsPerPage = 100
+
+// row is one policy on the status page.
+type row struct {
+	PolicyView
+	zone *time.Location
+	now  time.Time
+}
+
+func rowsOf(s rotator.Snapshot, v View, now time.Time) []row {
+	rows := make([]row, 0, len(v.Policies)+len(v.Unmanaged))
+	for i, p := range v.Policies {
+		rows = append(rows, row{p, s.Policies[i].Policy.Schedule.Location(), now})
+	}
+	for _, p := range v.Unmanaged {
+		rows = append(rows, row{p, time.UTC, now})
+	}
+	return rows
+}
+
+// attention reports that a person should look.
+func (r row) attention() bool {
+	return r.State == rotator.StateError || r.State == rotator.StateFailing || r.Failure != nil || len(r.Drift) > 0 || r.Keys.Lost > 0 || r.tooOld()
+}
+
+func (r row) tooOld() bool { return r.Key != nil && r.MaxAge > 0 && r.now.After(r.Key.MaxAgeEnds) }
+
+// Class is how the row is drawn.
+func (r row) Class() string {
+	class := ""
+	switch {
+	case r.attention():
+		class = "attention"
+	case r.State != rotator.StateOK:
+		class = "waiting"
+	}
+	if r.tooOld() {
+		class += " over"
+	}
+	return class
+}
+
+// Rotatable reports that a rotation can be asked for.
+func (r row) Rotatable() bool {
+	return r.Reason != rotator.ReasonUnmanaged && r.Mode != rotator.ModePaused
+}
+
+// limit is when the current key should be gone: at the end of its max_age, or without one when the next rotation is due.
+func (r row) limit() (at time.Time, words string) {
+	if !r.Key.MaxAgeEnds.IsZero() {
+		return r.Key.MaxAgeEnds, "allowed"
+	}
+	return r.NextRotation, "until the next rotation"
+}
+
+// Life says how old the current key is, of how much.
+func (r row) Life() string {
+	if r.Key == nil || r.Key.Created.IsZero() {
+		return "no key"
+	}
+	at, words := r.limit()
+	if at.IsZero() {
+		return r.Age(r.now) + ", without a limit"
+	}
+	return fmt.Sprintf("%s of %s %s", r.Age(r.now), Span(at.Sub(r.Key.Created)), words)
+}
+
+// Percent is how much of its life the current key has had.
+func (r row) Percent() int {
+	at, _ := r.limit()
+	whole := at.Sub(r.Key.Created)
+	if at.IsZero() || whole <= 0 {
+		return 0
+	}
+	return int(min(max(100*r.now.Sub(r.Key.Created).Seconds()/whole.Seconds(), 0), 100))
+}
+
+// NextAt is when the next rotation is due.
+func (r row) NextAt() moment { return momentOf(r.NextRotation, r.now, r.zone, "none") }
+
+// LastAt is when the policy was rotated last.
+func (r row) LastAt() moment { return momentOf(r.LastRotation, r.now, r.zone, "never") }
+
+// Old says of each retiring key what dies when.
+func (r row) Old() []string {
+	all := r.Leaving(r.now)
+	for i, k := range r.Retiring {
+		all[i] += " (" + absolute(k.Until, r.zone) + ")"
+	}
+	if r.InUse && len(all) > 0 {
+		all = append(all, "An old key is still in use.")
+	}
+	return all
+}
+
+// Trouble is the last failure in a sentence, with what to do.
+func (r row) Trouble() string {
+	f := r.Failure
+	if f == nil {
+		return ""
+	}
+	text := fmt.Sprintf("Failed at %s, %s: %s.", f.Stage, momentOf(f.At, r.now, r.zone, "").Relative, strings.TrimSuffix(f.Message, "."))
+	if f.Count > 1 {
+		text += fmt.Sprintf(" %d times in a row.", f.Count)
+	}
+	if f.NextTry.After(r.now) {
+		text += " Tries again in " + Span(f.NextTry.Sub(r.now)) + "."
+	}
+	return text + " " + advice(f.Reason)
+}
+
+// moment is a time as people read it.
+type moment struct{ Never, ISO, Absolute, Relative string }
+
+func momentOf(t, now time.Time, zone *time.Location, never string) moment {
+	if t.IsZero() {
+		return moment{Never: never}
+	}
+	m := moment{ISO: t.UTC().Format(time.RFC3339), Absolute: absolute(t, zone)}
+	switch d := t.Sub(now); {
+	case d > 0:
+		m.Relative = "in " + Span(d)
+	default:
+		m.Relative = Span(-d) + " ago"
+	}
+	return m
+}
+
+func absolute(t time.Time, zone *time.Location) string {
+	t = t.In(zone)
+	return t.Format("2006-01-02 15:04:05 ") + cmp.Or(zone.String(), "UTC")
+}
+
+// selection is what was asked to be shown, and what that is.
+type selection struct {
+	Query, State        string
+	States              []string
+	Rows                []row
+	Page, Pages         int
+	Previous, Following string // links; "" where there is none
+	Summary             string
+}
+
+// selected filters and orders rows, those that need attention first, and takes one page of them.
+func selected(rows []row, query url.Values) selection {
+	s := selection{Query: strings.TrimSpace(query.Get("q")), State: query.Get("state"), States: []string{"", "attention"}}
+	for _, state := range rotator.States() {
+		s.States = append(s.States, string(state))
+	}
+	needy := func(r row) int {
+		if r.attention() {
+			return 0
+		}
+		return 1
+	}
+	attention := 0
+	var kept []row
+	for _, r := range rows {
+		attention += 1 - needy(r)
+		if r.matches(strings.ToLower(s.Query), s.State) {
+			kept = append(kept, r)
+		}
+	}
+	slices.SortStableFunc(kept, func(a, b row) int { return needy(a) - needy(b) })
+	s.Summary = fmt.Sprintf("Policies: %d. Need attention: %d.", len(rows), attention)
+	if len(kept) != len(rows) {
+		s.Summary += fmt.Sprintf(" Match the filter: %d.", len(kept))
+	}
+	s.turnTo(query.Get("page"), kept)
+	return s
+}
+
+func (r row) matches(text, state string) bool {
+	if state == "attention" && !r.attention() || state != "" && state != "attention" && state != string(r.State) {
+		return false
+	}
+	if text == "" {
+		return true
+	}
+	all := []string{r.Name, r.Workspace, r.ServiceAccount, r.Sink.Path, r.Words()}
+	if r.Key != nil {
+		all = append(all, r.Key.ID)
+	}
+	return strings.Contains(strings.ToLower(strings.Join(all, "\n")), text)
+}
+
+// turnTo cuts a page out of rows; what is no page is the first or the last.
+func (s *selection) turnTo(page string, rows []row) {
+	s.Pages = max(1, (len(rows)+rowsPerPage-1)/rowsPerPage)
+	n, _ := strconv.Atoi(page) // 0 otherwise
+	s.Page = min(max(n, 1), s.Pages)
+	first := (s.Page - 1) * rowsPerPage
+	s.Rows = rows[first:min(first+rowsPerPage, len(rows))]
+	link := func(n int) string {
+		return "/?" + url.Values{"q": {s.Query}, "state": {s.State}, "page": {strconv.Itoa(n)}}.Encode()
+	}
+	if s.Page > 1 {
+		s.Previous = link(s.Page - 1)
+	}
+	if s.Page < s.Pages {
+		s.Following = link(s.Page + 1)
+	}
+}
+
+// advice says what a person can do about a failure.
+func advice(reason rotator.Reason) string {
+	switch reason {
+	case rotator.ReasonAdminKeyRefused:
+		return "Give the workspace an admin key that ElevenLabs accepts."
+	case rotator.ReasonMissingPermissions, rotator.ReasonForbidden:
+		return "Give the admin key the permission to manage service accounts, and look at the plan's limits."
+	case rotator.ReasonNotFound:
+		return "Check that the service account and the key still exist."
+	case rotator.ReasonInvalidRequest:
+		return "Check permissions, addresses and limits in the policy."
+	case rotator.ReasonKeyLimit:
+		return "Delete keys of the service account that nobody needs, or shorten the quarantine."
+	case rotator.ReasonNotUsable:
+		return "Check allowed_ips: the daemon's own address must be among them, or set verify: off."
+	case rotator.ReasonSinkDenied, rotator.ReasonSinkWrapping:
+		return "Check Vault's token and policy with rekeyd check --online."
+	case rotator.ReasonSinkSealed:
+		return "Unseal Vault."
+	case rotator.ReasonSinkNoMount, rotator.ReasonSinkNotKV2:
+		return "Check the sink's mount: it must exist and be KV version 2."
+	case rotator.ReasonSinkTLS:
+		return "Check VAULT_CACERT and Vault's certificate."
+	case rotator.ReasonSinkTooLarge:
+		return "Remove fields from the record that are no longer needed."
+	case rotator.ReasonSinkConflict, rotator.ReasonRecordChanged:
+		return "Find out who else writes this record."
+	case rotator.ReasonUnsafe:
+		return "Compare the record with the current key: rekeyd plan says what it sees."
+	case rotator.ReasonClaimLost, rotator.ReasonInterrupted, rotator.ReasonLostAnswer, rotator.ReasonRateLimited, rotator.ReasonSinkRateLimited:
+		return "Nothing has to be done unless it stays: it is settled at the next try."
+	}
+	return "If it stays, look at ElevenLabs and Vault with rekeyd check --online."
+}

@@ -1,0 +1,87 @@
+package daemon
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+func TestRowsAreFilteredOrderedAndPaged(t *testing.T) {
+	t.Parallel()
+	rows := make([]row, 10_000)
+	for i := range rows {
+		rows[i] = row{PolicyView{Name: fmt.Sprintf("policy-%04d", i), State: rotator.StateOK}, time.UTC, time.Now()}
+	}
+	rows[9_998].State = rotator.StateFailing
+	rows[9_999].Drift = []string{"name"}
+	for _, c := range []struct {
+		query, first     string
+		rows, page, last int
+	}{
+		{"", "policy-9998", 100, 1, 100},
+		{"page=2", "policy-0098", 100, 2, 100},
+		{"page=100", "policy-9898", 100, 100, 100},
+		{"page=1000", "policy-9898", 100, 100, 100},
+		{"page=-1", "policy-9998", 100, 1, 100},
+		{"q=Y-12", "policy-1200", 100, 1, 1},
+		{"state=attention", "policy-9998", 2, 1, 1},
+		{"state=failing", "policy-9998", 1, 1, 1},
+		{"state=ok&q=9999", "policy-9999", 1, 1, 1},
+		{"q=nobody", "", 0, 1, 1},
+	} {
+		query, err := url.ParseQuery(c.query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := selected(rows, query)
+		first := ""
+		if len(s.Rows) > 0 {
+			first = s.Rows[0].Name
+		}
+		if first != c.first || len(s.Rows) != c.rows || s.Page != c.page || s.Pages != c.last {
+			t.Errorf("%q: %d rows from %s, page %d of %d", c.query, len(s.Rows), first, s.Page, s.Pages)
+		}
+		if (s.Previous == "") != (c.page == 1) || (s.Following == "") != (c.page == c.last) {
+			t.Errorf("%q: links %q and %q", c.query, s.Previous, s.Following)
+		}
+	}
+}
+
+func TestRowInWords(t *testing.T) {
+	t.Parallel()
+	oslo, err := time.LoadLocation("Europe/Oslo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)
+	at := func(hours int) time.Time { return now.Add(time.Duration(hours) * time.Hour) }
+	r := row{PolicyView{
+		State: rotator.StateFailing, Key: &KeyView{Created: at(-9)}, NextRotation: at(3), InUse: true,
+		Retiring: []RetiringView{{KeyView{ID: "k1"}, rotator.InOverlap, at(2)}, {KeyView{ID: "k2"}, rotator.InQuarantine, at(5)}},
+		Failure:  &rotator.Failure{Stage: rotator.StageClaim, Reason: rotator.ReasonSinkSealed, Message: "Vault is sealed.", At: at(-1), Count: 3, NextTry: at(1)},
+	}, oslo, now}
+	want := "Failed at claim, 1h0m ago: Vault is sealed. 3 times in a row. Tries again in 1h0m. Unseal Vault."
+	if got := r.Trouble(); got != want {
+		t.Errorf("it says %q", got)
+	}
+	want = "k1 works for another 2h0m (2026-03-03 15:00:00 Europe/Oslo)|k2 is disabled, deleted in 5h0m (2026-03-03 18:00:00 Europe/Oslo)|An old key is still in use."
+	if got := strings.Join(r.Old(), "|"); got != want {
+		t.Errorf("it says %q", got)
+	}
+	if r.Percent() != 75 || r.Life() != "9h0m of 12h0m until the next rotation" || r.Class() != "attention" {
+		t.Errorf("%d %q %q", r.Percent(), r.Life(), r.Class())
+	}
+	r.MaxAge, r.Key.MaxAgeEnds = rotator.Duration(8*time.Hour), at(-1)
+	if r.Percent() != 100 || r.Life() != "9h0m of 8h0m allowed" || r.Class() != "attention over" {
+		t.Errorf("%d %q %q", r.Percent(), r.Life(), r.Class())
+	}
+	for _, reason := range rotator.FailureReasons() {
+		if !strings.HasSuffix(advice(reason), ".") {
+			t.Errorf("%s: no advice", reason)
+		}
+	}
+}
