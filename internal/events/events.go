@@ -92,7 +92,7 @@ func (s *Sender) Send(e rotator.Event) {
 
 // Run delivers events until ctx ends; what waits then is for Flush.
 func (s *Sender) Run(ctx context.Context) {
-	for {
+	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 			return

@@ -110,7 +110,7 @@ func TestHooks(t *testing.T) {
 			t.Errorf("what had been applied: %v", err)
 		}
 		s.Before = func(*http.Request) error { <-time.After(time.Minute); return nil }
-		if err := write(1); !maybe(err) || reason(err) != rotator.ReasonSinkUnreachable {
+		if err := write(1); !maybe(err) || reason(err) != rotator.ReasonSinkTimeout {
 			t.Errorf("an answer that takes too long: %v", err)
 		}
 		s.Before = nil

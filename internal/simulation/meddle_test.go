@@ -53,6 +53,9 @@ func (w *world) meddle(what string, p rotator.Policy) {
 	if r.key == nil || r.foreign {
 		return // one at a time
 	}
+	if what == "soft-delete record" && !w.profile.pounce && w.unsettled(p) {
+		what = "remove field" // see docs/reliability.md, "What is not covered"
+	}
 	w.tracef("others: %s (%s)", what, p.Name)
 	w.hits["others × "+what]++
 	var err error
@@ -101,6 +104,12 @@ func (w *world) meddle(what string, p rotator.Policy) {
 		w.kvRollback(p, r)
 	}
 	w.must(err)
+}
+
+// unsettled reports that a rotation of the policy has begun and is not committed.
+func (w *world) unsettled(p rotator.Policy) bool {
+	entry, _ := w.kv.Get(ledgerPrefix+"policies/"+p.Name, 0)
+	return entry["intent"] != nil
 }
 
 // widen gives a key all permissions, as a person in the console would.
