@@ -142,9 +142,10 @@ func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
 // A receiver that hangs costs nothing but events: they wait, in order, and those that find the queue full are counted.
 func TestAReceiverThatHangs(t *testing.T) {
-	release := make(chan struct{})
+	arrived, release := make(chan struct{}), make(chan struct{})
 	r, s := newReceiver(t, func(n int, _ http.ResponseWriter) {
 		if n == 1 {
+			close(arrived)
 			<-release
 		}
 	})
@@ -163,6 +164,7 @@ func TestAReceiverThatHangs(t *testing.T) {
 		t.Errorf("%d were dropped", n)
 	}
 	r.mu.Unlock()
+	<-arrived
 	stop() // while the first hangs
 	<-done
 	close(release)
