@@ -45,7 +45,7 @@ func bugs() []bug {
 		{"patch the drift of an admin key", "plan.go", "if p.AdminOf != \"\" && answer == DriftPatch {", "if false {", 1000},
 		{"retire the old admin key before every replica has the new one", "due.go", "end := now.Add(p.Overlap)", "end := now.Add(p.Overlap)\n\tif p.AdminOf != \"\" {\n\t\tend = now\n\t}", 300},
 		{"never look for a new admin key", "../elevenlabs/credential.go", "!c.readAt.IsZero() && time.Since(c.readAt) < c.keep", "!c.readAt.IsZero()", 300},
-		{"rotate on every look", "due.go", "case due.After(now):\n\t\td.wakeAt(due)\n\t\treturn d", "case due.After(now.Add(4 * time.Hour)):\n\t\td.wakeAt(due)\n\t\treturn d", 300},
+		{"rotate before it is due", "due.go", "due = next.Add(SplayOf(p.Name, p.Splay))", "due = next.Add(SplayOf(p.Name, p.Splay) - 4*time.Hour)", 300},
 
 		{"hold a group for ever", "group.go", "if e == nil || !e.occupies(h, r.attends(name), r.Wall()) {", "if e == nil {", 300},
 		{"take a group without check-and-set", "group.go", "_, err = j.r.Store.Write(ctx, j.r.groupRef(j.p.Group), ", "last, _ := j.r.Store.Read(ctx, j.r.groupRef(j.p.Group), 0)\n\tversion = last.Version\n\t_, err = j.r.Store.Write(ctx, j.r.groupRef(j.p.Group), ", 3000},
