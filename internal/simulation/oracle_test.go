@@ -271,7 +271,9 @@ func (o *oracle) forget(at time.Time, restarted bool) {
 	}
 	for path, r := range o.records {
 		data, _ := o.w.kv.Get(path, 0)
-		r.key, r.touched, r.noted, r.foreign = o.bySecret(text(data["api_key"])), time.Now(), data["note"] != nil, false
+		secret := text(data["api_key"])
+		r.key, r.touched, r.noted = o.bySecret(secret), time.Now(), data["note"] != nil
+		r.foreign = secret != "" && r.key == nil // the snapshot was taken while others held the record
 	}
 }
 
