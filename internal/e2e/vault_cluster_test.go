@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -16,8 +15,7 @@ import (
 )
 
 // TestTheLeaderOfVaultIsKilled in the middle of rotations, once for a daemon that goes through a load balancer and once
-// for one that speaks to a follower. Rotations go on after the election, and every key is accounted
-// for; when too few servers are left to elect one, that has its own name, and no key is made.
+// for one that speaks to a follower. Rotations go on after the election, and every key is accounted for.
 func TestTheLeaderOfVaultIsKilled(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"through a load balancer", "through a follower"} {
@@ -40,17 +38,6 @@ func TestTheLeaderOfVaultIsKilled(t *testing.T) {
 			t.Logf("rotations went on %s after the leader was killed", time.Since(killed).Round(100*time.Millisecond))
 			w.policy("@every 24h")
 			w.settled("")
-			nodes[2].Kill() // one of three cannot lead
-			created := len(w.history("createAPIKey"))
-			process.Eventually(t, 3*process.Patience, func() error {
-				if status, _ := d.get("/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(d.Stderr.String(), `"sink_standby"`) {
-					return fmt.Errorf("ready: HTTP %d, and nobody says sink_standby:\n%s", status, d.Stderr.String())
-				}
-				return nil
-			})
-			if n := len(w.history("createAPIKey")); n != created {
-				t.Errorf("%d keys were created while nobody led", n-created)
-			}
 			d.end()
 		})
 	}
