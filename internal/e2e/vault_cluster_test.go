@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -99,4 +100,32 @@ func forward(ctx context.Context, client net.Conn, nodes []*vaulttest.Server, tu
 		_ = server.Close()
 		return
 	}
+}
+
+// TestAStandbyWithoutALeader is what is left when the leader and the other follower are gone: it has its own name, and
+// no key is made for which there is no place.
+func TestAStandbyWithoutALeader(t *testing.T) {
+	t.Parallel()
+	nodes := vaulttest.StartCluster(t)
+	w := newWorld(t, nodes[1])
+	w.policy("@every 2s")
+	d := w.start(nil)
+	w.reaches(2)
+	nodes[2].Kill()
+	nodes[0].Kill()
+	process.Eventually(t, 3*process.Patience, func() error {
+		status, body := d.get("/readyz")
+		if status != http.StatusServiceUnavailable || !strings.Contains(d.Stderr.String(), `"sink_standby"`) {
+			return fmt.Errorf("HTTP %d: %s; and nobody says sink_standby", status, body)
+		}
+		return nil
+	})
+	created := len(w.history("createAPIKey"))
+	tick := time.NewTicker(5 * time.Second) // two runs are due meanwhile
+	defer tick.Stop()
+	<-tick.C
+	if n := len(w.history("createAPIKey")); n != created {
+		t.Errorf("%d keys were created while nobody led", n-created)
+	}
+	d.end()
 }
