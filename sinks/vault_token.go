@@ -51,13 +51,13 @@ func (t *tokenLife) learn(expiry time.Time, renewable bool) {
 	t.known, t.renewable, t.since, t.expiry = true, renewable, time.Now(), expiry
 }
 
-// extend notes a renewal. One that brought less than half of the time since the last one shows that the token nears
-// its maximum life, where further renewals bring ever less.
+// extend notes a renewal. Below the token's maximum life it brings all of the time since the last one; one that brings
+// less shows that the token nears that maximum, and another token is to be had while this one still lives for long.
 func (t *tokenLife) extend(ttl time.Duration, renewable bool) {
 	t.mu.Lock()
 	gained, passed := ttl-time.Until(t.expiry), time.Since(t.since)
 	t.mu.Unlock()
-	t.learn(time.Now().Add(ttl), renewable && gained >= passed/2)
+	t.learn(time.Now().Add(ttl), renewable && gained >= passed*9/10)
 }
 
 // stay notes that the token cannot be renewed.
