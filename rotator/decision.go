@@ -61,6 +61,7 @@ type ListedKey struct {
 
 // RecordView is what the planner needs of a record. It holds no secret, so it can be kept.
 type RecordView struct {
+	Version            int // 0: never written
 	HasValue           bool
 	Match              string // id of the key, current or retiring, whose salted hash the value has; else ""
 	Hash               string // under the entry's salt; "" without an entry

@@ -59,6 +59,8 @@ type Intent struct {
 	Sink      Sink      `json:"sink"`
 	Reason    Reason    `json:"reason"`
 	Started   time.Time `json:"started"`
+	// Seen is the newest version of the record that was known before: what the rotation publishes is a later one.
+	Seen int `json:"seen,omitempty"`
 	// Rollback says that no key is made: KeyName is a retiring key that is put back. It must never be abandoned.
 	Rollback bool `json:"rollback,omitempty"`
 }
@@ -75,6 +77,7 @@ type KeyRef struct {
 	Created   time.Time `json:"created"`
 	Published time.Time `json:"published"`
 	Verified  bool      `json:"verified"`
+	Version   int       `json:"version,omitempty"` // of the record, the newest known when it became current
 	// Disabling notes, before the call, that we may have asked for this key to be disabled, until the outcome is known.
 	// It stays with a key that becomes current again, since a late call may yet disable it.
 	Disabling bool `json:"disabling,omitempty"`

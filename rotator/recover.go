@@ -55,14 +55,14 @@ func (j *job) settleIntent(ctx context.Context, in *Intent, f *stageError) bool 
 		j.log.Error("rotation not settled", "err", err)
 		return false
 	}
+	var past history
 	if j.attempted {
-		ours, found, err := j.published(ctx, in, rec)
-		if err != nil {
+		if past, err = j.published(ctx, in, rec); err != nil {
 			j.log.Error("rotation not settled", "err", err)
 			return false
 		}
-		if found && (!in.Rollback || rec.holds(in.KeyName)) {
-			return j.rollForward(ctx, in, ours)
+		if past.found && (!in.Rollback || rec.holds(in.KeyName)) {
+			return j.rollForward(ctx, in, past.ours)
 		}
 	}
 	if in.Rollback {
@@ -76,6 +76,9 @@ func (j *job) settleIntent(ctx context.Context, in *Intent, f *stageError) bool 
 	if !f.counted {
 		j.r.noteFailure(j.st, j.p, f, j.begun)
 		j.log.Error("rotation failed", "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)
+	}
+	if found && past.hidden {
+		return j.keep(ctx, in, f, key)
 	}
 	return j.abandon(ctx, f, key, found)
 }
@@ -129,26 +132,57 @@ func (j *job) rollForward(ctx context.Context, in *Intent, rec Record) bool {
 	return true
 }
 
-// published returns the version of the record in which we put the intent's key, also where somebody has overwritten,
+// keep retires a key that may have been published in a version of the record that cannot be read any more, as if it had
+// been current: readers may have it.
+func (j *job) keep(ctx context.Context, in *Intent, f *stageError, key elevenlabs.Key) bool {
+	now := j.r.Wall()
+	ref := KeyRef{ID: key.ID, Name: in.KeyName, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
+		Created: key.CreatedAt, Published: now}
+	if ref.Created.IsZero() {
+		ref.Created = in.Started
+	}
+	j.log.Warn("record deleted during its rotation, so the key counts as read", "record", in.Sink.String(), "key_id", key.ID)
+	return j.givenUp(ctx, func(e *Entry) {
+		j.failing(e, f)
+		if e.Current == nil {
+			e.Current = &ref // the next look misses its value in the record, and has it replaced
+			return
+		}
+		e.Retiring = append(e.Retiring, Retiring{KeyRef: ref, State: InOverlap, Until: overlapEnd(j.p, ref, now), Quarantine: Duration(j.p.Quarantine),
+			Reason: ReasonRecordMissing})
+	})
+}
+
+// history is what the versions of a record say of a key.
+type history struct {
+	ours   Record // the version in which we put it
+	found  bool
+	hidden bool // a version since the rotation was decided cannot be read, and may have been ours
+}
+
+// published looks for the version of the record in which we put the intent's key, also where somebody has overwritten,
 // deleted or rolled it back since: readers may have that key. Its oldest version is ours, of later ones only the fields
 // beside the secret may be.
-func (j *job) published(ctx context.Context, in *Intent, newest Record) (ours Record, found bool, err error) {
-	if newest.holds(in.KeyName) {
-		ours, found = newest, true
-	}
-	for v := newest.doc.Version - 1; v > max(0, newest.doc.Version-keptVersions); v-- {
-		doc, err := j.r.Store.Read(ctx, in.Sink.Ref, v)
-		if err != nil {
-			return ours, found, fmt.Errorf("reading an earlier version of the record: %w", err)
+func (j *job) published(ctx context.Context, in *Intent, newest Record) (h history, err error) {
+	h.hidden = newest.doc.Version < in.Seen // deleted with all its versions, so that they are counted anew
+	rec := newest
+	for v := newest.doc.Version; v > max(0, newest.doc.Version-keptVersions); v-- {
+		if v != newest.doc.Version {
+			doc, err := j.r.Store.Read(ctx, in.Sink.Ref, v)
+			if err != nil {
+				return h, fmt.Errorf("reading an earlier version of the record: %w", err)
+			}
+			rec = parseRecord(doc, in.Sink.Field)
 		}
-		switch rec := parseRecord(doc, in.Sink.Field); {
+		switch {
 		case rec.holds(in.KeyName):
-			ours, found = rec, true
-		case found:
-			return ours, found, nil
+			h.ours, h.found = rec, true
+		case h.found:
+			return h, nil
 		}
+		h.hidden = h.hidden || v > in.Seen && rec.doc.Data == nil
 	}
-	return ours, found, nil
+	return h, nil
 }
 
 // search looks for the intent's key by its name. Where a create's answer was lost, it looks until the verify timeout,

@@ -64,7 +64,7 @@ func (j *job) intend(ctx context.Context, why Reason) (*Intent, error) {
 	}
 	in := &Intent{
 		Rotation: rotation, KeyName: keyName(j.r.ownerID(), j.p.Name, rotation), Workspace: j.p.Workspace,
-		Account: j.p.ServiceAccount, Sink: j.p.Sink, Reason: why, Started: j.r.Wall(),
+		Account: j.p.ServiceAccount, Sink: j.p.Sink, Reason: why, Started: j.r.Wall(), Seen: j.seen(),
 	}
 	j.r.countRotation(j.st, in.Started)
 	if err := j.write(ctx, func(e *Entry) { j.takeClaim(e); e.Intent = in }); err != nil {
@@ -72,6 +72,17 @@ func (j *job) intend(ctx context.Context, why Reason) (*Intent, error) {
 	}
 	j.st.known.counted = ""
 	return in, nil
+}
+
+// seen is the newest version of the record that we know of; 0: none.
+func (j *job) seen() int {
+	if v := j.st.known.record; v != nil {
+		return v.Version
+	}
+	if e := j.entry(); e != nil && e.Current != nil && e.Current.Sink == j.p.Sink {
+		return e.Current.Version
+	}
+	return 0
 }
 
 // notBegun handles a rotation that could not even be claimed.
@@ -313,6 +324,7 @@ type committed struct {
 
 // commit makes the published key the current one and starts the old one on its way out, in one write.
 func (j *job) commit(ctx context.Context, c committed) error {
+	c.Version = j.seen()
 	j.takeUp(ctx)
 	old := j.entry().Current
 	err := j.release(ctx, func(e *Entry) {

@@ -166,7 +166,7 @@ func (r *Rotator) readRecord(ctx context.Context, st *policyState, sink Sink) (R
 // viewOf compares a record's value with the keys that the entry knows.
 func viewOf(rec Record, e *Entry) *RecordView {
 	v := &RecordView{
-		HasValue: !rec.Secret.IsZero(), KeyID: rec.KeyID, RotatedAt: rec.RotatedAt, Policy: rec.text(fieldPolicy),
+		Version: rec.doc.Version, HasValue: !rec.Secret.IsZero(), KeyID: rec.KeyID, RotatedAt: rec.RotatedAt, Policy: rec.text(fieldPolicy),
 		PreviousKeyID: rec.PreviousKeyID, PreviousValidUntil: rec.PreviousValidUntil,
 	}
 	if e == nil || !v.HasValue {

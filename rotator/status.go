@@ -331,7 +331,7 @@ func (j *job) noteRetireFailure(f *stageError) {
 func (j *job) rotated(c committed, old *KeyRef) {
 	k := &j.st.known
 	k.counted, k.retryAt, k.digestKnown = "", time.Time{}, false
-	k.record = &RecordView{HasValue: true, Match: c.ID, Hash: c.Hash, KeyID: c.ID, Policy: j.p.Name, RotatedAt: c.Published}
+	k.record = &RecordView{Version: c.Version, HasValue: true, Match: c.ID, Hash: c.Hash, KeyID: c.ID, Policy: j.p.Name, RotatedAt: c.Published}
 	e := Event{Type: EventRotated, Policy: j.p.Name, Workspace: c.Workspace, KeyID: c.ID, Reason: c.reason, At: c.Published, Duration: time.Since(j.begun)}
 	if old != nil && old.ID != c.ID {
 		e.PreviousKeyID, e.PreviousValidUntil = old.ID, c.previousUntil

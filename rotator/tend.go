@@ -29,6 +29,7 @@ func (j *job) adopt(ctx context.Context, s Step) bool {
 		if !rec.Secret.IsZero() {
 			ref.Hash = hashValue(e.Salt, rec.Secret.Reveal())
 		}
+		ref.Version = rec.doc.Version
 		e.Current, e.Failure = &ref, nil
 		e.dropRetiring(key.ID)
 		if rec.KeyID == key.ID && previous.ID != "" && previous.ID != key.ID && e.retiring(previous.ID) == nil {

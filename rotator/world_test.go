@@ -30,6 +30,7 @@ type world struct {
 	t     *testing.T
 	sim   *elevensim.Server
 	store rotator.Store
+	dir   string            // of the store
 	api   http.RoundTripper // to the simulator
 	urls  map[string]string // of the workspaces
 	last  *process          // that was started
@@ -164,11 +165,12 @@ func (p *process) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	file, err := sinks.NewFile(t.TempDir())
+	dir := t.TempDir()
+	file, err := sinks.NewFile(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, store: file, logs: &lockedBuffer{}, urls: map[string]string{"default": "http://127.0.0.1"}}
+	w := &world{t: t, store: file, dir: dir, logs: &lockedBuffer{}, urls: map[string]string{"default": "http://127.0.0.1"}}
 	w.sim = elevensim.New(elevensim.Options{AdminKey: adminKey, Accounts: []elevensim.Account{{ID: account, Name: "tts"}}, Seed: 1})
 	w.api = elevensim.Transport(w.sim)
 	t.Cleanup(func() {

@@ -162,6 +162,9 @@ func (g *gate) pass(req *http.Request, body []byte, step string, f fate) (*http.
 	if f.crash == "after" {
 		g.w.hit("crash after", step)
 		g.w.kill(g)
+		if step == "record write" {
+			g.w.bury(req.URL.Path)
+		}
 		return nil, errCut
 	}
 	if f.fault != "" {

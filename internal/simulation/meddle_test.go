@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -44,6 +45,17 @@ func (w *world) pounce(policy string) {
 	w.later(time.Duration(w.rng.Int64N(int64(2*w.profile.latency))), func() { w.meddle(what, w.policies[min(i, len(w.policies)-1)]) })
 }
 
+// bury lets others delete a record whose writer has just died: whoever takes its rotation over cannot see what it wrote.
+func (w *world) bury(path string) {
+	i := slices.IndexFunc(w.policies, func(p rotator.Policy) bool { return strings.HasSuffix(path, p.Sink.Path) })
+	if len(w.lurking) == 0 || i < 0 || w.calm {
+		return
+	}
+	w.lurking = w.lurking[1:]
+	w.hits["others × after a death in mid-rotation"]++
+	w.later(time.Duration(w.rng.Int64N(int64(2*w.profile.latency))), func() { w.meddle("soft-delete record", w.policies[min(i, len(w.policies)-1)]) })
+}
+
 func (w *world) meddle(what string, p rotator.Policy) {
 	if p.AdminOf != "" && !bearable(what) {
 		p = w.policies[0]
@@ -52,9 +64,6 @@ func (w *world) meddle(what string, p rotator.Policy) {
 	r := w.oracle.records[path]
 	if r.key == nil || r.foreign {
 		return // one at a time
-	}
-	if what == "soft-delete record" && !w.profile.pounce && w.unsettled(p) {
-		what = "remove field" // see docs/reliability.md, "What is not covered"
 	}
 	w.tracef("others: %s (%s)", what, p.Name)
 	w.hits["others × "+what]++
@@ -66,6 +75,9 @@ func (w *world) meddle(what string, p rotator.Policy) {
 		err = w.home(p).DeleteKey(k.ID)
 	case "soft-delete record":
 		r.touched, r.noted = time.Now(), false
+		if w.unsettled(p) {
+			w.oracle.hide(p, math.MaxInt)
+		}
 		w.kv.SoftDelete(path)
 	case "remove field":
 		r.touched = time.Now()

@@ -31,6 +31,8 @@ type life struct {
 	promised  time.Time // until when readers were told that it works
 	disabled  time.Time
 	touched   bool        // others did something to it
+	version   int         // of its record when it was made
+	hidden    bool        // versions of its record since cannot be read, so that nobody can tell whether it was published
 	revoked   bool        // an operator wanted it dead
 	pruned    bool        // an operator gave it up
 	orphan    bool        // made in a time that Vault has forgotten
@@ -53,7 +55,11 @@ type record struct {
 	noted    bool      // others wrote a field of their own beside ours
 	foreign  bool      // holds a value that others wrote
 	touched  time.Time
+	version  int
 }
+
+// keptVersions is how many versions of a record Vault keeps.
+const keptVersions = 10
 
 func newOracle(w *world) *oracle {
 	o := &oracle{w: w, keys: map[string]*life{}, corrupt: map[string]bool{}, records: map[string]*record{}}
@@ -124,7 +130,11 @@ func (o *oracle) created(k *life) {
 	if g := o.w.actor; g != nil {
 		k.late = time.Since(g.frozen) < 20*time.Minute && !g.frozen.IsZero()
 	}
-	if r := o.records[k.policyPath()]; r != nil && r.asked {
+	r := o.records[k.policyPath()]
+	if r != nil {
+		k.version = r.version
+	}
+	if r != nil && r.asked {
 		return // an operator does not wait for the backoff; what was settled may still have to be deleted
 	}
 	for _, other := range o.keys {
@@ -186,6 +196,8 @@ func (o *oracle) written(path string, version int, data map[string]any) {
 	if r == nil {
 		return
 	}
+	r.version = version
+	o.hide(r.policy, version-keptVersions)
 	if r.noted && data["note"] != foreignNote {
 		o.violated("invariant 6: a field of others changed in %s", path)
 	}
@@ -277,13 +289,23 @@ func (o *oracle) forget(at time.Time, restarted bool) {
 	}
 }
 
+// hide lets a key that was not published pass for one that was, where versions of its record up to the given one cannot
+// be read any more: it may be kept for an overlap and a quarantine.
+func (o *oracle) hide(p rotator.Policy, gone int) {
+	for _, k := range o.keys {
+		if k.policy == p.Name && k.version < gone && k.published.IsZero() && !k.Deleted() && !k.hidden {
+			k.hidden, k.replaced = true, time.Now()
+		}
+	}
+}
+
 // settled checks invariant 2's bound: no key whose secret nobody holds is left.
 func (o *oracle) settled() {
 	if o.restored {
 		return // Vault may have forgotten a rotation in its middle
 	}
 	for _, k := range o.keys {
-		if k.ours && !k.Deleted() && k.published.IsZero() && k.CreatedAt.Before(o.calmSince) {
+		if k.ours && !k.Deleted() && k.published.IsZero() && !k.hidden && k.CreatedAt.Before(o.calmSince) {
 			o.violated("invariant 2: key %s (%s), created %s before the calm, is still there and was never published", short(k.ID), k.Name, o.calmSince.Sub(k.CreatedAt))
 		}
 	}
@@ -319,7 +341,7 @@ func (o *oracle) conclude() {
 		switch {
 		case r.key == k, now.Sub(k.CreatedAt) < 2*time.Minute:
 		case r.removed && !r.touched.IsZero(): // its record is empty, and no rotation fills it: nothing more is taken away
-		case k.published.IsZero():
+		case k.published.IsZero() && !k.hidden:
 			o.violated("invariant 2: key %s (%s) was never published and is still there", short(k.ID), k.Name)
 		case now.Sub(k.replaced) > r.policy.Overlap+r.policy.WaitUntilIdle+r.policy.Quarantine+3*time.Hour:
 			o.violated("invariant 2: key %s was replaced %s ago and is still there", short(k.ID), now.Sub(k.replaced))

@@ -204,7 +204,7 @@ func checkCoverage(t *testing.T, hits map[string]int) {
 			t.Errorf("nobody ever did this: %s", m)
 		}
 	}
-	for _, what := range []string{"others × in mid-rotation", "others × a working key came back", "start × adopted key", "start × full account", "start × ignored allowlist", "start × admin key", "old key × used"} {
+	for _, what := range []string{"others × in mid-rotation", "others × after a death in mid-rotation", "others × a working key came back", "start × adopted key", "start × full account", "start × ignored allowlist", "start × admin key", "old key × used"} {
 		fmt.Fprintf(&table, "\n%s=%d", what, hits[what])
 		if hits[what] == 0 {
 			t.Errorf("this never happened: %s", what)
