@@ -77,7 +77,7 @@ type KeyRef struct {
 	Created   time.Time `json:"created"`
 	Published time.Time `json:"published"`
 	Verified  bool      `json:"verified"`
-	Version   int       `json:"version,omitempty"` // of the record, the newest known when it became current
+	Version   int       `json:"version,omitempty"` // of the record: the newest known since it became current
 	// Disabling notes, before the call, that we may have asked for this key to be disabled, until the outcome is known.
 	// It stays with a key that becomes current again, since a late call may yet disable it.
 	Disabling bool `json:"disabling,omitempty"`
@@ -247,10 +247,14 @@ func (e *Entry) knows(id, rotation string) bool {
 	return e.retiring(id) != nil || e.isAbandoned(rotation)
 }
 
-// abandon turns the intent into an abandoned rotation and forgets those that are too old to matter.
-func (e *Entry) abandon(now time.Time) {
-	if in := e.Intent; in != nil && !in.Rollback && !e.isAbandoned(in.Rotation) {
+// abandon turns the intent into an abandoned rotation; version is the newest known of the record.
+func (e *Entry) abandon(now time.Time, version int) {
+	in := e.Intent
+	if in != nil && !in.Rollback && !e.isAbandoned(in.Rotation) {
 		e.Abandoned = append(e.Abandoned, Abandoned{in.Rotation, in.KeyName, in.Workspace, in.Account, now})
+	}
+	if c := e.Current; in != nil && c != nil && c.Sink == in.Sink && version != 0 {
+		c.Version = version
 	}
 	e.Intent = nil
 }

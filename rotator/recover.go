@@ -213,12 +213,12 @@ func (j *job) search(ctx context.Context, in *Intent) (elevenlabs.Key, bool, err
 
 // abandon notes in the ledger that the rotation's secret is nowhere, deletes its key by id, and gives the claim back.
 func (j *job) abandon(ctx context.Context, f *stageError, key elevenlabs.Key, found bool) bool {
-	now := j.r.Wall()
+	now, version := j.r.Wall(), j.seen()
 	j.st.known.pending = f
 	if !found {
-		return j.givenUp(ctx, func(e *Entry) { e.abandon(now); j.failing(e, f) })
+		return j.givenUp(ctx, func(e *Entry) { e.abandon(now, version); j.failing(e, f) })
 	}
-	if err := j.write(ctx, func(e *Entry) { e.abandon(now); j.takeClaim(e) }); err != nil {
+	if err := j.write(ctx, func(e *Entry) { e.abandon(now, version); j.takeClaim(e) }); err != nil {
 		return false
 	}
 	if err := j.deleteLost(ctx, key); err != nil {

@@ -180,12 +180,14 @@ func (r *Rotator) ownKeys(ctx context.Context) ([]ListedKey, error) {
 		r.reconcile(ctx, ws)
 		r.mu.Lock()
 		l, err := ws.listing, ws.err
+		if err == nil && l != nil {
+			for _, policy := range slices.Sorted(maps.Keys(l.owned)) {
+				keys = append(keys, l.owned[policy]...)
+			}
+		}
 		r.mu.Unlock()
 		if err != nil || l == nil {
 			return nil, fmt.Errorf("listing workspace %s: %w", name, err)
-		}
-		for _, policy := range slices.Sorted(maps.Keys(l.owned)) {
-			keys = append(keys, l.owned[policy]...)
 		}
 	}
 	return keys, nil

@@ -381,17 +381,20 @@ func (r *Rotator) amend(workspace, account, id string, change func(*ListedKey)) 
 	if ws == nil || ws.listing == nil {
 		return
 	}
-	l := *ws.listing
-	l.accounts, l.owned = maps.Clone(l.accounts), maps.Clone(l.owned)
-	l.accounts[account] = amended(l.accounts[account], id, change)
-	for policy, keys := range l.owned {
-		if slices.ContainsFunc(keys, func(k ListedKey) bool { return k.ID == id }) {
-			l.owned[policy] = amended(keys, id, change)
+	l := ws.listing
+	keys, listed := l.accounts[account]
+	if !listed {
+		return
+	}
+	for _, k := range keys {
+		if _, policy, _, ok := parseKeyName(k.Name); ok && k.ID == id && l.owned[policy] != nil {
+			l.owned[policy] = amended(l.owned[policy], id, change)
 		}
 	}
-	ws.listing = &l
+	l.accounts[account] = amended(keys, id, change)
 }
 
+// amended leaves the slice as it is, since plans are made from parts of it.
 func amended(keys []ListedKey, id string, change func(*ListedKey)) []ListedKey {
 	keys = slices.Clone(keys)
 	for i := range keys {
