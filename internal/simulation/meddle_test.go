@@ -76,6 +76,7 @@ func (w *world) meddle(what string, p rotator.Policy) {
 	case "soft-delete record":
 		r.touched, r.noted = time.Now(), false
 		if w.unsettled(p) {
+			r.key.hidden = true // no record will tell its readers when it ends
 			w.oracle.hide(p, math.MaxInt)
 		}
 		w.kv.SoftDelete(path)

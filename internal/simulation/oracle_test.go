@@ -255,7 +255,7 @@ func (o *oracle) published(r *record, k *life, path string, data map[string]any)
 		if byAge := r.key.CreatedAt.Add(r.policy.MaxAge - 2*o.w.profile.skew - time.Minute); r.policy.MaxAge > 0 && byAge.Before(end) {
 			end = byAge
 		}
-		if r.key.promised.Before(end) && !r.key.touched && !o.restored && !r.revoking {
+		if r.key.promised.Before(end) && !r.key.touched && !r.key.hidden && !o.restored && !r.revoking {
 			o.violated("readers of key %s were promised it until %s only, its overlap ends %s", short(r.key.ID), r.key.promised, end)
 		}
 	}
