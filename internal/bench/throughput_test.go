@@ -17,7 +17,7 @@ func TestThroughput(t *testing.T) {
 		return
 	}
 	for _, latency := range []time.Duration{0, 20 * time.Millisecond} {
-		w := newWorld(t)
+		w := newWorld(t, vaulttest.Start(t))
 		w.setLatency(latency)
 		l := newLoop(t, w, concurrency)
 		l.run(l.eight) // the first keys, as rekeyd's first keys are not counted either

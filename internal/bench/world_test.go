@@ -44,6 +44,7 @@ type world struct {
 	adminKey string
 	policy   string // Vault's, as shipped
 	token    string
+	env      []string // the daemon's
 
 	mu     sync.Mutex
 	ledger map[string]int
@@ -51,9 +52,9 @@ type world struct {
 
 func account(i int) string { return fmt.Sprint("svcacc_", i) }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, vault *vaulttest.Server) *world {
 	t.Helper()
-	w := &world{t: t, vault: vaulttest.Start(t), adminKey: "sk_admin_of_the_benchmark", ledger: map[string]int{}}
+	w := &world{t: t, vault: vault, adminKey: "sk_admin_of_the_benchmark", ledger: map[string]int{}}
 	hcl, err := os.ReadFile("../../deploy/vault/policy.hcl")
 	if err != nil {
 		t.Fatal(err)
@@ -89,14 +90,21 @@ func (w *world) daemon() (d *process.Process, metrics string) {
 	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
-	d = process.Start(w.t, []string{
+	w.env = []string{
 		"REKEYD_POLICY_FILE=" + file, "REKEYD_LISTEN_ADDR=127.0.0.1:0", "REKEYD_MIN_INTERVAL=1m", fmt.Sprint("REKEYD_CONCURRENCY=", concurrency),
 		"REKEYD_API_RATE=100000", "REKEYD_MAX_ROTATIONS_PER_HOUR=1000000", "ELEVENLABS_API_KEY=" + w.adminKey, "ELEVENLABS_BASE_URL=" + w.sim.URL,
 		"VAULT_ADDR=" + w.vault.Addr, "VAULT_TOKEN=" + w.vault.Token(w.t, w.policy), "HOME=" + w.t.TempDir(),
-	}, w.programs.Rekeyd, "run")
-	metrics = "http://" + d.Find(&d.Stderr, `"msg":"started".*"address":"([^"]+)"`) + "/metrics"
+	}
+	d, metrics = w.start()
 	w.await(metrics, accounts)
 	return d, metrics
+}
+
+// start starts the daemon as it was before.
+func (w *world) start() (d *process.Process, metrics string) {
+	w.t.Helper()
+	d = process.Start(w.t, w.env, w.programs.Rekeyd, "run")
+	return d, "http://" + d.Find(&d.Stderr, `"msg":"started".*"address":"([^"]+)"`) + "/metrics"
 }
 
 // await waits until so many rotations have succeeded. It asks seldom, since asking costs the daemon time.

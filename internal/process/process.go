@@ -94,6 +94,9 @@ func Start(t *testing.T, env []string, name string, args ...string) *Process {
 	return p
 }
 
+// PID is its number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Exited reports whether the process has ended.
 func (p *Process) Exited() bool {
 	select {
