@@ -97,6 +97,10 @@ prometheus: vault ## check alerts and dashboard, and let a real Prometheus watch
 	deploy/prometheus/check.sh
 	$(GO) test -tags prometheus -count=1 -run '^TestPrometheus' ./internal/e2e
 
+.PHONY: manifests
+manifests: ## write deploy/kubernetes from the chart, and the chart's copies of alerts and dashboard
+	$(GO) test ./internal/charttest -count=1 -run '^TestGenerated$$' -update
+
 .PHONY: image
 image: ## build the container image (needs buildah, or BUILDAH=docker)
 	$(BUILDAH) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) .
