@@ -42,7 +42,7 @@ test: vault ## run every test, race detector on, on a real Vault server too (nee
 	$(GO) test $(RACE) -shuffle=on -timeout 20m ./...
 
 .PHONY: test-kubernetes
-test-kubernetes: vault ## log in to Vault through a real kube-apiserver (needs etcd); the first time it is built, in about 10 minutes
+test-kubernetes: vault ## apply the chart to a real kube-apiserver and log in to Vault through it (needs etcd); the first time it is built, in about 10 minutes
 	REKEYD_KUBERNETES=1 $(GO) test ./internal/e2e -run Kubernetes -count=1 -timeout 40m -v
 
 .PHONY: torture

@@ -130,9 +130,9 @@ func (c *Cluster) await() {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(startTimeout); ; <-tick.C {
-		status, body := c.try(http.MethodGet, "/readyz", nil)
+		status, body := c.Try(http.MethodGet, "/readyz", nil)
 		if status == http.StatusOK {
-			status, body = c.try(http.MethodGet, "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:auth-delegator", nil)
+			status, body = c.Try(http.MethodGet, "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:auth-delegator", nil)
 		}
 		if status == http.StatusOK {
 			return
@@ -143,7 +143,8 @@ func (c *Cluster) await() {
 	}
 }
 
-func (c *Cluster) try(method, path string, body any) (status int, answer string) {
+// Try sends an object to the API server as its administrator. PATCH is a server-side apply.
+func (c *Cluster) Try(method, path string, body any) (status int, answer string) {
 	if c.client == nil {
 		pemText, err := os.ReadFile(c.CACert)
 		pool := x509.NewCertPool()
@@ -162,6 +163,9 @@ func (c *Cluster) try(method, path string, body any) (status int, answer string)
 	}
 	req.Header.Set("Authorization", "Bearer "+c.admin)
 	req.Header.Set("Content-Type", "application/json")
+	if method == http.MethodPatch {
+		req.Header.Set("Content-Type", "application/apply-patch+yaml") // of which JSON is a part
+	}
 	resp, err := c.client.Do(req)
 	if err != nil {
 		return 0, err.Error()
@@ -174,10 +178,10 @@ func (c *Cluster) try(method, path string, body any) (status int, answer string)
 	return resp.StatusCode, string(got)
 }
 
-// Do sends an object to the API server as its administrator; nothing but success is expected.
+// Do is Try where nothing but success is expected.
 func (c *Cluster) Do(method, path string, object any) string {
 	c.tb.Helper()
-	status, body := c.try(method, path, object)
+	status, body := c.Try(method, path, object)
 	if status < 200 || status > 299 {
 		c.tb.Fatalf("%s %s: HTTP %d: %s", method, path, status, body)
 	}
@@ -190,7 +194,7 @@ type Object = map[string]any
 // AddServiceAccount makes a service account, and its namespace where that is new.
 func (c *Cluster) AddServiceAccount(namespace, name string) {
 	c.tb.Helper()
-	_, _ = c.try(http.MethodPost, "/api/v1/namespaces", Object{"metadata": Object{"name": namespace}}) // it may be there
+	_, _ = c.Try(http.MethodPost, "/api/v1/namespaces", Object{"metadata": Object{"name": namespace}}) // it may be there
 	c.Do(http.MethodPost, "/api/v1/namespaces/"+namespace+"/serviceaccounts", Object{"metadata": Object{"name": name}})
 }
 
