@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -143,6 +144,26 @@ func TestWrongValues(t *testing.T) {
 	}
 }
 
+// TestThePage renders with each piece of values in docs/kubernetes.md, and has rekeyd read its policies.
+func TestThePage(t *testing.T) {
+	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(read(t, "../../docs/kubernetes.md"), -1)
+	if len(blocks) < 5 {
+		t.Fatalf("%d pieces", len(blocks))
+	}
+	for _, block := range blocks {
+		file, text := filepath.Join(t.TempDir(), "values.yaml"), block[1]
+		if strings.HasPrefix(text, "policies:") {
+			text = "policies: |\n  " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n  ")
+		}
+		write(t, file, text)
+		rendered := Render(t, "-f", minimal, "-f", file)
+		if _, err := Decode(t, rendered); err != nil {
+			t.Errorf("%s%v", block[1], err)
+		}
+		accepted(t, rendered)
+	}
+}
+
 // TestRekeydAcceptsWhatIsRendered reads environment and policies as the daemon does, with the files that its pod has.
 func TestRekeydAcceptsWhatIsRendered(t *testing.T) {
 	approle := []string{"--set", "vault.auth=approle,env.REKEYD_VAULT_ROLE_ID=role,secrets.REKEYD_VAULT_SECRET_ID.name=vault,secrets.REKEYD_VAULT_SECRET_ID.key=id"}
@@ -153,25 +174,30 @@ func TestRekeydAcceptsWhatIsRendered(t *testing.T) {
 		"token":   {"-f", minimal, "--set", "vault.auth=token,secrets.VAULT_TOKEN.name=vault,secrets.VAULT_TOKEN.key=id"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			objects := Objects(t, Render(t, args...))
-			pod, _ := PodOf(t, objects)
-			variables := pod.Start(t, t.TempDir(), rendered(t, objects))
-			var names []string
-			for v := range variables {
-				names = append(names, v+"=")
-			}
-			env, err := config.LoadEnv(envconfig.MapLookuper(variables))
-			if faults := append(config.UnknownVariables(names), env.Warnings()...); err != nil || len(faults) > 0 {
-				t.Fatalf("%v %v", err, faults)
-			}
-			policies, err := config.LoadPolicies(env.Source(), env, envconfig.MapLookuper(variables))
-			if err != nil || len(policies.Warnings) > 0 {
-				t.Errorf("%v %v", err, policies)
-			}
-			if grace := pod.TerminationGracePeriodSeconds; float64(grace) < env.ShutdownTimeout.Seconds()+7 {
-				t.Errorf("Kubernetes waits %d s, and rekeyd may take %s, 5 s for events and a second for requests", grace, env.ShutdownTimeout)
-			}
+			accepted(t, Render(t, args...))
 		})
+	}
+}
+
+func accepted(t *testing.T, manifests string) {
+	t.Helper()
+	objects := Objects(t, manifests)
+	pod, _ := PodOf(t, objects)
+	variables := pod.Start(t, t.TempDir(), rendered(t, objects))
+	var names []string
+	for v := range variables {
+		names = append(names, v+"=")
+	}
+	env, err := config.LoadEnv(envconfig.MapLookuper(variables))
+	if faults := append(config.UnknownVariables(names), env.Warnings()...); err != nil || len(faults) > 0 {
+		t.Fatalf("%v %v", err, faults)
+	}
+	policies, err := config.LoadPolicies(env.Source(), env, envconfig.MapLookuper(variables))
+	if err != nil || len(policies.Warnings) > 0 {
+		t.Errorf("%v %v", err, policies)
+	}
+	if grace := pod.TerminationGracePeriodSeconds; float64(grace) < env.ShutdownTimeout.Seconds()+7 {
+		t.Errorf("Kubernetes waits %d s, and rekeyd may take %s, 5 s for events and a second for requests", grace, env.ShutdownTimeout)
 	}
 }
 
@@ -190,7 +216,7 @@ func rendered(t *testing.T, objects []Object) Contents {
 		},
 		Secret: func(string) map[string]string {
 			secret := "a-secret-of-a-test"
-			return map[string]string{"elevenlabs-api-key": secret, "admin-token": secret, "admin": secret, "hmac": secret, "id": secret, "web.yaml": "{}"}
+			return map[string]string{"elevenlabs-api-key": secret, "admin-token": secret, "admin": secret, "admin-key": secret, "hmac": secret, "id": secret, "web.yaml": "{}"}
 		},
 		Token: func(string) string { return "a-token-of-a-test" },
 	}

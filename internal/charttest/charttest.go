@@ -21,10 +21,16 @@ import (
 
 const chart = "../../deploy/helm/rekeyd" // from any package of internal
 
-// Helm runs helm, which is built the first time. The error is what it said.
+// Binary returns the path of helm, which is built the first time.
+func Binary(tb testing.TB) string {
+	tb.Helper()
+	return build(tb, "helm", "helm once: about 2 minutes on two cores, 70 MB in .cache/helm")
+}
+
+// Helm runs helm. The error is what it said.
 func Helm(tb testing.TB, args ...string) (string, error) {
 	tb.Helper()
-	return run(tb, tools.Program{Name: "helm", What: "helm once: about 2 minutes on two cores, 70 MB in .cache/helm"}, "", args...)
+	return run(tb, Binary(tb), "", args...)
 }
 
 // Render returns the chart's objects as YAML, of the release and in the namespace rekeyd.
@@ -40,15 +46,20 @@ func Render(tb testing.TB, args ...string) string {
 // Decode reads objects into their Go types, strictly, and names them, one a line. The error names each fault.
 func Decode(tb testing.TB, manifests string) (string, error) {
 	tb.Helper()
-	return run(tb, tools.Program{Name: "manifests", What: "the strict decoder of Kubernetes objects once: less than a minute"}, manifests)
+	return run(tb, build(tb, "manifests", "the strict decoder of Kubernetes objects once: less than a minute"), manifests)
 }
 
-func run(tb testing.TB, p tools.Program, stdin string, args ...string) (string, error) {
+func build(tb testing.TB, name, what string) string {
 	tb.Helper()
-	binary, err := p.Build(context.Background(), os.Stderr)
+	binary, err := tools.Program{Name: name, What: what}.Build(context.Background(), os.Stderr)
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return binary
+}
+
+func run(tb testing.TB, binary, stdin string, args ...string) (string, error) {
+	tb.Helper()
 	cmd := exec.CommandContext(tb.Context(), binary, args...) //nolint:gosec // built by us
 	home := tb.TempDir()                                      // where no cluster is known
 	cmd.Env, cmd.Stdin = []string{"HOME=" + home}, strings.NewReader(stdin)
@@ -63,9 +74,12 @@ func run(tb testing.TB, p tools.Program, stdin string, args ...string) (string, 
 
 // Object is one that was rendered.
 type Object struct {
-	APIVersion, Kind string
-	Metadata         struct{ Name, Namespace string }
-	JSON             json.RawMessage // all of it
+	Kind     string
+	Metadata struct {
+		Name       string
+		Generation int // changes with the object's spec, where the API server has it
+	}
+	JSON json.RawMessage `json:"-"` // all of it
 }
 
 // Objects reads rendered YAML.
@@ -93,17 +107,4 @@ func Objects(tb testing.TB, manifests string) []Object {
 		}
 		objects = append(objects, o)
 	}
-}
-
-// Path is where the API server has objects of this kind in this namespace.
-func (o Object) Path() string {
-	prefix := "/apis/"
-	if !strings.Contains(o.APIVersion, "/") {
-		prefix = "/api/"
-	}
-	plural := strings.ToLower(o.Kind) + "s"
-	if stem, ok := strings.CutSuffix(plural, "ys"); ok {
-		plural = stem + "ies"
-	}
-	return prefix + o.APIVersion + "/namespaces/" + o.Metadata.Namespace + "/" + plural
 }

@@ -5,26 +5,37 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/rekeyd/rekeyd/internal/charttest"
 	"github.com/rekeyd/rekeyd/internal/kubetest"
 	"github.com/rekeyd/rekeyd/internal/process"
+	"github.com/rekeyd/rekeyd/internal/vaulttest"
 )
 
-// TestKubernetesChart applies the chart to a real API server, in a namespace that is held to the restricted Pod Security
-// level, has it accept the Deployment's pod, and then runs what that pod would run: with its variables, its volumes and
-// a token of its service account, as the API server has them. Like TestKubernetesLogin it is for make test-kubernetes.
+// TestKubernetesChart follows docs/kubernetes.md with the real kubectl, helm and vault against a real API server, which has
+// to accept the Deployment's pod, and then runs what that pod would run: with its variables, its volumes and a token of its
+// service account, as the API server has them. Like TestKubernetesLogin it is for make test-kubernetes.
 func TestKubernetesChart(t *testing.T) {
 	if os.Getenv("REKEYD_KUBERNETES") == "" {
 		t.Log("set REKEYD_KUBERNETES=1 to run it; make test-kubernetes does")
 		return
 	}
-	w, c := newChartWorld(t)
-	objects := c.apply("")
-	pod, template := charttest.PodOf(t, objects)
+	c := newChartWorld(t)
+	c.put("admin.key", c.w.adminKey+"\n")
+	c.follow("create namespace")
+	c.follow("create serviceaccount")
+	c.put("values.yaml", strings.Replace(example(t, "kubernetes.md", "vault:\n"), "https://vault.example.com:8200", c.w.vault.Addr, 1)+
+		"env: {ELEVENLABS_BASE_URL: '"+c.w.sim.URL+"', REKEYD_MIN_INTERVAL: 1s, REKEYD_RECONCILE_INTERVAL: 300ms, REKEYD_API_RATE: '1000'}\n")
+	c.w.policy("@every 1h")
+	c.put("policies.yaml", c.policies())
+	c.follow("helm upgrade")
+	deployment := c.deployment()
+	pod, template := charttest.PodOf(t, []charttest.Object{deployment})
 	c.admits(template)
 
 	root := t.TempDir()
@@ -32,81 +43,131 @@ func TestKubernetesChart(t *testing.T) {
 	for name, value := range pod.Start(t, root, c.contents(pod)) {
 		env = append(env, name+"="+value)
 	}
-	d := w.run(env)
-	w.settled("")
+	d := c.w.run(env)
+	c.w.settled("")
 
-	before := c.generation()
-	c.apply("  - {name: another, service_account: svcacc_prod, schedule: '@every 1h', permissions: [models_read], sink: {path: elevenlabs/another}}\n")
-	if after := c.generation(); after != before {
-		t.Errorf("another policy changes the Deployment, from generation %v to %v: its pods would start anew", before, after)
+	_, another, _ := strings.Cut(example(t, "kubernetes.md", "policies:\n"), "policies:\n")
+	c.put("policies.yaml", c.policies()+strings.NewReplacer("svcacc_9f8b7c6d5e4a3b2c1d0e", account, "tts-prod", "another").Replace(another))
+	c.follow("helm upgrade")
+	if after := c.deployment(); after.Metadata.Generation != deployment.Metadata.Generation {
+		t.Errorf("another policy changes the Deployment to its generation %d: the pods would start anew", after.Metadata.Generation)
 	}
 	pod.Start(t, root, c.contents(pod)) // as the kubelet brings a ConfigMap up to date
-	process.Eventually(t, process.Patience, func() error {
-		if record, _ := w.document("elevenlabs/another"); record["api_key"] == nil {
+	published := func() error {
+		if record, _ := c.w.document("elevenlabs/another"); record["api_key"] == nil {
 			return fmt.Errorf("the new policy has no key; it said:\n%s", d.Stderr.String())
 		}
 		return nil
-	})
+	}
+	process.Eventually(t, process.Patience, published)
 	d.end()
+
+	c.follow("helm uninstall")
+	if status, body := c.cluster.Try(http.MethodGet, deployments+"/rekeyd", nil); status != http.StatusNotFound {
+		t.Errorf("after the chart was uninstalled its Deployment is there: HTTP %d: %s", status, body)
+	}
+	if err := published(); err != nil {
+		t.Errorf("uninstalling took a record: %v", err)
+	}
+	c.follow("kubectl apply")
+	_, template = charttest.PodOf(t, []charttest.Object{c.deployment()})
+	c.admits(template)
 }
 
-// chartWorld is a cluster and a Vault that knows it.
+const deployments = "/apis/apps/v1/namespaces/rekeyd/deployments"
+
+// chartWorld is a cluster, a Vault, and a person's folder with the repository's deploy in it.
 type chartWorld struct {
+	t       *testing.T
 	w       *world
 	cluster *kubetest.Cluster
-	values  map[string]any
+	dir     string
+	env     []string
 }
 
-func newChartWorld(t *testing.T) (*world, chartWorld) {
+func newChartWorld(t *testing.T) chartWorld {
 	t.Helper()
-	cluster, vault, settings := clusterWithVault(t)
-	setUp(t, vault, "kubernetes", settings...)
-	cluster.Do(http.MethodPost, "/api/v1/namespaces", kubetest.Object{"metadata": kubetest.Object{
-		"name": "rekeyd", "labels": kubetest.Object{"pod-security.kubernetes.io/enforce": "restricted"}}})
-	w := newWorld(t, vault)
-	w.policy("@every 1h")
-	cluster.Do(http.MethodPost, "/api/v1/namespaces/rekeyd/secrets", kubetest.Object{
-		"metadata": kubetest.Object{"name": "rekeyd"}, "stringData": kubetest.Object{"admin-key": w.adminKey + "\n"}})
-	return w, chartWorld{w, cluster, map[string]any{
-		"vault":   map[string]any{"address": vault.Addr},
-		"secrets": map[string]any{"ELEVENLABS_API_KEY": map[string]any{"name": "rekeyd", "key": "admin-key"}},
-		"env": map[string]any{"ELEVENLABS_BASE_URL": w.sim.URL, "REKEYD_MIN_INTERVAL": "1s", "REKEYD_RECONCILE_INTERVAL": "300ms",
-			"REKEYD_RESYNC_INTERVAL": "2s", "REKEYD_API_RATE": "1000"},
-	}}
-}
-
-// apply renders the chart, with further policies, and applies each object as kubectl apply --server-side does.
-func (c chartWorld) apply(more string) []charttest.Object {
-	t := c.w.t
-	t.Helper()
-	policies, err := os.ReadFile(c.w.policyFile)
+	cluster := kubetest.Start(t)
+	vault := vaulttest.StartWithPlugins(t, pluginFolder(t))
+	dir := t.TempDir()
+	deploy, err := filepath.Abs("../../deploy")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.values["policies"] = string(policies) + more
-	text, err := json.Marshal(c.values)
+	for name, program := range map[string]string{
+		"deploy": deploy, "vault": vaulttest.Binary(t), "helm": charttest.Binary(t), "kubectl": kubetest.Build(t, "kubectl", "kubectl once: about 2 minutes"),
+	} {
+		if err := os.Symlink(program, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return chartWorld{t, newWorld(t, vault), cluster, dir, []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + dir,
+		"KUBECONFIG=" + cluster.Kubeconfig(), "VAULT_ADDR=" + vault.Addr, "VAULT_TOKEN=" + vault.RootToken}}
+}
+
+func (c chartWorld) put(name, text string) {
+	c.t.Helper()
+	if err := os.WriteFile(filepath.Join(c.dir, name), []byte(text), 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// policies are those of the world.
+func (c chartWorld) policies() string {
+	c.t.Helper()
+	text, err := os.ReadFile(c.w.policyFile)
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "values.yaml")
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		t.Fatal(err)
+	return string(text)
+}
+
+// follow runs the page's commands that have some words in them.
+func (c chartWorld) follow(words string) {
+	c.t.Helper()
+	page, err := os.ReadFile("../../docs/kubernetes.md")
+	if err != nil {
+		c.t.Fatal(err)
 	}
-	objects := charttest.Objects(t, charttest.Render(t, "-f", file))
-	for _, o := range objects {
-		c.cluster.Do(http.MethodPatch, o.Path()+"/"+o.Metadata.Name+"?fieldManager=test&fieldValidation=Strict", o.JSON)
+	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(page), -1) {
+		if !strings.Contains(block[1], words) {
+			continue
+		}
+		cmd := exec.CommandContext(c.t.Context(), "sh", "-euc", block[1])
+		cmd.Dir, cmd.Env = c.dir, c.env
+		if out, err := cmd.CombinedOutput(); err != nil {
+			c.t.Fatalf("%s%v\n%s", block[1], err, out)
+		}
+		return
 	}
-	return objects
+	c.t.Fatalf("docs/kubernetes.md has no commands with %q", words)
+}
+
+// get asks the API server.
+func (c chartWorld) get(path string, into any) {
+	c.t.Helper()
+	if err := json.Unmarshal([]byte(c.cluster.Do(http.MethodGet, path, nil)), into); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c chartWorld) deployment() charttest.Object {
+	c.t.Helper()
+	var o charttest.Object
+	c.get(deployments+"/rekeyd", &o.JSON)
+	if err := json.Unmarshal(o.JSON, &o); err != nil {
+		c.t.Fatal(err)
+	}
+	return o
 }
 
 // admits makes the pod as the Deployment's controller would, and then weaker ones.
 func (c chartWorld) admits(template map[string]any) {
-	t := c.w.t
-	t.Helper()
+	c.t.Helper()
 	template["metadata"].(map[string]any)["generateName"] = "rekeyd-"
 	pod, err := json.Marshal(template)
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	const pods = "/api/v1/namespaces/rekeyd/pods?fieldValidation=Strict"
 	c.cluster.Do(http.MethodPost, pods, json.RawMessage(pod))
@@ -115,32 +176,27 @@ func (c chartWorld) admits(template map[string]any) {
 		{`"allowPrivilegeEscalation":false`, `"allowPrivilegeEscalation":true`},
 		{`"drop":["ALL"]`, `"drop":["NET_RAW"]`},
 		{`"seccompProfile":{"type":"RuntimeDefault"}`, `"seccompProfile":{"type":"Unconfined"}`},
-		{`"enableServiceLinks":false`, `"hostNetwork":true`},
+		{`"enableServiceLinks":false`, `"hostPID":true`},
 	} {
 		weak := strings.Replace(string(pod), weaker[0], weaker[1], 1)
 		status, body := c.cluster.Try(http.MethodPost, pods, json.RawMessage(weak))
 		if status != http.StatusForbidden || !strings.Contains(body, `violates PodSecurity \"restricted:latest\"`) {
-			t.Errorf("to a pod with %s the API server says HTTP %d: %s", weaker[1], status, body)
+			c.t.Errorf("to a pod with %s the API server says HTTP %d: %s", weaker[1], status, body)
 		}
 	}
 }
 
 // contents are what the API server has for the pod's volumes.
 func (c chartWorld) contents(pod charttest.Pod) charttest.Contents {
-	get := func(path string, into any) {
-		if err := json.Unmarshal([]byte(c.cluster.Do(http.MethodGet, "/api/v1/namespaces/rekeyd/"+path, nil)), into); err != nil {
-			c.w.t.Fatal(err)
-		}
-	}
 	return charttest.Contents{
 		ConfigMap: func(name string) map[string]string {
 			var answer struct{ Data map[string]string }
-			get("configmaps/"+name, &answer)
+			c.get("/api/v1/namespaces/rekeyd/configmaps/"+name, &answer)
 			return answer.Data
 		},
 		Secret: func(name string) map[string]string {
 			var answer struct{ Data map[string][]byte } // in base64
-			get("secrets/"+name, &answer)
+			c.get("/api/v1/namespaces/rekeyd/secrets/"+name, &answer)
 			texts := map[string]string{}
 			for key, text := range answer.Data {
 				texts[key] = string(text)
@@ -149,13 +205,4 @@ func (c chartWorld) contents(pod charttest.Pod) charttest.Contents {
 		},
 		Token: func(audience string) string { return c.cluster.Token("rekeyd", pod.ServiceAccountName, audience) },
 	}
-}
-
-// generation of the Deployment changes with its template.
-func (c chartWorld) generation() float64 {
-	var d struct{ Metadata struct{ Generation float64 } }
-	if err := json.Unmarshal([]byte(c.cluster.Do(http.MethodGet, "/apis/apps/v1/namespaces/rekeyd/deployments/rekeyd", nil)), &d); err != nil {
-		c.w.t.Fatal(err)
-	}
-	return d.Metadata.Generation
 }

@@ -20,7 +20,10 @@ func TestKubernetesLogin(t *testing.T) {
 		t.Log("set REKEYD_KUBERNETES=1 to run it; make test-kubernetes does")
 		return
 	}
-	cluster, vault, settings := clusterWithVault(t)
+	cluster := kubetest.Start(t)
+	vault := vaulttest.StartWithPlugins(t, pluginFolder(t))
+	cluster.AddServiceAccount("vault", "vault")
+	cluster.LetReview("vault", "vault")
 	cluster.AddServiceAccount("rekeyd", "rekeyd")
 	cluster.AddServiceAccount("rekeyd", "somebody")
 	dir := t.TempDir()
@@ -31,7 +34,8 @@ func TestKubernetesLogin(t *testing.T) {
 		}
 		return file
 	}
-	settings = append(settings, "MOUNT=cluster-7", "TOKEN_TTL=5s")
+	settings := []string{"MOUNT=cluster-7", "TOKEN_TTL=5s", "KUBERNETES_HOST=" + cluster.URL, "KUBERNETES_CA_CERT=" + cluster.CACert,
+		"TOKEN_REVIEWER_JWT=" + put("reviewer", cluster.Token("vault", "vault", ""))}
 	printed, _ := setUp(t, vault, "kubernetes", settings...)
 	if again, said := setUp(t, vault, "kubernetes", settings...); again != printed || !strings.Contains(said, "as it should be") {
 		t.Errorf("the second run says something else:\n%s%s%s", printed, again, said)
@@ -82,20 +86,6 @@ func TestKubernetesLogin(t *testing.T) {
 	if n := len(w.history("createAPIKey")); n != created {
 		t.Errorf("%d keys were created by daemons that could not log in", n-created)
 	}
-}
-
-// clusterWithVault also returns what the set-up script has to know so that the one trusts the other.
-func clusterWithVault(t *testing.T) (*kubetest.Cluster, *vaulttest.Server, []string) {
-	t.Helper()
-	cluster := kubetest.Start(t)
-	vault := vaulttest.StartWithPlugins(t, pluginFolder(t))
-	cluster.AddServiceAccount("vault", "vault")
-	cluster.LetReview("vault", "vault")
-	reviewer := filepath.Join(t.TempDir(), "reviewer")
-	if err := os.WriteFile(reviewer, []byte(cluster.Token("vault", "vault", "")), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return cluster, vault, []string{"KUBERNETES_HOST=" + cluster.URL, "KUBERNETES_CA_CERT=" + cluster.CACert, "TOKEN_REVIEWER_JWT=" + reviewer}
 }
 
 // pluginFolder returns a folder with Vault's own plugin, named so that it is found as its built-in twin would be.
