@@ -36,7 +36,7 @@ build: ## build bin/rekeyd, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/rekeyd ./cmd/rekeyd
 
 .PHONY: test
-test: vault ## run every test, race detector on, on a real Vault server too (needs a C compiler; uses VAULT_BIN or the vault on the PATH)
+test: vault helm ## run every test, race detector on, on a real Vault server too (needs a C compiler; uses VAULT_BIN or the vault on the PATH)
 	@if [ -n '$(RACE)' ] && ! command -v "$$($(GO) env CC)" >/dev/null; then \
 	  echo "make test: the race detector needs a C compiler, and $$($(GO) env CC) is not installed; install gcc, or do without it: make test RACE=" >&2; exit 1; fi
 	$(GO) test $(RACE) -shuffle=on -timeout 20m ./...
@@ -52,6 +52,10 @@ torture: vault ## kill and freeze real processes while readers read; REKEYD_TORT
 .PHONY: vault
 vault: ## build the tests' Vault server into .cache/vault, once; about 5 minutes
 	@$(GO) run ./internal/vaulttest/vaultbin >/dev/null
+
+.PHONY: helm
+helm: ## build the tests' helm into .cache/helm, once; about 2 minutes
+	@$(GO) test ./internal/charttest -run '^TestTypes$$' -count=1 -timeout 20m
 
 .PHONY: lint
 lint: $(GOLANGCI) ## gofmt, go vet, golangci-lint, go mod tidy; govulncheck where its data can be had

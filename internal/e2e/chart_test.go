@@ -48,6 +48,7 @@ func TestKubernetesChart(t *testing.T) {
 
 	_, another, _ := strings.Cut(example(t, "kubernetes.md", "policies:\n"), "policies:\n")
 	c.put("policies.yaml", c.policies()+strings.NewReplacer("svcacc_9f8b7c6d5e4a3b2c1d0e", account, "tts-prod", "another").Replace(another))
+	c.follow("rekeyd check")
 	c.follow("helm upgrade")
 	if after := c.deployment(); after.Metadata.Generation != deployment.Metadata.Generation {
 		t.Errorf("another policy changes the Deployment to its generation %d: the pods would start anew", after.Metadata.Generation)
@@ -95,7 +96,8 @@ func newChartWorld(t *testing.T) chartWorld {
 		t.Fatal(err)
 	}
 	for name, program := range map[string]string{
-		"deploy": deploy, "vault": vaulttest.Binary(t), "helm": charttest.Binary(t), "kubectl": kubetest.Build(t, "kubectl", "kubectl once: about 2 minutes"),
+		"deploy": deploy, "rekeyd": common.Rekeyd, "vault": vaulttest.Binary(t), "helm": charttest.Binary(t),
+		"kubectl": kubetest.Build(t, "kubectl", "kubectl once: about 2 minutes"),
 	} {
 		if err := os.Symlink(program, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
