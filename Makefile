@@ -36,13 +36,13 @@ build: ## build bin/rekeyd, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/rekeyd ./cmd/rekeyd
 
 .PHONY: test
-test: vault ## run every test, race detector on, on a real Vault server too (needs a C compiler; uses VAULT_BIN or the vault on the PATH)
+test: vault helm ## run every test, race detector on, on a real Vault server too (needs a C compiler; uses VAULT_BIN or the vault on the PATH)
 	@if [ -n '$(RACE)' ] && ! command -v "$$($(GO) env CC)" >/dev/null; then \
 	  echo "make test: the race detector needs a C compiler, and $$($(GO) env CC) is not installed; install gcc, or do without it: make test RACE=" >&2; exit 1; fi
 	$(GO) test $(RACE) -shuffle=on -timeout 20m ./...
 
 .PHONY: test-kubernetes
-test-kubernetes: vault ## log in to Vault through a real kube-apiserver (needs etcd); the first time it is built, in about 10 minutes
+test-kubernetes: vault ## apply the chart to a real kube-apiserver and log in to Vault through it (needs etcd); the first time it is built, in about 10 minutes
 	REKEYD_KUBERNETES=1 $(GO) test ./internal/e2e -run Kubernetes -count=1 -timeout 40m -v
 
 .PHONY: torture
@@ -52,6 +52,10 @@ torture: vault ## kill and freeze real processes while readers read; REKEYD_TORT
 .PHONY: vault
 vault: ## build the tests' Vault server into .cache/vault, once; about 5 minutes
 	@$(GO) run ./internal/vaulttest/vaultbin >/dev/null
+
+.PHONY: helm
+helm: ## build the tests' helm into .cache/helm, once; about 2 minutes
+	@$(GO) test ./internal/charttest -run '^TestTypes$$' -count=1 -timeout 20m
 
 .PHONY: lint
 lint: $(GOLANGCI) ## gofmt, go vet, golangci-lint, go mod tidy; govulncheck where its data can be had
@@ -96,6 +100,10 @@ bench: vault ## rotate 1,000 keys that are due at once, beside the alternatives 
 prometheus: vault ## check alerts and dashboard, and let a real Prometheus watch rekeyd (needs prometheus, promtool and jq)
 	deploy/prometheus/check.sh
 	$(GO) test -tags prometheus -count=1 -run '^TestPrometheus' ./internal/e2e
+
+.PHONY: manifests
+manifests: ## write deploy/kubernetes from the chart, and the chart's copies of alerts and dashboard
+	$(GO) test ./internal/charttest -count=1 -run '^TestGenerated$$' -update
 
 .PHONY: image
 image: ## build the container image (needs buildah, or BUILDAH=docker)

@@ -117,7 +117,12 @@ type rekeyd struct {
 
 func (w *world) start(change map[string]string) *rekeyd {
 	w.t.Helper()
-	p := process.Start(w.t, w.environment(change), common.Rekeyd, "run")
+	return w.run(w.environment(change))
+}
+
+func (w *world) run(env []string) *rekeyd {
+	w.t.Helper()
+	p := process.Start(w.t, env, common.Rekeyd, "run")
 	w.said = append(w.said, &p.Stdout, &p.Stderr)
 	return &rekeyd{p, w, "http://" + p.Find(&p.Stderr, `"msg":"started".*"address":"([^"]+)"`)}
 }

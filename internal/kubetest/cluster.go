@@ -24,7 +24,10 @@ import (
 	"github.com/rekeyd/rekeyd/internal/tools"
 )
 
-const startTimeout = 2 * time.Minute
+const (
+	startTimeout = 2 * time.Minute
+	version      = "v1.34.2" // that of its go.mod, which the server does not know by itself and helm asks for
+)
 
 // Cluster is an API server without any node.
 type Cluster struct {
@@ -37,9 +40,9 @@ type Cluster struct {
 }
 
 // Build returns the path of a program below internal/tools, which takes minutes the first time.
-func Build(tb testing.TB, name, what string) string {
+func Build(tb testing.TB, name, what string, args ...string) string {
 	tb.Helper()
-	path, err := tools.Program{Name: name, What: what}.Build(context.Background(), os.Stderr)
+	path, err := tools.Program{Name: name, What: what, Args: args}.Build(context.Background(), os.Stderr)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -53,7 +56,8 @@ func Start(tb testing.TB) *Cluster {
 	if err != nil {
 		tb.Fatal("etcd is not installed; on Debian it is in the package etcd-server")
 	}
-	binary := Build(tb, "kubernetes", "a real kube-apiserver once: about 5 minutes on two cores, 100 MB in .cache/kubernetes")
+	binary := Build(tb, "kubernetes", "a real kube-apiserver once: about 5 minutes on two cores, 100 MB in .cache/kubernetes",
+		"-ldflags", "-s -w -X k8s.io/component-base/version.gitVersion="+version)
 	dir, store, peer, port := tb.TempDir(), "http://"+free(tb), "http://"+free(tb), free(tb)
 	run(tb, dir, etcd, "--data-dir="+filepath.Join(dir, "etcd"), "--listen-client-urls="+store, "--advertise-client-urls="+store,
 		"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster=default="+peer)
@@ -130,9 +134,9 @@ func (c *Cluster) await() {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(startTimeout); ; <-tick.C {
-		status, body := c.try(http.MethodGet, "/readyz", nil)
+		status, body := c.Try(http.MethodGet, "/readyz", nil)
 		if status == http.StatusOK {
-			status, body = c.try(http.MethodGet, "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:auth-delegator", nil)
+			status, body = c.Try(http.MethodGet, "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:auth-delegator", nil)
 		}
 		if status == http.StatusOK {
 			return
@@ -143,7 +147,8 @@ func (c *Cluster) await() {
 	}
 }
 
-func (c *Cluster) try(method, path string, body any) (status int, answer string) {
+// Try sends an object to the API server as its administrator.
+func (c *Cluster) Try(method, path string, body any) (status int, answer string) {
 	if c.client == nil {
 		pemText, err := os.ReadFile(c.CACert)
 		pool := x509.NewCertPool()
@@ -174,10 +179,10 @@ func (c *Cluster) try(method, path string, body any) (status int, answer string)
 	return resp.StatusCode, string(got)
 }
 
-// Do sends an object to the API server as its administrator; nothing but success is expected.
+// Do is Try where nothing but success is expected.
 func (c *Cluster) Do(method, path string, object any) string {
 	c.tb.Helper()
-	status, body := c.try(method, path, object)
+	status, body := c.Try(method, path, object)
 	if status < 200 || status > 299 {
 		c.tb.Fatalf("%s %s: HTTP %d: %s", method, path, status, body)
 	}
@@ -187,10 +192,31 @@ func (c *Cluster) Do(method, path string, object any) string {
 // Object is one in JSON.
 type Object = map[string]any
 
+// Kubeconfig returns a file with which kubectl and helm are the administrator.
+func (c *Cluster) Kubeconfig() string {
+	c.tb.Helper()
+	authority, err := os.ReadFile(c.CACert)
+	if err != nil {
+		c.tb.Fatal(err)
+	}
+	text, err := json.Marshal(Object{
+		"apiVersion": "v1", "kind": "Config", "current-context": "test",
+		"clusters": []Object{{"name": "test", "cluster": Object{"server": c.URL, "certificate-authority-data": authority}}},
+		"users":    []Object{{"name": "admin", "user": Object{"token": c.admin}}},
+		"contexts": []Object{{"name": "test", "context": Object{"cluster": "test", "user": "admin"}}},
+	})
+	if err != nil {
+		c.tb.Fatal(err)
+	}
+	file := filepath.Join(c.tb.TempDir(), "kubeconfig")
+	write(c.tb, file, text)
+	return file
+}
+
 // AddServiceAccount makes a service account, and its namespace where that is new.
 func (c *Cluster) AddServiceAccount(namespace, name string) {
 	c.tb.Helper()
-	_, _ = c.try(http.MethodPost, "/api/v1/namespaces", Object{"metadata": Object{"name": namespace}}) // it may be there
+	_, _ = c.Try(http.MethodPost, "/api/v1/namespaces", Object{"metadata": Object{"name": namespace}}) // it may be there
 	c.Do(http.MethodPost, "/api/v1/namespaces/"+namespace+"/serviceaccounts", Object{"metadata": Object{"name": name}})
 }
 

@@ -26,7 +26,7 @@ type Program struct {
 }
 
 // Build returns the path of the program, which is built into the repository's .cache where it is not there yet. The
-// go.sum that it was built from lies beside the binary, so that another version is noticed; a lock keeps the test
+// go.sum and the arguments that it was built from lie beside the binary, so that another version is noticed; a lock keeps the test
 // processes of one `go test` from building it twice.
 func (p Program) Build(ctx context.Context, progress io.Writer) (string, error) {
 	source, cache, err := p.folders()
@@ -47,6 +47,7 @@ func (p Program) Build(ctx context.Context, progress io.Writer) (string, error) 
 	if err != nil {
 		return "", fmt.Errorf("reading what to build: %w", err)
 	}
+	want = append(want, strings.Join(p.Args, " ")...)
 	have, err := os.ReadFile(stamp) //nolint:gosec // inside the repository
 	if _, missing := os.Stat(binary); err == nil && missing == nil && bytes.Equal(have, want) {
 		return binary, nil
