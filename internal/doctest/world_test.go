@@ -123,7 +123,7 @@ func withVault(t *testing.T) place {
 	vault := vaulttest.StartPersistent(t)
 	sim := programs.StartSimulator(t, "sk_admin_of_the_docs", 1, "svcacc_9f8b7c6d5e4a3b2c1d0e=Speech", "svcacc_studio=Studio")
 	daemon := free(t)
-	p.actual = strings.NewReplacer("127.0.0.1:9466", daemon, "http://127.0.0.1:8200", vault.Addr, "http://127.0.0.1:8642", sim.URL)
+	p.actual = strings.NewReplacer("127.0.0.1:9466", daemon, "http://127.0.0.1:8200", vault.Addr, "http://127.0.0.1:8642", sim.URL, "127.0.0.1:8300", free(t))
 	hcl, err := os.ReadFile(filepath.Join(repository, "deploy/vault/policy.hcl"))
 	if err != nil {
 		t.Fatal(err)
