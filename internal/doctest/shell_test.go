@@ -19,7 +19,7 @@ import (
 	"github.com/rekeyd/rekeyd/internal/process"
 )
 
-var patience = flag.Duration("patience", time.Minute, "how long a command, and a wait, may take")
+var patience = flag.Duration("patience", 3*time.Minute, "how long a command, and a wait, may take")
 
 // shell is a bash at a terminal, which reads its commands from elsewhere.
 type shell struct {
