@@ -63,7 +63,7 @@ func parse(text string) (page, error) {
 			next, why = step{}, ""
 		}
 	}
-	if found := indented.FindString(parts.ReplaceAllString(text, "")); found != "" {
+	if found := indented.FindString(parts.ReplaceAllString(text, "")); found != "" && p.notRun == "" {
 		return p, fmt.Errorf("a command outside of a fenced block of sh or console: %s", strings.TrimSpace(found))
 	}
 	if p.world != "" && p.notRun != "" || p.world == "" && p.notRun == "" && len(p.steps) > 0 {
