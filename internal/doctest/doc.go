@@ -5,6 +5,7 @@
 //	<!-- not run: WHY -->     of the next block; before a page's first heading, of the whole page
 //	<!-- exit: N -->          how the next block's last command ends, where that is not 0
 //	<!-- wait -->             the next command is repeated until it says what the page shows
+//	<!-- type: ANSWER -->     to the question that the next command asks
 //	<!-- file: NAME -->       the next block is the content of a file
 //	<!-- run                  the following lines are run too
 //	COMMANDS

@@ -22,11 +22,12 @@ type step struct {
 	shown   *string
 	exit    int
 	wait    bool
+	typed   string
 }
 
 var (
 	parts     = regexp.MustCompile("(?ms)^ *<!--[ \n](.*?)-->$|^( *)```(\\w*)[^\n]*\n(.*?)^ *```$|^(#) ")
-	directive = regexp.MustCompile(`(?s)^(world|not run|exit|file|run|wait)(?::? *|\n)(.*?)\s*$`)
+	directive = regexp.MustCompile(`(?s)^(world|not run|exit|file|run|wait|type)(?::? *|\n)(.*?)\s*$`)
 	indented  = regexp.MustCompile(`(?m)^    (?:\$ )?(?:[A-Z_]+=\S* )?(?:bin/)?(?:rekeyd|vault|make|curl|kubectl|helm|go|git|export|systemctl)\b.*$`)
 )
 
@@ -92,6 +93,8 @@ func (p *page) obey(word, value string, line int, headed bool, next *step, why *
 		next.file = value
 	case "wait":
 		next.wait = true
+	case "type":
+		next.typed = value
 	case "run":
 		p.steps = append(p.steps, step{line: line, command: value})
 	}
@@ -111,7 +114,7 @@ func (p *page) add(s step, language, text string) {
 			more, goesOn := strings.CutPrefix(line, "> ")
 			switch last := len(p.steps) - 1; {
 			case begins:
-				p.steps = append(p.steps, step{line: s.line, command: command, shown: new(string), wait: s.wait})
+				p.steps = append(p.steps, step{line: s.line, command: command, shown: new(string), wait: s.wait, typed: s.typed})
 			case last < first: // output of nothing
 				p.steps = append(p.steps, step{line: s.line, command: "false # a block of console begins with a command", shown: new(string)})
 			case goesOn:

@@ -70,7 +70,7 @@ func (s *shell) do(st step) error {
 	tick := time.NewTicker(300 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(*patience); ; <-tick.C {
-		status, output, err := s.run(st.command, st.exit != 0 || st.wait)
+		status, output, err := s.run(st.command, st.exit != 0 || st.wait, st.typed)
 		switch {
 		case err != nil:
 		case status != st.exit:
@@ -89,7 +89,7 @@ func (s *shell) do(st step) error {
 var ended = regexp.MustCompile("\x1e(\\d+)\x1e\r?\n")
 
 // run runs one command. Unless it may fail, the shell ends at the first that does.
-func (s *shell) run(command string, mayFail bool) (status int, output string, err error) {
+func (s *shell) run(command string, mayFail bool, typed string) (status int, output string, err error) {
 	script := "{\n" + command + "\n}\nstatus=0"
 	if mayFail {
 		script = "status=0; {\n" + command + "\n} || status=$?"
@@ -106,7 +106,11 @@ func (s *shell) run(command string, mayFail bool) (status int, output string, er
 			status, err = strconv.Atoi(output[m[2]:m[3]])
 			return status, output[:m[0]], err
 		}
-		if s.gone() {
+		if typed != "" && strings.HasSuffix(output, ": ") {
+			_, err = fmt.Fprintln(s.terminal, typed)
+			typed = ""
+		}
+		if s.gone() || err != nil {
 			return 0, output, errors.New("a command failed")
 		}
 		if time.Now().After(deadline) {
