@@ -138,10 +138,11 @@ func (p page) run(where place) error {
 	defer s.close()
 	var faults []error
 	for _, st := range p.steps {
-		if err := s.do(st); err != nil {
+		err := s.do(st)
+		if err != nil {
 			faults = append(faults, fmt.Errorf("line %d: %s: %w", st.line, strings.TrimSpace(st.command), err))
 		}
-		if s.gone() {
+		if s.gone() || err != nil && st.wait { // what comes after would only take time
 			break
 		}
 	}
