@@ -122,21 +122,3 @@ func WriteHelp(w io.Writer) error {
 	}
 	return nil
 }
-
-// WriteMarkdown writes the same table for the reference manual.
-func WriteMarkdown(w io.Writer) error {
-	var b strings.Builder
-	b.WriteString("| variable | default | meaning |\n|---|---|---|\n")
-	for _, v := range variables() {
-		names, fallback, help := v.described()
-		if fallback != "" && v.usual == "" {
-			fallback = "`" + fallback + "`"
-		}
-		names = "`" + strings.ReplaceAll(names, ", ", "`, `") + "`"
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", names, fallback, strings.ReplaceAll(help, "|", "\\|"))
-	}
-	if _, err := io.WriteString(w, b.String()); err != nil {
-		return fmt.Errorf("writing reference: %w", err)
-	}
-	return nil
-}

@@ -18,12 +18,15 @@ type Simulator struct {
 	t *testing.T
 }
 
-// StartSimulator starts the simulator with service accounts that are named like their ids.
+// StartSimulator starts the simulator with service accounts: ID=NAME, or an id that is the name too.
 func (p Programs) StartSimulator(t *testing.T, adminKey string, seed uint64, accounts ...string) *Simulator {
 	t.Helper()
 	args := []string{"--listen", "127.0.0.1:0", "--seed", fmt.Sprint(seed)}
 	for _, a := range accounts {
-		args = append(args, "--account", a+"="+a)
+		if !strings.Contains(a, "=") {
+			a += "=" + a
+		}
+		args = append(args, "--account", a)
 	}
 	s := Start(t, []string{"ELEVENSIM_ADMIN_KEY=" + adminKey}, p.Simulator, args...)
 	return &Simulator{s.Find(&s.Stdout, `(http://127\.0\.0\.1:\d+)`), t}

@@ -97,7 +97,7 @@ func (s *Server) initialize(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("initializing Vault: %w", err)
 	}
-	s.unsealKey, s.RootToken = keys.Keys[0], keys.RootToken
+	s.UnsealKey, s.RootToken = keys.Keys[0], keys.RootToken
 	if err := s.unseal(ctx); err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (s *Server) unseal(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	return s.poll(ctx, func(c *vaultapi.Client) error {
-		if _, err := c.Sys().UnsealWithContext(ctx, s.unsealKey); err != nil {
+		if _, err := c.Sys().UnsealWithContext(ctx, s.UnsealKey); err != nil {
 			return fmt.Errorf("unsealing Vault: %w", err)
 		}
 		_, err := c.Auth().Token().LookupSelfWithContext(ctx)

@@ -26,7 +26,7 @@ func StartCluster(tb testing.TB) []*Server {
 		must(tb, "making a client", err)
 		_, err = c.Sys().RaftJoinWithContext(tb.Context(), &vaultapi.RaftJoinRequest{LeaderAPIAddr: leader.Addr})
 		must(tb, "joining the cluster", err)
-		s.unsealKey, s.RootToken = leader.unsealKey, leader.RootToken
+		s.UnsealKey, s.RootToken = leader.UnsealKey, leader.RootToken
 		s.Unseal(tb)
 		nodes = append(nodes, s)
 	}

@@ -20,14 +20,14 @@ import (
 type Server struct {
 	Addr      string // http://127.0.0.1:PORT, or https with StartTLS
 	RootToken string
+	UnsealKey string // empty for a server in development mode
 	CACert    string // file of the authority that signed the server's certificate; empty without TLS
 
-	binary    string
-	dir       string // home, log, configuration, storage
-	args      []string
-	unsealKey string // empty for a server in development mode
-	cmd       *exec.Cmd
-	exited    chan struct{}
+	binary string
+	dir    string // home, log, configuration, storage
+	args   []string
+	cmd    *exec.Cmd
+	exited chan struct{}
 }
 
 // startTimeout is generous because the tests of many packages share few cores.
@@ -205,7 +205,7 @@ func (s *Server) awaitHealth(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if s.unsealKey == "" && s.RootToken != "" && h.Sealed {
+		if s.UnsealKey == "" && s.RootToken != "" && h.Sealed {
 			return errors.New("still sealed")
 		}
 		return s.mountReady(ctx, c, h)

@@ -1,0 +1,156 @@
+package doctest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rekeyd/rekeyd/internal/process"
+	"github.com/rekeyd/rekeyd/internal/vaulttest"
+)
+
+// repository is where all pages are.
+const repository = "../.."
+
+// programs are what the commands of the pages call.
+var programs process.Programs
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "rekeyd-docs-")
+	if err == nil {
+		programs, err = process.Build(context.Background(), dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "preparing the tests:", err)
+		os.Exit(1)
+	}
+	status := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(status)
+}
+
+// place is where the commands of a page are run.
+type place struct {
+	dir    string
+	env    []string
+	actual *strings.Replacer // of the usual addresses, which pages name, by those of this test
+}
+
+// worlds are the places that a page may ask for.
+var worlds = map[string]func(t *testing.T) place{"programs": bare, "checkout": checkout, "vault": withVault, "running": running}
+
+// bare has rekeyd, the simulator, vault and the folder deploy of the repository; nothing runs.
+func bare(t *testing.T) place {
+	t.Helper()
+	dir, bin := t.TempDir(), t.TempDir()
+	deploy, err := filepath.Abs(filepath.Join(repository, "deploy"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, target := range map[string]string{
+		filepath.Join(bin, "rekeyd"): programs.Rekeyd, filepath.Join(bin, "elevensim"): programs.Simulator,
+		filepath.Join(bin, "vault"): vaulttest.Binary(t), filepath.Join(dir, "deploy"): deploy,
+	} {
+		if err := os.Symlink(target, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env := []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "NO_COLOR=1", "TERM=xterm", "LC_ALL=C.UTF-8"}
+	return place{dir, env, strings.NewReplacer("127.0.0.1:9466", free(t), "127.0.0.1:8200", free(t), "127.0.0.1:8642", free(t))}
+}
+
+// free is an address that nobody listened on a moment ago.
+func free(t *testing.T) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// checkout is a copy of what git knows of the repository, where Go builds with its usual caches.
+func checkout(t *testing.T) place {
+	t.Helper()
+	p := bare(t)
+	p.dir = t.TempDir()
+	list, err := exec.CommandContext(t.Context(), "git", "-C", repository, "ls-files", "-z").Output()
+	if err != nil {
+		t.Fatalf("asking git for the files: %v", err)
+	}
+	cp := exec.CommandContext(t.Context(), "xargs", "-0", "cp", "--parents", "-t", p.dir)
+	cp.Dir, cp.Stdin = repository, bytes.NewReader(list)
+	if out, err := cp.CombinedOutput(); err != nil {
+		t.Fatalf("copying the files: %v: %s", err, out)
+	}
+	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOPROXY", "GOFLAGS"} {
+		value, err := exec.CommandContext(t.Context(), "go", "env", name).Output()
+		if err != nil {
+			t.Fatalf("asking go for its %s: %v", name, err)
+		}
+		p.env = append(p.env, name+"="+strings.TrimSpace(string(value)))
+	}
+	return p
+}
+
+const policies = `policies:
+  - name: tts-prod
+    service_account: svcacc_9f8b7c6d5e4a3b2c1d0e
+    schedule: "0 3 * * 1"
+    timezone: Europe/Oslo
+    permissions: [text_to_speech, voices_read]
+    sink: {path: elevenlabs/tts-prod}
+  - name: dubbing
+    service_account: svcacc_studio
+    schedule: "@every 14h"
+    overlap: 4h
+    permissions: [dubbing_read]
+    sink: {path: elevenlabs/dubbing}
+`
+
+// withVault has a Vault too, a simulator with two service accounts, and the policy file above. SIM is where the
+// simulator is managed, ROOT_TOKEN may do all in Vault; VAULT_TOKEN is rekeyd's, with the policy as shipped.
+func withVault(t *testing.T) place {
+	t.Helper()
+	p := bare(t)
+	vault := vaulttest.StartPersistent(t)
+	sim := programs.StartSimulator(t, "sk_admin_of_the_docs", 1, "svcacc_9f8b7c6d5e4a3b2c1d0e=Speech", "svcacc_studio=Studio")
+	daemon := free(t)
+	p.actual = strings.NewReplacer("127.0.0.1:9466", daemon, "http://127.0.0.1:8200", vault.Addr, "http://127.0.0.1:8642", sim.URL, "127.0.0.1:8300", free(t))
+	hcl, err := os.ReadFile(filepath.Join(repository, "deploy/vault/policy.hcl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(p.dir, "policies.yaml"), []byte(policies), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.env = append(p.env,
+		"REKEYD_POLICY_FILE="+filepath.Join(p.dir, "policies.yaml"), "REKEYD_LISTEN_ADDR="+daemon, "REKEYD_RECONCILE_INTERVAL=1s",
+		"REKEYD_RESYNC_INTERVAL=3s", "REKEYD_CLAIM_TTL=5s", "REKEYD_API_RATE=1000", "REKEYD_ADMIN_TOKEN=admin-token-of-the-docs",
+		"ELEVENLABS_API_KEY=sk_admin_of_the_docs", "ELEVENLABS_BASE_URL="+sim.URL, "SIM="+sim.URL+"/_sim",
+		"VAULT_ADDR="+vault.Addr, "VAULT_TOKEN="+vault.Token(t, string(hcl)), "ROOT_TOKEN="+vault.RootToken, "UNSEAL_KEY="+vault.UnsealKey)
+	return p
+}
+
+// running is withVault and a daemon, with the log rekeyd.log, that has made the first keys.
+func running(t *testing.T) place {
+	t.Helper()
+	p := withVault(t)
+	log := filepath.Join(p.dir, "rekeyd.log")
+	d := process.Start(t, p.env, "sh", "-c", `exec "$0" >"$1" 2>&1`, programs.Rekeyd, log)
+	process.Eventually(t, *patience, func() error {
+		text, err := os.ReadFile(log)
+		if n := bytes.Count(text, []byte(`"msg":"rotated"`)); n < 2 || d.Exited() {
+			return fmt.Errorf("%d policies have their first key (%w):\n%s", n, err, text)
+		}
+		return nil
+	})
+	return p
+}
