@@ -50,6 +50,8 @@ func bugs() []bug {
 		{"hold a group for ever", "group.go", "if e == nil || !e.occupies(h, r.attends(name), r.Wall()) {", "if e == nil {", 300},
 		{"take a group without check-and-set", "group.go", "_, err = j.r.Store.Write(ctx, j.r.groupRef(j.p.Group), ", "last, _ := j.r.Store.Read(ctx, j.r.groupRef(j.p.Group), 0)\n\tversion = last.Version\n\t_, err = j.r.Store.Write(ctx, j.r.groupRef(j.p.Group), ", 3000},
 		{"give a group back at commit", "group.go", "return k.State == InOverlap && now.Before", "return false && now.Before", 300},
+		{"overlook who went ahead of its group", "group.go", "return k.State == InOverlap && now.Before", "return k.State == InOverlap && k.Reason == ReasonSchedule && now.Before", 3000},
+		{"forget who could not note itself in its group", "group.go", "if st.policy.Group == p.Group && !slices", "if false && !slices", 6000},
 		{"prolong an overlap without bound", "plan.go", "until := r.Until.Add(p.WaitUntilIdle)", "until := r.Until.Add(p.WaitUntilIdle)\n\tif true {\n\t\treturn until.Add(1000 * time.Hour)\n\t}", 1000},
 		{"take a key that nobody watched for idle", "plan.go", "r.Reason == ReasonRevoke || slices.Contains(o.Idle, r.ID)", "r.Reason == ReasonRevoke || !slices.Contains(o.InUse, r.ID)", 3000},
 	}
