@@ -234,3 +234,26 @@ func (unknowing) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusUnauthorized, Header: http.Header{"Content-Type": {"application/json"}},
 		Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
 }
+
+// TestARotationInAWorkspaceThatIsNoLongerConfigured was cut off there, and nothing can be found out about its key.
+func TestARotationInAWorkspaceThatIsNoLongerConfigured(t *testing.T) {
+	w := newWorld(t)
+	p := testPolicy(t, nil)
+	synctest.Test(t, func(t *testing.T) {
+		e := inFlight(t, w, p)
+		defer func() { e.stop() }()
+		e.proc.mu.Lock()
+		e.proc.dead = true
+		e.proc.mu.Unlock()
+		after(time.Minute)
+		e.stop()
+		delete(e.urls, "default")
+		p.Workspace = "other"
+		e.proc = &process{}
+		e.r, e.stop = e.startProcess(e.proc, p)
+		after(30 * time.Minute)
+		if s := e.status(p.Name); s.State != rotator.StateOK || s.Current.Workspace != "other" {
+			t.Errorf("the policy is %s %s", s.State, s.Reason)
+		}
+	})
+}

@@ -155,8 +155,9 @@ func (j *job) published(ctx context.Context, in *Intent, newest Record) (ours Re
 // since listings may lag; a holder that is gone was given that time by the claim.
 func (j *job) search(ctx context.Context, in *Intent) (elevenlabs.Key, bool, error) {
 	api := j.r.apiOf(in.Workspace)
-	if api == nil {
-		return elevenlabs.Key{}, false, fmt.Errorf("looking for key %s: workspace %s is no longer configured", in.KeyName, in.Workspace)
+	if api == nil { // the ledger remembers the key for a while, should the workspace come back
+		j.log.Warn("workspace is no longer configured, a key may be left in it", "workspace", in.Workspace, "key_name", in.KeyName)
+		return elevenlabs.Key{}, false, nil
 	}
 	j.api, j.space = api, in.Workspace
 	for attempt := 1; ; attempt++ {
