@@ -108,15 +108,15 @@ func (j *job) fence(ctx context.Context, in *Intent) (Record, error) {
 	}
 }
 
-// rollForward commits a rotation that was published, but not committed.
+// rollForward commits a rotation that was published, but not committed. Its key is never older than it is taken for.
 func (j *job) rollForward(ctx context.Context, in *Intent, rec Record) bool {
 	c := committed{
 		KeyRef: KeyRef{ID: rec.KeyID, Name: in.KeyName, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
-			Hash: hashValue(j.entry().Salt, rec.Secret.Reveal()), Created: rec.RotatedAt, Published: rec.RotatedAt, Verified: j.p.Verify},
+			Hash: hashValue(j.entry().Salt, rec.Secret.Reveal()), Created: in.Started, Published: rec.RotatedAt, Verified: j.p.Verify},
 		reason: in.Reason, previousUntil: rec.PreviousValidUntil, recovered: true,
 	}
 	if c.Published.IsZero() {
-		c.Created, c.Published = in.Started, in.Started
+		c.Published = in.Started
 	}
 	if back := j.entry().retiring(rec.KeyID); back != nil {
 		c.KeyRef = j.restored(*back, c.Published)

@@ -72,3 +72,30 @@ func (s *slowListing) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	return s.RoundTripper.RoundTrip(r)
 }
+
+// TestARecoveredKeyIsNoYoungerThanItIs: max_age counts from the create, whoever commits the key.
+func TestARecoveredKeyIsNoYoungerThanItIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		p := testPolicy(t, nil)
+		_, stop := w.start(p)
+		after(time.Minute)
+		stop()
+		if err := w.sim.SetFaults(elevensim.Faults{KeyDelay: elevensim.Duration(25 * time.Second)}); err != nil {
+			t.Fatal(err)
+		}
+		_, stopDead := w.startProcess(&process{fault: fault{call: "write secret/elevenlabs", nth: 1, mode: diesAfter}}, p)
+		untilThree()
+		stopDead()
+		r, stop := w.start(p)
+		defer stop()
+		after(10 * time.Minute)
+		k, s := w.inRecord(p), r.Snapshot().Policies[0]
+		if s.Current == nil || s.Current.ID != k.ID || s.LastRotation.Before(time.Now().Add(-time.Hour)) {
+			t.Fatalf("the rotation was not rolled forward: %+v", s.Current)
+		}
+		if s.Current.Created.After(k.CreatedAt) {
+			t.Errorf("the ledger says that the key was created %s after it was", s.Current.Created.Sub(k.CreatedAt))
+		}
+	})
+}
