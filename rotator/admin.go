@@ -14,7 +14,8 @@ import (
 // (Policy.AdminOf). What differs is here: it is proven by what an admin key is for, it goes last, and the key before
 // it stays until this process is seen to use the new one.
 
-// lastFor is for how long, from when it could have begun, an admin key lets the other keys of its workspace go first.
+// lastFor is for how long, from when it could have begun, an admin key lets the other keys of its workspace go first, and
+// a member of a group the one whose turn it is.
 const lastFor = time.Hour
 
 // goesLast returns until when a scheduled run that is due lets others go first. With a window it is half of that at most.

@@ -97,7 +97,7 @@ type Observed struct {
 	GroupHeld string // the other policy that holds the group, where that was asked; "": none
 
 	AdminRefused bool      // the workspace's admin key was refused
-	OthersDue    bool      // other policies of the workspace whose admin key this is are about to rotate
+	OthersDue    bool      // others are to go first: those of the workspace whose admin key this is, or a member of its group
 	Answers      time.Time // since when the workspace does, as far as this process knows
 
 	ClaimExpired bool // the claim was seen unchanged for a claim TTL

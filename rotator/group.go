@@ -82,6 +82,26 @@ func (r *Rotator) readGroup(ctx context.Context, p Policy) (others []hold, versi
 	return others, doc.Version, nil
 }
 
+// leftOut reports another member of the group that is due as well, and whose turn it is: it was rotated before this one
+// was, and has a window, in which the overlap of this one would leave it out again. Rotator.mu is held.
+func (r *Rotator) leftOut(p Policy, e *Entry) bool {
+	if p.Group == "" || e == nil || e.Current == nil {
+		return false
+	}
+	now := r.Wall()
+	if due, _ := nextDue(p, e); due.IsZero() || due.After(now) {
+		return false
+	}
+	for _, st := range r.policies {
+		s := &st.status
+		if st.policy.Group == p.Group && st.policy.Window > 0 && s.LastRotation.Before(e.LastRotation) && s.Loaded && s.Failure == nil &&
+			(s.State == StateOK || s.State == StateDue) && !s.NextDue.IsZero() && !s.NextDue.After(now) {
+			return true
+		}
+	}
+	return false
+}
+
 // withMembers returns the holds of others, and those members that have none: a key of theirs may be in overlap all the
 // same, where they joined the group meanwhile, went ahead of it while it could not be written, or where somebody rolled
 // their record back.

@@ -44,6 +44,7 @@ func TestAGroupTakesTurns(t *testing.T) {
 		if len(first) != 1 {
 			t.Fatalf("in overlap at once: %v", first)
 		}
+		after(2*time.Minute + time.Second) // by then nobody shows a claim any more that was soon given back
 		waits := []*rotator.Rotator{r, other}
 		for _, s := range waits {
 			for _, p := range s.Snapshot().Policies {
@@ -278,4 +279,27 @@ func (w *world) write(ref rotator.Ref, data map[string]any) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// TestAWindowLeavesNoMemberOutForEver: only one of two can rotate in the window of a run, so they take turns.
+func TestAWindowLeavesNoMemberOutForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, b := grouped(t, "tts-a"), grouped(t, "tts-b")
+		a.Window, b.Window = time.Hour, time.Hour
+		r, stop := w.start(a, b)
+		defer stop()
+		untilThree()
+		for day := range 6 {
+			if got := overlapping(r); len(got) != 1 {
+				t.Fatalf("on day %d in overlap: %v", day, got)
+			}
+			after(24 * time.Hour)
+			for _, s := range r.Snapshot().Policies {
+				if age := time.Since(s.LastRotation); age > 28*time.Hour {
+					t.Errorf("on day %d %s was last rotated %s ago", day, s.Policy.Name, age)
+				}
+			}
+		}
+	})
 }

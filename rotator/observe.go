@@ -101,7 +101,7 @@ func (r *Rotator) assemble(st *policyState, p Policy, ws *workspace) Observed {
 	o.Request, o.Owner = st.request, r.owner
 	o.Rotations = ws.rotations(r.Wall(), p.Name)
 	o.AdminRefused = errors.Is(ws.err, elevenlabs.ErrInvalidKey)
-	o.OthersDue, o.Answers = p.AdminOf != "" && r.othersDue(p), ws.since
+	o.OthersDue, o.Answers = p.AdminOf != "" && r.othersDue(p) || r.leftOut(p, k.entry), ws.since
 	if ws.err == nil && ws.listing != nil {
 		o.Listed = true
 		_, o.Found = ws.listing.accounts[p.ServiceAccount]
