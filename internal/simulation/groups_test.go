@@ -74,8 +74,8 @@ func (o *oracle) together(r *record) {
 			continue
 		}
 		for _, k := range o.keysOf(other.policy.Name) {
-			unknown := k.leaving.IsZero() || !k.leaving.Before(r.begun)
-			if !k.replaced.IsZero() && !k.touched && !k.revoked && !(k.ahead && unknown) && !k.Disabled && !k.Deleted() && k.promised.After(time.Now()) {
+			known := !k.leaving.IsZero() && k.leaving.Before(r.begun)
+			if !k.replaced.IsZero() && !k.touched && !k.revoked && (!k.ahead || known) && !k.Disabled && !k.Deleted() && k.promised.After(time.Now()) {
 				o.violated("policy %s was rotated while key %s of its group's policy %s was in overlap", r.policy.Name, short(k.ID), k.policy)
 			}
 		}
