@@ -154,7 +154,8 @@ func (l *loader) relations(p *policy, out rotator.Policy, t timing) {
 	if out.Splay >= t.shortest {
 		l.fault(p.Splay.where(p.Node), "%ssplay is %s, but %s; write a splay of less than %s", p.says(), short(out.Splay), every, short(t.shortest))
 	}
-	if least := t.longest + out.Splay + out.Overlap + out.WaitUntilIdle; out.MaxAge > 0 && out.MaxAge < least {
+	least := t.longest + out.Splay + out.Overlap + out.WaitUntilIdle
+	if out.MaxAge > 0 && out.MaxAge < least {
 		l.fault(p.MaxAge.where(p.Node), "%smax_age is %s, but schedule %s leaves up to %s between runs, to which splay %s, overlap %s and wait_until_idle %s are added; write a max_age of at least %s",
 			p.says(), short(out.MaxAge), quote(p.Schedule.Value), short(t.longest), short(out.Splay), short(out.Overlap), short(out.WaitUntilIdle), short(least))
 	}
@@ -164,7 +165,7 @@ func (l *loader) relations(p *policy, out rotator.Policy, t timing) {
 			p.CharacterLimit.Value, n, n+1)
 	}
 	if out.Group != "" {
-		l.members[out.Group] = append(l.members[out.Group], groupMember{p, out.Overlap + out.WaitUntilIdle, t.shortest})
+		l.members[out.Group] = append(l.members[out.Group], groupMember{p, out.Overlap + out.WaitUntilIdle, t.shortest, out.MaxAge - least})
 	}
 }
 
@@ -172,6 +173,14 @@ func (l *loader) relations(p *policy, out rotator.Policy, t timing) {
 type groupMember struct {
 	policy    *policy
 	busy, gap time.Duration
+	spare     time.Duration // for how long its run can wait before max_age makes it go ahead
+}
+
+// warnGroup warns about a max_age that makes a member go ahead of its group in the ordinary course of things.
+func (l *loader) warnGroup(m groupMember, name string, lacks time.Duration) {
+	p := m.policy
+	l.warn(p, at[string]{node: p.MaxAge.node}, "max_age is %s, which does not wait for group %s: keys of the group may change in one overlap; write a max_age of at least %s, with which this one can wait for the others",
+		short(p.MaxAge.Value), quote(name), short(p.MaxAge.Value+lacks))
 }
 
 // groups refuses groups whose members cannot all have their turn: only one at a time is between claim and end of
@@ -189,6 +198,11 @@ func (l *loader) groups() {
 		if p := tightest.policy; len(members) > 1 && busy >= tightest.gap {
 			l.fault(p.Group.where(p.Node), "%sgroup is %s, whose %d members need %s for overlap and wait_until_idle one after the other, but schedule %s fires every %s at its closest; shorten the overlaps to less than that together, or split the group",
 				p.says(), quote(name), len(members), short(busy), quote(p.Schedule.Value), short(tightest.gap))
+		}
+		for _, m := range members {
+			if lacks := busy - m.busy - m.spare; m.policy.MaxAge.Value > 0 && lacks > 0 {
+				l.warnGroup(m, name, lacks)
+			}
 		}
 	}
 }

@@ -26,7 +26,7 @@ type Env struct {
 
 	ReconcileInterval   time.Duration `env:"REKEYD_RECONCILE_INTERVAL,default=1m" help:"how often ElevenLabs is listed and due work is looked for"`
 	ResyncInterval      time.Duration `env:"REKEYD_RESYNC_INTERVAL,default=15m" help:"how often every ledger entry and record is read again, spread evenly"`
-	Concurrency         int           `env:"REKEYD_CONCURRENCY,default=8" min:"1" max:"256" help:"rotations in flight"`
+	Concurrency         int           `env:"REKEYD_CONCURRENCY,default=8" min:"1" max:"256" help:"rotations in flight; one that takes more than 3s makes room for others, but one workspace never has more than this"`
 	APIRate             float64       `env:"REKEYD_API_RATE,default=5" max:"1000000" help:"requests a second per workspace and process; a burst is as many, at least one"`
 	APITimeout          time.Duration `env:"REKEYD_API_TIMEOUT,default=15s" help:"longest wait for one ElevenLabs request"`
 	AllowedAPIOrigins   []string      `env:"REKEYD_ALLOWED_API_ORIGINS" help:"further origins, separated by commas, that a workspace's base_url may have, beside the vendor's, loopback and that of ELEVENLABS_BASE_URL"`

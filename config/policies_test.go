@@ -266,6 +266,20 @@ REKEYD_POLICIES:8:16: policy "a": sink.path is "data/a", but Vault adds data/ by
 	}
 }
 
+// TestAMaxAgeThatGoesAheadOfItsGroup: a day between runs and 3h of overlap leave b no time to wait for the 4h of a.
+func TestAMaxAgeThatGoesAheadOfItsGroup(t *testing.T) {
+	for maxAge, warned := range map[string]bool{"27h": true, "30h59m": true, "31h": false} {
+		c, err := load(t, "defaults: {group: tts, schedule: '@daily', permissions: all}\npolicies:\n- {name: a, service_account: s, sink: {path: a}, overlap: 4h}\n"+
+			"- {name: b, service_account: s, sink: {path: b}, overlap: 3h, max_age: "+maxAge+"}\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := Faults(c.Warnings).Error(); strings.Contains(got, "at least 31h") != warned || (len(c.Warnings) > 0) != warned {
+			t.Errorf("max_age %s: %s", maxAge, got)
+		}
+	}
+}
+
 func TestGroupsThatFit(t *testing.T) {
 	c, err := load(t, "defaults: {group: tts, schedule: '@daily', overlap: 11h, wait_until_idle: 59m}\npolicies:\n"+
 		"- {name: a, service_account: s, sink: {path: a}, permissions: all}\n- {name: b, service_account: s, sink: {path: b}, permissions: all}\n"+

@@ -14,19 +14,23 @@ import (
 // (Policy.AdminOf). What differs is here: it is proven by what an admin key is for, it goes last, and the key before
 // it stays until this process is seen to use the new one.
 
-// lastFor is how long after it was due an admin key lets the other keys of its workspace go first.
+// lastFor is for how long, from when it could have begun, an admin key lets the other keys of its workspace go first, and
+// a member of a group the one whose turn it is.
 const lastFor = time.Hour
 
-// goesLast returns until when a scheduled run that is due lets others go first.
-func (o Observed) goesLast(p Policy, due time.Time) time.Time {
-	wait := lastFor
-	if p.Window > 0 {
-		wait = min(wait, p.Window/2)
-	}
+// goesLast returns until when a scheduled run that is due lets others go first. With a window it is half of that at most.
+func (o Observed) goesLast(p Policy, run time.Time) time.Time {
 	if !o.OthersDue {
-		wait = 0
+		return run
 	}
-	return due.Add(wait)
+	from := run
+	if o.Answers.After(run) {
+		from = o.Answers // they could not go before
+	}
+	if until := run.Add(p.Window / 2); p.Window > 0 {
+		return earlier(until, from.Add(lastFor))
+	}
+	return from.Add(lastFor)
 }
 
 // othersDue reports another policy of the admin key's workspace that is about to rotate, or may be. Rotator.mu is held.

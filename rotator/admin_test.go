@@ -168,6 +168,11 @@ func TestANewAdminKeyThatCannotListIsNotPublished(t *testing.T) {
 				if s := r.Snapshot().Policies[0]; s.Failure == nil || s.Failure.Stage != rotator.StageVerify {
 					t.Errorf("the failure is %+v", s.Failure)
 				}
+				for range 60 { // one may be on trial just now
+					if len(w.alive()) > 1 {
+						after(time.Second)
+					}
+				}
 				if n := len(w.alive()); n != 1 {
 					t.Errorf("%d keys are left", n)
 				}
@@ -351,4 +356,42 @@ func (h *hanging) RoundTrip(r *http.Request) (*http.Response, error) {
 	h.now--
 	h.mu.Unlock()
 	return nil, r.Context().Err()
+}
+
+// TestTheAdminKeyGoesLastAfterAnOutage, when all runs were due long ago and every process has just started.
+func TestTheAdminKeyGoesLastAfterAnOutage(t *testing.T) {
+	w, p := newAdminWorld(t)
+	synctest.Test(t, func(t *testing.T) {
+		p.Adopt = w.putAdminKey(p)
+		policies := []rotator.Policy{p}
+		for _, name := range []string{"tts-a", "tts-b", "tts-c"} {
+			policies = append(policies, testPolicy(t, func(p *rotator.Policy) { p.Name, p.Sink.Path = name, "elevenlabs/"+name }))
+		}
+		_, stop := w.start(policies...)
+		after(time.Minute)
+		stop()
+		before := w.inRecord(p).ID
+		after(5 * time.Hour)
+		_, stop = w.start(policies...)
+		defer stop()
+		after(10 * time.Minute)
+		admin := w.inRecord(p)
+		if admin.ID == before {
+			t.Fatal("the admin key was not rotated")
+		}
+		for _, other := range policies[1:] {
+			if w.inRecord(other).CreatedAt.After(admin.CreatedAt) {
+				t.Errorf("%s came after the admin key", other.Name)
+			}
+		}
+		var made []string
+		for _, r := range w.sim.History() {
+			if r.Operation == "createAPIKey" {
+				made = append(made, r.KeyID)
+			}
+		}
+		if made[len(made)-1] != admin.ID {
+			t.Errorf("the admin key was made before others: %v", made)
+		}
+	})
 }

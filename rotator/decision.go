@@ -97,8 +97,9 @@ type Observed struct {
 
 	GroupHeld string // the other policy that holds the group, where that was asked; "": none
 
-	AdminRefused bool // the workspace's admin key was refused
-	OthersDue    bool // other policies of the workspace whose admin key this is are about to rotate
+	AdminRefused bool      // the workspace's admin key was refused
+	OthersDue    bool      // others are to go first: those of the workspace whose admin key this is, or a member of its group
+	Answers      time.Time // since when the workspace does, as far as this process knows
 
 	ClaimExpired bool // the claim was seen unchanged for a claim TTL
 	ClaimOurs    bool // it is this process's own, and no work on it is under way

@@ -8,15 +8,17 @@ import (
 // planSchedule asks whether the schedule or max_age makes the policy due.
 func planSchedule(p Policy, o Observed, now time.Time, d Decision) Decision {
 	due, why := nextDue(p, o.Entry)
-	if why == ReasonSchedule && !due.After(now) {
+	run := due // the one to which a late policy belongs
+	if why == ReasonSchedule && !due.IsZero() && !due.After(now) {
 		byAge, limited := ageDue(p, o.Entry)
-		switch late, wait := lateRun(p, due, now); {
+		wait := false
+		switch run, wait = lateRun(p, due, now); {
 		case limited && !byAge.After(now):
 			why = ReasonMaxAge // which waits for nothing that a run by schedule may wait for
 		case wait:
-			d.NextDue, d.Reason = late, ReasonWindow
+			d.NextDue, d.Reason = run, ReasonWindow
 			if limited {
-				d.NextDue = earlier(late, byAge)
+				d.NextDue = earlier(run, byAge)
 			}
 			d.wakeAt(d.NextDue)
 			return d
@@ -31,7 +33,7 @@ func planSchedule(p Policy, o Observed, now time.Time, d Decision) Decision {
 		d.wakeAt(due)
 		return d
 	}
-	if turn := o.goesLast(p, due); why == ReasonSchedule && turn.After(now) {
+	if turn := o.goesLast(p, run); why == ReasonSchedule && turn.After(now) {
 		d.State, d.Reason = StateDue, ReasonOthersFirst
 		d.wakeAt(turn)
 		return d
@@ -71,6 +73,10 @@ func lateRun(p Policy, due, now time.Time) (next time.Time, wait bool) {
 	if p.Window == 0 || now.Sub(due) <= p.Window {
 		return due, false
 	}
+	if every, counts := p.Schedule.Every(); counts { // from the last rotation, whatever was left out since
+		next = due.Add((now.Sub(due) - p.Window + every - 1) / every * every)
+		return next, next.After(now)
+	}
 	splay := SplayOf(p.Name, p.Splay)
 	next = p.Schedule.Next(now.Add(-p.Window - splay)).Add(splay)
 	return next, next.After(now)
@@ -95,7 +101,7 @@ func planRotation(p Policy, o Observed, now time.Time, why Reason, d Decision) D
 		d.NextDue = retryAt(o)
 		d.wakeAt(d.NextDue)
 		return wait(StateFailing, ReasonBackoff)
-	case waitsForOverlap(why) && o.inOverlap():
+	case waitsForOverlap(why) && o.inOverlap(p, now):
 		return wait(StateDue, ReasonOverlap)
 	case o.GroupHeld != "" && !goesAhead(p, o.Entry, why, now):
 		d.HeldBy = o.GroupHeld
@@ -121,8 +127,12 @@ func exempt(why Reason) bool {
 	return why == ReasonExposed || why == ReasonSelfDisabled || why == ReasonRevoke
 }
 
-func (o Observed) inOverlap() bool {
-	return o.Entry != nil && slices.ContainsFunc(o.Entry.Retiring, func(r Retiring) bool { return r.State == InOverlap })
+// inOverlap reports a key in overlap. One in a workspace that the policy has left counts for a while only: that workspace
+// may never answer again. One in the policy's own counts until it is disabled, or keys would pile up there.
+func (o Observed) inOverlap(p Policy, now time.Time) bool {
+	return o.Entry != nil && slices.ContainsFunc(o.Entry.Retiring, func(r Retiring) bool {
+		return r.State == InOverlap && (r.Workspace == p.Workspace || now.Before(r.Until.Add(p.WaitUntilIdle+holdGrace)))
+	})
 }
 
 // leaked reports that the key being replaced must not get an overlap.

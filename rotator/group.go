@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -17,8 +18,8 @@ type groupDoc struct {
 	Holds  []hold `json:"holds"`
 }
 
-// hold says that a policy had an intent in its entry when it was written. It is good for as long as that entry has an
-// intent or a key in overlap.
+// hold says that a policy had this intent in its entry when it was written. It is good for as long as that entry has that
+// intent, or any key in overlap.
 type hold struct {
 	Policy   string `json:"policy"`
 	Rotation string `json:"rotation"`
@@ -69,10 +70,7 @@ func (r *Rotator) readGroup(ctx context.Context, p Policy) (others []hold, versi
 	if err != nil {
 		return nil, 0, err
 	}
-	for _, h := range g.Holds {
-		if h.Policy == p.Name {
-			continue
-		}
+	for _, h := range r.withMembers(g.Holds, p) {
 		name, err := r.heldBy(ctx, h)
 		if err != nil {
 			return nil, 0, fmt.Errorf("judging who holds group %s: %w", p.Group, err)
@@ -82,6 +80,42 @@ func (r *Rotator) readGroup(ctx context.Context, p Policy) (others []hold, versi
 		}
 	}
 	return others, doc.Version, nil
+}
+
+// leftOut reports another member of the group that is due as well, and whose turn it is: it was rotated before this one
+// was, and has a window, in which the overlap of this one would leave it out again. Rotator.mu is held.
+func (r *Rotator) leftOut(p Policy, e *Entry) bool {
+	if p.Group == "" || e == nil || e.Current == nil {
+		return false
+	}
+	now := r.Wall()
+	if due, _ := nextDue(p, e); due.IsZero() || due.After(now) {
+		return false
+	}
+	for _, st := range r.policies {
+		s := &st.status
+		if st.policy.Group == p.Group && st.policy.Window > 0 && s.LastRotation.Before(e.LastRotation) && s.Loaded && s.Failure == nil &&
+			(s.State == StateOK || s.State == StateDue) && !s.NextDue.IsZero() && !s.NextDue.After(now) {
+			return true
+		}
+	}
+	return false
+}
+
+// withMembers returns the holds of others, and those members that have none: a key of theirs may be in overlap all the
+// same, where they joined the group meanwhile, went ahead of it while it could not be written, or where somebody rolled
+// their record back.
+func (r *Rotator) withMembers(holds []hold, p Policy) []hold {
+	var more []hold
+	r.mu.Lock()
+	for name, st := range r.policies {
+		if st.policy.Group == p.Group && !slices.ContainsFunc(holds, func(h hold) bool { return h.Policy == name }) {
+			more = append(more, hold{Policy: name, WaitUntilIdle: Duration(st.policy.WaitUntilIdle)})
+		}
+	}
+	r.mu.Unlock()
+	slices.SortFunc(more, func(a, b hold) int { return strings.Compare(a.Policy, b.Policy) })
+	return slices.DeleteFunc(append(holds, more...), func(h hold) bool { return h.Policy == p.Name })
 }
 
 func parseGroup(data map[string]any, group string) (groupDoc, error) {
@@ -141,7 +175,7 @@ func (r *Rotator) attends(policy string) bool {
 
 // occupies reports that the policy is between claim and end of overlap.
 func (e *Entry) occupies(h hold, attended bool, now time.Time) bool {
-	if in := e.Intent; in != nil && (attended || now.Before(in.Started.Add(holdGrace))) {
+	if in := e.Intent; in != nil && in.Rotation == h.Rotation && (attended || now.Before(in.Started.Add(holdGrace))) {
 		return true
 	}
 	return slices.ContainsFunc(e.Retiring, func(k Retiring) bool {

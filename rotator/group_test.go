@@ -44,6 +44,7 @@ func TestAGroupTakesTurns(t *testing.T) {
 		if len(first) != 1 {
 			t.Fatalf("in overlap at once: %v", first)
 		}
+		after(2*time.Minute + time.Second) // by then nobody shows a claim any more that was soon given back
 		waits := []*rotator.Rotator{r, other}
 		for _, s := range waits {
 			for _, p := range s.Snapshot().Policies {
@@ -187,6 +188,118 @@ func TestAnOverlapIsNotCutShortByAFreshProcess(t *testing.T) {
 		after(4 * time.Minute)
 		if enabled() {
 			t.Error("a key that is idle is still enabled")
+		}
+	})
+}
+
+// TestAMemberThatJoinsInItsOverlap is waited for, although its hold is nowhere noted.
+func TestAMemberThatJoinsInItsOverlap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		ps := []rotator.Policy{grouped(t, "tts-a"), grouped(t, "tts-b")}
+		ps[0].Group, ps[1].Mode = "another", rotator.ModeManual
+		r, stop := w.start(ps...)
+		defer stop()
+		untilThree()
+		if got := overlapping(r); !slices.Equal(got, []string{"tts-a"}) {
+			t.Fatalf("in overlap: %v", got)
+		}
+		ps[0].Group, ps[1].Mode = "both", rotator.ModeAuto
+		before := w.inRecord(ps[1]).ID
+		r.Load(ps, w.clients(w.last))
+		after(3 * time.Hour)
+		if w.inRecord(ps[1]).ID != before {
+			t.Error("it did not wait for the end of the overlap")
+		}
+		after(2 * time.Hour)
+		if w.inRecord(ps[1]).ID == before {
+			t.Error("it still waits")
+		}
+	})
+}
+
+// that of a key which is old because somebody rolled the record back.
+func TestAnOverlapThatIsNotNotedIsWaitedFor(t *testing.T) {
+	group := rotator.Ref{Mount: "secret", Path: "rekeyd/groups/both"}
+	for name, c := range map[string]struct {
+		other string // schedule of the member that has to wait
+		act   func(w *world, p rotator.Policy)
+	}{
+		"went ahead": {"0 2 * * *", func(w *world, p rotator.Policy) {
+			w.write(group, map[string]any{"schema": "who knows"})
+			w.write(p.Sink.Ref, map[string]any{"note": "emptied"})
+			after(20 * time.Minute)
+			w.write(group, map[string]any{"schema": 1})
+		}},
+		"rolled back": {"0 7 * * *", func(w *world, p rotator.Policy) {
+			first := w.record(p)
+			after(4 * time.Hour) // in the overlap of its own rotation
+			w.write(group, map[string]any{"schema": 1})
+			w.write(p.Sink.Ref, first)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				a, b := grouped(t, "tts-a"), grouped(t, "tts-b")
+				var err error
+				if b.Schedule, err = rotator.ParseSchedule(c.other, "UTC"); err != nil {
+					t.Fatal(err)
+				}
+				r, stop := w.start(a, b)
+				defer stop()
+				after(time.Hour)
+				before := w.inRecord(b).ID
+				c.act(w, a)
+				after(15 * time.Minute)
+				if got := overlapping(r); !slices.Equal(got, []string{a.Name}) {
+					t.Fatalf("in overlap: %v", got)
+				}
+				for range 12 * 60 {
+					after(time.Minute)
+					if both := overlapping(r); len(both) > 1 {
+						t.Fatalf("in overlap at once: %v", both)
+					}
+				}
+				if w.inRecord(b).ID == before {
+					t.Error("the other member was never rotated")
+				}
+			})
+		})
+	}
+}
+
+// write has somebody else write a document.
+func (w *world) write(ref rotator.Ref, data map[string]any) {
+	w.t.Helper()
+	doc, err := w.store.Read(context.Background(), ref, 0)
+	if err == nil {
+		_, err = w.store.Write(context.Background(), ref, data, doc.Version)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestAWindowLeavesNoMemberOutForEver: only one of two can rotate in the window of a run, so they take turns.
+func TestAWindowLeavesNoMemberOutForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, b := grouped(t, "tts-a"), grouped(t, "tts-b")
+		a.Window, b.Window = time.Hour, time.Hour
+		r, stop := w.start(a, b)
+		defer stop()
+		untilThree()
+		for day := range 6 {
+			if got := overlapping(r); len(got) != 1 {
+				t.Fatalf("on day %d in overlap: %v", day, got)
+			}
+			after(24 * time.Hour)
+			for _, s := range r.Snapshot().Policies {
+				if age := time.Since(s.LastRotation); age > 28*time.Hour {
+					t.Errorf("on day %d %s was last rotated %s ago", day, s.Policy.Name, age)
+				}
+			}
 		}
 	})
 }

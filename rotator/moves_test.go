@@ -1,7 +1,9 @@
 package rotator_test
 
 import (
+	"io"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -166,6 +168,92 @@ func TestAnOccupiedPlaceCanBeAdopted(t *testing.T) {
 		after(old.Overlap + time.Minute)
 		if k := e.every()[first.Secret]; !k.Disabled {
 			t.Error("the old key was not retired")
+		}
+	})
+}
+
+// TestAPolicyThatLeftAWorkspaceRotatesOn although its old key there can be disabled no more.
+func TestAPolicyThatLeftAWorkspaceRotatesOn(t *testing.T) {
+	for name, lose := range map[string]func(e *edits, p rotator.Policy){
+		"removed": func(e *edits, p rotator.Policy) { delete(e.urls, "default"); e.load(p) },
+		"revoked": func(e *edits, _ rotator.Policy) {
+			e.proc.mu.Lock()
+			defer e.proc.mu.Unlock()
+			e.proc.api = byHost{"127.0.0.1": unknowing{}, "127.0.0.2": elevensim.Transport(e.other)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			p := testPolicy(t, nil)
+			synctest.Test(t, func(t *testing.T) {
+				e := newEdits(t, w, p)
+				defer func() { e.stop() }()
+				p.Workspace = "other"
+				e.load(p)
+				moved := e.published(p).ID
+				lose(e, p)
+				after(3 * 24 * time.Hour)
+				if e.published(p).ID == moved {
+					s := e.status(p.Name)
+					t.Errorf("it was not rotated for three days: %s %s", s.State, s.Reason)
+				}
+			})
+		})
+	}
+}
+
+// TestARefusalIsThatOfItsWorkspace: of the one that was asked, not of the one in which a key is retired.
+func TestARefusalIsThatOfItsWorkspace(t *testing.T) {
+	w := newWorld(t)
+	p := testPolicy(t, nil)
+	synctest.Test(t, func(t *testing.T) {
+		e := newEdits(t, w, p)
+		defer func() { e.stop() }()
+		p.Workspace = "other"
+		e.load(p)
+		after(3*time.Hour + 58*time.Minute)
+		e.proc.mu.Lock()
+		e.proc.api = byHost{"127.0.0.1": elevensim.Transport(e.sim), "127.0.0.2": unknowing{}}
+		e.proc.mu.Unlock()
+		for range 20 * 60 {
+			after(time.Second)
+			for _, ws := range e.r.Snapshot().Workspaces {
+				if ws.Name == "default" && ws.Err != nil {
+					t.Fatalf("workspace default: %v", ws.Err)
+				}
+			}
+		}
+	})
+}
+
+// unknowing knows no key.
+type unknowing struct{}
+
+func (unknowing) RoundTrip(r *http.Request) (*http.Response, error) {
+	body := `{"detail":{"code":"invalid_api_key","status":"invalid_api_key","message":"Invalid API key"}}`
+	return &http.Response{StatusCode: http.StatusUnauthorized, Header: http.Header{"Content-Type": {"application/json"}},
+		Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+}
+
+// TestARotationInAWorkspaceThatIsNoLongerConfigured was cut off there, and nothing can be found out about its key.
+func TestARotationInAWorkspaceThatIsNoLongerConfigured(t *testing.T) {
+	w := newWorld(t)
+	p := testPolicy(t, nil)
+	synctest.Test(t, func(t *testing.T) {
+		e := inFlight(t, w, p)
+		defer func() { e.stop() }()
+		e.proc.mu.Lock()
+		e.proc.dead = true
+		e.proc.mu.Unlock()
+		after(time.Minute)
+		e.stop()
+		delete(e.urls, "default")
+		p.Workspace = "other"
+		e.proc = &process{}
+		e.r, e.stop = e.startProcess(e.proc, p)
+		after(30 * time.Minute)
+		if s := e.status(p.Name); s.State != rotator.StateOK || s.Current.Workspace != "other" {
+			t.Errorf("the policy is %s %s", s.State, s.Reason)
 		}
 	})
 }

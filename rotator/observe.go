@@ -101,16 +101,14 @@ func (r *Rotator) assemble(st *policyState, p Policy, ws *workspace) Observed {
 	o.Request, o.Owner = st.request, r.owner
 	o.Rotations = ws.rotations(r.Wall(), p.Name)
 	o.AdminRefused = errors.Is(ws.err, elevenlabs.ErrInvalidKey)
-	o.OthersDue = p.AdminOf != "" && r.othersDue(p)
+	o.OthersDue, o.Answers = p.AdminOf != "" && r.othersDue(p) || r.leftOut(p, k.entry), ws.since
 	if ws.err == nil && ws.listing != nil {
 		o.Listed = true
 		_, o.Found = ws.listing.accounts[p.ServiceAccount]
 	}
 	r.addKeys(&o, p, k)
 	k.followSettings(&o, p)
-	if ws.listing != nil {
-		k.followUsage(&o, ws.listing.seq)
-	}
+	r.followUsage(&o, k)
 	return o
 }
 
@@ -121,9 +119,10 @@ type usage struct {
 	since   int // listing since which it is known to stand still
 }
 
-// followUsage notes which retiring keys are still in use: their counter moved within the last two listings. A key that
-// this process has not watched for that long is neither in use nor idle: another replica may have seen it move.
-func (k *knowledge) followUsage(o *Observed, seq int) {
+// followUsage notes which retiring keys are still in use: their counter moved within the last two listings of their own
+// workspace. A key that this process has not watched for that long is neither in use nor idle: another replica may have
+// seen it move. Rotator.mu is held.
+func (r *Rotator) followUsage(o *Observed, k *knowledge) {
 	if o.Entry == nil || len(o.Entry.Retiring) == 0 {
 		k.usage = nil
 		return
@@ -131,24 +130,26 @@ func (k *knowledge) followUsage(o *Observed, seq int) {
 	if k.usage == nil {
 		k.usage = map[string]usage{}
 	}
-	for _, r := range o.Entry.Retiring {
-		key, listed := o.key(r.ID)
-		u, known := k.usage[r.ID]
-		if !listed || r.State != InOverlap {
+	for _, old := range o.Entry.Retiring {
+		key, listed := o.key(old.ID)
+		u, known := k.usage[old.ID]
+		if !listed || old.State != InOverlap {
 			continue
 		}
-		if known && key.CharacterCount != u.credits {
+		seq := r.workspaces[key.Workspace].listing.seq
+		// Back at 0 it is in a new billing period, and was not used in that yet.
+		if known && key.CharacterCount != u.credits && key.CharacterCount != 0 {
 			u.moved = seq
 		}
 		if !known || u.moved == seq {
 			u.since = seq
 		}
 		u.credits = key.CharacterCount
-		k.usage[r.ID] = u
+		k.usage[old.ID] = u
 		if u.moved != 0 && seq-u.moved < 2 {
-			o.InUse = append(o.InUse, r.ID)
+			o.InUse = append(o.InUse, old.ID)
 		} else if seq-u.since >= 2 {
-			o.Idle = append(o.Idle, r.ID)
+			o.Idle = append(o.Idle, old.ID)
 		}
 	}
 }

@@ -51,11 +51,16 @@ func plan(p Policy, o Observed, now time.Time, d Decision) Decision {
 
 // planClaimed leaves the work to whoever holds the claim, unless that one is gone.
 func planClaimed(o Observed, d Decision) Decision {
+	step := Step{Action: ActRecover, Reason: ReasonUnsettled}
+	if in := o.Entry.Intent; in != nil {
+		step.Workspace = in.Workspace // whose outage or refusal it has to wait out
+	}
 	switch {
 	case o.ClaimOurs:
-		d.add(Step{Action: ActRecover, Reason: ReasonUnsettled})
+		d.add(step)
 	case o.ClaimExpired:
-		d.add(Step{Action: ActRecover, Reason: ReasonClaimExpired})
+		step.Reason = ReasonClaimExpired
+		d.add(step)
 	}
 	d.State, d.Reason = StateRotating, ReasonClaimed
 	return d

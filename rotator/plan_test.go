@@ -82,6 +82,7 @@ func TestPlan(t *testing.T) {
 		{"due, overlap running", func(s stage) { hours(s, 2); overlap(s, time.Hour) }, "", rotator.StateDue, rotator.ReasonOverlap},
 		{"due, within the window", func(s stage) { hours(s, 3); s.p.Window = time.Hour }, "rotate schedule", rotator.StateDue, rotator.ReasonSchedule},
 		{"due, past the window", func(s stage) { hours(s, 4); s.p.Window = time.Hour }, "", rotator.StateOK, rotator.ReasonWindow},
+		{"manual, with a window", func(s stage) { hours(s, 4); s.p.Window, s.p.Mode = time.Hour, rotator.ModeManual }, "", rotator.StateOK, ""},
 		{"past the window, but too old", func(s stage) { hours(s, 4); s.p.Window = time.Hour; s.p.MaxAge = 29 * time.Hour }, "rotate max_age", rotator.StateDue, rotator.ReasonMaxAge},
 		{"past the window, and max_age before the next run", func(s stage) { hours(s, 4); s.p.Window = time.Hour; s.p.MaxAge = 34 * time.Hour }, "", rotator.StateOK, rotator.ReasonWindow},
 		{"due, group busy", func(s stage) { hours(s, 2); s.o.GroupHeld = "tts-other" }, "", rotator.StateDue, rotator.ReasonGroup},
@@ -299,5 +300,25 @@ func TestMaxAgeEndsTheWaits(t *testing.T) {
 				t.Errorf("at that time: %v, %s", d.Steps, d.Reason)
 			}
 		})
+	}
+}
+
+// TestAWindowOfAScheduleThatCounts: @every has its runs every so long after the last rotation, also those left out.
+func TestAWindowOfAScheduleThatCounts(t *testing.T) {
+	p, o := planStage(t)
+	s, err := rotator.ParseSchedule("@every 10h", "UTC")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Schedule, p.Window = s, time.Hour // the last rotation was 22h ago: runs were 12h and 2h ago
+	d := rotator.Plan(p, o, planNow)
+	next := planNow.Add(8 * time.Hour)
+	if len(d.Steps) > 0 || d.Reason != rotator.ReasonWindow || !d.NextDue.Equal(next) {
+		t.Errorf("steps %v, reason %s, next %s, want %s", d.Steps, d.Reason, d.NextDue, next)
+	}
+	for _, late := range []time.Duration{0, 30 * time.Minute} {
+		if d := rotator.Plan(p, o, next.Add(late)); len(d.Steps) != 1 {
+			t.Errorf("%s after the next run: %v, %s, next %s", late, d.Steps, d.Reason, d.NextDue)
+		}
 	}
 }

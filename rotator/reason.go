@@ -45,7 +45,7 @@ const (
 	ReasonThrottled   Reason = "throttled"       // REKEYD_MAX_ROTATIONS_PER_HOUR
 	ReasonClaimed     Reason = "claimed"         // another replica works on it
 	ReasonNotObserved Reason = "not_observed"    // ElevenLabs has not been listed yet
-	ReasonOthersFirst Reason = "others_first"    // an admin key lets the other keys of its workspace go first
+	ReasonOthersFirst Reason = "others_first"    // an admin key lets the keys of its workspace go first, a member of a group one that waited longer
 )
 
 // Why a policy is in error: a person has to decide.

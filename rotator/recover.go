@@ -111,15 +111,15 @@ func (j *job) fence(ctx context.Context, in *Intent) (Record, error) {
 	}
 }
 
-// rollForward commits a rotation that was published, but not committed.
+// rollForward commits a rotation that was published, but not committed. Its key is never older than it is taken for.
 func (j *job) rollForward(ctx context.Context, in *Intent, rec Record) bool {
 	c := committed{
 		KeyRef: KeyRef{ID: rec.KeyID, Name: in.KeyName, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
-			Hash: hashValue(j.entry().Salt, rec.Secret.Reveal()), Created: rec.RotatedAt, Published: rec.RotatedAt, Verified: j.p.Verify},
+			Hash: hashValue(j.entry().Salt, rec.Secret.Reveal()), Created: in.Started, Published: rec.RotatedAt, Verified: j.p.Verify},
 		reason: in.Reason, previousUntil: rec.PreviousValidUntil, recovered: true,
 	}
 	if c.Published.IsZero() {
-		c.Created, c.Published = in.Started, in.Started
+		c.Published = in.Started
 	}
 	if back := j.entry().retiring(rec.KeyID); back != nil {
 		c.KeyRef = j.restored(*back, c.Published)
@@ -189,8 +189,9 @@ func (j *job) published(ctx context.Context, in *Intent, newest Record) (h histo
 // since listings may lag; a holder that is gone was given that time by the claim.
 func (j *job) search(ctx context.Context, in *Intent) (elevenlabs.Key, bool, error) {
 	api := j.r.apiOf(in.Workspace)
-	if api == nil {
-		return elevenlabs.Key{}, false, fmt.Errorf("looking for key %s: workspace %s is no longer configured", in.KeyName, in.Workspace)
+	if api == nil { // the ledger remembers the key for a while, should the workspace come back
+		j.log.Warn("workspace is no longer configured, a key may be left in it", "workspace", in.Workspace, "key_name", in.KeyName)
+		return elevenlabs.Key{}, false, nil
 	}
 	j.api, j.space = api, in.Workspace
 	for attempt := 1; ; attempt++ {

@@ -103,7 +103,10 @@ func (j *job) currentWorks(ctx context.Context, c KeyRef, secret elevenlabs.Secr
 		return failedFor(StageRetire, ReasonUnsafe, "workspace %s of the current key is no longer configured", c.Workspace)
 	}
 	keys, err := api.Keys(ctx, c.Account)
-	if err != nil {
+	switch {
+	case err != nil && c.Workspace != j.space: // not wrapped: it says nothing about the workspace of the old key
+		return failedFor(StageRetire, reasonOf(err), "checking the current key in workspace %s: %v", c.Workspace, err)
+	case err != nil:
 		return fmt.Errorf("checking the current key: %w", err)
 	}
 	enabled := false

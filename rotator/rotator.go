@@ -22,7 +22,7 @@ type Options struct {
 	Ledger Ref // folder of the ledger: policies/NAME, groups/NAME and owner lie below it
 	Logger *slog.Logger
 
-	Concurrency         int // rotations in flight; of each workspace, where one is slow
+	Concurrency         int // rotations in flight; a slow one makes room, but no workspace ever has more
 	ReconcileInterval   time.Duration
 	ResyncInterval      time.Duration
 	ClaimTTL            time.Duration

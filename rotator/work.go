@@ -233,6 +233,9 @@ func (r *Rotator) remoteDown(st *policyState, step Step) error {
 	if step.Workspace != "" {
 		ws = r.workspaces[step.Workspace]
 	}
+	if ws == nil && step.Action == ActRecover {
+		return nil // a rotation in it is settled without it
+	}
 	if ws == nil {
 		return &Error{Op: "reaching workspace " + step.Workspace, Reason: ReasonOther, Err: errors.New("it is no longer configured")}
 	}

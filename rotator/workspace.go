@@ -15,6 +15,7 @@ type workspace struct {
 	listing *listing
 	err     error                // of the last listing
 	seen    time.Time            // wall time of the last listing that answered
+	since   time.Time            // wall time of the first listing since which all answered
 	tried   time.Time            // wall time of the last listing, answered or not
 	recent  map[string]time.Time // policies rotated in the last hour, for the brake
 	oldest  time.Time            // no time in recent is before it
@@ -62,6 +63,9 @@ func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
 	err = r.refused(ws, err)
 	r.logListing(ws, err)
 	ws.tried = r.Wall()
+	if ws.listing == nil || ws.err != nil {
+		ws.since = ws.tried
+	}
 	if ws.err = err; err == nil {
 		ws.seen = ws.tried
 		ws.listing = r.index(ws, accounts, begun)

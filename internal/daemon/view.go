@@ -122,7 +122,7 @@ func (p PolicyView) Words() string {
 		case p.Reason == rotator.ReasonKeyMissing:
 			return "its key is missing from the last listing; the next one decides"
 		case p.Reason == rotator.ReasonWindow:
-			return "in order; too late for the last run, so it waits for the next"
+			return "in order; window: too late for the last run, so it waits for the next"
 		}
 		return "in order"
 	case rotator.StateDue:

@@ -40,7 +40,7 @@ func bugs() []bug {
 		{"overwrite what nobody knows", "plan.go", "\treturn d.fail(ReasonRecordChanged, \"%s holds a value that rekeyd did not put there;", "\tif true {\n\t\treturn planRotation(p, o, now, ReasonRecordMissing, d), true\n\t}\n\treturn d.fail(ReasonRecordChanged, \"%s holds a value that rekeyd did not put there;", 2000},
 		{"roll forward nothing", "recover.go", "if past.found && (!in.Rollback", "if false && past.found && (!in.Rollback", 1000},
 		{"take what cannot be read for unpublished", "recover.go", "if found && past.hidden {", "if false && found && past.hidden {", 3000},
-		{"leave a claim for ever", "plan.go", "case o.ClaimExpired:\n\t\td.add", "case false:\n\t\td.add", 1000},
+		{"leave a claim for ever", "plan.go", "case o.ClaimExpired:\n\t\tstep.Reason", "case false:\n\t\tstep.Reason", 1000},
 		{"forget the old key", "rotate.go", "e.Retiring = append(e.Retiring, j.retiringOf(*old, c.reason, c.Published, c.previousUntil))", "_ = e.Retiring", 300},
 		{"prove an admin key as any other", "admin.go", "if j.p.AdminOf != \"\" {\n\t\treturn api.ProbeAdmin", "if false {\n\t\treturn api.ProbeAdmin", 300},
 		{"patch the drift of an admin key", "plan.go", "if p.AdminOf != \"\" && answer == DriftPatch {", "if false {", 1000},
@@ -51,6 +51,8 @@ func bugs() []bug {
 		{"hold a group for ever", "group.go", "if e == nil || !e.occupies(h, r.attends(name), r.Wall()) {", "if e == nil {", 300},
 		{"take a group without check-and-set", "group.go", "_, err = j.r.Store.Write(ctx, j.r.groupRef(j.p.Group), ", "last, _ := j.r.Store.Read(ctx, j.r.groupRef(j.p.Group), 0)\n\tversion = last.Version\n\t_, err = j.r.Store.Write(ctx, j.r.groupRef(j.p.Group), ", 3000},
 		{"give a group back at commit", "group.go", "return k.State == InOverlap && now.Before", "return false && now.Before", 300},
+		{"overlook who went ahead of its group", "group.go", "return k.State == InOverlap && now.Before", "return k.State == InOverlap && k.Reason == ReasonSchedule && now.Before", 3000},
+		{"forget who could not note itself in its group", "group.go", "if st.policy.Group == p.Group && !slices", "if false && !slices", 6000},
 		{"prolong an overlap without bound", "plan.go", "until := r.Until.Add(p.WaitUntilIdle)", "until := r.Until.Add(p.WaitUntilIdle)\n\tif true {\n\t\treturn until.Add(1000 * time.Hour)\n\t}", 1000},
 		{"take a key that nobody watched for idle", "plan.go", "r.Reason == ReasonRevoke || slices.Contains(o.Idle, r.ID)", "r.Reason == ReasonRevoke || !slices.Contains(o.InUse, r.ID)", 3000},
 	}

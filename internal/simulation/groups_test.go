@@ -30,6 +30,24 @@ func (w *world) use() {
 	w.later(useEvery, w.use)
 }
 
+// corruptGroup makes the group unreadable for a while, and empties the record of a member, which does not wait for it.
+func (w *world) corruptGroup(p rotator.Policy, r *record) {
+	path := ledgerPrefix + "groups/" + p.Group
+	before, _ := w.kv.Get(path, 0)
+	if p.Group == "" || before == nil || len(w.oracle.corrupt) > 0 || w.snapshot {
+		return
+	}
+	w.put(path, func(d map[string]any) { d["schema"] = "who knows" })
+	w.oracle.corrupt[path] = true
+	r.touched = time.Now()
+	w.put(p.Sink.String(), func(d map[string]any) { delete(d, "api_key") })
+	w.later(40*time.Minute, func() {
+		delete(w.oracle.corrupt, path)
+		_, err := w.kv.Put(path, before)
+		w.must(err)
+	})
+}
+
 func (o *oracle) keysOf(policy string) []*life {
 	var keys []*life
 	for _, k := range o.keys {
@@ -41,7 +59,8 @@ func (o *oracle) keysOf(policy string) []*life {
 	return keys
 }
 
-// together checks that no other member of the group is in overlap when a key is published that can wait.
+// together checks that no other member of the group is in overlap when a key is published that can wait. One that went
+// ahead of the group may have come in between; it counts where its overlap was in the ledger before this rotation began.
 func (o *oracle) together(r *record) {
 	old := r.key
 	if r.policy.Group == "" || o.restored || old == nil {
@@ -55,9 +74,29 @@ func (o *oracle) together(r *record) {
 			continue
 		}
 		for _, k := range o.keysOf(other.policy.Name) {
-			if !k.replaced.IsZero() && !k.touched && !k.revoked && !k.ahead && !k.Disabled && !k.Deleted() && k.promised.After(time.Now()) {
+			known := !k.leaving.IsZero() && k.leaving.Before(r.begun)
+			if !k.replaced.IsZero() && !k.touched && !k.revoked && (!k.ahead || known) && !k.Disabled && !k.Deleted() && k.promised.After(time.Now()) {
 				o.violated("policy %s was rotated while key %s of its group's policy %s was in overlap", r.policy.Name, short(k.ID), k.policy)
 			}
+		}
+	}
+}
+
+// entered is told of each ledger entry: when a rotation begins, and which keys are known to be in overlap by then.
+func (o *oracle) entered(policy string, data map[string]any) {
+	r := o.records["secret/"+recordPrefix+policy]
+	if r == nil {
+		return
+	}
+	in, _ := data["intent"].(map[string]any)
+	if rotation := text(in["rotation"]); rotation != r.intent {
+		r.intent, r.begun = rotation, time.Now()
+	}
+	retiring, _ := data["retiring"].([]any)
+	for _, one := range retiring {
+		old, _ := one.(map[string]any)
+		if k := o.keys[text(old["id"])]; k != nil && k.leaving.IsZero() && old["state"] == "overlap" {
+			k.leaving = time.Now()
 		}
 	}
 }

@@ -21,7 +21,7 @@ const foreignNote = "of another team"
 func meddlings() []string {
 	return []string{"leak", "delete key", "soft-delete record", "remove field", "person disables and enables", "drift", "foreign field", "foreign key", "overwrite and restore",
 		"edit policy", "corrupt ledger", "restore Vault",
-		"rotate", "rotate --revoke-now", "rollback", "prune", "remove policy", "vault kv rollback"}
+		"rotate", "rotate --revoke-now", "rollback", "prune", "remove policy", "vault kv rollback", "corrupt group"}
 }
 
 func (w *world) meddleOrLurk(what string) {
@@ -115,6 +115,8 @@ func (w *world) meddle(what string, p rotator.Policy) {
 		w.removePolicy()
 	case "vault kv rollback":
 		w.kvRollback(p, r)
+	case "corrupt group":
+		w.corruptGroup(p, r)
 	}
 	w.must(err)
 }

@@ -36,7 +36,8 @@ type life struct {
 	revoked   bool        // an operator wanted it dead
 	pruned    bool        // an operator gave it up
 	orphan    bool        // made in a time that Vault has forgotten
-	ahead     bool        // its replacement may not have waited for its group, nor could be noted there
+	ahead     bool        // its replacement may not have waited for its group
+	leaving   time.Time   // when the ledger first said that it is in overlap
 	listed    bool        // it was seen to be good for an admin key
 	used      []time.Time // with costs, while it was an old key
 	late      bool        // its create was carried out for a process that was frozen
@@ -56,6 +57,8 @@ type record struct {
 	foreign  bool      // holds a value that others wrote
 	touched  time.Time
 	version  int
+	intent   string    // the rotation that the ledger says is under way
+	begun    time.Time // … and since when
 }
 
 // keptVersions is how many versions of a record Vault keeps.
@@ -191,6 +194,9 @@ func (o *oracle) retired(k *life, what elevensim.ChangeKind) {
 func (o *oracle) written(path string, version int, data map[string]any) {
 	if o.corrupt[path] {
 		o.violated("%s cannot be read and was overwritten", path)
+	}
+	if policy, found := strings.CutPrefix(path, ledgerPrefix+"policies/"); found {
+		o.entered(policy, data)
 	}
 	r := o.records[path]
 	if r == nil {
