@@ -4,13 +4,12 @@ SHELL         := /bin/sh
 .SHELLFLAGS   := -euc
 .DEFAULT_GOAL := help
 
-GO      ?= go
-BUILDAH ?= buildah
-CACHE   := $(CURDIR)/.cache
+GO    ?= go
+CACHE := $(CURDIR)/.cache
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
-IMAGE    ?= rekeyd:$(VERSION)
+EPOCH    ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 RACE     ?= -race
 FUZZTIME ?= 10s
@@ -98,11 +97,11 @@ prometheus: vault ## check alerts and dashboard, and let a real Prometheus watch
 	$(GO) test -tags prometheus -count=1 -run '^TestPrometheus' ./internal/e2e
 
 .PHONY: image
-image: ## build the container image (needs buildah, or BUILDAH=docker)
-	$(BUILDAH) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) .
+image: ## build the container image for amd64 and arm64 into dist/image, an OCI layout (needs buildah and jq)
+	VERSION=$(VERSION) REVISION=$(REVISION) SOURCE_DATE_EPOCH=$(EPOCH) deploy/image.sh dist/image
 
 .PHONY: image-test
-image-test: ## build the image from local stand-ins of its bases and let it rotate a key (needs root, buildah, jq and curl)
+image-test: ## build the image twice from local stand-ins of its bases and let it rotate a key (needs root, buildah, jq and curl)
 	deploy/image-test.sh
 
 .PHONY: clean
