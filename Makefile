@@ -104,6 +104,14 @@ image: ## build the container image for amd64 and arm64 into dist/image, an OCI 
 image-test: ## build the image twice from local stand-ins of its bases and let it rotate a key (needs root, buildah, jq and curl)
 	deploy/image-test.sh
 
+.PHONY: release
+release: ## make a release of VERSION in dist/release: archives, image, parts lists, notes, checksums (needs buildah and jq)
+	VERSION=$(VERSION) REVISION=$(REVISION) SOURCE_DATE_EPOCH=$(EPOCH) deploy/release.sh dist/release
+
+.PHONY: release-test
+release-test: ## make a release twice from local stand-ins of the bases, and compare (needs root, buildah, jq and curl)
+	deploy/release-test.sh
+
 .PHONY: clean
 clean: ## remove what was built; the caches in .cache stay
 	rm -rf bin dist
