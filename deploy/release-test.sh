@@ -31,7 +31,7 @@ unknown() {
 }
 
 look() {
-  local name binary
+  local name binary image
   sha256sum --check --quiet SHA256SUMS || fail "the checksums are wrong"
   [ "$(wc -l <SHA256SUMS)" -eq "$(ls | grep -vcx SHA256SUMS)" ] || fail "not every file has a checksum"
   grep -qF 'rekeyd' notes.md || fail "the notes are: $(cat notes.md)"
@@ -43,7 +43,9 @@ look() {
   done
   binary=$work/rekeyd_${number}_linux_$(go env GOARCH)/rekeyd
   [ "$("$binary" version)" = "rekeyd v$number (revision $revision)" ] || fail "the binary says: $("$binary" version)"
-  tar -xOf "rekeyd_${number}_image.oci.tar" index.json | jq -e '.manifests | length == 1' >/dev/null || fail "the archive of the image has no index"
+  image=$(box pull --quiet "oci-archive:rekeyd_${number}_image.oci.tar" 2>"$work/log") || fail "the archive of the image cannot be loaded"
+  box inspect --type image "$image" | jq -e '.Config | fromjson.config.Healthcheck.Test == ["CMD", "/rekeyd", "health"]' >/dev/null ||
+    fail "the image has no health check"
 }
 
 needs make
