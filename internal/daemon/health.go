@@ -30,7 +30,7 @@ func readWebConfig(file string) (c webConfig, err error) {
 	if file == "" {
 		return c, nil
 	}
-	text, err := os.ReadFile(file)
+	text, err := os.ReadFile(file) //nolint:gosec // the file that REKEYD_WEB_CONFIG_FILE names
 	if err == nil {
 		err = yaml.Unmarshal(text, &c)
 	}

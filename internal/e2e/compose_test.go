@@ -139,6 +139,7 @@ func TestPrometheusInCompose(t *testing.T) {
 	}
 	p.until(`up{job="rekeyd"}`, "1")
 	p.until(`rekeyd_keys{policy="tts-demo",state="current"}`, "1")
+	p.until(`rekeyd_rotations_total{policy="tts-demo",result="failure"}`, "0")
 	p.until(`min by (policy) (rekeyd_keys{policy="tts-demo",state="overlap"}) >= bool 1`, "1")
 	var rules struct{ Groups []struct{ Rules []any } }
 	if err := p.get("/api/v1/rules", &rules); err != nil || len(rules.Groups) == 0 {
