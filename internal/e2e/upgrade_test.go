@@ -104,21 +104,24 @@ func (p past) kept(w *world) {
 	}
 }
 
-// content complains about policies that the binary in use finds something wrong with.
+// content waits until the binary in use finds nothing wrong with any policy, and nothing to do.
 func (w *world) content() {
 	w.t.Helper()
-	status, stdout, stderr := w.command(w.environment(nil), "status", "--json")
-	var view struct {
-		Policies []struct{ Name, State, Message string }
-	}
-	if err := json.Unmarshal([]byte(stdout), &view); err != nil || status != 0 || len(view.Policies) != 4 {
-		w.t.Errorf("status: exit status %d: %s%s", status, stdout, stderr)
-	}
-	for _, p := range view.Policies {
-		if p.State != "ok" {
-			w.t.Errorf("%s is %s: %s", p.Name, p.State, p.Message)
+	process.Eventually(w.t, 2*process.Patience, func() error {
+		status, stdout, stderr := w.command(w.environment(nil), "status", "--json")
+		var view struct {
+			Policies []struct{ Name, State, Message string }
 		}
-	}
+		if err := json.Unmarshal([]byte(stdout), &view); err != nil || status != 0 || len(view.Policies) != 4 {
+			return fmt.Errorf("status: exit status %d: %s%s", status, stdout, stderr)
+		}
+		for _, p := range view.Policies {
+			if p.State != "ok" {
+				return fmt.Errorf("%s is %s: %s", p.Name, p.State, p.Message)
+			}
+		}
+		return nil
+	})
 }
 
 // TestUpgradeAndRollback lets this version go on where an earlier one was killed, then an older one go on after this one,
