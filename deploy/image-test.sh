@@ -155,7 +155,7 @@ start_simulator() {
   echo 'xi-api-key: sk_admin_of_a_test' >"$work/admin.header"
   ELEVENSIM_ADMIN_KEY=sk_admin_of_a_test "$work/elevensim" --listen 127.0.0.1:0 --account $account=image >"$work/elevensim.log" 2>&1 &
   started+=($!)
-  until_done 20 grep -q '^elevensim listening on ' "$work/elevensim.log" || fail "the simulator does not come up"
+  until_done 20 grep -qs '^elevensim listening on ' "$work/elevensim.log" || fail "the simulator does not come up"
   simulator=$(sed -n 's/^elevensim listening on \(http[^,]*\),.*/\1/p' "$work/elevensim.log")
 }
 
