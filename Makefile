@@ -4,13 +4,12 @@ SHELL         := /bin/sh
 .SHELLFLAGS   := -euc
 .DEFAULT_GOAL := help
 
-GO      ?= go
-BUILDAH ?= buildah
-CACHE   := $(CURDIR)/.cache
+GO    ?= go
+CACHE := $(CURDIR)/.cache
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
-IMAGE    ?= rekeyd:$(VERSION)
+EPOCH    ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 RACE     ?= -race
 FUZZTIME ?= 10s
@@ -106,12 +105,20 @@ manifests: ## write deploy/kubernetes from the chart, and the chart's copies of 
 	$(GO) test ./internal/charttest -count=1 -run '^TestGenerated$$' -update
 
 .PHONY: image
-image: ## build the container image (needs buildah, or BUILDAH=docker)
-	$(BUILDAH) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) .
+image: ## build the container image for amd64 and arm64 into dist/image, an OCI layout (needs buildah and jq)
+	VERSION=$(VERSION) REVISION=$(REVISION) SOURCE_DATE_EPOCH=$(EPOCH) deploy/image.sh dist/image
 
 .PHONY: image-test
-image-test: ## build the image from local stand-ins of its bases and let it rotate a key (needs root, buildah, jq and curl)
+image-test: ## build the image twice from local stand-ins of its bases and let it rotate a key (needs root, buildah, jq and curl)
 	deploy/image-test.sh
+
+.PHONY: release
+release: ## make a release of VERSION in dist/release: archives, image, parts lists, notes, checksums (needs buildah and jq)
+	VERSION=$(VERSION) REVISION=$(REVISION) SOURCE_DATE_EPOCH=$(EPOCH) deploy/release.sh dist/release
+
+.PHONY: release-test
+release-test: ## make a release twice from local stand-ins of the bases, and compare (needs root, buildah, jq and curl)
+	deploy/release-test.sh
 
 .PHONY: clean
 clean: ## remove what was built; the caches in .cache stay

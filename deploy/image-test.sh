@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Builds the image and lets it rotate a key: rekeyd in its container, a real Vault with deploy/vault/policy.hcl, the
 # simulator. Needs root, buildah, jq, curl, Go and CA roots; neither a registry nor a container daemon.
-#
-# The Dockerfile's two base images are replaced by stand-ins made here: the builder is an empty root into which this
-# machine's /usr and Go are mounted, the base has what distroless/static has and rekeyd uses.
+# It is built twice, for amd64 and arm64, from the stand-ins of stand-ins.sh: same source, same digest. What is not for
+# this machine cannot be run here; of that, the binary's header is read.
 #
 #   VAULT_BIN   a Vault binary; else vault on the PATH, else the one that `make vault` builds
 #   KEEP=1      keep the working folder, and say where it is
@@ -25,8 +24,7 @@ fail() {
   exit 1
 }
 
-# Everything of buildah's is in the working folder.
-box() { buildah --storage-driver vfs --root "$work/store" --runroot "$work/run" "$@"; }
+. deploy/stand-ins.sh
 
 # below PID: its descendants.
 below() {
@@ -68,74 +66,56 @@ free_port() {
   done
 }
 
-preconditions() {
-  local tool
-  [ "$(id -u)" -eq 0 ] || fail "only root can mount the image; run it as root"
-  for tool in buildah jq curl go; do command -v "$tool" >/dev/null || fail "$tool is not installed"; done
-  [ -s /etc/ssl/certs/ca-certificates.crt ] || fail "there are no CA roots; install ca-certificates"
-}
-
-# stand_in NAME OPTION...: makes the image localhost/NAME of the root that fill_NAME makes, configured by the options.
-stand_in() {
-  local name=$1 container root
-  shift
-  container=$(box from scratch)
-  root=$(box mount "$container")
-  "fill_$name" "$root"
-  box unmount "$container" >/dev/null
-  box config "$@" "$container"
-  box commit --quiet --rm "$container" "localhost/$name" >/dev/null
-}
-
-fill_builder() {
-  mkdir -p "$1"/{usr,goroot,go/pkg/mod,root/.cache/go-build,etc,tmp}
-  local link
-  for link in bin lib lib64; do
-    [ -L "/$link" ] && ln -s "usr/$link" "$1/$link"
-  done
-  return 0
-}
-
-fill_base() {
-  mkdir -p "$1"/etc/ssl/certs "$1"/{proc,sys,dev,home/nonroot}
-  mkdir -m 1777 "$1/tmp"
-  cp -L /etc/ssl/certs/ca-certificates.crt "$1/etc/ssl/certs/"
-  echo 'nonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin' >"$1/etc/passwd"
-  echo 'nonroot:x:65532:' >"$1/etc/group"
-  chown 65532:65532 "$1/home/nonroot"
-}
-
+# build NAME: the image as `make image` builds it, into the folder of that name.
 build() {
-  go mod download
-  stand_in builder --env PATH=/goroot/bin:/usr/bin --env GOROOT=/goroot --env GOPATH=/go \
-    --env GOPROXY=off --env GOTOOLCHAIN=local --env HOME=/root
-  stand_in base --user 65532
-  box build --quiet --isolation chroot --pull-never --tag localhost/rekeyd \
-    --build-arg BUILDER=localhost/builder --build-arg BASE=localhost/base \
-    --build-arg VERSION=$version --build-arg REVISION=$revision \
-    --volume /usr:/usr:ro --volume "$(go env GOROOT):/goroot:ro" \
-    --volume "$(go env GOMODCACHE):/go/pkg/mod" --volume "$(go env GOCACHE):/root/.cache/go-build" \
-    . >"$work/build.log" 2>&1 || fail "building the image"
+  VERSION=$version REVISION=$revision SOURCE_DATE_EPOCH=1700000000 BUILDAH=$box_command IMAGE_OPTIONS=$build_options \
+    deploy/image.sh "$work/$1" >"$work/build.log" 2>&1 || fail "building the image"
 }
 
-# inspect: what the image says about itself, and what is in it.
-inspect() {
-  local config megabytes shells
-  config=$(box inspect --type image localhost/rekeyd | jq -c .OCIv1.config)
-  jq -e --arg v $version '
-    .User == "65532:65532" and .Entrypoint == ["/rekeyd"] and .Cmd == ["run"] and (.ExposedPorts | has("9466/tcp"))
-    and .Labels["org.opencontainers.image.version"] == $v and .Labels["org.opencontainers.image.licenses"] == "Apache-2.0"
-  ' <<<"$config" >/dev/null || fail "the image's configuration is $config"
+# reproduce: twice, and the second time the files of the source are younger.
+reproduce() {
+  build image
+  touch cmd/rekeyd/main.go
+  build again
+  diff -r "$work/image" "$work/again" || fail "the same source gave two images"
+  say "built twice, the same digest: $(tail -n 1 "$work/build.log" | cut -d ' ' -f 2)"
+}
 
-  container=$(box from --pull-never localhost/rekeyd)
+# inspect: what the image says about itself, and what is in it, for both architectures. The container and its root that
+# stay are of this machine's.
+inspect() {
+  local host other
+  host=$(go env GOARCH)
+  for other in amd64 arm64; do [ $other = "$host" ] || open $other; done
+  open "$host"
+  # shellcheck disable=SC2086 # words, on purpose
+  box build --quiet $build_options --build-arg BUILDPLATFORM=linux/"$host" --target elevensim --tag localhost/elevensim . \
+    >"$work/build.log" 2>&1 || fail "building the image of the simulator"
+  in_image version | grep -qF "$version (revision $revision)" || fail "rekeyd version in the image says $(in_image version)"
+}
+
+# open ARCHITECTURE: opens the image. That the binary is for it is in the ELF header.
+declare -A machine_of=([amd64]=62 [arm64]=183)
+open() {
+  local config megabytes shells machine
+  container=$(cd "$work" && box from --quiet --pull-always --arch "$1" oci:image 2>>from.log) || fail "opening the image for $1"
+  config=$(box inspect "$container" | jq -c '.Config | fromjson')
+  jq -e --arg v $version --arg r $revision --arg a "$1" '.architecture == $a and (.config |
+    .User == "65532:65532" and .Entrypoint == ["/rekeyd"] and .Cmd == ["run"] and (.ExposedPorts | has("9466/tcp"))
+    and .Healthcheck.Test == ["CMD", "/rekeyd", "health"]
+    and (.Labels | .["org.opencontainers.image.version"] == $v and .["org.opencontainers.image.revision"] == $r
+      and .["org.opencontainers.image.licenses"] == "Apache-2.0"))
+  ' <<<"$config" >/dev/null || fail "the configuration of the image for $1 is $config"
+
   root=$(box mount "$container")
+  machine=$(od -An -tu2 -j18 -N2 "$root/rekeyd")
+  [ "$machine" -eq "${machine_of[$1]}" ] || fail "the binary for $1 is for machine $machine"
   megabytes=$(du -sm --apparent-size "$root" | cut -f1)
-  [ "$megabytes" -lt $max_megabytes ] || fail "the image has $megabytes MB, and may have $max_megabytes"
+  [ "$megabytes" -lt $max_megabytes ] || fail "the image for $1 has $megabytes MB, and may have $max_megabytes"
   shells=$(find "$root" \( -name '*sh' -o -name busybox \) -type f -perm /111)
   [ -z "$shells" ] || fail "there is a shell in the image: $shells"
   [ -s "$root/etc/ssl/certs/ca-certificates.crt" ] || fail "there are no CA roots in the image"
-  in_image version | grep -qF "$version (revision $revision)" || fail "rekeyd version in the image says $(in_image version)"
-  say "image: $megabytes MB, user 65532, no shell"
+  say "image for $1: $megabytes MB, user 65532, no shell"
 }
 
 # in_image [OPTION... --] COMMAND: runs rekeyd as the image would, by its own entry point and user.
@@ -175,7 +155,7 @@ start_simulator() {
   echo 'xi-api-key: sk_admin_of_a_test' >"$work/admin.header"
   ELEVENSIM_ADMIN_KEY=sk_admin_of_a_test "$work/elevensim" --listen 127.0.0.1:0 --account $account=image >"$work/elevensim.log" 2>&1 &
   started+=($!)
-  until_done 20 grep -q '^elevensim listening on ' "$work/elevensim.log" || fail "the simulator does not come up"
+  until_done 20 grep -qs '^elevensim listening on ' "$work/elevensim.log" || fail "the simulator does not come up"
   simulator=$(sed -n 's/^elevensim listening on \(http[^,]*\),.*/\1/p' "$work/elevensim.log")
 }
 
@@ -236,12 +216,20 @@ rotate() {
   [ "$(metric 'rekeyd_rotations_total{policy="image",result="failure"}')" -eq 0 ] || fail "the metric counts a failure"
 
   names_exist
+  [ "$(healthy)" = ok ] || fail "the health check says $(healthy)"
   kill -TERM "$pid"
   wait "$box_pid" || status=$?
   [ "$status" -eq 0 ] || fail "exit status $status after SIGTERM"
+  ! healthy 2>/dev/null || fail "the health check takes a daemon that has ended for healthy"
   nothing_written
   no_secret_logged
   say "rotation: first key made, replaced, retired; SIGTERM: exit status 0; nothing written to the image's root"
+}
+
+# healthy: the image's health check, in the container that runs.
+healthy() {
+  in_image --volume "$work/etc:/etc/rekeyd:ro" --env REKEYD_POLICY_FILE=/etc/rekeyd/policies.yaml --env REKEYD_LISTEN_ADDR="$metrics" \
+    --env ELEVENLABS_API_KEY_FILE=/etc/rekeyd/admin-key --env VAULT_ADDR="$vault" --env VAULT_TOKEN_FILE=/etc/rekeyd/vault-token -- health
 }
 
 # names_exist: the metrics that alerts and dashboard ask for are there, or are documented: some exist only once it happened.
@@ -268,9 +256,10 @@ no_secret_logged() {
   done < <(cat "$work/etc/admin-key" "$work/etc/vault-token" && jq -r .api_key "$work/record")
 }
 
-preconditions
+needs
 mkdir "$work/etc"
-build
+make_stand_ins
+reproduce
 inspect
 start_vault
 start_simulator

@@ -55,6 +55,9 @@ func orUnknown(err error) error {
 
 // previous returns the key to go back to: the one that was published last before the current one.
 func previous(o Observed) (*Retiring, error) {
+	if o.LedgerError != "" {
+		return nil, errors.New(o.LedgerError)
+	}
 	if o.Entry == nil || o.Entry.Current == nil {
 		return nil, errors.New("there is no key yet")
 	}

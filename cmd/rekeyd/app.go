@@ -51,6 +51,7 @@ const usage = `rekeyd rotates the API keys of ElevenLabs service accounts and pu
   rekeyd rollback POLICY [--json]    put the previous key back
   rekeyd prune [POLICY...] [--yes] [--json]
                                      list, then delete, keys that nobody holds; those of a removed policy if it is named
+  rekeyd health                      ask the daemon beside this process whether it is alive: /healthz, without curl
   rekeyd completion bash|zsh|fish    a script for the shell
   rekeyd version
   rekeyd help [env]                  this text, or the environment variables
@@ -69,7 +70,7 @@ func (a app) run(ctx context.Context, args []string) int {
 	commands := map[string]func(context.Context, []string) error{
 		"run": a.daemon, "check": a.check, "status": a.status, "schedule": a.schedule, "version": a.version,
 		"plan": a.plan, "rotate": a.rotate, "rollback": a.rollback, "prune": a.prune, "completion": a.completion,
-		"help": a.help, "-h": a.help, "-help": a.help, "--help": a.help, "--version": a.version,
+		"health": a.health, "help": a.help, "-h": a.help, "-help": a.help, "--help": a.help, "--version": a.version,
 	}
 	command, known := commands[name]
 	if !known {
@@ -204,6 +205,22 @@ func (a app) version(_ context.Context, args []string) error {
 	}
 	v, rev := built()
 	return a.print("rekeyd %s (revision %s)\n", v, rev)
+}
+
+// health is `rekeyd health`, for images without a shell or an HTTP client.
+func (a app) health(ctx context.Context, args []string) error {
+	if _, err := a.parse(a.flags("health"), args, 0); err != nil {
+		return err
+	}
+	env, err := config.LoadEnv(a.lookuper)
+	if err != nil {
+		return err
+	}
+	answer, err := daemon.Healthy(ctx, env)
+	if err != nil {
+		return err
+	}
+	return a.print("%s\n", answer)
 }
 
 func (a app) help(_ context.Context, args []string) error {

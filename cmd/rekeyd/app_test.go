@@ -63,6 +63,8 @@ func TestCommands(t *testing.T) {
 		{args: "check", change: map[string]string{"REKEYD_SINK": ""}, status: 2, stderr: "rekeyd: error: VAULT_ADDR is not set"},
 		{args: "check tts-prod", status: 2, stderr: `unexpected argument "tts-prod"`},
 		{args: "version", stdout: "rekeyd "},
+		{args: "health", change: map[string]string{"REKEYD_LISTEN_ADDR": "127.0.0.1:1"}, status: 1, stderr: "rekeyd: error: asking the daemon: "},
+		{args: "health --fast", status: 2, stderr: "flag provided but not defined"},
 		{args: "help", stdout: "rekeyd schedule [POLICY]"},
 		{args: "help env", stdout: "REKEYD_POLICY_FILE"},
 		{args: "help all", status: 2, stderr: "no help on"},

@@ -12,7 +12,7 @@ func offered() [][2]string {
 	return [][2]string{
 		{"run", ""}, {"check", "--online --json"}, {"plan", "--json"}, {"status", "--json"}, {"schedule", "-n --from --json"},
 		{"rotate", "--revoke-now --reason --json"}, {"rollback", "--json"}, {"prune", "--yes --json"},
-		{"completion", "bash zsh fish"}, {"version", ""}, {"help", "env"},
+		{"health", ""}, {"completion", "bash zsh fish"}, {"version", ""}, {"help", "env"},
 	}
 }
 

@@ -122,7 +122,12 @@ func TestMethodsRefuseWhatIsNotThere(t *testing.T) {
 	s := elevensim.New(options())
 	_, _, noAccount := s.AddKey("nobody", elevensim.KeySpec{})
 	_, _, badIP := s.AddKey("svcacc_a", elevensim.KeySpec{AllowedIPs: []string{"x"}})
-	errs := []error{noAccount, badIP, s.DisableKey("x", ""), s.EnableKey("x"), s.DeleteKey("x"), s.AddUsage("x", 1),
+	id, _, err := s.AddKey("svcacc_a", elevensim.KeySpec{ID: "of-a-backup", Secret: "sk_of_a_backup"})
+	if k, ok := s.KeyBySecret("sk_of_a_backup"); err != nil || !ok || k.ID != id || id != "of-a-backup" {
+		t.Errorf("a key that was given its id and secret has others: %v (%v)", k, err)
+	}
+	_, _, twice := s.AddKey("svcacc_a", elevensim.KeySpec{ID: id})
+	errs := []error{noAccount, badIP, twice, s.DisableKey("x", ""), s.EnableKey("x"), s.DeleteKey("x"), s.AddUsage("x", 1),
 		s.RemoveAccount("nobody"), s.AddAccount(elevensim.Account{ID: "svcacc_a"})}
 	if i := slices.Index(errs, nil); i >= 0 {
 		t.Errorf("call %d succeeded", i+1)

@@ -1,6 +1,7 @@
 package elevensim
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -49,6 +50,8 @@ func (k *Key) clone() Key {
 
 // KeySpec describes a key that someone else creates.
 type KeySpec struct {
+	ID             string   `json:"id"`     // "": a new one
+	Secret         string   `json:"secret"` // "": a new one
 	Name           string   `json:"name"`
 	Permissions    []string `json:"permissions"`     // nil: all; names are not checked
 	AllowedIPs     []string `json:"allowed_ips"`     // nil: every address
@@ -168,7 +171,10 @@ func (s *Server) AddKey(accountID string, spec KeySpec) (id, secret string, err 
 	if a == nil {
 		return "", "", fmt.Errorf("adding a key: there is no account %s", accountID)
 	}
-	k := &Key{Name: spec.Name, Permissions: slices.Clone(spec.Permissions), CharacterLimit: spec.CharacterLimit}
+	if s.keys[spec.ID] != nil {
+		return "", "", fmt.Errorf("adding a key: there is a key %s already", spec.ID)
+	}
+	k := &Key{ID: spec.ID, Secret: spec.Secret, Name: spec.Name, Permissions: slices.Clone(spec.Permissions), CharacterLimit: spec.CharacterLimit}
 	if k.AllowedIPs, err = prefixes(spec.AllowedIPs); err != nil {
 		return "", "", fmt.Errorf("adding a key: %w", err)
 	}
@@ -218,8 +224,8 @@ func (s *Server) account(id string) *account {
 }
 
 func (s *Server) insert(a *account, k *Key, by string) {
-	k.ID = s.hex(2)
-	k.Secret = "sk_" + s.hex(3)
+	k.ID = cmp.Or(k.ID, s.hex(2))
+	k.Secret = cmp.Or(k.Secret, "sk_"+s.hex(3))
 	k.Account = a.ID
 	k.CreatedAt = s.now()
 	k.UsableAt = k.CreatedAt.Add(time.Duration(s.faults.KeyDelay))

@@ -1,5 +1,6 @@
 // Package archtest holds the direction of imports: everything may know the rotator, which knows nobody but the
-// elevenlabs package, and neither the simulator nor anything else of the tests gets into the daemon.
+// elevenlabs package, and neither the simulator nor anything else of the tests gets into the daemon. It holds the
+// workflows of the public repository to their pins and permissions, too.
 package archtest
 
 import (

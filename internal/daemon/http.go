@@ -8,13 +8,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
-	"go.yaml.in/yaml/v3"
 	"golang.org/x/time/rate"
 )
 
@@ -128,11 +126,8 @@ func (d *Daemon) authenticated(r *http.Request) bool {
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
 		return true
 	}
-	text, err := os.ReadFile(d.cfg.Env.WebConfigFile)
-	var c struct {
-		Users map[string]string `yaml:"basic_auth_users"`
-	}
-	return err == nil && yaml.Unmarshal(text, &c) == nil && len(c.Users) > 0
+	c, err := readWebConfig(d.cfg.Env.WebConfigFile)
+	return err == nil && len(c.Users) > 0
 }
 
 // asAdmin serves a call that changes something. Without an admin token it does not exist.

@@ -122,18 +122,24 @@ func startPrometheus(t *testing.T, target string) prometheusServer {
 			t.Fatal(err)
 		}
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // only to learn a free port
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	_ = listener.Close()
+	address := freeAddress(t)
 	binary, err := exec.LookPath("prometheus")
 	if err != nil {
 		t.Fatal("prometheus is not installed; this test needs Debian's package of that name")
 	}
 	process.Start(t, nil, binary, "--config.file="+filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address)
 	return prometheusServer{t, "http://" + address}
+}
+
+// freeAddress is one of loopback that nobody listens on yet.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // only to learn a free port
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	return listener.Addr().String()
 }
 
 // get asks Prometheus; its answer's data goes into data.

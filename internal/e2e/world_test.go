@@ -26,6 +26,7 @@ const account = "svcacc_prod"
 // world is one test's own: a simulator, paths in Vault that nobody else uses, and the daemons that it starts.
 type world struct {
 	t          *testing.T
+	binary     string // rekeyd's
 	sim        *process.Simulator
 	vault      *vaulttest.Server
 	root       *vaultapi.Client // looks at Vault with rights that rekeyd does not have
@@ -40,7 +41,7 @@ type world struct {
 func newWorld(t *testing.T, vault *vaulttest.Server) *world {
 	t.Helper()
 	w := &world{
-		t: t, vault: vault, root: vault.Client(t), id: "e2e-" + strings.ToLower(rand.Text()[:8]),
+		t: t, binary: common.Rekeyd, vault: vault, root: vault.Client(t), id: "e2e-" + strings.ToLower(rand.Text()[:8]),
 		adminKey: "sk_admin" + rand.Text(), adminToken: "admin-token-" + rand.Text(), vaultToken: vault.Token(t, policyHCL(t)),
 		policyFile: filepath.Join(t.TempDir(), "policies.yaml"),
 	}
@@ -102,7 +103,7 @@ func (w *world) environment(change map[string]string) []string {
 // command runs rekeyd with arguments to its end.
 func (w *world) command(env []string, args ...string) (status int, stdout, stderr string) {
 	w.t.Helper()
-	p := process.Start(w.t, env, common.Rekeyd, args...)
+	p := process.Start(w.t, env, w.binary, args...)
 	w.said = append(w.said, &p.Stdout, &p.Stderr)
 	status = p.Wait()
 	return status, p.Stdout.String(), p.Stderr.String()
@@ -122,7 +123,7 @@ func (w *world) start(change map[string]string) *rekeyd {
 
 func (w *world) run(env []string) *rekeyd {
 	w.t.Helper()
-	p := process.Start(w.t, env, common.Rekeyd, "run")
+	p := process.Start(w.t, env, w.binary, "run")
 	w.said = append(w.said, &p.Stdout, &p.Stderr)
 	return &rekeyd{p, w, "http://" + p.Find(&p.Stderr, `"msg":"started".*"address":"([^"]+)"`)}
 }

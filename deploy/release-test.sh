@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Makes a release twice, of two copies of the source in different folders, and looks at what came out. Needs what
+# image-test.sh needs, and builds the image from the same stand-ins.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly number=0.0.0-releasetest revision=0123456789abcdef
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+say() { printf 'release-test: %s\n' "$*"; }
+fail() {
+  printf 'release-test: FAILED: %s\n' "$*" >&2
+  [ ! -s "$work/log" ] || tail -n 15 "$work/log" >&2
+  exit 1
+}
+
+. deploy/stand-ins.sh
+
+# release NAME VERSION: of a copy of the source in a folder of this name. What git ignores is not copied.
+release() {
+  mkdir -p "$work/$1"
+  git ls-files --cached --others --exclude-standard -z | tar --create --null --files-from=- --ignore-failed-read | tar --extract --touch --directory "$work/$1"
+  make -C "$work/$1" release VERSION="$2" REVISION=$revision EPOCH=1700000000 BUILDAH="$box_command" IMAGE_OPTIONS="$build_options" \
+    >"$work/log" 2>&1
+}
+
+# What is not in the changelog is not released.
+unknown() {
+  ! release unknown v99.0.0 || fail "a version that the changelog does not know was released"
+  grep -qF '[99.0.0]' "$work/log" || fail "nothing says what is missing in the changelog"
+}
+
+look() {
+  local name binary image
+  sha256sum --check --quiet SHA256SUMS || fail "the checksums are wrong"
+  [ "$(wc -l <SHA256SUMS)" -eq "$(ls | grep -vcx SHA256SUMS)" ] || fail "not every file has a checksum"
+  grep -qF 'rekeyd' notes.md || fail "the notes are: $(cat notes.md)"
+  for name in linux darwin; do
+    jq -e --arg v "v$number" '.bomFormat == "CycloneDX" and .metadata.component.version == $v
+      and any(.components[]; .name == "github.com/hashicorp/vault/api" and .evidence.licenses[0].license.id == "MPL-2.0")
+      and any(.components[]; .name == "std")' "rekeyd_${number}_$name.cdx.json" >/dev/null || fail "the parts of $name are not all there"
+    for binary in "${name}_amd64" "${name}_arm64"; do tar -xzf "rekeyd_${number}_$binary.tar.gz" -C "$work"; done
+  done
+  binary=$work/rekeyd_${number}_linux_$(go env GOARCH)/rekeyd
+  [ "$("$binary" version)" = "rekeyd v$number (revision $revision)" ] || fail "the binary says: $("$binary" version)"
+  image=$(box pull --quiet "oci-archive:rekeyd_${number}_image.oci.tar" 2>"$work/log") || fail "the archive of the image cannot be loaded"
+  box inspect --type image "$image" | jq -e '.Config | fromjson.config.Healthcheck.Test == ["CMD", "/rekeyd", "health"]' >/dev/null ||
+    fail "the image has no health check"
+}
+
+needs make
+make_stand_ins
+unknown
+for copy in one two; do release $copy "v$number" || fail "making a release"; done
+diff "$work/one/dist/release/SHA256SUMS" "$work/two/dist/release/SHA256SUMS" || fail "two releases of one source differ"
+(cd "$work/one/dist/release" && look)
+say "made twice, every file the same: passed in $SECONDS s"

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Makes a release in the folder $1: an archive for each platform, a list of the parts (CycloneDX) for each operating
+# system, the image as an OCI archive, the notes from CHANGELOG.md, and checksums of all that. The same commit and the same Go give the same
+# files, whenever and in whatever folder. Needs GNU tar, buildah and jq, and what image.sh says of the environment.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+umask 022
+export LC_ALL=C CGO_ENABLED=0
+readonly dist=$1 number=${VERSION#v}
+readonly cyclonedx=github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+readonly platforms="linux/amd64 linux/arm64 darwin/amd64 darwin/arm64" # the daemon runs on Linux; commands run on both
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# pack FOLDER NAME...: a tar of these in the folder, in which nothing tells who made it, where or when.
+pack() {
+  local folder=$1
+  shift
+  tar --create --directory "$folder" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
+    --mode=u=rwX,go=rX --format=gnu "$@"
+}
+
+# notes: the section on this version. What has no number is as yet unreleased.
+notes() {
+  local section=Unreleased
+  [[ ! "$VERSION" =~ ^v[0-9]+\.[0-9]+\.[0-9]+$ ]] || section=$number
+  awk -v wanted="[$section]" '$1 == "##" {inside = $2 == wanted; next} inside' CHANGELOG.md | sed '/./,$!d' >"$dist/notes.md"
+  [ -s "$dist/notes.md" ] || { echo "release: CHANGELOG.md says nothing under ## [$section]; write it there first" >&2; exit 1; }
+}
+
+# archive OS ARCHITECTURE
+archive() {
+  local name=rekeyd_${number}_$1_$2
+  mkdir "$work/$name"
+  GOOS=$1 GOARCH=$2 go build -trimpath -buildvcs=false \
+    -ldflags "-s -w -X main.version=$VERSION -X main.revision=$REVISION" -o "$work/$name/rekeyd" ./cmd/rekeyd
+  cp -r LICENSE README.md CHANGELOG.md deploy/vault deploy/policies.schema.json "$work/$name"
+  [ "$1" != linux ] || cp deploy/systemd/rekeyd.service "$work/$name"
+  pack "$work" "$name" | gzip -n >"$dist/$name.tar.gz"
+}
+
+# parts OS: what its binaries were built from; both architectures are of the same modules. The licences are those found in the modules' sources; ours is known, and
+# not looked for at the module proxy.
+parts() {
+  GOPROXY=off "$work/cyclonedx-gomod" bin -json -licenses -std -noserial -notimestamp -version "$VERSION" "$work/rekeyd_${number}_$1_amd64/rekeyd" \
+    2>"$work/parts.log" >"$work/parts.json" || { cat "$work/parts.log" >&2; exit 1; }
+  jq '.metadata.component.licenses = [{license: {id: "Apache-2.0"}}]' "$work/parts.json" >"$dist/rekeyd_${number}_$1.cdx.json"
+}
+
+rm -rf "$dist"
+mkdir -p "$dist"
+notes
+GOBIN=$work go install $cyclonedx
+for platform in $platforms; do archive "${platform%/*}" "${platform#*/}"; done
+parts linux
+parts darwin
+deploy/image.sh "$work/image"
+pack "$work/image" blobs index.json oci-layout >"$dist/rekeyd_${number}_image.oci.tar"
+(cd "$dist" && sha256sum -- * >"$work/SHA256SUMS" && mv "$work/SHA256SUMS" .)
+ls -l "$dist"
