@@ -20,7 +20,7 @@ const (
 	nameOfK2  = "rekeyd.ownerown.tts-prod.aaaaaaaaa2"
 )
 
-func planStage(t *testing.T) (rotator.Policy, rotator.Observed) {
+func planStage(t testing.TB) (rotator.Policy, rotator.Observed) {
 	t.Helper()
 	p := testPolicy(t, nil)
 	last := planNow.Add(-22 * time.Hour)

@@ -204,7 +204,7 @@ func (w *world) noSecrets() {
 	}
 }
 
-func testPolicy(t *testing.T, change func(*rotator.Policy)) rotator.Policy {
+func testPolicy(t testing.TB, change func(*rotator.Policy)) rotator.Policy {
 	t.Helper()
 	s, err := rotator.ParseSchedule("0 3 * * *", "UTC")
 	if err != nil {
