@@ -226,9 +226,8 @@ func (r *Rotator) tell(st *policyState, was PolicyStatus, o Observed) {
 
 // disableReason keeps the label set closed.
 func disableReason(s string) Reason {
-	switch r := Reason(s); r {
-	case ReasonExposed, ReasonSelfDisabled, ReasonTrialEnded, ReasonDowngraded:
-		return r
+	if slices.Contains(DisableReasons(), Reason(s)) {
+		return Reason(s)
 	}
 	return ReasonOther
 }

@@ -17,8 +17,7 @@ type collector struct {
 	lost     func(workspace string) int
 
 	rotations, last, next, created, maxAge, keys, state, inUse, drift, disabled *prometheus.Desc
-	problem, overlapEnd, retireFailures                                         *prometheus.Desc
-	policies, reconciled, lostDeleted, tokenExpiry                              *prometheus.Desc
+	problem, policies, reconciled, lostDeleted, tokenExpiry                     *prometheus.Desc
 }
 
 func newCollector(snapshot func() rotator.Snapshot, expiry func() (time.Time, bool), lost func(string) int) *collector {
@@ -38,10 +37,7 @@ func newCollector(snapshot func() rotator.Snapshot, expiry func() (time.Time, bo
 		drift:     desc("drift", "Fields of the current key that differ from the policy.", "policy"),
 		disabled:  desc("key_disabled_timestamp_seconds", "When a current key was last seen disabled by the provider.", "policy", "reason"),
 
-		problem:        desc("policy_problem", "1 while the policy is in the state failing or error, with the reason; absent otherwise.", "policy", "reason"),
-		overlapEnd:     desc("overlap_end_timestamp_seconds", "When the overlap of the next old key ends, without what wait_until_idle may add; absent when none is in overlap.", "policy"),
-		retireFailures: desc("retire_failures", "Failed attempts in a row to disable or delete an old key, the most of any; absent without old keys.", "policy"),
-
+		problem:    desc("policy_problem", "1 for each problem that the policy has now; absent without one.", "policy", "reason"),
 		policies:    desc("policies", "Policies in force."),
 		reconciled:  desc("last_reconcile_timestamp_seconds", "When the workspace was last listed.", "workspace"),
 		lostDeleted: desc("lost_keys_deleted_total", "Keys that nobody held the secret of, deleted by this process.", "workspace"),
@@ -53,7 +49,7 @@ func newCollector(snapshot func() rotator.Snapshot, expiry func() (time.Time, bo
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.rotations, c.last, c.next, c.created, c.maxAge, c.keys, c.state, c.inUse, c.drift, c.disabled,
-		c.problem, c.overlapEnd, c.retireFailures, c.policies, c.reconciled, c.lostDeleted, c.tokenExpiry,
+		c.problem, c.policies, c.reconciled, c.lostDeleted, c.tokenExpiry,
 	} {
 		ch <- d
 	}
@@ -103,38 +99,9 @@ func (c *collector) policy(out sample, s *rotator.PolicyStatus) {
 	for reason, at := range s.Disabled {
 		out.time(c.disabled, at, name, string(reason))
 	}
-	if reason := problem(s); reason != "" {
-		out.gauge(c.problem, 1, name, string(reason))
+	for _, p := range problems(s, time.Now()) {
+		out.gauge(c.problem, 1, name, p)
 	}
-	c.retiring(out, s)
-}
-
-// problem is why the policy is in trouble; "" when it is not.
-func problem(s *rotator.PolicyStatus) rotator.Reason {
-	switch {
-	case s.State != rotator.StateError && s.State != rotator.StateFailing:
-		return ""
-	case s.State == rotator.StateFailing && s.Failure != nil: // the state's own reason may be that the next try has its time
-		return s.Failure.Reason
-	default:
-		return s.Reason
-	}
-}
-
-func (c *collector) retiring(out sample, s *rotator.PolicyStatus) {
-	if len(s.Retiring) == 0 {
-		return
-	}
-	var end time.Time
-	var failures int
-	for _, k := range s.Retiring {
-		failures = max(failures, k.Tries)
-		if k.State == rotator.InOverlap && (end.IsZero() || k.Until.Before(end)) {
-			end = k.Until
-		}
-	}
-	out.time(c.overlapEnd, end, s.Policy.Name)
-	out.gauge(c.retireFailures, float64(failures), s.Policy.Name)
 }
 
 // sample is one scrape under way.

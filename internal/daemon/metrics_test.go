@@ -85,8 +85,8 @@ func TestMetrics(t *testing.T) {
 		`rekeyd_drift{policy="busy"} 1`,
 		`rekeyd_key_disabled_timestamp_seconds{policy="busy",reason="exposed_publicly"} 1.7723664005e+09`,
 		`rekeyd_policy_problem{policy="busy",reason="key_limit"} 1`,
-		`rekeyd_overlap_end_timestamp_seconds{policy="busy"} 1.7723664005e+09`,
-		`rekeyd_retire_failures{policy="busy"} 2`,
+		`rekeyd_policy_problem{policy="busy",reason="old_key_in_use"} 1`,
+		`rekeyd_policy_problem{policy="busy",reason="retire_failing"} 1`,
 		`rekeyd_lost_keys_deleted_total{workspace="default"} 1`,
 		`rekeyd_lost_keys_deleted_total{workspace="silent"} 0`,
 		`rekeyd_last_reconcile_timestamp_seconds{workspace="default"} 1`,
@@ -104,12 +104,12 @@ func TestMetrics(t *testing.T) {
 	if !regexp.MustCompile(`rekeyd_build_info\{goversion="go[^"]+",revision="abc",version="v1"\} 1`).MatchString(text) {
 		t.Error("no build info")
 	}
-	for _, absent := range []string{`last_rotation_timestamp_seconds{policy="new"`, `key_max_age_seconds{policy="new"`, `reconcile_timestamp_seconds{workspace="silent"`, "vault_token_expiry", `policy_problem{policy="new"`, `overlap_end_timestamp_seconds{policy="new"`, `retire_failures{policy="new"`, "hash-of"} {
+	for _, absent := range []string{`last_rotation_timestamp_seconds{policy="new"`, `key_max_age_seconds{policy="new"`, `reconcile_timestamp_seconds{workspace="silent"`, "vault_token_expiry", `policy_problem{policy="new"`, "hash-of"} {
 		if strings.Contains(text, absent) {
 			t.Errorf("%s is there", absent)
 		}
 	}
-	if n := strings.Count(text, `{policy="busy"`); n != 24 { // four of them are there only while there is something to say
+	if n := strings.Count(text, `{policy="busy"`); n != 20+1+3 { // one more for a key that was disabled, and for each of its problems
 		t.Errorf("%d series for a policy", n)
 	}
 	shown.Policies = shown.Policies[1:]
