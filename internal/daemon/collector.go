@@ -28,7 +28,7 @@ func newCollector(snapshot func() rotator.Snapshot, expiry func() (time.Time, bo
 		snapshot: snapshot, expiry: expiry, lost: lost,
 		rotations: desc("rotations_total", "Rotations that this process completed or failed to complete.", "policy", "result"),
 		last:      desc("last_rotation_timestamp_seconds", "When the policy's key was last rotated.", "policy"),
-		next:      desc("next_rotation_timestamp_seconds", "When the next rotation is due; +Inf when none will be.", "policy"),
+		next:      desc("next_rotation_timestamp_seconds", "When the next rotation, or the next attempt at one that failed, is due; +Inf when none will be.", "policy"),
 		created:   desc("key_created_timestamp_seconds", "When the current key was created.", "policy"),
 		maxAge:    desc("key_max_age_seconds", "The policy's max_age; absent without one.", "policy"),
 		keys:      desc("keys", "Keys of the policy by what they are; foreign ones are those that others made in its service account.", "policy", "state"),
@@ -37,7 +37,7 @@ func newCollector(snapshot func() rotator.Snapshot, expiry func() (time.Time, bo
 		drift:     desc("drift", "Fields of the current key that differ from the policy.", "policy"),
 		disabled:  desc("key_disabled_timestamp_seconds", "When a current key was last seen disabled by the provider.", "policy", "reason"),
 
-		problem:    desc("policy_problem", "1 for each problem that the policy has now; absent without one.", "policy", "reason"),
+		problem:     desc("policy_problem", "1 for each problem that the policy has now; absent without one.", "policy", "reason"),
 		policies:    desc("policies", "Policies in force."),
 		reconciled:  desc("last_reconcile_timestamp_seconds", "When the workspace was last listed.", "workspace"),
 		lostDeleted: desc("lost_keys_deleted_total", "Keys that nobody held the secret of, deleted by this process.", "workspace"),
@@ -59,8 +59,9 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	out := sample{ch}
 	s := c.snapshot()
+	refused := refusedIn(s.Workspaces)
 	for i := range s.Policies {
-		c.policy(out, &s.Policies[i])
+		c.policy(out, &s.Policies[i], refused[s.Policies[i].Policy.Workspace])
 	}
 	out.gauge(c.policies, float64(len(s.Policies)))
 	for _, ws := range s.Workspaces {
@@ -74,7 +75,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-func (c *collector) policy(out sample, s *rotator.PolicyStatus) {
+func (c *collector) policy(out sample, s *rotator.PolicyStatus, refused string) {
 	name := s.Policy.Name
 	out.counter(c.rotations, s.Successes, name, succeeded)
 	out.counter(c.rotations, s.Failures, name, failed)
@@ -99,7 +100,7 @@ func (c *collector) policy(out sample, s *rotator.PolicyStatus) {
 	for reason, at := range s.Disabled {
 		out.time(c.disabled, at, name, string(reason))
 	}
-	for _, p := range problems(s, time.Now()) {
+	for _, p := range problems(s, refused, time.Now()) {
 		out.gauge(c.problem, 1, name, p)
 	}
 }

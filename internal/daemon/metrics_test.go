@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"github.com/prometheus/common/expfmt"
 
+	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/rotator"
 )
 
@@ -47,8 +48,9 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	m := newMetrics("v1", "abc")
 	shown := rotator.Snapshot{
-		Policies:   []rotator.PolicyStatus{busy("busy"), {Policy: rotator.Policy{Name: "new"}, State: rotator.StateDue}},
-		Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0)}, {Name: "silent", Err: errors.New("down")}},
+		Policies: []rotator.PolicyStatus{busy("busy"), {Policy: rotator.Policy{Name: "new"}, State: rotator.StateDue},
+			{Policy: rotator.Policy{Name: "fine", Workspace: "refused"}, State: rotator.StateOK}, {Policy: rotator.Policy{Name: "paused", Workspace: "refused"}, State: rotator.StatePaused}},
+		Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0)}, {Name: "silent", Err: errors.New("down")}, {Name: "refused", Err: fmt.Errorf("listing: %w", elevenlabs.ErrInvalidKey)}},
 	}
 	m.watch(func() rotator.Snapshot { return shown }, nil)
 	m.reloaded(true)
@@ -95,7 +97,8 @@ func TestMetrics(t *testing.T) {
 		`rekeyd_requests_total{code="error",operation="write",target="vault"} 1`,
 		`rekeyd_request_duration_seconds_count{code="200",operation="list",target="elevenlabs"} 1`,
 		`rekeyd_config_last_reload_successful 1`,
-		`rekeyd_policies 2`,
+		`rekeyd_policies 4`,
+		`rekeyd_policy_problem{policy="fine",reason="admin_key_refused"} 1`,
 	} {
 		if !strings.Contains(text, line+"\n") {
 			t.Errorf("no %s", line)
@@ -104,7 +107,7 @@ func TestMetrics(t *testing.T) {
 	if !regexp.MustCompile(`rekeyd_build_info\{goversion="go[^"]+",revision="abc",version="v1"\} 1`).MatchString(text) {
 		t.Error("no build info")
 	}
-	for _, absent := range []string{`last_rotation_timestamp_seconds{policy="new"`, `key_max_age_seconds{policy="new"`, `reconcile_timestamp_seconds{workspace="silent"`, "vault_token_expiry", `policy_problem{policy="new"`, "hash-of"} {
+	for _, absent := range []string{`last_rotation_timestamp_seconds{policy="new"`, `key_max_age_seconds{policy="new"`, `reconcile_timestamp_seconds{workspace="silent"`, "vault_token_expiry", `policy_problem{policy="new"`, `policy_problem{policy="paused"`, "hash-of"} {
 		if strings.Contains(text, absent) {
 			t.Errorf("%s is there", absent)
 		}

@@ -1,9 +1,11 @@
 package daemon
 
 import (
+	"errors"
 	"slices"
 	"time"
 
+	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/rotator"
 )
 
@@ -28,11 +30,15 @@ func problemReasons() []string {
 	return all
 }
 
-// problems is why a person should look at the policy.
-func problems(s *rotator.PolicyStatus, now time.Time) []string {
+// problems is why a person should look at the policy. Where its workspace is refused, that is so before anything is due.
+func problems(s *rotator.PolicyStatus, refused string, now time.Time) []string {
 	var all []string
-	if reason := stateProblem(s); reason != "" {
+	reason := stateProblem(s)
+	if reason != "" {
 		all = append(all, reason)
+	}
+	if refused != "" && refused != reason && s.State != rotator.StatePaused {
+		all = append(all, refused)
 	}
 	ends := func(r rotator.Retiring) bool { return r.State == rotator.InOverlap && r.Until.Sub(now) < overlapEnds }
 	if s.InUse && slices.ContainsFunc(s.Retiring, ends) {
@@ -42,6 +48,20 @@ func problems(s *rotator.PolicyStatus, now time.Time) []string {
 		all = append(all, problemRetireFailing)
 	}
 	return all
+}
+
+// refusedIn is the workspaces whose admin key is refused or may not do its work, with the reason.
+func refusedIn(all []rotator.WorkspaceStatus) map[string]string {
+	refused := map[string]string{}
+	for _, ws := range all {
+		switch {
+		case errors.Is(ws.Err, elevenlabs.ErrInvalidKey):
+			refused[ws.Name] = string(rotator.ReasonAdminKeyRefused)
+		case errors.Is(ws.Err, elevenlabs.ErrMissingPermissions):
+			refused[ws.Name] = string(rotator.ReasonMissingPermissions)
+		}
+	}
+	return refused
 }
 
 // stateProblem is why the policy is in the state failing or error; "" in the others.
