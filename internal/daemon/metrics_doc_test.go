@@ -24,11 +24,13 @@ const metricsDocument = "../../docs/metrics.md"
 func TestMetricsDocument(t *testing.T) {
 	t.Parallel()
 	m := newMetrics("v1", "abc")
-	m.registry.MustRegister(newCollector(
+	m.gatherer = &collector{
+		m.registry,
 		func() rotator.Snapshot {
 			return rotator.Snapshot{Policies: []rotator.PolicyStatus{busy("busy")}, Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0)}}}
 		},
-		func() (time.Time, bool) { return time.Unix(1, 0), true }, m.lostKeys))
+		func() (time.Time, bool) { return time.Unix(1, 0), true }, m.lostKeys,
+	}
 	m.called("vault", "write", "200", time.Millisecond)
 	want := document(t, m)
 	if *update {
@@ -43,7 +45,7 @@ func TestMetricsDocument(t *testing.T) {
 
 func document(t *testing.T, m *metrics) string {
 	t.Helper()
-	families, err := m.registry.Gather()
+	families, err := m.gatherer.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}

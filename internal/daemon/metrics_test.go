@@ -31,7 +31,7 @@ func busy(name string) rotator.PolicyStatus {
 
 func scrape(t *testing.T, m *metrics) string {
 	t.Helper()
-	families, err := m.registry.Gather()
+	families, err := m.gatherer.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestMetricsOfARunningDaemon(t *testing.T) {
 	}
 }
 
-// BenchmarkScrape is one scrape of 10,000 policies in the text format, of which the budget is 2 s of CPU.
+// BenchmarkScrape is one scrape of 10,000 policies, compressed as Prometheus asks for it; the budget is 2 s of CPU.
 func BenchmarkScrape(b *testing.B) {
 	var s rotator.Snapshot
 	for i := range 10_000 {
@@ -192,9 +192,12 @@ func BenchmarkScrape(b *testing.B) {
 	}
 	m := newMetrics("v1", "abc")
 	m.watch(func() rotator.Snapshot { return s }, nil)
+	b.ReportAllocs()
 	for b.Loop() {
 		answer := httptest.NewRecorder()
-		m.handler().ServeHTTP(answer, httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/metrics", nil))
+		req := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/metrics", nil)
+		req.Header.Set("Accept-Encoding", "gzip")
+		m.handler().ServeHTTP(answer, req)
 		if answer.Code != http.StatusOK {
 			b.Fatal(answer.Code)
 		}
