@@ -56,6 +56,7 @@ func (d *Daemon) handler(local bool) http.Handler {
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { d.answer(w, d.ready(r.Context())) })
 	page, strangers := newPage(d), &throttle{strangers: map[string]*rate.Limiter{}}
 	mux.Handle("GET /{$}", d.guarded(local, page.html))
+	mux.Handle("GET /page.json", d.guarded(local, page.parts))
 	mux.Handle("GET /api/v1/policies", d.guarded(local, page.json))
 	mux.HandleFunc("GET /page.css", asset("text/css; charset=utf-8", pageCSS))
 	mux.HandleFunc("GET /page.js", asset("text/javascript; charset=utf-8", pageJS))
