@@ -3,6 +3,7 @@ package daemon
 import (
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,20 +22,25 @@ type collector struct {
 	snapshot func() rotator.Snapshot
 	expiry   func() (at time.Time, known bool) // of the Vault token; nil with the file sink
 	lost     func(workspace string) int
+	used     sync.Pool // of *gathering that are no longer needed
 }
 
-// Gather implements prometheus.Gatherer.
-func (c *collector) Gather() ([]*dto.MetricFamily, error) {
-	all, err := c.rest.Gather()
-	all = append(all, c.families()...)
+// Gather implements prometheus.TransactionalGatherer. What it returns is good until done.
+func (c *collector) Gather() (all []*dto.MetricFamily, done func(), err error) {
+	all, err = c.rest.Gather()
+	g, ok := c.used.Get().(*gathering)
+	if !ok {
+		g = newGathering()
+	}
+	c.fill(g)
+	all = append(all, g.all...)
 	slices.SortFunc(all, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) })
-	return all, err
+	return all, func() { g.clear(); c.used.Put(g) }, err
 }
 
-// families is what is made here: each metric that has a series.
-func (c *collector) families() []*dto.MetricFamily {
+// fill makes the series.
+func (c *collector) fill(g *gathering) {
 	s, now := c.snapshot(), time.Now()
-	g := newGathering()
 	refused := refusedIn(s.Workspaces)
 	for i := range s.Policies {
 		g.policy(&s.Policies[i], refused[s.Policies[i].Policy.Workspace], now)
@@ -50,7 +56,6 @@ func (c *collector) families() []*dto.MetricFamily {
 			g.tokenExpiry.add(orInf(at))
 		}
 	}
-	return g.all
 }
 
 // gathering is one scrape under way.
@@ -91,6 +96,14 @@ func newGathering() *gathering {
 	g.lostDeleted = counter("lost_keys_deleted_total", "Keys that nobody held the secret of, deleted by this process.")
 	g.tokenExpiry = gauge("vault_token_expiry_timestamp_seconds", "When the Vault token ends; +Inf when it never does, absent until it is known.")
 	return g
+}
+
+// clear makes it fit for another scrape.
+func (g *gathering) clear() {
+	for _, f := range g.all {
+		f.Metric = f.Metric[:0]
+	}
+	g.all = g.all[:0]
 }
 
 func (g *gathering) policy(s *rotator.PolicyStatus, refused string, now time.Time) {

@@ -7,23 +7,22 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// family is one metric with its series.
+// family is one metric with its series, whose memory serves one scrape after another.
 type family struct {
-	in   *[]*dto.MetricFamily // where it belongs once it has a series
-	of   *dto.MetricFamily
-	free []series // made together, which is cheaper
+	in    *[]*dto.MetricFamily // where it belongs once it has a series
+	of    *dto.MetricFamily
+	slabs [][]series
 }
 
 // series is one series with all that its parts point to.
 type series struct {
-	metric  dto.Metric
-	gauge   dto.Gauge
-	counter dto.Counter
-	value   float64
-	labels  [2]*dto.LabelPair
+	metric dto.Metric
+	gauge  dto.Gauge
+	value  float64
+	labels [2]*dto.LabelPair
 }
 
-const seriesAtOnce = 512
+const slab = 512 // series that are made together, which is cheaper
 
 func newFamily(in *[]*dto.MetricFamily, kind dto.MetricType, name, help string) family {
 	name = "rekeyd_" + name
@@ -34,20 +33,21 @@ func label(name, value string) *dto.LabelPair { return &dto.LabelPair{Name: &nam
 
 // add adds a series with at most two labels, in the order of their names.
 func (f *family) add(v float64, labels ...*dto.LabelPair) {
-	if len(f.of.Metric) == 0 {
+	n := len(f.of.Metric)
+	if n == 0 {
 		*f.in = append(*f.in, f.of)
 	}
-	if len(f.free) == 0 {
-		f.free = make([]series, seriesAtOnce)
+	if n == slab*len(f.slabs) {
+		f.slabs = append(f.slabs, make([]series, slab))
 	}
-	s := &f.free[0]
-	f.free = f.free[1:]
+	s := &f.slabs[n/slab][n%slab]
 	s.value = v
 	s.metric.Label = s.labels[:copy(s.labels[:], labels)]
-	if f.of.GetType() == dto.MetricType_COUNTER {
-		s.counter.Value, s.metric.Counter = &s.value, &s.counter
-	} else {
+	switch {
+	case f.of.GetType() != dto.MetricType_COUNTER:
 		s.gauge.Value, s.metric.Gauge = &s.value, &s.gauge
+	case s.metric.Counter == nil:
+		s.metric.Counter = &dto.Counter{Value: &s.value}
 	}
 	f.of.Metric = append(f.of.Metric, &s.metric)
 }

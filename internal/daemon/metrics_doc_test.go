@@ -25,11 +25,10 @@ func TestMetricsDocument(t *testing.T) {
 	t.Parallel()
 	m := newMetrics("v1", "abc")
 	m.gatherer = &collector{
-		m.registry,
-		func() rotator.Snapshot {
+		rest: m.registry, lost: m.lostKeys, expiry: func() (time.Time, bool) { return time.Unix(1, 0), true },
+		snapshot: func() rotator.Snapshot {
 			return rotator.Snapshot{Policies: []rotator.PolicyStatus{busy("busy")}, Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0)}}}
 		},
-		func() (time.Time, bool) { return time.Unix(1, 0), true }, m.lostKeys,
 	}
 	m.called("vault", "write", "200", time.Millisecond)
 	want := document(t, m)
@@ -45,7 +44,8 @@ func TestMetricsDocument(t *testing.T) {
 
 func document(t *testing.T, m *metrics) string {
 	t.Helper()
-	families, err := m.gatherer.Gather()
+	families, done, err := m.gatherer.Gather()
+	defer done()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,8 @@ func busy(name string) rotator.PolicyStatus {
 
 func scrape(t *testing.T, m *metrics) string {
 	t.Helper()
-	families, err := m.gatherer.Gather()
+	families, done, err := m.gatherer.Gather()
+	defer done()
 	if err != nil {
 		t.Fatal(err)
 	}
