@@ -35,7 +35,7 @@ func plan(p Policy, o Observed, now time.Time, d Decision) Decision {
 		return d.fail(ReasonMovedAway, "policy %s was taken over by policy %s; remove it from this replica's policy file", p.Name, e.MovedTo)
 	}
 	if e.Claim != nil || e.Intent != nil {
-		return planClaimed(o, d)
+		return planClaimed(p, o, d)
 	}
 	planSweep(o, &d)
 	planRetiring(p, o, now, &d)
@@ -50,7 +50,10 @@ func plan(p Policy, o Observed, now time.Time, d Decision) Decision {
 }
 
 // planClaimed leaves the work to whoever holds the claim, unless that one is gone.
-func planClaimed(o Observed, d Decision) Decision {
+func planClaimed(p Policy, o Observed, d Decision) Decision {
+	if o.Entry.Current != nil && p.Mode != modeRemoved {
+		d.NextDue, _ = nextDue(p, o.Entry) // what is under way is still due
+	}
 	step := Step{Action: ActRecover, Reason: ReasonUnsettled}
 	if in := o.Entry.Intent; in != nil {
 		step.Workspace = in.Workspace // whose outage or refusal it has to wait out

@@ -115,6 +115,19 @@ func FailureReasons() []Reason {
 	}
 }
 
+// ErrorReasons is every reason that the state error can have.
+func ErrorReasons() []Reason {
+	return []Reason{
+		ReasonRecordChanged, ReasonLedgerInvalid, ReasonUnknownAccount, ReasonAdoptUnknown, ReasonTrialEnded, ReasonDowngraded,
+		ReasonKeyDisabled, ReasonLeakStorm, ReasonKeyVanished, ReasonSettingsIgnored, ReasonReplicasDiffer, ReasonMovedAway,
+	}
+}
+
+// DisableReasons is every reason for which a key can have been disabled by others.
+func DisableReasons() []Reason {
+	return []Reason{ReasonExposed, ReasonSelfDisabled, ReasonTrialEnded, ReasonDowngraded, ReasonOther}
+}
+
 // Stage is the part of a rotation that failed.
 type Stage string
 

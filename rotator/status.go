@@ -89,7 +89,7 @@ type Snapshot struct {
 func (r *Rotator) Snapshot() Snapshot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := Snapshot{StoreDown: r.sink.down()}
+	s := Snapshot{StoreDown: r.sink.down(), Policies: make([]PolicyStatus, 0, len(r.policies))}
 	for _, name := range slices.Sorted(maps.Keys(r.policies)) {
 		s.Policies = append(s.Policies, r.policies[name].status)
 	}
@@ -226,9 +226,8 @@ func (r *Rotator) tell(st *policyState, was PolicyStatus, o Observed) {
 
 // disableReason keeps the label set closed.
 func disableReason(s string) Reason {
-	switch r := Reason(s); r {
-	case ReasonExposed, ReasonSelfDisabled, ReasonTrialEnded, ReasonDowngraded:
-		return r
+	if slices.Contains(DisableReasons(), Reason(s)) {
+		return Reason(s)
 	}
 	return ReasonOther
 }

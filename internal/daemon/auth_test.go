@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -21,7 +22,6 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
-	"golang.org/x/time/rate"
 )
 
 func TestWrongAdminTokensAreThrottled(t *testing.T) {
@@ -51,12 +51,50 @@ func TestWrongAdminTokensAreThrottled(t *testing.T) {
 			t.Errorf("the right token from %s: HTTP %d, want %d", from, got, want)
 		}
 	}
-	limited := &throttle{strangers: map[string]*rate.Limiter{}}
+	limited := newThrottle()
 	for i := range 3 * maxStrangers {
 		limited.failed(fmt.Sprint(i))
 	}
 	if n := len(limited.strangers); n != maxStrangers {
 		t.Errorf("%d addresses are remembered", n)
+	}
+}
+
+func TestWrongPasswordsAreThrottled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	hash, err := bcrypt.GenerateFromPassword([]byte("pass"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(w.dir, "web.yml")
+	w.write(file, "basic_auth_users: {ops: '"+string(hash)+"'}\n")
+	url, _ := w.run(w.build(map[string]string{"REKEYD_WEB_CONFIG_FILE": file}, nil))
+	try := func(credential string) int {
+		if credential != "" {
+			credential = "Basic " + base64.StdEncoding.EncodeToString([]byte(credential))
+		}
+		status, _, _ := ask(t, http.MethodGet, url+"/metrics", credential)
+		return status
+	}
+	eventually(t, "served", func() bool { return try("") != 0 })
+	for range 3 * failuresAtOnce {
+		if got := try(""); got != http.StatusUnauthorized {
+			t.Errorf("without a password: HTTP %d", got)
+		}
+	}
+	if got := try("ops:pass"); got != http.StatusOK {
+		t.Errorf("with the password: HTTP %d", got)
+	}
+	for i := range failuresAtOnce {
+		if got := try(fmt.Sprint("ops:", i)); got != http.StatusUnauthorized {
+			t.Errorf("wrong password %d: HTTP %d", i, got)
+		}
+	}
+	for credential, want := range map[string]int{"ops:pass": http.StatusTooManyRequests, "ops:other": http.StatusTooManyRequests, "": http.StatusUnauthorized} {
+		if got := try(credential); got != want {
+			t.Errorf("after too many, with %q: HTTP %d", credential, got)
+		}
 	}
 }
 

@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 )
@@ -12,17 +14,40 @@ func BenchmarkReload(b *testing.B) {
 	for _, n := range []int{1_000, 10_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			w := newWorld(b)
-			names := make([]string, n)
-			for i := range names {
-				names[i] = fmt.Sprintf("policy-%d", i)
-			}
-			file := policies(names...)
+			file := manyPolicies(n)
 			w.write(w.policyFile, file)
 			d := w.build(map[string]string{"REKEYD_LOG_LEVEL": "error"}, nil)
 			for i := 0; b.Loop(); i++ {
 				w.write(w.policyFile, strings.Replace(file, "max_age: 30h", fmt.Sprintf("max_age: %dh", 30+i%9), 1))
 				if loaded, err := d.reload(true); err != nil || loaded != n {
 					b.Fatalf("%d policies: %v", loaded, err)
+				}
+			}
+		})
+	}
+}
+
+func manyPolicies(n int) string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("policy-%d", i)
+	}
+	return policies(names...)
+}
+
+// BenchmarkStatusPage is one page of 10,000 policies, and what it fetches to stay up to date; the aim is 50 ms.
+func BenchmarkStatusPage(b *testing.B) {
+	w := newWorld(b)
+	w.write(w.policyFile, manyPolicies(10_000))
+	handler := w.build(map[string]string{"REKEYD_LOG_LEVEL": "error"}, nil).handler(true)
+	for _, path := range []string{"/", "/page.json?q=policy-9", "/api/v1/policies"} {
+		b.Run(path, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				answer := httptest.NewRecorder()
+				handler.ServeHTTP(answer, httptest.NewRequestWithContext(b.Context(), http.MethodGet, path, nil))
+				if answer.Code != http.StatusOK {
+					b.Fatal(answer.Code)
 				}
 			}
 		})

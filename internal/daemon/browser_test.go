@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strings"
@@ -155,6 +156,24 @@ func TestStatusPageInABrowser(t *testing.T) {
 			t.Errorf("%d px wide, %s landmarks and row headers", px, got)
 		}
 	}
+}
+
+func TestStatusPageOfManyPoliciesInABrowser(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.write(w.policyFile, manyPolicies(10_000))
+	server := httptest.NewServer(w.build(map[string]string{"REKEYD_LOG_LEVEL": "error"}, nil).handler(true))
+	t.Cleanup(server.Close)
+	b := newBrowser(t)
+	b.do(chromedp.Navigate(server.URL+"/"), chromedp.WaitVisible(chromedp.CSS("#rotate-policy-0")))
+	const rows = `document.querySelectorAll("tbody tr").length`
+	if got := b.text(rows + ` + document.querySelector("#summary").textContent`); got != "100Policies: 10000. Need attention: 0." {
+		t.Errorf("it says %s", got)
+	}
+	b.do(chromedp.SendKeys(chromedp.CSS(`[name=q]`), "y-9999"))
+	b.until("filtered", rows+` === 1 && document.querySelector("#policy-policy-9999") !== null`)
+	t.Logf("it was filtered and shown in %s ms", b.text(`performance.getEntriesByType("resource").filter(e => e.name.includes("page.json")).at(-1).duration`))
+	b.do(chromedp.Navigate(server.URL+"/?page=100"), chromedp.WaitVisible(chromedp.CSS("#rotate-policy-9999")))
 }
 
 func TestStatusPageWithoutJavaScript(t *testing.T) {

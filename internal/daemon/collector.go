@@ -1,170 +1,137 @@
 package daemon
 
 import (
-	"math"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/rekeyd/rekeyd/rotator"
 )
 
 // collector makes the series of policies and workspaces at scrape time from what the rotator holds anyway, so that
 // they appear and go with their policy and cost nothing in between.
+//
+// It stands beside the registry and not in it: that would hash, check and sort each of 200,000 series, which are made
+// in order here, and are different by the names of policies and workspaces.
 type collector struct {
+	rest     prometheus.Gatherer // all other metrics
 	snapshot func() rotator.Snapshot
 	expiry   func() (at time.Time, known bool) // of the Vault token; nil with the file sink
 	lost     func(workspace string) int
-
-	rotations, last, next, created, maxAge, keys, state, inUse, drift, disabled *prometheus.Desc
-	problem, overlapEnd, retireFailures                                         *prometheus.Desc
-	policies, reconciled, lostDeleted, tokenExpiry                              *prometheus.Desc
+	used     sync.Pool // of *gathering that are no longer needed
 }
 
-func newCollector(snapshot func() rotator.Snapshot, expiry func() (time.Time, bool), lost func(string) int) *collector {
-	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc("rekeyd_"+name, help, labels, nil)
+// Gather implements prometheus.TransactionalGatherer. What it returns is good until done.
+func (c *collector) Gather() (all []*dto.MetricFamily, done func(), err error) {
+	all, err = c.rest.Gather()
+	g, ok := c.used.Get().(*gathering)
+	if !ok {
+		g = newGathering()
 	}
-	return &collector{
-		snapshot: snapshot, expiry: expiry, lost: lost,
-		rotations: desc("rotations_total", "Rotations that this process completed or failed to complete.", "policy", "result"),
-		last:      desc("last_rotation_timestamp_seconds", "When the policy's key was last rotated.", "policy"),
-		next:      desc("next_rotation_timestamp_seconds", "When the next rotation is due; +Inf when none will be.", "policy"),
-		created:   desc("key_created_timestamp_seconds", "When the current key was created.", "policy"),
-		maxAge:    desc("key_max_age_seconds", "The policy's max_age; absent without one.", "policy"),
-		keys:      desc("keys", "Keys of the policy by what they are; foreign ones are those that others made in its service account.", "policy", "state"),
-		state:     desc("policy_state", "1 for the state that the policy is in, 0 for the others.", "policy", "state"),
-		inUse:     desc("retiring_key_in_use", "1 while the usage of a retiring key still grows.", "policy"),
-		drift:     desc("drift", "Fields of the current key that differ from the policy.", "policy"),
-		disabled:  desc("key_disabled_timestamp_seconds", "When a current key was last seen disabled by the provider.", "policy", "reason"),
-
-		problem:        desc("policy_problem", "1 while the policy is in the state failing or error, with the reason; absent otherwise.", "policy", "reason"),
-		overlapEnd:     desc("overlap_end_timestamp_seconds", "When the overlap of the next old key ends, without what wait_until_idle may add; absent when none is in overlap.", "policy"),
-		retireFailures: desc("retire_failures", "Failed attempts in a row to disable or delete an old key, the most of any; absent without old keys.", "policy"),
-
-		policies:    desc("policies", "Policies in force."),
-		reconciled:  desc("last_reconcile_timestamp_seconds", "When the workspace was last listed.", "workspace"),
-		lostDeleted: desc("lost_keys_deleted_total", "Keys that nobody held the secret of, deleted by this process.", "workspace"),
-		tokenExpiry: desc("vault_token_expiry_timestamp_seconds", "When the Vault token ends; +Inf when it never does, absent until it is known."),
-	}
+	c.fill(g)
+	all = append(all, g.all...)
+	slices.SortFunc(all, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return all, func() { g.clear(); c.used.Put(g) }, err
 }
 
-// Describe implements prometheus.Collector.
-func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{
-		c.rotations, c.last, c.next, c.created, c.maxAge, c.keys, c.state, c.inUse, c.drift, c.disabled,
-		c.problem, c.overlapEnd, c.retireFailures, c.policies, c.reconciled, c.lostDeleted, c.tokenExpiry,
-	} {
-		ch <- d
-	}
-}
-
-// Collect implements prometheus.Collector.
-func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	out := sample{ch}
-	s := c.snapshot()
+// fill makes the series.
+func (c *collector) fill(g *gathering) {
+	s, now := c.snapshot(), time.Now()
+	refused := refusedIn(s.Workspaces)
 	for i := range s.Policies {
-		c.policy(out, &s.Policies[i])
+		g.policy(&s.Policies[i], refused[s.Policies[i].Policy.Workspace], now)
 	}
-	out.gauge(c.policies, float64(len(s.Policies)))
+	g.policies.add(float64(len(s.Policies)))
 	for _, ws := range s.Workspaces {
-		out.time(c.reconciled, ws.LastReconcile, ws.Name)
-		out.counter(c.lostDeleted, c.lost(ws.Name), ws.Name)
+		name := label("workspace", ws.Name)
+		g.reconciled.time(ws.LastReconcile, name)
+		g.lostDeleted.add(float64(c.lost(ws.Name)), name)
 	}
 	if c.expiry != nil {
 		if at, known := c.expiry(); known {
-			out.gauge(c.tokenExpiry, orInf(at))
+			g.tokenExpiry.add(orInf(at))
 		}
 	}
 }
 
-func (c *collector) policy(out sample, s *rotator.PolicyStatus) {
-	name := s.Policy.Name
-	out.counter(c.rotations, s.Successes, name, succeeded)
-	out.counter(c.rotations, s.Failures, name, failed)
-	out.time(c.last, s.LastRotation, name)
-	out.gauge(c.next, orInf(s.NextDue), name)
+// gathering is one scrape under way.
+type gathering struct {
+	all []*dto.MetricFamily
+
+	rotations, last, next, created, maxAge, keys, state, inUse, drift, disabled, problem family
+	policies, reconciled, lostDeleted, tokenExpiry                                       family
+
+	success, failure                             *dto.LabelPair
+	current, overlap, quarantine, losts, foreign *dto.LabelPair
+	states                                       []*dto.LabelPair // as rotator.States
+}
+
+func newGathering() *gathering {
+	g := &gathering{
+		success: label("result", succeeded), failure: label("result", failed), current: label("state", "current"), overlap: label("state", "overlap"),
+		quarantine: label("state", "quarantine"), losts: label("state", "lost"), foreign: label("state", "foreign"),
+	}
+	for _, state := range rotator.States() {
+		g.states = append(g.states, label("state", string(state)))
+	}
+	counter := func(name, help string) family { return newFamily(&g.all, dto.MetricType_COUNTER, name, help) }
+	gauge := func(name, help string) family { return newFamily(&g.all, dto.MetricType_GAUGE, name, help) }
+	g.rotations = counter("rotations_total", "Rotations that this process completed or failed to complete.")
+	g.last = gauge("last_rotation_timestamp_seconds", "When the policy's key was last rotated.")
+	g.next = gauge("next_rotation_timestamp_seconds", "When the next rotation, or the next attempt at one that failed, is due; +Inf when none will be.")
+	g.created = gauge("key_created_timestamp_seconds", "When the current key was created.")
+	g.maxAge = gauge("key_max_age_seconds", "The policy's max_age; absent without one.")
+	g.keys = gauge("keys", "Keys of the policy by what they are; foreign ones are those that others made in its service account.")
+	g.state = gauge("policy_state", "1 for the state that the policy is in, 0 for the others.")
+	g.inUse = gauge("retiring_key_in_use", "1 while the usage of a retiring key still grows.")
+	g.drift = gauge("drift", "Fields of the current key that differ from the policy.")
+	g.disabled = gauge("key_disabled_timestamp_seconds", "When a current key was last seen disabled by the provider.")
+	g.problem = gauge("policy_problem", "1 for each problem that the policy has now; absent without one.")
+	g.policies = gauge("policies", "Policies in force.")
+	g.reconciled = gauge("last_reconcile_timestamp_seconds", "When the workspace was last listed.")
+	g.lostDeleted = counter("lost_keys_deleted_total", "Keys that nobody held the secret of, deleted by this process.")
+	g.tokenExpiry = gauge("vault_token_expiry_timestamp_seconds", "When the Vault token ends; +Inf when it never does, absent until it is known.")
+	return g
+}
+
+// clear makes it fit for another scrape.
+func (g *gathering) clear() {
+	for _, f := range g.all {
+		f.Metric = f.Metric[:0]
+	}
+	g.all = g.all[:0]
+}
+
+func (g *gathering) policy(s *rotator.PolicyStatus, refused string, now time.Time) {
+	name := label("policy", s.Policy.Name)
+	g.rotations.add(float64(s.Successes), name, g.success)
+	g.rotations.add(float64(s.Failures), name, g.failure)
+	g.last.time(s.LastRotation, name)
+	g.next.add(orInf(s.NextDue), name)
 	if s.Current != nil {
-		out.time(c.created, s.Current.Created, name)
+		g.created.time(s.Current.Created, name)
 	}
 	if s.Policy.MaxAge > 0 {
-		out.gauge(c.maxAge, s.Policy.MaxAge.Seconds(), name)
+		g.maxAge.add(s.Policy.MaxAge.Seconds(), name)
 	}
-	out.gauge(c.keys, float64(s.Keys.Current), name, "current")
-	out.gauge(c.keys, float64(s.Keys.Overlap), name, "overlap")
-	out.gauge(c.keys, float64(s.Keys.Quarantine), name, "quarantine")
-	out.gauge(c.keys, float64(s.Keys.Lost), name, "lost")
-	out.gauge(c.keys, float64(s.Keys.Foreign), name, "foreign")
-	for _, state := range rotator.States() {
-		out.gauge(c.state, truth(s.State == state), name, string(state))
+	g.keys.add(float64(s.Keys.Current), name, g.current)
+	g.keys.add(float64(s.Keys.Overlap), name, g.overlap)
+	g.keys.add(float64(s.Keys.Quarantine), name, g.quarantine)
+	g.keys.add(float64(s.Keys.Lost), name, g.losts)
+	g.keys.add(float64(s.Keys.Foreign), name, g.foreign)
+	for _, state := range g.states {
+		g.state.add(truth(string(s.State) == state.GetValue()), name, state)
 	}
-	out.gauge(c.inUse, truth(s.InUse), name)
-	out.gauge(c.drift, float64(len(s.Drift)), name)
+	g.inUse.add(truth(s.InUse), name)
+	g.drift.add(float64(len(s.Drift)), name)
 	for reason, at := range s.Disabled {
-		out.time(c.disabled, at, name, string(reason))
+		g.disabled.time(at, name, label("reason", string(reason)))
 	}
-	if reason := problem(s); reason != "" {
-		out.gauge(c.problem, 1, name, string(reason))
+	for _, p := range problems(s, refused, now) {
+		g.problem.add(1, name, label("reason", p))
 	}
-	c.retiring(out, s)
-}
-
-// problem is why the policy is in trouble; "" when it is not.
-func problem(s *rotator.PolicyStatus) rotator.Reason {
-	switch {
-	case s.State != rotator.StateError && s.State != rotator.StateFailing:
-		return ""
-	case s.State == rotator.StateFailing && s.Failure != nil: // the state's own reason may be that the next try has its time
-		return s.Failure.Reason
-	default:
-		return s.Reason
-	}
-}
-
-func (c *collector) retiring(out sample, s *rotator.PolicyStatus) {
-	if len(s.Retiring) == 0 {
-		return
-	}
-	var end time.Time
-	var failures int
-	for _, k := range s.Retiring {
-		failures = max(failures, k.Tries)
-		if k.State == rotator.InOverlap && (end.IsZero() || k.Until.Before(end)) {
-			end = k.Until
-		}
-	}
-	out.time(c.overlapEnd, end, s.Policy.Name)
-	out.gauge(c.retireFailures, float64(failures), s.Policy.Name)
-}
-
-// sample is one scrape under way.
-type sample struct{ ch chan<- prometheus.Metric }
-
-func (s sample) gauge(d *prometheus.Desc, v float64, labels ...string) {
-	s.ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-}
-
-func (s sample) counter(d *prometheus.Desc, n int, labels ...string) {
-	s.ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
-}
-
-// time leaves out what has not happened yet.
-func (s sample) time(d *prometheus.Desc, t time.Time, labels ...string) {
-	if !t.IsZero() {
-		s.gauge(d, seconds(t), labels...)
-	}
-}
-
-func orInf(t time.Time) float64 {
-	if t.IsZero() {
-		return math.Inf(1)
-	}
-	return seconds(t)
-}
-
-func truth(b bool) float64 {
-	if b {
-		return 1
-	}
-	return 0
 }

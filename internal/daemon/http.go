@@ -8,12 +8,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
-	"golang.org/x/time/rate"
 )
 
 const (
@@ -37,8 +35,15 @@ func (d *Daemon) newServer(l net.Listener) *http.Server {
 	}
 }
 
-// serve adds the TLS and authentication of the web config.
+// serve adds the TLS and authentication of the web config, and before those a throttle: the toolkit sets the handler
+// that authenticates just before the server begins, which is when BaseContext is asked for.
 func (d *Daemon) serve(server *http.Server, l net.Listener) error {
+	if d.cfg.Env.WebConfigFile != "" {
+		server.BaseContext = func(net.Listener) context.Context {
+			server.Handler = newThrottle().passwords(server.Handler, d.log)
+			return context.Background()
+		}
+	}
 	return web.Serve(l, server, &web.FlagConfig{WebConfigFile: &d.cfg.Env.WebConfigFile}, d.log)
 }
 
@@ -52,8 +57,9 @@ func (d *Daemon) handler(local bool) http.Handler {
 	mux.Handle("GET /metrics", d.metrics.handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { d.answer(w, d.alive(time.Now())) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { d.answer(w, d.ready(r.Context())) })
-	page, strangers := newPage(d), &throttle{strangers: map[string]*rate.Limiter{}}
+	page, strangers := newPage(d), newThrottle()
 	mux.Handle("GET /{$}", d.guarded(local, page.html))
+	mux.Handle("GET /page.json", d.guarded(local, page.parts))
 	mux.Handle("GET /api/v1/policies", d.guarded(local, page.json))
 	mux.HandleFunc("GET /page.css", asset("text/css; charset=utf-8", pageCSS))
 	mux.HandleFunc("GET /page.js", asset("text/javascript; charset=utf-8", pageJS))
@@ -137,8 +143,7 @@ func (d *Daemon) asAdmin(t *throttle, h http.HandlerFunc) http.HandlerFunc {
 		case !d.cfg.Env.AdminToken.IsSet():
 			http.NotFound(w, r)
 		case t.blocked(stranger(r)):
-			w.Header().Set("Retry-After", strconv.Itoa(int(failureEvery.Seconds())))
-			http.Error(w, "Too many calls from this address had a wrong admin token. Wait a few seconds.", http.StatusTooManyRequests)
+			t.refuse(w, "a wrong admin token")
 		case !d.admin(r):
 			t.failed(stranger(r))
 			d.log.Warn("admin token refused", "from", stranger(r), "path", r.URL.Path)

@@ -46,7 +46,7 @@ func TestStatusPageIsServedWhereItIsAllowed(t *testing.T) {
 	} {
 		d := w.build(map[string]string{"REKEYD_STATUS_PAGE": c.mode, "REKEYD_WEB_CONFIG_FILE": c.file}, nil)
 		h := d.handler(c.local)
-		for _, path := range []string{"/", "/api/v1/policies"} {
+		for _, path := range []string{"/", "/page.json", "/api/v1/policies"} {
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
 			r.TLS = c.tls
 			got := httptest.NewRecorder()

@@ -20,6 +20,7 @@ import (
 // be counted when it happens.
 type metrics struct {
 	registry *prometheus.Registry
+	gatherer prometheus.TransactionalGatherer // the registry, and what is made at scrape time
 
 	failures   *prometheus.CounterVec
 	durations  *prometheus.HistogramVec
@@ -37,6 +38,7 @@ func newMetrics(version, revision string) *metrics {
 	r := prometheus.NewRegistry()
 	m := &metrics{
 		registry:   r,
+		gatherer:   prometheus.ToTransactionalGatherer(r),
 		failures:   counters("rekeyd_rotation_failures_total", "Rotations and retirements that failed, by the stage and the reason.", "stage", "reason"),
 		durations:  histograms("rekeyd_rotation_duration_seconds", "How long rotations took, from the claim to the commit or the failure.", rotationBuckets(), "result"),
 		calls:      counters("rekeyd_requests_total", "Requests to remote parties.", "target", "operation", "code"),
@@ -100,7 +102,7 @@ func (m *metrics) watch(snapshot func() rotator.Snapshot, vault *sinks.Vault) {
 	if vault != nil {
 		expiry = vault.TokenExpiry
 	}
-	m.registry.MustRegister(newCollector(snapshot, expiry, m.lostKeys))
+	m.gatherer = &collector{rest: m.registry, snapshot: snapshot, expiry: expiry, lost: m.lostKeys}
 }
 
 // happened counts a state change. The rotator may hold its lock while it calls this.
@@ -150,11 +152,8 @@ func (m *metrics) reloaded(ok bool) {
 	m.reloadTime.Set(seconds(time.Now()))
 }
 
-// seconds is a timestamp with fractions.
-func seconds(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
-
 func (m *metrics) handler() http.Handler {
-	return promhttp.InstrumentMetricHandler(m.registry, promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
+	return promhttp.InstrumentMetricHandler(m.registry, promhttp.HandlerForTransactional(m.gatherer, promhttp.HandlerOpts{
 		EnableOpenMetrics: true, Registry: m.registry, MaxRequestsInFlight: 4,
 	}))
 }

@@ -4,9 +4,13 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/rekeyd/rekeyd/rotator"
 )
@@ -20,11 +24,12 @@ const metricsDocument = "../../docs/metrics.md"
 func TestMetricsDocument(t *testing.T) {
 	t.Parallel()
 	m := newMetrics("v1", "abc")
-	m.registry.MustRegister(newCollector(
-		func() rotator.Snapshot {
+	m.gatherer = &collector{
+		rest: m.registry, lost: m.lostKeys, expiry: func() (time.Time, bool) { return time.Unix(1, 0), true },
+		snapshot: func() rotator.Snapshot {
 			return rotator.Snapshot{Policies: []rotator.PolicyStatus{busy("busy")}, Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0)}}}
 		},
-		func() (time.Time, bool) { return time.Unix(1, 0), true }, m.lostKeys))
+	}
 	m.called("vault", "write", "200", time.Millisecond)
 	want := document(t, m)
 	if *update {
@@ -39,7 +44,8 @@ func TestMetricsDocument(t *testing.T) {
 
 func document(t *testing.T, m *metrics) string {
 	t.Helper()
-	families, err := m.registry.Gather()
+	families, done, err := m.gatherer.Gather()
+	defer done()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,11 +72,64 @@ replicas say the same once they have looked. [runbook.md](runbook.md) says what 
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.GetName(), strings.ToLower(f.GetType().String()), quoted(labels), f.GetHelp())
 	}
-	b.WriteString("\n## Values of labels\n\n| label | values |\n|---|---|\n")
-	fmt.Fprintf(&b, "| `state` of `rekeyd_policy_state` | %s |\n", quoted(rotator.States()))
-	fmt.Fprintf(&b, "| `stage` | %s |\n", quoted(rotator.Stages()))
-	fmt.Fprintf(&b, "| `reason` of `rekeyd_rotation_failures_total` | %s |\n", quoted(rotator.FailureReasons()))
+	b.WriteString(`
+A policy has at most 20 series, plus one for each reason for which a key of it was disabled, plus one of ` + "`rekeyd_policy_problem`" + ` for
+each problem that it has. That one exists so that an alert can name the policy and its problem at once: the states say that a
+policy needs a person, not for what, and the counters of failures know no policy.
+
+## Values of labels
+
+| label | values |
+|---|---|
+`)
+	for _, row := range [][2]string{
+		{"`result` of `rekeyd_rotations_total` and `rekeyd_rotation_duration_seconds`", quoted(values(families, "rekeyd_rotations_total", "result"))},
+		{"`result` of `rekeyd_events_total`", quoted(values(families, "rekeyd_events_total", "result"))},
+		{"`state` of `rekeyd_policy_state`", quoted(values(families, "rekeyd_policy_state", "state"))},
+		{"`state` of `rekeyd_keys`", quoted(values(families, "rekeyd_keys", "state"))},
+		{"`stage`", quoted(rotator.Stages())},
+		{"`reason` of `rekeyd_rotation_failures_total`", quoted(rotator.FailureReasons())},
+		{"`reason` of `rekeyd_key_disabled_timestamp_seconds`", quoted(rotator.DisableReasons())},
+		{"`reason` of `rekeyd_policy_problem`", quoted(problemReasons())},
+		{"`operation` with the target `elevenlabs`", quoted(operations(t, "../../elevenlabs/client.go"))},
+		{"`operation` with the target `vault`", quoted(operations(t, "../../sinks/vault.go"))},
+		{"`code`", "the HTTP status, `error` without an answer, `other` for a status that does not exist"},
+	} {
+		fmt.Fprintf(&b, "| %s | %s |\n", row[0], row[1])
+	}
 	return b.String()
+}
+
+// values is what a label of a metric has.
+func values(families []*dto.MetricFamily, metric, label string) []string {
+	var all []string
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if f.GetName() == metric && l.GetName() == label && !slices.Contains(all, l.GetValue()) {
+					all = append(all, l.GetValue())
+				}
+			}
+		}
+	}
+	return all
+}
+
+// operations is what a client tells of its calls.
+func operations(t *testing.T, file string) []string {
+	t.Helper()
+	source, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, m := range regexp.MustCompile(`(?m)^\top[A-Z]\w+ += "(\w+)"$`).FindAllStringSubmatch(string(source), -1) {
+		all = append(all, m[1])
+	}
+	if len(all) == 0 {
+		t.Fatalf("%s names no operations", file)
+	}
+	return all
 }
 
 func quoted[S ~string](words []S) string {

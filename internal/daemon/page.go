@@ -24,7 +24,7 @@ var (
 const pagePolicy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; " +
 	"form-action 'self'; frame-ancestors 'none'"
 
-// page is the status page and the same as JSON.
+// page is the status page, what keeps it up to date, and the same as JSON.
 type page struct {
 	d        *Daemon
 	template *template.Template
@@ -48,15 +48,34 @@ type shown struct {
 // At shows a moment that belongs to no policy.
 func (s shown) At(t time.Time) moment { return momentOf(t, s.now, time.UTC, "not yet") }
 
-func (p *page) html(w http.ResponseWriter, r *http.Request) {
-	var body bytes.Buffer
+func (p *page) show(r *http.Request) shown {
 	snapshot, now := p.d.rotator.Snapshot(), time.Now()
 	view := ViewOf(snapshot)
-	err := p.template.Execute(&body, shown{
+	return shown{
 		selection: selected(rowsOf(snapshot, view, now), r.URL.Query()), Workspaces: view.Workspaces, Version: p.d.cfg.Version,
 		Ready: text(p.d.ready(r.Context())), ReloadFailed: p.d.reloadFault(), Admin: p.d.cfg.Env.AdminToken.IsSet(), now: now,
-	})
+	}
+}
+
+func (p *page) html(w http.ResponseWriter, r *http.Request) {
+	var body bytes.Buffer
+	err := p.template.Execute(&body, p.show(r))
 	p.send(w, "text/html; charset=utf-8", body.String(), err)
+}
+
+// parts is what changes while somebody looks at the page: its parts as JSON, by the id of their element.
+func (p *page) parts(w http.ResponseWriter, r *http.Request) {
+	s, parts := p.show(r), map[string]string{}
+	for _, id := range []string{"faults", "summary", "rows", "workspaces"} {
+		var part strings.Builder
+		if err := p.template.ExecuteTemplate(&part, id, s); err != nil {
+			p.send(w, "", "", err)
+			return
+		}
+		parts[id] = part.String()
+	}
+	body, err := json.Marshal(parts)
+	p.send(w, "application/json", string(body), err)
 }
 
 func (p *page) json(w http.ResponseWriter, _ *http.Request) {

@@ -6,11 +6,14 @@ const filter = find("filter");
 const dialog = find("dialog");
 let timer, asked = 0;
 
-function exchange(next, id) {
-  const here = find(id), there = next.getElementById(id);
-  if (!here || !there || here.innerHTML === there.innerHTML) return;
+// exchange puts a part of the page, as the daemon's templates made and escaped it, in place of what was there.
+const have = {};
+function exchange(id, part) {
+  if (have[id] === part) return;
+  have[id] = part;
+  const here = find(id);
   const focused = here.contains(document.activeElement) ? document.activeElement.id : "";
-  here.replaceChildren(...there.childNodes);
+  here.innerHTML = part;
   if (focused) find(focused)?.focus({ preventScroll: true });
 }
 
@@ -18,11 +21,11 @@ async function refresh() {
   clearTimeout(timer);
   const turn = ++asked;
   try {
-    const answer = await fetch(location.pathname + location.search, { signal: AbortSignal.timeout(10000) });
+    const answer = await fetch("/page.json" + location.search, { signal: AbortSignal.timeout(10000) });
     if (!answer.ok) throw new Error(answer.statusText);
-    const next = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const parts = await answer.json();
     if (turn !== asked) return; // a later one is under way
-    for (const id of ["faults", "summary", "rows", "workspaces"]) exchange(next, id);
+    for (const id in parts) exchange(id, parts[id]);
     find("stale").hidden = true;
   } catch {
     if (turn !== asked) return;

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,14 +32,14 @@ func rowsOf(s rotator.Snapshot, v View, now time.Time) []row {
 }
 
 // attention reports that a person should look.
-func (r row) attention() bool {
+func (r *row) attention() bool {
 	return r.State == rotator.StateError || r.State == rotator.StateFailing || r.Failure != nil || len(r.Drift) > 0 || r.Keys.Lost > 0 || r.tooOld()
 }
 
-func (r row) tooOld() bool { return r.Key != nil && r.MaxAge > 0 && r.now.After(r.Key.MaxAgeEnds) }
+func (r *row) tooOld() bool { return r.Key != nil && r.MaxAge > 0 && r.now.After(r.Key.MaxAgeEnds) }
 
 // Class is how the row is drawn.
-func (r row) Class() string {
+func (r *row) Class() string {
 	class := ""
 	switch {
 	case r.attention():
@@ -55,12 +54,12 @@ func (r row) Class() string {
 }
 
 // Rotatable reports that a rotation can be asked for.
-func (r row) Rotatable() bool {
+func (r *row) Rotatable() bool {
 	return r.Reason != rotator.ReasonUnmanaged && r.Mode != rotator.ModePaused
 }
 
 // limit is when the current key should be gone: at the end of its max_age, or without one when the next rotation is due.
-func (r row) limit() (at time.Time, words string) {
+func (r *row) limit() (at time.Time, words string) {
 	if !r.Key.MaxAgeEnds.IsZero() {
 		return r.Key.MaxAgeEnds, "allowed"
 	}
@@ -68,7 +67,7 @@ func (r row) limit() (at time.Time, words string) {
 }
 
 // Life says how old the current key is, of how much.
-func (r row) Life() string {
+func (r *row) Life() string {
 	if r.Key == nil || r.Key.Created.IsZero() {
 		return "no key"
 	}
@@ -80,7 +79,7 @@ func (r row) Life() string {
 }
 
 // Percent is how much of its life the current key has had.
-func (r row) Percent() int {
+func (r *row) Percent() int {
 	at, _ := r.limit()
 	whole := at.Sub(r.Key.Created)
 	if at.IsZero() || whole <= 0 {
@@ -90,13 +89,13 @@ func (r row) Percent() int {
 }
 
 // NextAt is when the next rotation is due.
-func (r row) NextAt() moment { return momentOf(r.NextRotation, r.now, r.zone, "none") }
+func (r *row) NextAt() moment { return momentOf(r.NextRotation, r.now, r.zone, "none") }
 
 // LastAt is when the policy was rotated last.
-func (r row) LastAt() moment { return momentOf(r.LastRotation, r.now, r.zone, "never") }
+func (r *row) LastAt() moment { return momentOf(r.LastRotation, r.now, r.zone, "never") }
 
 // Old says of each retiring key what dies when.
-func (r row) Old() []string {
+func (r *row) Old() []string {
 	all := r.Leaving(r.now)
 	for i, k := range r.Retiring {
 		all[i] += " (" + absolute(k.Until, r.zone) + ")"
@@ -108,7 +107,7 @@ func (r row) Old() []string {
 }
 
 // Trouble is the last failure in a sentence, with what to do.
-func (r row) Trouble() string {
+func (r *row) Trouble() string {
 	f := r.Failure
 	if f == nil {
 		return ""
@@ -149,7 +148,7 @@ func absolute(t time.Time, zone *time.Location) string {
 type selection struct {
 	Query, State        string
 	States              []string
-	Rows                []row
+	Rows                []*row
 	Page, Pages         int
 	Previous, Following string // links; "" where there is none
 	Summary             string
@@ -161,21 +160,22 @@ func selected(rows []row, query url.Values) selection {
 	for _, state := range rotator.States() {
 		s.States = append(s.States, string(state))
 	}
-	needy := func(r row) int {
-		if r.attention() {
-			return 0
-		}
-		return 1
-	}
 	attention := 0
-	var kept []row
-	for _, r := range rows {
-		attention += 1 - needy(r)
-		if r.matches(strings.ToLower(s.Query), s.State) {
-			kept = append(kept, r)
+	var needy, fine []*row
+	for i := range rows {
+		r := &rows[i]
+		needs := r.attention()
+		if needs {
+			attention++
+		}
+		switch matches := r.matches(strings.ToLower(s.Query), s.State, needs); {
+		case matches && needs:
+			needy = append(needy, r)
+		case matches:
+			fine = append(fine, r)
 		}
 	}
-	slices.SortStableFunc(kept, func(a, b row) int { return needy(a) - needy(b) })
+	kept := append(needy, fine...)
 	s.Summary = fmt.Sprintf("Policies: %d. Need attention: %d.", len(rows), attention)
 	if len(kept) != len(rows) {
 		s.Summary += fmt.Sprintf(" Match the filter: %d.", len(kept))
@@ -184,8 +184,8 @@ func selected(rows []row, query url.Values) selection {
 	return s
 }
 
-func (r row) matches(text, state string) bool {
-	if state == "attention" && !r.attention() || state != "" && state != "attention" && state != string(r.State) {
+func (r *row) matches(text, state string, needs bool) bool {
+	if state == "attention" && !needs || state != "" && state != "attention" && state != string(r.State) {
 		return false
 	}
 	if text == "" {
@@ -199,7 +199,7 @@ func (r row) matches(text, state string) bool {
 }
 
 // turnTo cuts a page out of rows; what is no page is the first or the last.
-func (s *selection) turnTo(page string, rows []row) {
+func (s *selection) turnTo(page string, rows []*row) {
 	s.Pages = max(1, (len(rows)+rowsPerPage-1)/rowsPerPage)
 	n, _ := strconv.Atoi(page) // 0 otherwise
 	s.Page = min(max(n, 1), s.Pages)

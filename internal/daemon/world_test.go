@@ -74,11 +74,12 @@ func (w *world) write(path, text string) {
 }
 
 func policies(names ...string) string {
-	text := "policies:\n"
+	var text strings.Builder
+	text.WriteString("policies:\n")
 	for _, name := range names {
-		text += fmt.Sprintf("  - {name: %s, service_account: svcacc_a, schedule: '@every 1h', permissions: all, max_age: 30h, sink: {path: app/%s}}\n", name, name)
+		fmt.Fprintf(&text, "  - {name: %s, service_account: svcacc_a, schedule: '@every 1h', permissions: all, max_age: 30h, sink: {path: app/%s}}\n", name, name)
 	}
-	return text
+	return text.String()
 }
 
 func (w *world) env(change map[string]string) envconfig.Lookuper {

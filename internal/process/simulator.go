@@ -82,12 +82,15 @@ func (s *Simulator) Keys() []elevensim.Key {
 	return keys
 }
 
-// Request sends one request; credential is a whole header line. Without an answer the status is 0.
+// Request sends one request; credential is a whole header line, and body JSON. Without an answer the status is 0.
 func Request(t *testing.T, method, url, credential, body string) (status int, answer string) {
 	t.Helper()
 	req, err := http.NewRequest(method, url, strings.NewReader(body)) //nolint:noctx // loopback, and the client has a timeout
 	if err != nil {
 		t.Fatal(err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
 	}
 	if name, value, ok := strings.Cut(credential, ": "); ok {
 		req.Header.Set(name, value)
