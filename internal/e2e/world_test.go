@@ -117,7 +117,14 @@ type rekeyd struct {
 
 func (w *world) start(change map[string]string) *rekeyd {
 	w.t.Helper()
-	p := process.Start(w.t, w.environment(change), common.Rekeyd, "run")
+	return w.startBy(change, nil)
+}
+
+// startBy lets another program, given with its arguments, execute the daemon.
+func (w *world) startBy(change map[string]string, by []string) *rekeyd {
+	w.t.Helper()
+	args := append(slices.Clone(by), common.Rekeyd, "run")
+	p := process.Start(w.t, w.environment(change), args[0], args[1:]...)
 	w.said = append(w.said, &p.Stdout, &p.Stderr)
 	return &rekeyd{p, w, "http://" + p.Find(&p.Stderr, `"msg":"started".*"address":"([^"]+)"`)}
 }

@@ -112,6 +112,16 @@ func (p *Process) Signal(s syscall.Signal) {
 	}
 }
 
+// ID is the process's.
+func (p *Process) ID() int { return p.cmd.Process.Pid }
+
+// DumpedCore reports whether the process, which has ended, left a core file.
+func (p *Process) DumpedCore() bool {
+	<-p.exited
+	status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && status.CoreDump()
+}
+
 // Kill is SIGKILL. It returns once the process has ended.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
