@@ -117,6 +117,8 @@ func (c *Client) exchange(ctx context.Context, q call, key Secret) answer {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if int64(len(body)) > limit {
 		err = fmt.Errorf("more than %d bytes", limit)
+	} else if n := bytes.Count(body, []byte(",")); n > valueLimit {
+		err = fmt.Errorf("%d values, which is more than %d", n, valueLimit)
 	}
 	return answer{status: resp.StatusCode, header: resp.Header, body: body, err: err, written: true}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -117,6 +118,9 @@ func appendSpans(found []span, text, form string) []span {
 	}
 }
 
+// keyShape is what the secret of a key looks like. One that was just created and comes with a refusal is held by nobody.
+var keyShape = regexp.MustCompile(`\bsk_\w{16,}`)
+
 // clean makes a remote's text fit to report: one line of printable characters, without secrets, at most limit runes.
 // Secrets are cut out after what does not print, which could hide one, and before the end, which could halve one.
 func (r *Redactor) clean(text string, limit int) string {
@@ -129,7 +133,7 @@ func (r *Redactor) clean(text string, limit int) string {
 		}
 		return c
 	}, text)
-	runes := []rune(strings.TrimSpace(r.Cut(text)))
+	runes := []rune(strings.TrimSpace(keyShape.ReplaceAllString(r.Cut(text), hidden)))
 	if len(runes) > limit {
 		return string(runes[:limit-1]) + "…"
 	}
