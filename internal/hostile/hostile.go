@@ -6,7 +6,7 @@ package hostile
 import (
 	"bytes"
 	"crypto/tls"
-	"crypto/x509"
+	"encoding/pem"
 	"io"
 	"log/slog"
 	"net/http"
@@ -21,8 +21,8 @@ import (
 
 // Target is a server to call.
 type Target struct {
-	URL   string
-	Roots *x509.CertPool // nil: those of the system, which do not know the server
+	URL       string
+	Authority []byte // in PEM; nil: the client knows that of the system, which did not sign the server
 }
 
 // Client is what is tested.
@@ -85,7 +85,7 @@ func (c Client) meet(t *testing.T, h handler, start func(*httptest.Server)) {
 	defer s.CloseClientConnections()
 	to := Target{URL: s.URL}
 	if s.EnableHTTP2 {
-		to.Roots = s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs //nolint:forcetypeassert // it is httptest's own
+		to.Authority = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
 	}
 	for i, call := range c.Calls(t, to) {
 		writes.Store(0)
@@ -133,9 +133,10 @@ type handler struct {
 	fine  bool // some calls may take the answer for a good one
 }
 
-// echo returns what a request carries, a line for each header and for the body.
+// echo returns what a request carries.
 func echo(r *http.Request) string {
 	var b strings.Builder
+	b.WriteString(r.URL.Path + " ")
 	for _, values := range r.Header {
 		b.WriteString(strings.Join(values, " ") + " ")
 	}
@@ -154,7 +155,7 @@ func untrusted() map[string]func(*httptest.Server) {
 	}
 	return map[string]func(*httptest.Server){
 		"TLS of an unknown authority": (*httptest.Server).StartTLS,
-		"TLS 1.1":                     with(func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }), //nolint:gosec // that is the harm
+		"TLS 1.1":                     with(func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }),
 		"TLS of another name":         with(func(c *tls.Config) { c.Certificates = certificate("elsewhere.example", time.Now().Add(time.Hour)) }),
 		"TLS that has expired":        with(func(c *tls.Config) { c.Certificates = certificate("127.0.0.1", time.Now().Add(-time.Hour)) }),
 		"no TLS": func(s *httptest.Server) {
