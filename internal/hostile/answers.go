@@ -139,8 +139,8 @@ func raw() []handler {
 	for name, text := range map[string]string{
 		"reset": "", "half a header": "HTTP/1.1 200 OK\r\nContent-", "half a body": "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{",
 		"another protocol": "SSH-2.0-%s\r\n\r\n", "HTTP/2 unasked": "\x00\x00\x00\x04\x00\x00\x00\x00\x00 %s",
-		"echoed status": "HTTP/1.1 %s\r\n\r\n", "secret header": "HTTP/1.1 200 OK\r\n%s\r\n\r\n", "secret length": "HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n",
-		"echoed encoding": "HTTP/1.1 200 OK\r\nTransfer-Encoding: %s\r\n\r\n", "secret chunk": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n",
+		"echoed status": "HTTP/1.1 %s\r\n\r\n", "echoed header": "HTTP/1.1 200 OK\r\n%s\r\n\r\n", "echoed length": "HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n",
+		"echoed encoding": "HTTP/1.1 200 OK\r\nTransfer-Encoding: %s\r\n\r\n", "echoed chunk": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n",
 		"long status":        "HTTP/1.1 200" + strings.Repeat("x", 10<<10) + "\r\n\r\n",
 		"echoed location":    "HTTP/1.1 302 Found\r\nLocation: ://%s\r\n\r\n",
 		"header without end": "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 12<<20),
