@@ -133,10 +133,15 @@ func (w *world) startBy(change map[string]string, by []string) *rekeyd {
 func (r *rekeyd) get(path string) (int, string) {
 	r.w.t.Helper()
 	status, body := process.Request(r.w.t, http.MethodGet, r.url+path, "", "")
-	heard := new(process.Output)
-	_, _ = heard.Write([]byte(body))
-	r.w.said = append(r.w.said, heard)
+	r.w.heard(body)
 	return status, body
+}
+
+// heard has a text looked through for secrets at the end.
+func (w *world) heard(text string) {
+	said := new(process.Output)
+	_, _ = said.Write([]byte(text))
+	w.said = append(w.said, said)
 }
 
 // end looks at every page, then stops the daemon in good order.
