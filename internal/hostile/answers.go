@@ -23,13 +23,13 @@ const (
 	many = 120_000  // values of one that has not too many
 )
 
-// answers are those that HTTP itself allows.
-func answers(elsewhere string) []handler {
+// manners are ways to answer, whatever is said.
+func manners(elsewhere string) []handler {
 	list := []handler{
 		{name: "drip", serve: drip},
 		{name: "silence", serve: func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }},
 		{name: "header flood", serve: func(w http.ResponseWriter, _ *http.Request) {
-			for i := range 1 << 15 {
+			for i := range 12 << 10 {
 				w.Header().Set(fmt.Sprintf("X-%d", i), strings.Repeat("x", 1<<10))
 			}
 		}},
@@ -43,6 +43,22 @@ func answers(elsewhere string) []handler {
 			_ = http.NewResponseController(w).Flush()
 			panic(http.ErrAbortHandler)
 		}},
+	}
+	for _, status := range []int{200, 307, 404} {
+		at := func(name string, serve http.HandlerFunc) handler {
+			return handler{name: fmt.Sprintf("%s, %d", name, status), fine: name == "echo", serve: func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Location", elsewhere)
+				serve(w, r)
+			}}
+		}
+		list = append(list, at("echo", echoed(status)), at("bomb", bomb(status)), at("endless", endless(status)))
+	}
+	return list
+}
+
+// texts are answers of which only the body does harm.
+func texts() []handler {
+	list := []handler{
 		{name: "pages", serve: body(http.StatusOK, "text/html", "<html>")},
 		{name: "no content", serve: body(http.StatusNoContent, "", ""), fine: true},
 		{name: "deep JSON", serve: body(http.StatusOK, "application/json", `{"service-accounts":`+strings.Repeat("[", wide))},
@@ -61,15 +77,6 @@ func answers(elsewhere string) []handler {
 			text := items[0] + strings.Repeat(items[1], n) + items[2]
 			list = append(list, handler{name: fmt.Sprintf("%d %s", n, name), serve: body(http.StatusOK, "application/json", text), fine: true})
 		}
-	}
-	for _, status := range []int{200, 307, 403, 404, 500} {
-		at := func(name string, serve http.HandlerFunc) handler {
-			return handler{name: fmt.Sprintf("%s, %d", name, status), fine: name == "echo", serve: func(w http.ResponseWriter, r *http.Request) {
-				w.Header().Set("Location", elsewhere)
-				serve(w, r)
-			}}
-		}
-		list = append(list, at("echo", echoed(status)), at("bomb", bomb(status)), at("endless", endless(status)))
 	}
 	return list
 }

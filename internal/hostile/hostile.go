@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -51,10 +52,10 @@ const (
 func Run(t *testing.T, c Client) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a redirect was followed") }))
 	t.Cleanup(elsewhere.Close)
-	for _, h := range append(answers(elsewhere.URL), raw()...) {
+	for _, h := range slices.Concat(manners(elsewhere.URL), texts(), raw()) {
 		t.Run(h.name, func(t *testing.T) { c.meet(t, h, func(s *httptest.Server) { s.Start() }) })
 	}
-	for _, h := range answers(elsewhere.URL) {
+	for _, h := range manners(elsewhere.URL) {
 		if c.HTTP2 {
 			t.Run(h.name+" over HTTP/2", func(t *testing.T) { c.meet(t, h, over2) })
 		}
