@@ -72,6 +72,9 @@ func (e Env) Warnings() []Fault {
 			warnings = append(warnings, Fault{Text: v.name + " begins with http:// and is not loopback: " + v.what + " can be read on the way; use https://"})
 		}
 	}
+	if e.Sink == "vault" && e.VaultSkipVerify {
+		warnings = append(warnings, Fault{Text: "VAULT_SKIP_VERIFY is true: whoever is on the way can pass for Vault, and gets the token and every secret; use VAULT_CACERT"})
+	}
 	return warnings
 }
 

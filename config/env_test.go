@@ -205,4 +205,7 @@ func TestEnvWarnings(t *testing.T) {
 			t.Errorf("%s, which is not used: %v", addr, got)
 		}
 	}
+	if got := (Env{Sink: "vault", VaultAddr: "https://vault.example.com", VaultSkipVerify: true}).Warnings(); len(got) != 1 {
+		t.Errorf("a certificate that nobody looks at: %v", got)
+	}
 }

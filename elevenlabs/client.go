@@ -22,6 +22,7 @@ const (
 
 	listLimit   = 16 << 20 // bytes, after decompression
 	answerLimit = 1 << 20
+	valueLimit  = 1 << 18 // values in an answer: one of two bytes may take 200 once decoded
 )
 
 // The operations, as [Options.Observe] and [Error.Operation] name them.

@@ -346,6 +346,7 @@ func TestCreatedKey(t *testing.T) {
 		"null id":     {body: `{"xi-api-key":"sk_new_key","key_id":null}`, secret: "sk_new_key"},
 		"no secret":   {body: `{"key_id":"k"}`, id: "k", bad: true},
 		"null secret": {body: `{"xi-api-key":null,"key_id":"k"}`, id: "k", bad: true},
+		"two lines":   {body: `{"xi-api-key":"sk_new_key\nX=1","key_id":"k"}`, id: "k", bad: true},
 		"underscores": {body: `{"xi_api_key":"sk_new_key","key_id":"k"}`, id: "k", bad: true},
 		"truncated":   {body: `{"xi-api-key":"sk_new_k`, bad: true},
 		"empty":       {body: ``, bad: true},

@@ -206,15 +206,15 @@ func (e *Error) readDetail(body []byte, r *Redactor) bool {
 	case '[':
 		d = validationDetail(answer.Detail)
 	}
-	e.legacy = r.clean(d.Status, maxWord)
-	e.Code = r.clean(d.Code, maxWord)
+	e.legacy = r.Clean(d.Status, maxWord)
+	e.Code = r.Clean(d.Code, maxWord)
 	if e.Code == "" {
 		e.Code = e.legacy
 	}
-	e.Message = r.clean(d.Message, maxText-utf8.RuneCountInString(e.Code))
-	e.Type, e.Param = r.clean(d.Type, maxWord), r.clean(d.Param, maxWord)
+	e.Message = r.Clean(d.Message, maxText-utf8.RuneCountInString(e.Code))
+	e.Type, e.Param = r.Clean(d.Type, maxWord), r.Clean(d.Param, maxWord)
 	if d.RequestID != "" {
-		e.RequestID = r.clean(d.RequestID, maxWord)
+		e.RequestID = r.Clean(d.RequestID, maxWord)
 	}
 	return e.Code != "" || e.Message != ""
 }
@@ -258,7 +258,7 @@ func requestID(header http.Header, r *Redactor) string {
 	if id == "" {
 		id = header.Get("x-request-id")
 	}
-	return r.clean(id, maxWord)
+	return r.Clean(id, maxWord)
 }
 
 // retryAfter reads seconds or a date; a date is compared with the remote's own clock where it tells that.

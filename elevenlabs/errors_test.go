@@ -122,7 +122,7 @@ func TestErrorTextIsCleaned(t *testing.T) {
 	long := strings.Repeat("é", 290)
 	for _, message := range []string{
 		`sk_held_by_us`, `a sk_held_by\u0000_us b`, `sk_held\u200b_by_us`, long + `sk_held_by_us`, `\u001b[31mred\u0007\r\nnext`,
-		"\xff\xfe sk_held_by_us", strings.Repeat("x", 100000),
+		"\xff\xfe sk_held_by_us", "made sk_held0123456789abcdef", strings.Repeat("x", 100000),
 	} {
 		for _, body := range []string{
 			`{"detail":{"code":"` + message + `","status":"` + message + `","type":"` + message + `","message":"` + message + `","param":"` + message + `","request_id":"` + message + `"}}`,

@@ -117,6 +117,8 @@ func (c *Client) exchange(ctx context.Context, q call, key Secret) answer {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if int64(len(body)) > limit {
 		err = fmt.Errorf("more than %d bytes", limit)
+	} else if n := bytes.Count(body, []byte(",")); n > valueLimit {
+		err = fmt.Errorf("%d values, which is more than %d", n, valueLimit)
 	}
 	return answer{status: resp.StatusCode, header: resp.Header, body: body, err: err, written: true}
 }
@@ -179,7 +181,7 @@ func (c *Client) judge(ctx context.Context, q call, a answer) *Error {
 			return nil
 		}
 		e = &Error{Operation: q.operation, Status: a.status, RequestID: requestID(a.header, c.opt.Redactor), maybe: true,
-			Err: &fault{kind: ErrBadAnswer, cause: a.err, text: c.opt.Redactor.clean(a.err.Error(), maxText)}}
+			Err: &fault{kind: ErrBadAnswer, cause: a.err, text: c.opt.Redactor.Clean(a.err.Error(), maxText)}}
 	}
 	e.maybe = e.maybe && q.writes()
 	return e
@@ -196,7 +198,7 @@ func (c *Client) noAnswer(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	text := c.opt.Redactor.clean(err.Error(), maxText)
+	text := c.opt.Redactor.Clean(err.Error(), maxText)
 	if timedOut(err) {
 		text = "nothing within " + c.opt.Timeout.String()
 	}

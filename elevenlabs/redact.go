@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -117,19 +118,20 @@ func appendSpans(found []span, text, form string) []span {
 	}
 }
 
-// clean makes a remote's text fit to report: one line of printable characters, without secrets, at most limit runes.
+// keyShape is what the secret of a key looks like. One that was just created and comes with a refusal is held by nobody.
+var keyShape = regexp.MustCompile(`\bsk_\w{16,}`)
+
+// Clean makes a remote's text fit to report: one line of printable characters, without secrets, at most limit runes.
 // Secrets are cut out after what does not print, which could hide one, and before the end, which could halve one.
-func (r *Redactor) clean(text string, limit int) string {
+func (r *Redactor) Clean(text string, limit int) string {
 	text = strings.Map(func(c rune) rune {
-		switch {
-		case unicode.IsSpace(c):
-			return ' '
-		case !unicode.IsPrint(c):
-			return -1
+		if unicode.IsPrint(c) || unicode.IsSpace(c) {
+			return c
 		}
-		return c
+		return -1
 	}, text)
-	runes := []rune(strings.TrimSpace(r.Cut(text)))
+	text = r.Cut(strings.Join(strings.Fields(text), " "))
+	runes := []rune(keyShape.ReplaceAllString(text, hidden))
 	if len(runes) > limit {
 		return string(runes[:limit-1]) + "…"
 	}

@@ -153,6 +153,9 @@ func decodeCreated(body []byte) (CreatedKey, error) {
 	if w.Secret == "" {
 		return CreatedKey{ID: w.ID}, errors.New("no xi-api-key in it")
 	}
+	if !printable(w.Secret) { // nobody could use it, and what reads records may trip over it
+		return CreatedKey{ID: w.ID}, errors.New("its xi-api-key has characters that no header can carry")
+	}
 	return CreatedKey{ID: w.ID, Secret: NewSecret(w.Secret)}, nil
 }
 

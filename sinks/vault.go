@@ -104,7 +104,7 @@ func NewVault(o VaultOptions) (*Vault, error) {
 	}
 	o.fillIn()
 	o.harden()
-	client, err := newClient(o)
+	client, err := newClient(o, maxAnswer)
 	if err != nil {
 		return nil, err
 	}
@@ -116,8 +116,9 @@ func NewVault(o VaultOptions) (*Vault, error) {
 	return v, nil
 }
 
-// newClient makes a client without a token.
-func newClient(o VaultOptions) (*vaultapi.Client, error) {
+// newClient makes a client without a token, which reads at most so many bytes of an answer, after decompression. The
+// library by itself reads refusals and logins to their end.
+func newClient(o VaultOptions, most int64) (*vaultapi.Client, error) {
 	client, err := vaultapi.NewClient(o.Config)
 	if err != nil {
 		return nil, fmt.Errorf("making the Vault client: %w", err)
@@ -128,7 +129,7 @@ func newClient(o VaultOptions) (*vaultapi.Client, error) {
 	if o.Namespace != "" {
 		client.SetNamespace(o.Namespace)
 	}
-	return client, nil
+	return client.WithResponseCallbacks(func(r *vaultapi.Response) { r.Body = http.MaxBytesReader(nil, r.Body, most) }), nil
 }
 
 func (o *VaultOptions) fillIn() {
@@ -168,6 +169,7 @@ func (o *VaultOptions) harden() {
 	} else if t, ok := client.Transport.(*http.Transport); ok {
 		t.MaxIdleConnsPerHost = o.MaxConns
 		t.MaxIdleConns = max(t.MaxIdleConns, o.MaxConns)
+		t.MaxResponseHeaderBytes = 256 << 10
 	}
 	c.HttpClient = &client
 }

@@ -15,8 +15,11 @@ import (
 	vaultapi "github.com/hashicorp/vault/api"
 )
 
-// maxAnswer is above what Vault itself takes as one request (32 MiB).
-const maxAnswer = 40 << 20
+const (
+	maxAnswer = 8 << 20 // bytes; Vault's storage takes 1 MiB as one entry unless it is told otherwise
+	maxLogin  = 1 << 20
+	maxValues = 1 << 18 // of one answer: one of two bytes may take 50 once decoded
+)
 
 // answer is what came back from one call. fault is set when no whole answer came back.
 type answer struct {
@@ -101,19 +104,15 @@ func readAnswer(resp *vaultapi.Response, err error) answer {
 		a.fault = err
 		return a
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	if err != nil || len(body) > maxAnswer {
-		a.fault = fmt.Errorf("reading the answer: %w", errors.Join(err, tooLong(body)))
+	body, err := io.ReadAll(resp.Body)
+	if n := bytes.Count(body, []byte(",")); err == nil && n > maxValues {
+		err = fmt.Errorf("it holds %d values, which is more than %d", n, maxValues)
+	}
+	if err != nil {
+		a.fault = fmt.Errorf("reading the answer: %w", err)
 		return a
 	}
 	return a.parse(body)
-}
-
-func tooLong(body []byte) error {
-	if len(body) <= maxAnswer {
-		return nil
-	}
-	return fmt.Errorf("it is longer than %d bytes", maxAnswer)
 }
 
 func (a answer) parse(body []byte) answer {

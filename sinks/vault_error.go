@@ -55,16 +55,19 @@ func (v *Vault) faultError(ctx context.Context, op string, a answer, writes bool
 		return ctx.Err()
 	}
 	e := &rotator.Error{Op: op, Outage: true, MaybeApplied: maybe, Err: v.clean(a.fault)}
+	var long *http.MaxBytesError
 	switch {
 	case ctx.Err() != nil:
 		e.Reason, e.Outage, e.Err = rotator.ReasonSinkUnreachable, false, ctx.Err()
-	case isTLS(a.fault):
+	case isTLS(a.fault), strings.Contains(a.fault.Error(), "tls: "): // an alert may come after the request was sent
 		e.Reason, e.Advice = tlsFault(a.fault)
 	case errors.Is(a.fault, context.DeadlineExceeded):
 		e.Reason, e.Err = rotator.ReasonSinkTimeout, fmt.Errorf("no answer within %s", v.opt.Timeout)
 		e.Advice = "see whether Vault is overloaded or a firewall drops its packets"
 	case errors.As(a.fault, new(*net.DNSError)):
 		e.Reason, e.Advice = rotator.ReasonSinkDNS, "check the host name in VAULT_ADDR and that this machine's resolver knows it"
+	case errors.As(a.fault, &long):
+		e.Reason, e.Outage, e.Err = rotator.ReasonSinkError, false, fmt.Errorf("the answer is longer than %d bytes", long.Limit)
 	case a.status != 0:
 		e.Reason, e.Outage = rotator.ReasonSinkError, false
 	default:
@@ -81,7 +84,7 @@ func tlsFault(cause error) (reason rotator.Reason, advice string) {
 	case errors.As(cause, new(x509.UnknownAuthorityError)):
 		return rotator.ReasonSinkTLSCA, "give the authority that signed Vault's certificate in VAULT_CACERT or VAULT_CAPATH"
 	default:
-		return rotator.ReasonSinkTLS, "check that VAULT_ADDR starts with https:// exactly if Vault uses TLS, and the certificate's dates"
+		return rotator.ReasonSinkTLS, "check that VAULT_ADDR starts with https:// exactly if Vault uses TLS of at least 1.2, and the certificate's dates"
 	}
 }
 
@@ -100,11 +103,7 @@ func (v *Vault) clean(err error) error {
 	if errors.As(err, &u) {
 		err = u.Err // the URL may carry credentials, and says nothing that the operation does not
 	}
-	text := []rune(v.opt.Redactor.Cut(strings.Join(strings.Fields(err.Error()), " ")))
-	if len(text) > maxMessage {
-		text = append(text[:maxMessage-1], '…')
-	}
-	return errors.New(string(text))
+	return errors.New(v.opt.Redactor.Clean(err.Error(), maxMessage))
 }
 
 // neverSent reports whether a fault happened before a byte of the request could have been sent.

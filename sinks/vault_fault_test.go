@@ -2,6 +2,7 @@ package sinks_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
@@ -259,8 +260,13 @@ func TestVaultTLS(t *testing.T) {
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
+	old := httptest.NewUnstartedServer(http.NotFoundHandler())
+	old.TLS = &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}
+	old.StartTLS()
+	defer old.Close()
 	for address, want := range map[string]wanted{
 		server.URL: {reason: rotator.ReasonSinkTLSCA, outage: true, advice: "VAULT_CACERT"},
+		old.URL:    {reason: rotator.ReasonSinkTLS, outage: true, advice: "at least 1.2"},
 		strings.Replace(server.URL, "https", "http", 1): {reason: rotator.ReasonSinkTLS, outage: true, advice: "https://"},
 		strings.Replace(plain.URL, "http", "https", 1):  {reason: rotator.ReasonSinkTLS, outage: true, advice: "https://"},
 	} {

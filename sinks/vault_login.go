@@ -58,7 +58,7 @@ func (v *Vault) login(ctx context.Context) error {
 // that works.
 func (v *Vault) changeTo(ctx context.Context, next elevenlabs.Secret) error {
 	defer v.opt.Redactor.Add(next)()
-	client, err := newClient(v.opt)
+	client, err := newClient(v.opt, maxLogin)
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func (v *Vault) changeTo(ctx context.Context, next elevenlabs.Secret) error {
 
 // tryLogin uses a client of its own, which has no token.
 func (v *Vault) tryLogin(ctx context.Context) (*vaultapi.Secret, error) {
-	client, err := newClient(v.opt)
+	client, err := newClient(v.opt, maxLogin)
 	if err != nil {
 		return nil, err
 	}

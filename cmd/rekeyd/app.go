@@ -112,7 +112,7 @@ func (a app) exit(err error) int {
 // complain writes to stderr: one line, or one for each of several errors.
 func (a app) complain(kind string, err error) {
 	for line := range strings.Lines(err.Error()) {
-		_, _ = fmt.Fprintf(a.stderr, "rekeyd: %s: %s\n", kind, strings.TrimSpace(line)) // nowhere else to say it
+		_, _ = fmt.Fprintf(a.stderr, "rekeyd: %s: %s\n", kind, strings.TrimSpace(tame(line))) // nowhere else to say it
 	}
 }
 
@@ -244,7 +244,7 @@ func count(n int, one, many string) string {
 }
 
 func (a app) print(format string, args ...any) error {
-	if _, err := fmt.Fprintf(a.stdout, format, args...); err != nil {
+	if _, err := io.WriteString(a.stdout, tame(fmt.Sprintf(format, args...))); err != nil {
 		return fmt.Errorf("writing to stdout: %w", err)
 	}
 	return nil

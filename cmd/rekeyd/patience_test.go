@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -31,5 +32,23 @@ func TestNobodyIsAtANullDevice(t *testing.T) {
 	defer func() { _ = f.Close() }()
 	if (app{}).isTerminal(f) || (app{}).isTerminal(new(bytes.Buffer)) {
 		t.Error("taken for a terminal")
+	}
+}
+
+// TestOthersDoNotCommandTheTerminal prints a name that somebody may have given a key.
+func TestOthersDoNotCommandTheTerminal(t *testing.T) {
+	t.Parallel()
+	var out, errs bytes.Buffer
+	a := app{stdout: &out, stderr: &errs}
+	name := "\x1b]0;owned\a\x1b[2J\x1b[8m\u202ekey\r\b"
+	if err := a.print("%s\t%s\n", painter{true}.paint(red, "error"), name); err != nil {
+		t.Fatal(err)
+	}
+	a.complain("error", errors.New(name))
+	if got, want := out.String(), "\x1b[31merror\x1b[0m\t]0;owned[2J[8mkey\n"; got != want {
+		t.Errorf("printed %q", got)
+	}
+	if got, want := errs.String(), "rekeyd: error: ]0;owned[2J[8mkey\n"; got != want {
+		t.Errorf("complained %q", got)
 	}
 }

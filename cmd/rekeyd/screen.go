@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -33,6 +34,18 @@ func (p painter) paint(color, text string) string {
 		return text
 	}
 	return "\x1b[" + color + "m" + text + "\x1b[0m"
+}
+
+var controls = regexp.MustCompile(`\x1b\[(?:0|1|2|31|32|33)m|[\p{Cc}\p{Cf}]`)
+
+// tame takes out what could command a terminal, but for our colours: names of keys, and records, are by others.
+func tame(text string) string {
+	return controls.ReplaceAllStringFunc(text, func(c string) string {
+		if len(c) > 1 && c[0] == '\x1b' || c == "\n" || c == "\t" {
+			return c
+		}
+		return ""
+	})
 }
 
 // isTerminal reports whether a person looks at a stream, or types into it, directly.
@@ -90,7 +103,7 @@ func (p progress) Write(line []byte) (int, error) {
 	if l.KeyID != "" {
 		text += " " + l.KeyID
 	}
-	if _, err := fmt.Fprintln(p.out, text); err != nil {
+	if _, err := fmt.Fprintln(p.out, tame(text)); err != nil {
 		return 0, fmt.Errorf("writing to the terminal: %w", err)
 	}
 	return len(line), nil

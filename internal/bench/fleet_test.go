@@ -146,7 +146,7 @@ func (f *fleet) cpu() time.Duration { return cpu()["rekeyd"] }
 // memory is a line of the daemon's /proc/PID/status, in MiB.
 func (f *fleet) memory(line string) float64 {
 	f.t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", f.daemon.PID()))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", f.daemon.ID()))
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -71,6 +71,11 @@ func TestTheMainJob(t *testing.T) {
 			t.Errorf("after: %s is %q", series, got)
 		}
 	}
+	ledger, version := w.document("rekeyd/" + w.id + "/policies/tts-prod")
+	w.heard(fmt.Sprint(ledger)) // which holds no secret either
+	if version == 0 {
+		t.Error("the ledger has no entry")
+	}
 	if got := d.metric(`rekeyd_keys{policy="tts-prod",state="foreign"}`); got != "1" {
 		t.Errorf("after: %s foreign keys", got)
 	}

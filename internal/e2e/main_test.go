@@ -29,6 +29,9 @@ func prepared(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "rekeyd-e2e-")
 	if err == nil {
 		defer func() { _ = os.RemoveAll(dir) }()
+		err = os.Chmod(dir, 0o755) // another user executes what is built there
+	}
+	if err == nil {
 		err = common.prepare(context.Background(), dir)
 	}
 	if err != nil {

@@ -159,6 +159,7 @@ func TestRotateOverHTTP(t *testing.T) {
 	first := w.becomes("")
 	process.Eventually(t, process.Patience, func() error {
 		status, body := process.Request(t, http.MethodPost, d.url+"/api/v1/policies/tts-prod/rotate", "Authorization: Bearer "+w.adminToken, `{"reason": "drill"}`)
+		w.heard(body)
 		if status != http.StatusAccepted {
 			return fmt.Errorf("HTTP %d %s", status, body)
 		}

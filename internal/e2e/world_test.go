@@ -121,9 +121,11 @@ func (w *world) start(change map[string]string) *rekeyd {
 	return w.run(w.environment(change))
 }
 
-func (w *world) run(env []string) *rekeyd {
+// run executes the daemon, by another program where one is given with its arguments.
+func (w *world) run(env []string, by ...string) *rekeyd {
 	w.t.Helper()
-	p := process.Start(w.t, env, w.binary, "run")
+	args := append(by, w.binary, "run")
+	p := process.Start(w.t, env, args[0], args[1:]...)
 	w.said = append(w.said, &p.Stdout, &p.Stderr)
 	return &rekeyd{p, w, "http://" + p.Find(&p.Stderr, `"msg":"started".*"address":"([^"]+)"`)}
 }
@@ -132,10 +134,15 @@ func (w *world) run(env []string) *rekeyd {
 func (r *rekeyd) get(path string) (int, string) {
 	r.w.t.Helper()
 	status, body := process.Request(r.w.t, http.MethodGet, r.url+path, "", "")
-	heard := new(process.Output)
-	_, _ = heard.Write([]byte(body))
-	r.w.said = append(r.w.said, heard)
+	r.w.heard(body)
 	return status, body
+}
+
+// heard has a text looked through for secrets at the end.
+func (w *world) heard(text string) {
+	said := new(process.Output)
+	_, _ = said.Write([]byte(text))
+	w.said = append(w.said, said)
 }
 
 // end looks at every page, then stops the daemon in good order.

@@ -32,6 +32,7 @@ const (
 	firstPause = time.Second // between tries, doubling
 	longPause  = 10 * time.Second
 	maxAnswer  = 4 << 10 // bytes that are read of an answer, so that the connection can be used again
+	maxText    = 300     // runes of what a failure is told with
 )
 
 // The results that Options.Count is told.
@@ -59,17 +60,24 @@ type Sender struct {
 	opt    Options
 	client *http.Client
 	queue  chan rotator.Event
-	last   string         // what the last delivery failed with; "" when it did not
-	cut    *rotator.Event // its delivery was interrupted by the end of Run
+	hidden elevenlabs.Redactor // holds the URL's path, which may be a secret
+	last   string              // what the last delivery failed with; "" when it did not
+	cut    *rotator.Event      // its delivery was interrupted by the end of Run
 }
 
 // New makes a Sender, which sends nothing until Run or Flush.
 func New(o Options) *Sender {
-	return &Sender{opt: o, queue: make(chan rotator.Event, queued), client: &http.Client{
+	s := &Sender{opt: o, queue: make(chan rotator.Event, queued), client: &http.Client{
 		Timeout:       oneTry,
 		Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConns: 1, IdleConnTimeout: time.Minute, TLSHandshakeTimeout: oneTry, MaxResponseHeaderBytes: 16 << 10},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
+	if u, err := url.Parse(o.URL); err == nil {
+		for _, part := range strings.FieldsFunc(u.RequestURI(), func(c rune) bool { return strings.ContainsRune("/?&=", c) }) {
+			s.hidden.Add(elevenlabs.NewSecret(part))
+		}
+	}
+	return s
 }
 
 // Types is every type of event that is sent, in the order of docs/events.md.
@@ -169,10 +177,12 @@ func (s *Sender) try(ctx context.Context, body []byte) (again bool, after time.D
 		return false, 0, errors.New("sending an event: REKEYD_EVENTS_URL cannot be used")
 	}
 	req.Header.Set("Content-Type", "application/cloudevents+json; charset=utf-8")
-	req.Header.Set("Rekeyd-Signature", Sign(secret, time.Now(), body))
+	signature := Sign(secret, time.Now(), body)
+	defer s.hidden.Add(elevenlabs.NewSecret(signature))()
+	req.Header.Set("Rekeyd-Signature", signature)
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return true, 0, fmt.Errorf("sending an event: %w", bare(err))
+		return true, 0, fmt.Errorf("sending an event: %s", s.hidden.Clean(bare(err).Error(), maxText))
 	}
 	defer func() { _ = resp.Body.Close() }()
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer))

@@ -94,9 +94,6 @@ func Start(t *testing.T, env []string, name string, args ...string) *Process {
 	return p
 }
 
-// PID is its number.
-func (p *Process) PID() int { return p.cmd.Process.Pid }
-
 // Exited reports whether the process has ended.
 func (p *Process) Exited() bool {
 	select {
@@ -113,6 +110,16 @@ func (p *Process) Signal(s syscall.Signal) {
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		p.t.Fatalf("sending %s: %v", s, err)
 	}
+}
+
+// ID is the process's.
+func (p *Process) ID() int { return p.cmd.Process.Pid }
+
+// DumpedCore reports whether the process, which has ended, left a core file.
+func (p *Process) DumpedCore() bool {
+	<-p.exited
+	status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && status.CoreDump()
 }
 
 // Kill is SIGKILL. It returns once the process has ended.
