@@ -2,7 +2,12 @@ package rotator_test
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -83,14 +88,27 @@ func (w *world) guardReaders(p rotator.Policy) {
 		if c.Kind != elevensim.Disabled && c.Kind != elevensim.Deleted {
 			return
 		}
-		doc, err := w.store.Read(context.Background(), p.Sink.Ref, 0)
-		if err != nil {
-			w.t.Error(err)
-		}
-		if doc.Data[p.Sink.Field] == c.Key.Secret {
+		if w.published(p) == c.Key.Secret {
 			w.t.Errorf("%s: the key in the record was changed: %s", c.Time, c.Kind)
 		}
 	})
+}
+
+// published is what readers find. It asks for no lock: whoever calls it holds the simulator's, on which others wait
+// meanwhile, so that simulated time stands still.
+func (w *world) published(p rotator.Policy) any {
+	text, err := os.ReadFile(filepath.Join(w.dir, p.Sink.Ref.String()+".json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var data map[string]any
+	if err == nil {
+		err = json.Unmarshal(text, &data)
+	}
+	if err != nil {
+		w.t.Error(err)
+	}
+	return data[p.Sink.Field]
 }
 
 // accounted fails the test unless every key of ours is current, in overlap or in quarantine.
