@@ -46,8 +46,9 @@ func LoadPolicies(src Source, env Env, lookup envconfig.Lookuper) (*Config, erro
 	}
 	inOrder(l.config.Warnings)
 	sum := sha256.Sum256(text)
-	l.config.Digest = hex.EncodeToString(sum[:])
-	return &l.config, nil
+	config := l.config // a pointer into the loader would keep the whole YAML tree
+	config.Digest = hex.EncodeToString(sum[:])
+	return &config, nil
 }
 
 // loader is the second pass: it turns what was written into what is meant, and refuses what cannot be meant.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
@@ -186,8 +184,8 @@ func (r *Rotator) addKeys(o *Observed, p Policy, k *knowledge) {
 			account(c.Workspace, c.Account)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(r.workspaces)) {
-		if l := r.workspaces[name].listing; l != nil {
+	for _, ws := range r.spaces {
+		if l := ws.listing; l != nil {
 			add(l.owned[p.Name])
 		}
 	}

@@ -68,7 +68,7 @@ func (r *Rotator) addUnmanaged(p Policy) {
 	}
 	st := &policyState{}
 	st.load(p, ws)
-	r.unmanaged[p.Name] = st
+	r.unmanaged[p.Name], r.inOrder = st, nil
 	r.enqueue(st)
 }
 
@@ -170,13 +170,10 @@ func (r *Rotator) publishedKeys(ctx context.Context, entries []*Entry) (map[stri
 // ownKeys lists every workspace and returns the keys that carry this installation's owner id.
 func (r *Rotator) ownKeys(ctx context.Context) ([]ListedKey, error) {
 	r.mu.Lock()
-	spaces := slices.Sorted(maps.Keys(r.workspaces))
+	spaces := r.spaces
 	r.mu.Unlock()
 	var keys []ListedKey
-	for _, name := range spaces {
-		r.mu.Lock()
-		ws := r.workspaces[name]
-		r.mu.Unlock()
+	for _, ws := range spaces {
 		r.reconcile(ctx, ws)
 		r.mu.Lock()
 		l, err := ws.listing, ws.err
@@ -187,7 +184,7 @@ func (r *Rotator) ownKeys(ctx context.Context) ([]ListedKey, error) {
 		}
 		r.mu.Unlock()
 		if err != nil || l == nil {
-			return nil, fmt.Errorf("listing workspace %s: %w", name, err)
+			return nil, fmt.Errorf("listing workspace %s: %w", ws.name, err)
 		}
 	}
 	return keys, nil

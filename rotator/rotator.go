@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -51,7 +53,9 @@ type Rotator struct {
 	owner      string
 	policies   map[string]*policyState
 	unmanaged  map[string]*policyState // of the ledger, but no longer loaded
+	inOrder    []*policyState          // what ordered returns; nil when that is no longer true
 	workspaces map[string]*workspace
+	spaces     []*workspace // the same, by name
 	queue      []*policyState
 	stopping   bool
 	running    bool
@@ -96,7 +100,7 @@ func (r *Rotator) Load(policies []Policy, clients map[string]*elevenlabs.Client)
 	defer r.mu.Unlock()
 	r.loadWorkspaces(clients)
 	old := r.policies
-	r.policies = make(map[string]*policyState, len(policies))
+	r.policies, r.inOrder = make(map[string]*policyState, len(policies)), nil
 	for _, p := range policies {
 		st := old[p.Name]
 		if st == nil {
@@ -135,6 +139,7 @@ func (r *Rotator) loadWorkspaces(clients map[string]*elevenlabs.Client) {
 			ws.begin(r)
 		}
 	}
+	r.spaces = slices.SortedFunc(maps.Values(r.workspaces), func(a, b *workspace) int { return strings.Compare(a.name, b.name) })
 	for name, ws := range old {
 		if r.workspaces[name] == nil && ws.stop != nil {
 			ws.stop()

@@ -96,9 +96,8 @@ func (r *Rotator) Snapshot() Snapshot {
 	for _, name := range slices.Sorted(maps.Keys(r.unmanaged)) {
 		s.Unmanaged = append(s.Unmanaged, r.unmanaged[name].status)
 	}
-	for _, name := range slices.Sorted(maps.Keys(r.workspaces)) {
-		ws := r.workspaces[name]
-		s.Workspaces = append(s.Workspaces, WorkspaceStatus{name, ws.seen, ws.tried, ws.err})
+	for _, ws := range r.spaces {
+		s.Workspaces = append(s.Workspaces, WorkspaceStatus{ws.name, ws.seen, ws.tried, ws.err})
 	}
 	return s
 }
@@ -138,7 +137,7 @@ func (r *Rotator) Survey(ctx context.Context, names ...string) (Snapshot, error)
 		r.discover(ctx)
 	}
 	r.mu.Lock()
-	states := slices.DeleteFunc(r.ordered(), func(st *policyState) bool { return !wanted(st.policy.Name) })
+	states := slices.DeleteFunc(slices.Clone(r.ordered()), func(st *policyState) bool { return !wanted(st.policy.Name) })
 	spaces := slices.Collect(maps.Values(r.workspaces))
 	r.mu.Unlock()
 	// What a listing lacks means something only where the ledger was read before it.

@@ -48,9 +48,13 @@ func (r *Rotator) enqueue(st *policyState) {
 }
 
 // ordered returns the policies, those no longer loaded too, in this replica's own order: replicas that begin at different ends waste fewer claims.
-// Rotator.mu is held.
+// Nobody may change what it returns. Rotator.mu is held.
 func (r *Rotator) ordered() []*policyState {
-	states := slices.AppendSeq(slices.Collect(maps.Values(r.policies)), maps.Values(r.unmanaged))
+	if r.inOrder != nil {
+		return r.inOrder
+	}
+	states := make([]*policyState, 0, len(r.policies)+len(r.unmanaged))
+	states = slices.AppendSeq(slices.AppendSeq(states, maps.Values(r.policies)), maps.Values(r.unmanaged))
 	for _, st := range states {
 		if st.order == 0 {
 			h := fnv.New64a()
@@ -64,6 +68,7 @@ func (r *Rotator) ordered() []*policyState {
 		}
 		return 1
 	})
+	r.inOrder = states
 	return states
 }
 
