@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
@@ -29,6 +30,15 @@ func (j *job) retire(ctx context.Context, s Step) bool {
 	}
 	if err := j.mayRetire(ctx, key.KeyRef); err != nil {
 		return j.retireLater(ctx, s, failed(StageRetire, err))
+	}
+	if s.Reason == ReasonDisabledOutside {
+		enabled, err := j.enabledAgain(ctx, key.KeyRef)
+		if err != nil {
+			return j.retireLater(ctx, s, failed(StageRetire, err))
+		}
+		if enabled {
+			return j.release(ctx, func(e *Entry) { e.retiring(s.KeyID).Disabling = key.Disabling }) == nil
+		}
 	}
 	if s.Action == ActDelete {
 		err = j.deleteRetired(ctx, key.KeyRef)
@@ -125,6 +135,21 @@ func (j *job) currentWorks(ctx context.Context, c KeyRef, secret elevenlabs.Secr
 		return failedFor(StageRetire, ReasonUnsafe, "the current key %s could not be proven to work: %w", c.ID, orDead(err))
 	}
 	return nil
+}
+
+// enabledAgain asks whether a key that a listing showed disabled in its overlap works all the same: that listing may be
+// of the time before somebody rolled back to the key.
+func (j *job) enabledAgain(ctx context.Context, key KeyRef) (bool, error) {
+	keys, err := j.api.Keys(ctx, key.Account)
+	if err != nil {
+		return false, fmt.Errorf("checking whether key %s is disabled: %w", key.ID, err)
+	}
+	i := slices.IndexFunc(keys, func(k elevenlabs.Key) bool { return k.ID == key.ID && !k.Disabled })
+	if i < 0 {
+		return false, nil
+	}
+	j.r.amend(key.Workspace, key.Account, key.ID, func(k *ListedKey) { k.Disabled, k.DisableReason = false, "" })
+	return true, nil
 }
 
 func (j *job) disableRetired(ctx context.Context, key KeyRef) error {

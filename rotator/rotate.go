@@ -370,7 +370,7 @@ func (j *job) retiringOf(old KeyRef, why Reason, now, until time.Time) Retiring 
 		r.Until = overlapEnd(j.p, old, now)
 	}
 	j.r.mu.Lock()
-	disabled, listed := j.r.listed(old)
+	disabled, listed := j.r.listed(old, j.st.known.currentSince)
 	j.r.mu.Unlock()
 	switch {
 	case leaked(why) || disabled:
@@ -383,10 +383,11 @@ func (j *job) retiringOf(old KeyRef, why Reason, now, until time.Time) Retiring 
 	return r
 }
 
-// listed says what the last listing shows of a key. Rotator.mu is held.
-func (r *Rotator) listed(ref KeyRef) (disabled, found bool) {
+// listed says what the last listing shows of a key, if that began after the given time: an older one may show the key
+// disabled as it was before somebody rolled back to it. Rotator.mu is held.
+func (r *Rotator) listed(ref KeyRef, since time.Time) (disabled, found bool) {
 	ws := r.workspaces[ref.Workspace]
-	if ws == nil || ws.listing == nil {
+	if ws == nil || ws.listing == nil || !ws.listing.begun.After(since) {
 		return false, false
 	}
 	for _, k := range ws.listing.accounts[ref.Account] {

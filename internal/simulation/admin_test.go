@@ -136,7 +136,8 @@ func (o *oracle) checkWorkspace(workspace string, c elevensim.Change, k *life) {
 		o.violated("key %s of policy %s: %s in workspace %s", short(k.ID), k.policy, c.Kind, workspace)
 	}
 	person := c.By == elevensim.AdminID || c.By == elevensim.ByManagement
-	if c.By == k.ID && !k.replaced.IsZero() {
+	gone := c.Key.Disabled || c.Kind == elevensim.Deleted // to be enabled again for a rollback does no harm
+	if c.By == k.ID && !k.replaced.IsZero() && gone {
 		o.violated("admin key %s: %s by itself, so its successor was not in use", short(k.ID), c.Kind)
 	}
 	same := slices.Equal(k.Permissions, c.Key.Permissions) && k.CharacterLimit == c.Key.CharacterLimit
