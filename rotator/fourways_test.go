@@ -97,7 +97,7 @@ func (w *world) guardReaders(p rotator.Policy) {
 // published is what readers find. It asks for no lock: whoever calls it holds the simulator's, on which others wait
 // meanwhile, so that simulated time stands still.
 func (w *world) published(p rotator.Policy) any {
-	text, err := os.ReadFile(filepath.Join(w.dir, p.Sink.Ref.String()+".json"))
+	text, err := os.ReadFile(filepath.Join(w.dir, p.Sink.Mount, p.Sink.Path+".json"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -40,7 +40,7 @@ func TestARecordDeletedAfterItsWriterDied(t *testing.T) {
 				}
 				stop()
 				read = w.inRecord(p)
-				if err := os.Remove(filepath.Join(w.dir, p.Sink.Ref.String()+".json")); err != nil {
+				if err := os.Remove(filepath.Join(w.dir, p.Sink.Mount, p.Sink.Path+".json")); err != nil {
 					t.Fatal(err)
 				}
 				begun := time.Now()

@@ -79,7 +79,7 @@ func newFleet(t *testing.T, policies, spaces int) *fleet {
 			ids[i] = account(w + i*spaces)
 		}
 		key := fmt.Sprint("sk_admin_of_workspace_", w)
-		sim := f.programs.StartSimulator(t, key, uint64(w)+1, ids...) //nolint:gosec // small
+		sim := f.programs.StartSimulator(t, key, uint64(w)+1, ids...)
 		f.sims = append(f.sims, sim)
 		fmt.Fprintf(&b, "- {name: w%[1]d, base_url: %[2]q, api_key: {env: ELEVENLABS_KEY_%[1]d}}\n", w, sim.URL)
 		f.env = append(f.env, fmt.Sprintf("ELEVENLABS_KEY_%d=%s", w, key))
@@ -178,7 +178,7 @@ func (f *fleet) fetch(path, encoding string) fetched {
 	f.t.Helper()
 	const times = 5
 	var walls []time.Duration
-	used, got := f.cpu(), fetched{}
+	used, got, client := f.cpu(), fetched{}, &http.Client{Timeout: time.Minute}
 	for range times {
 		begun := time.Now()
 		req, err := http.NewRequestWithContext(f.t.Context(), http.MethodGet, f.url+path, nil)
@@ -186,7 +186,7 @@ func (f *fleet) fetch(path, encoding string) fetched {
 			f.t.Fatal(err)
 		}
 		req.Header.Set("Accept-Encoding", encoding)
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := client.Do(req)
 		if err != nil {
 			f.t.Fatal(err)
 		}
