@@ -128,13 +128,17 @@ func (o *oracle) tooOld(k *life, r *record) bool {
 	return r.policy.MaxAge > 0 && !k.Disabled && age > r.policy.MaxAge+2*o.w.profile.skew+time.Minute
 }
 
-// turn is how long a policy may have to wait for the others of its group.
+// turn is how long a policy may have to wait for the others of its group. An admin key, which goes last, may find that
+// all of them are due once more.
 func (o *oracle) turn(p rotator.Policy) time.Duration {
 	var wait time.Duration
 	for _, r := range o.records {
 		if p.Group != "" && r.policy.Group == p.Group && r.policy.Name != p.Name {
 			wait += r.policy.Overlap + 2*reconcile
 		}
+	}
+	if p.AdminOf != "" {
+		wait *= 2
 	}
 	return wait
 }

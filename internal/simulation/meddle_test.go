@@ -65,6 +65,9 @@ func (w *world) meddle(what string, p rotator.Policy) {
 	if r.key == nil || r.foreign {
 		return // one at a time
 	}
+	if r.rolled && !w.current(p, r.key) && (what == "leak" || what == "delete key" || what == "person disables and enables") {
+		return // with a record that was rolled back to a dead key a person has to decide what to do
+	}
 	w.tracef("others: %s (%s)", what, p.Name)
 	w.hits["others × "+what]++
 	var err error
@@ -119,6 +122,13 @@ func (w *world) meddle(what string, p rotator.Policy) {
 		w.corruptGroup(p, r)
 	}
 	w.must(err)
+}
+
+// current reports that the ledger knows the key as the policy's current one.
+func (w *world) current(p rotator.Policy, k *life) bool {
+	entry, _ := w.kv.Get(ledgerPrefix+"policies/"+p.Name, 0)
+	c, _ := entry["current"].(map[string]any)
+	return c["id"] == k.ID
 }
 
 // unsettled reports that a rotation of the policy has begun and is not committed.
@@ -256,6 +266,6 @@ func (w *world) kvRollback(p rotator.Policy, r *record) {
 	_, err := w.kv.Put(path, before)
 	w.must(err)
 	r.key.replaced, r.key.touched = time.Now(), true
-	r.key, r.at, r.said, r.asked, r.noted = back, time.Now(), time.Now(), true, before["note"] != nil
+	r.key, r.at, r.said, r.asked, r.noted, r.rolled = back, time.Now(), time.Now(), true, before["note"] != nil, true
 	back.replaced, back.promised, back.touched = time.Time{}, time.Time{}, true // a disable may be on its way
 }

@@ -56,6 +56,7 @@ type record struct {
 	noted    bool      // others wrote a field of their own beside ours
 	foreign  bool      // holds a value that others wrote
 	touched  time.Time
+	rolled   bool // others put an older version back, and the ledger may not say so yet
 	version  int
 	intent   string    // the rotation that the ledger says is under way
 	begun    time.Time // … and since when
@@ -266,7 +267,7 @@ func (o *oracle) published(r *record, k *life, path string, data map[string]any)
 		}
 	}
 	k.published, k.replaced, k.promised = now, time.Time{}, time.Time{}
-	r.key, r.at, r.touched = k, now, time.Time{}
+	r.key, r.at, r.touched, r.rolled = k, now, time.Time{}, false
 }
 
 func (o *oracle) bySecret(secret string) *life {
