@@ -227,6 +227,9 @@ func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
 		return changed
 	}
 	d = planDrift(p, o, now, d)
+	if slices.ContainsFunc(d.Steps, func(s Step) bool { return s.Action == ActRotate }) {
+		return d // whether it is due as well no longer matters
+	}
 	due := planSchedule(p, o, now, d)
 	if d.State == StateError { // settings that cannot be mended are no reason to let the key grow old
 		due.State, due.Reason, due.Message = d.State, d.Reason, d.Message

@@ -182,6 +182,11 @@ func TestPlan(t *testing.T) {
 		{"drift, patch", func(s stage) { s.o.Keys[1].Settings.Permissions.All = true }, "patch drift k2", rotator.StateOK, ""},
 		{"drift, report", func(s stage) { s.o.Keys[1].Settings.Permissions.All = true; s.p.OnDrift = rotator.DriftReport }, "", rotator.StateOK, ""},
 		{"drift, rotate", func(s stage) { s.o.Keys[1].Settings.Permissions.All = true; s.p.OnDrift = rotator.DriftRotate }, "rotate drift", rotator.StateDue, rotator.ReasonDrift},
+		{"drift, rotate, due", func(s stage) {
+			s.o.Keys[1].Settings.Permissions.All = true
+			s.p.OnDrift = rotator.DriftRotate
+			hours(s, 2)
+		}, "rotate drift", rotator.StateDue, rotator.ReasonDrift},
 		{"drift, rotate, manual", func(s stage) {
 			s.o.Keys[1].Settings.Permissions.All, s.p.OnDrift, s.p.Mode = true, rotator.DriftRotate, rotator.ModeManual
 		}, "", rotator.StateOK, ""},

@@ -55,6 +55,9 @@ func lostReason(err error) Reason {
 
 // intend checks that the result could be stored, then takes the claim and notes the intent in one write.
 func (j *job) intend(ctx context.Context, why Reason) (*Intent, error) {
+	if e := j.entry(); e != nil && (e.Claim != nil || e.Intent != nil) {
+		return nil, errClaimLost // an earlier step of the same plan left work behind, which is to be settled first
+	}
 	if err := j.r.Store.Check(ctx, append(j.ledgerRefs(), j.p.Sink.Ref)...); err != nil {
 		return nil, fmt.Errorf("checking that a key could be stored: %w", err)
 	}
