@@ -92,8 +92,8 @@ soak: ## simulate new seeds until it is stopped or finds something
 	@first=$$(date +%s)000; while $(GO) test ./internal/simulation -run 'TestSimulation$$' -count=1 -timeout 75m -v -args -seeds=5000 -first=$$first; do first=$$((first + 5000)); done
 
 .PHONY: bench
-bench: vault ## rotate 1,000 keys that are due at once, beside the alternatives (needs curl and jq); some minutes
-	REKEYD_BENCH=1 $(GO) test ./internal/bench -count=1 -timeout 30m -v
+bench: vault ## make the figures of docs/benchmarks.md (needs curl and jq); half an hour
+	REKEYD_BENCH=1 $(GO) test ./internal/bench -count=1 -timeout 90m -v
 
 .PHONY: prometheus
 prometheus: vault ## check alerts and dashboard, and let a real Prometheus watch rekeyd (needs prometheus, promtool and jq)

@@ -141,6 +141,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		}
 	})
 	d.log.Info("started", "version", d.cfg.Version, "policies", len(d.cfg.Policies.Policies), "sink", d.cfg.Env.Sink, "address", listener.Addr().String())
+	d.cfg.Policies.Policies = nil // the rotator has them
 	if err := d.rotator.Run(ctx); err != nil {
 		d.log.Warn("stopped with work in flight", "err", err)
 	}
