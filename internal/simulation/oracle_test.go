@@ -312,6 +312,9 @@ func (o *oracle) settled() {
 		return // Vault may have forgotten a rotation in its middle
 	}
 	for _, k := range o.keys {
+		if k.hidden && k.published.IsZero() {
+			k.replaced = time.Now() // its overlap may begin only when somebody could settle its rotation
+		}
 		if k.ours && !k.Deleted() && k.published.IsZero() && !k.hidden && k.CreatedAt.Before(o.calmSince) {
 			o.violated("invariant 2: key %s (%s), created %s before the calm, is still there and was never published", short(k.ID), k.Name, o.calmSince.Sub(k.CreatedAt))
 		}
