@@ -373,7 +373,7 @@ func (j *job) retiringOf(old KeyRef, why Reason, now, until time.Time) Retiring 
 		r.Until = overlapEnd(j.p, old, now)
 	}
 	j.r.mu.Lock()
-	disabled, listed := j.r.listed(old, j.st.known.currentSince)
+	disabled, listed := j.r.listed(old, j.st.known.changedSince)
 	j.r.mu.Unlock()
 	switch {
 	case leaked(why) || disabled:

@@ -37,6 +37,7 @@ type knowledge struct {
 	explained    int         // listing whose unknown keys have already led to a fresh look at the ledger
 	currentID    string
 	currentSince time.Time // when this process first saw that key as current
+	changedSince time.Time // the same, but zero where it saw no other before
 	claimVersion int
 	claimSince   time.Time // when the claim was first seen like this; monotonic
 	missingSeq   int       // listing in which the current key was first missing; 0: it is there
@@ -70,6 +71,9 @@ func (st *policyState) load(p Policy, ws *workspace) {
 func (k *knowledge) setEntry(e *Entry, version int, now time.Time) {
 	k.loaded, k.ledgerError, k.entry, k.version = true, "", e, version
 	if id := currentID(e); id != k.currentID {
+		if k.currentID != "" {
+			k.changedSince = now
+		}
 		k.currentID, k.currentSince, k.missingSeq, k.proof = id, now, 0, elevenlabs.LifeUnknown
 	}
 	switch {
