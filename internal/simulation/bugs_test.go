@@ -39,7 +39,7 @@ func bugs() []bug {
 		{"skip the quarantine", "retire.go", "r.State, r.Until = InQuarantine, j.r.Wall().Add(time.Duration(r.Quarantine))", "r.State, r.Until = InQuarantine, j.r.Wall()", 300},
 		{"overwrite what nobody knows", "plan.go", "\treturn d.fail(ReasonRecordChanged, \"%s holds a value that rekeyd did not put there;", "\tif true {\n\t\treturn planRotation(p, o, now, ReasonRecordMissing, d), true\n\t}\n\treturn d.fail(ReasonRecordChanged, \"%s holds a value that rekeyd did not put there;", 2000},
 		{"roll forward nothing", "recover.go", "if past.found && (!in.Rollback", "if false && past.found && (!in.Rollback", 1000},
-		{"take what cannot be read for unpublished", "recover.go", "if found && past.hidden {", "if false && found && past.hidden {", 3000},
+		{"take what cannot be read for unpublished", "recover.go", "if found && past.hidden {", "if false && found && past.hidden {", 20000},
 		{"leave a claim for ever", "plan.go", "case o.ClaimExpired:\n\t\tstep.Reason", "case false:\n\t\tstep.Reason", 1000},
 		{"forget the old key", "rotate.go", "e.Retiring = append(e.Retiring, j.retiringOf(*old, c.reason, c.Published, c.previousUntil))", "_ = e.Retiring", 300},
 		{"prove an admin key as any other", "admin.go", "if j.p.AdminOf != \"\" {\n\t\treturn api.ProbeAdmin", "if false {\n\t\treturn api.ProbeAdmin", 300},
