@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"reflect"
@@ -132,7 +133,11 @@ func askVault(ctx context.Context, vault *sinks.Vault) error {
 	if vault == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, vaultReady)
+	short, cancel := context.WithTimeout(ctx, vaultReady)
 	defer cancel()
-	return vault.Ready(ctx)
+	err := vault.Ready(short)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return fmt.Errorf("no answer from Vault within %s; see whether it is overloaded or a firewall drops its packets", vaultReady)
+	}
+	return err
 }

@@ -8,7 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	vaultapi "github.com/hashicorp/vault/api"
+
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/sinks"
 )
 
 // TestTokenExpiryIsShownOnceItIsKnown tells a token that never ends from one of which nothing is known.
@@ -54,5 +57,21 @@ func TestTheTokenOfAFileIsReadAgain(t *testing.T) {
 	w.write(path, "hvs.second\n")
 	if token, err := o.Reread(); err != nil || token.Reveal() != "hvs.second" {
 		t.Errorf("the file's new token was not read (%v)", err)
+	}
+}
+
+// TestAVaultThatHangsIsNamed: a probe ends in time, with a sentence.
+func TestAVaultThatHangsIsNamed(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	t.Cleanup(server.Close)
+	config := vaultapi.DefaultConfig()
+	config.Address = server.URL
+	vault, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: elevenlabs.NewSecret("hvs.a-token-of-a-test")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := askVault(t.Context(), vault); err == nil || !strings.HasPrefix(err.Error(), "no answer from Vault within 2s") {
+		t.Errorf("a Vault that hangs: %v", err)
 	}
 }
