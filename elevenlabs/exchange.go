@@ -114,13 +114,22 @@ func (c *Client) exchange(ctx context.Context, q call, key Secret) answer {
 	if !success(resp.StatusCode) {
 		limit = answerLimit
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
-	if int64(len(body)) > limit {
+	body, err := readBody(resp, limit)
+	return answer{status: resp.StatusCode, header: resp.Header, body: body, err: err, written: true}
+}
+
+// readBody reads a body of at most so many bytes, in one piece where its length is told and plausible.
+func readBody(resp *http.Response, limit int64) ([]byte, error) {
+	const plausible = 1 << 20
+	var b bytes.Buffer
+	b.Grow(int(min(max(resp.ContentLength, 0), limit, plausible)) + bytes.MinRead)
+	_, err := b.ReadFrom(io.LimitReader(resp.Body, limit+1))
+	if int64(b.Len()) > limit {
 		err = fmt.Errorf("more than %d bytes", limit)
-	} else if n := bytes.Count(body, []byte(",")); n > valueLimit {
+	} else if n := bytes.Count(b.Bytes(), []byte(",")); n > valueLimit {
 		err = fmt.Errorf("%d values, which is more than %d", n, valueLimit)
 	}
-	return answer{status: resp.StatusCode, header: resp.Header, body: body, err: err, written: true}
+	return b.Bytes(), err
 }
 
 func (c *Client) request(ctx context.Context, q call, key Secret) (*http.Request, error) {

@@ -40,12 +40,13 @@ func decodeAccounts(body []byte) ([]ServiceAccount, error) {
 	if list.Accounts == nil {
 		return nil, errors.New("no service-accounts in it")
 	}
+	read := permissionReader{}
 	accounts := make([]ServiceAccount, 0, len(*list.Accounts))
 	for i, w := range *list.Accounts {
 		if w.ID == "" {
 			return nil, fmt.Errorf("service account %d has no service_account_user_id", i)
 		}
-		keys, err := convertKeys(w.ID, w.Keys)
+		keys, err := convertKeys(w.ID, w.Keys, read)
 		if err != nil {
 			return nil, fmt.Errorf("service account %d: %w", i, err)
 		}
@@ -61,16 +62,16 @@ func decodeKeys(account string, body []byte) ([]Key, error) {
 	if err := json.Unmarshal(body, &list); err != nil {
 		return nil, err
 	}
-	return convertKeys(account, list.Keys)
+	return convertKeys(account, list.Keys, permissionReader{})
 }
 
-func convertKeys(account string, list *[]wireKey) ([]Key, error) {
+func convertKeys(account string, list *[]wireKey, read permissionReader) ([]Key, error) {
 	if list == nil {
 		return nil, errors.New("no api-keys in it")
 	}
 	keys := make([]Key, 0, len(*list))
 	for i, w := range *list {
-		key, err := w.key(account)
+		key, err := w.key(account, read)
 		if err != nil {
 			return nil, fmt.Errorf("key %d: %w", i, err)
 		}
@@ -81,14 +82,14 @@ func convertKeys(account string, list *[]wireKey) ([]Key, error) {
 
 // key converts one entry of the listing of an account. One that says to be of another account is not believed: our
 // calls by id would miss it, and take the 404 for its end.
-func (w wireKey) key(account string) (Key, error) {
+func (w wireKey) key(account string, read permissionReader) (Key, error) {
 	if w.ID == "" {
 		return Key{}, errors.New("no key_id")
 	}
 	if w.Account != "" && w.Account != account {
 		return Key{}, errors.New("it is listed for one service account and names another")
 	}
-	permissions, err := permissionsOf(w.Permissions)
+	permissions, err := read.permissions(w.Permissions)
 	if err != nil {
 		return Key{}, err
 	}
@@ -101,6 +102,20 @@ func (w wireKey) key(account string) (Key, error) {
 		Disabled: w.Disabled, DisableReason: w.DisableReason, CharacterCount: w.CharacterCount,
 		Settings: Settings{Permissions: permissions, AllowedIPs: ips, CharacterLimit: w.CharacterLimit},
 	}, nil
+}
+
+// permissionReader remembers the permissions of one listing by how they are written: most keys have the same.
+type permissionReader map[string]Permissions
+
+func (r permissionReader) permissions(raw json.RawMessage) (Permissions, error) {
+	if p, known := r[string(raw)]; known {
+		return p, nil
+	}
+	p, err := permissionsOf(raw)
+	if err == nil {
+		r[string(raw)] = p
+	}
+	return p, err
 }
 
 // permissionsOf reads the permissions of a listed key. ASSUMPTION: null stands for all.

@@ -19,11 +19,7 @@ func hotPaths(tb testing.TB) []hot {
 	tb.Helper()
 	p, o := planStage(tb)
 	o.Entry.Schema, o.Entry.Salt = 1, "salt"
-	entry, err := o.Entry.Data()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	text, err := json.Marshal(entry) // as it comes back from the store
+	text, err := json.Marshal(o.Entry.Data()) // as it comes back from the store
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -34,7 +30,11 @@ func hotPaths(tb testing.TB) []hot {
 	at := planNow
 	return []hot{
 		{"plan", func() { rotator.Plan(p, o, planNow) }, 6},
-		{"entry to document", func() { _, _ = o.Entry.Data() }, 80},
+		{"entry to document", func() {
+			if _, err := json.Marshal(o.Entry.Data()); err != nil {
+				tb.Fatal(err)
+			}
+		}, 80},
 		{"document to entry", func() {
 			if _, err := rotator.ParseEntry(data, p.Name); err != nil {
 				tb.Fatal(err)

@@ -57,11 +57,7 @@ func (j *job) write(ctx context.Context, change func(*Entry)) error {
 	if err != nil {
 		return err
 	}
-	data, err := next.Data()
-	if err != nil {
-		return err
-	}
-	begun := time.Now()
+	data, begun := next.Data(), time.Now()
 	for attempt := 1; ; attempt++ {
 		version, err := j.r.Store.Write(ctx, j.r.entryRef(j.p.Name), data, k.version)
 		if err != nil {

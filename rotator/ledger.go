@@ -142,21 +142,28 @@ type Applied struct {
 	Ignored []string  `json:"ignored,omitempty"` // fields that differed all the same when they were read back
 }
 
-// Data returns the entry as a document for a [Store].
-func (e *Entry) Data() (map[string]any, error) {
-	b, err := json.Marshal(e)
-	if err != nil {
-		return nil, fmt.Errorf("encoding ledger entry: %w", err)
+// Data returns the entry as a document for a [Store], which encodes the values: they say no more and no less than the
+// entry itself does in JSON. The document shares what the entry points at.
+func (e *Entry) Data() map[string]any {
+	m := map[string]any{"schema": e.Schema, "owner": e.Owner, "policy": e.Policy, "salt": e.Salt}
+	put := func(name string, value any, present bool) {
+		if present {
+			m[name] = value
+		}
 	}
-	var fields map[string]json.RawMessage // the store encodes them again, there is no need to take them apart
-	if err := json.Unmarshal(b, &fields); err != nil {
-		return nil, fmt.Errorf("encoding ledger entry: %w", err)
-	}
-	m := make(map[string]any, len(fields))
-	for name, value := range fields {
-		m[name] = value
-	}
-	return m, nil
+	put("claim", e.Claim, e.Claim != nil)
+	put("intent", e.Intent, e.Intent != nil)
+	put("current", e.Current, e.Current != nil)
+	put("last_rotation", e.LastRotation, !e.LastRotation.IsZero())
+	put("retiring", e.Retiring, len(e.Retiring) > 0)
+	put("abandoned", e.Abandoned, len(e.Abandoned) > 0)
+	put("failure", e.Failure, e.Failure != nil)
+	put("applied", e.Applied, e.Applied != nil)
+	put("quarantine", e.Quarantine, e.Quarantine != 0)
+	put("limit_used", e.LimitUsed, e.LimitUsed != nil)
+	put("leaks", e.Leaks, len(e.Leaks) > 0)
+	put("moved_to", e.MovedTo, e.MovedTo != "")
+	return m
 }
 
 // ParseEntry reads an entry back, strictly: what cannot be understood whole must not be rewritten.

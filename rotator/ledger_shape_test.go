@@ -1,6 +1,7 @@
 package rotator
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
@@ -78,4 +79,61 @@ func TestASchemaKeepsItsFields(t *testing.T) {
 	if got := fields(reflect.TypeFor[Entry]()); ledgerSchema != 1 || fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("schema %d has the fields\n%q\nand schema 1\n%q", ledgerSchema, got, want)
 	}
+}
+
+// fill sets everything below a value to something that is not zero.
+func fill(v reflect.Value) {
+	switch {
+	case v.Type() == reflect.TypeFor[time.Time]():
+		v.Set(reflect.ValueOf(time.Unix(1700000000, 0).UTC()))
+	case v.Kind() == reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem())
+	case v.Kind() == reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fill(v.Index(0))
+	case v.Kind() == reflect.Struct:
+		for i := range v.NumField() {
+			fill(v.Field(i))
+		}
+	case v.Kind() == reflect.String:
+		v.SetString("something")
+	case v.Kind() == reflect.Bool:
+		v.SetBool(true)
+	default:
+		v.SetInt(1)
+	}
+}
+
+// The document is put together field by field, which must not leave one out: each alone, all and none.
+func TestADocumentIsTheWholeEntry(t *testing.T) {
+	t.Parallel()
+	for n := range reflect.TypeFor[Entry]().NumField() + 2 {
+		var e Entry
+		v := reflect.ValueOf(&e).Elem()
+		for i := range v.NumField() {
+			if i == n || n == v.NumField() {
+				fill(v.Field(i))
+			}
+		}
+		want, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := json.Marshal(e.Data())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a, b := decoded(t, got), decoded(t, want); !reflect.DeepEqual(a, b) {
+			t.Errorf("field %d: the document is\n%s\nand the entry\n%s", n, got, want)
+		}
+	}
+}
+
+func decoded(t *testing.T, text []byte) (m map[string]any) {
+	t.Helper()
+	if err := json.Unmarshal(text, &m); err != nil {
+		t.Fatal(err)
+	}
+	return m
 }

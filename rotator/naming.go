@@ -23,11 +23,13 @@ func keyName(owner, policy, rotation string) string {
 
 // parseKeyName takes a key's name apart; ok is false for a name that this program never gives.
 func parseKeyName(name string) (owner, policy, rotation string, ok bool) {
-	p := strings.Split(name, ".")
-	if len(p) != 4 || p[0] != namePrefix || len(p[1]) != ownerLength || p[2] == "" || len(p[3]) != rotationLength {
+	rest, ours := strings.CutPrefix(name, namePrefix+".")
+	owner, rest, _ = strings.Cut(rest, ".")
+	policy, rotation, _ = strings.Cut(rest, ".")
+	if !ours || len(owner) != ownerLength || policy == "" || len(rotation) != rotationLength || strings.Contains(rotation, ".") {
 		return "", "", "", false
 	}
-	return p[1], p[2], p[3], true
+	return owner, policy, rotation, true
 }
 
 // randomID returns n random characters of a-z and 0-9.

@@ -13,7 +13,7 @@ import (
 func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observed, error) {
 	k := &st.known
 	r.mu.Lock()
-	p, ws, resync := st.policy, st.ws, st.resync
+	p, ws, resync := *st.policy, st.ws, st.resync
 	k.digestKnown = k.digestKnown && !st.edited
 	st.resync, st.edited = false, false
 	r.mu.Unlock()
@@ -27,20 +27,23 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 			return p, Observed{}, err
 		}
 	}
-	o := r.assemble(st, p, ws)
+	o, read := r.assemble(st, p, ws), false
 	if seq := ws.seq(r); !fresh && seq > k.explained && unexplained(o) {
 		if err := r.readEntry(ctx, st, p.Name); err != nil {
 			return p, o, err
 		}
-		k.explained = seq
+		k.explained, read = seq, true
 	}
 	if k.record == nil && p.Mode != modeRemoved && (resync || wantsRecord(p, k.entry)) {
 		if err := r.lookAtRecord(ctx, st, p); err != nil {
 			r.requestResync(st, resync)
 			return p, o, err
 		}
+		read = true
 	}
-	o = r.assemble(st, p, ws)
+	if read {
+		o = r.assemble(st, p, ws)
+	}
 	if o.Entry == nil && o.Record != nil {
 		var err error
 		o.Inherits, err = r.predecessor(ctx, p, o.Record)
@@ -162,16 +165,16 @@ func claimOf(e *Entry) *Claim {
 // addKeys collects the listed keys that concern a policy: its account's, its current key's account's, and all that
 // carry its name. Rotator.mu is held.
 func (r *Rotator) addKeys(o *Observed, p Policy, k *knowledge) {
-	add := func(keys []ListedKey) {
+	add := func(ws *workspace, keys []elevenlabs.Key) {
 		for _, key := range keys {
 			if _, known := o.key(key.ID); !known {
-				o.Keys = append(o.Keys, key)
+				o.Keys = append(o.Keys, ListedKey{ws.name, key})
 			}
 		}
 	}
 	account := func(workspace, account string) {
 		if ws := r.workspaces[workspace]; ws != nil && ws.listing != nil {
-			add(ws.listing.accounts[account])
+			add(ws, ws.listing.accounts[account])
 		}
 	}
 	account(p.Workspace, p.ServiceAccount)
@@ -185,8 +188,8 @@ func (r *Rotator) addKeys(o *Observed, p Policy, k *knowledge) {
 		}
 	}
 	for _, ws := range r.spaces {
-		if l := ws.listing; l != nil {
-			add(l.owned[p.Name])
+		if l := ws.listing; l != nil && (l.strays || ws.name == p.Workspace) {
+			add(ws, l.owned[p.Name])
 		}
 	}
 }

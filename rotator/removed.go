@@ -67,7 +67,7 @@ func (r *Rotator) addUnmanaged(p Policy) {
 		return // nobody here can reach its keys
 	}
 	st := &policyState{}
-	st.load(p, ws)
+	st.load(&p, ws)
 	r.unmanaged[p.Name], r.inOrder = st, nil
 	r.enqueue(st)
 }
@@ -179,7 +179,9 @@ func (r *Rotator) ownKeys(ctx context.Context) ([]ListedKey, error) {
 		l, err := ws.listing, ws.err
 		if err == nil && l != nil {
 			for _, policy := range slices.Sorted(maps.Keys(l.owned)) {
-				keys = append(keys, l.owned[policy]...)
+				for _, k := range l.owned[policy] {
+					keys = append(keys, ListedKey{ws.name, k})
+				}
 			}
 		}
 		r.mu.Unlock()
@@ -249,7 +251,7 @@ func (r *Rotator) pruneUnmanaged(ctx context.Context, k LostKey) error {
 	if cur := st.known.entry; cur == nil || cur.Claim != nil || currentID(cur) != k.KeyID {
 		return fmt.Errorf("pruning policy %s: work on it is under way; try again", k.Policy)
 	}
-	j := r.newJob(st, st.policy, Step{Action: ActDisable, Reason: ReasonUnmanaged, KeyID: k.KeyID, Workspace: k.Workspace})
+	j := r.newJob(st, *st.policy, Step{Action: ActDisable, Reason: ReasonUnmanaged, KeyID: k.KeyID, Workspace: k.Workspace})
 	if err := j.adminMoved(ctx, *st.known.entry.Current, nil); err != nil {
 		return fmt.Errorf("pruning policy %s: %w", k.Policy, err)
 	}

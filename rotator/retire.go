@@ -148,7 +148,7 @@ func (j *job) enabledAgain(ctx context.Context, key KeyRef) (bool, error) {
 	if i < 0 {
 		return false, nil
 	}
-	j.r.amend(key.Workspace, key.Account, key.ID, func(k *ListedKey) { k.Disabled, k.DisableReason = false, "" })
+	j.r.amend(key.Workspace, key.Account, key.ID, func(k *elevenlabs.Key) { k.Disabled, k.DisableReason = false, "" })
 	return true, nil
 }
 
@@ -192,7 +192,7 @@ func (j *job) retired(ctx context.Context, s Step, key Retiring, gone bool) bool
 		what = "key deleted"
 		j.r.amend(key.Workspace, key.Account, key.ID, nil)
 	} else {
-		j.r.amend(key.Workspace, key.Account, key.ID, func(k *ListedKey) { k.Disabled = true })
+		j.r.amend(key.Workspace, key.Account, key.ID, func(k *elevenlabs.Key) { k.Disabled = true })
 	}
 	j.audit(what, "key_id", key.ID, "rotation", key.Rotation, "service_account", key.Account)
 	j.r.wakeGroup(j.p)

@@ -36,7 +36,7 @@ func (r *Rotator) Rollback(ctx context.Context, name string) error {
 		}
 	}
 	r.mu.Lock()
-	p := st.policy
+	p := *st.policy
 	r.mu.Unlock()
 	st.known.problem = nil
 	j := r.newJob(st, p, Step{Action: ActRotate, Reason: ReasonRollback, Workspace: back.Workspace})

@@ -101,7 +101,8 @@ func (r *Rotator) Load(policies []Policy, clients map[string]*elevenlabs.Client)
 	r.loadWorkspaces(clients)
 	old := r.policies
 	r.policies, r.inOrder = make(map[string]*policyState, len(policies)), nil
-	for _, p := range policies {
+	for i := range policies {
+		p := new(policies[i]) // each by itself, as one that is removed stays for a while
 		st := old[p.Name]
 		if st == nil {
 			st = r.unmanaged[p.Name]
@@ -115,9 +116,14 @@ func (r *Rotator) Load(policies []Policy, clients map[string]*elevenlabs.Client)
 	}
 	for name, st := range old {
 		if r.policies[name] == nil {
-			st.policy.Mode = modeRemoved
+			p := *st.policy
+			p.Mode = modeRemoved
+			st.policy, st.status.Policy = &p, &p
 			r.unmanaged[name] = st
 		}
+	}
+	for _, ws := range r.spaces {
+		r.findStrays(ws)
 	}
 	r.swapCron()
 	for _, st := range r.policies {
@@ -150,9 +156,10 @@ func (r *Rotator) loadWorkspaces(clients map[string]*elevenlabs.Client) {
 // swapCron replaces the whole scheduler: changing a live one costs milliseconds an entry when there are many.
 func (r *Rotator) swapCron() {
 	c := cron.New(cron.WithLocation(time.UTC))
-	for name, st := range r.policies {
-		if p := st.policy; p.Mode == ModeAuto {
-			c.Schedule(splayed{p.Schedule, SplayOf(name, p.Splay)}, cron.FuncJob(func() { r.wake(name) }))
+	for _, st := range r.policies {
+		if st.policy.Mode == ModeAuto {
+			o := &occasion{r, st.policy}
+			c.Schedule(o, o)
 		}
 	}
 	if !r.running {
@@ -165,19 +172,25 @@ func (r *Rotator) swapCron() {
 	c.Start()
 }
 
-// splayed shifts a schedule. The runs themselves are only an occasion to look: due is what the ledger says.
-type splayed struct {
-	Schedule
-	by time.Duration
+// occasion is a policy's entry in the scheduler: at each run, later by its splay, it is looked at. More than an occasion
+// a run is not: due is what the ledger says.
+type occasion struct {
+	r *Rotator
+	p *Policy
 }
 
-func (s splayed) Next(t time.Time) time.Time {
-	next := s.Schedule.Next(t.Add(-s.by))
+// Next implements cron.Schedule.
+func (o *occasion) Next(t time.Time) time.Time {
+	splay := SplayOf(o.p.Name, o.p.Splay)
+	next := o.p.Schedule.Next(t.Add(-splay))
 	if next.IsZero() {
 		return next
 	}
-	return next.Add(s.by)
+	return next.Add(splay)
 }
+
+// Run implements cron.Job.
+func (o *occasion) Run() { o.r.wake(o.p.Name) }
 
 // Run works until ctx ends, then finishes what is in flight for at most the shutdown timeout. What was not finished
 // recovers at the next start. It is called once.

@@ -12,7 +12,7 @@ import (
 // policyState is one policy and all that this process knows about it.
 type policyState struct {
 	// Guarded by Rotator.mu.
-	policy  Policy
+	policy  *Policy // replaced whole, never changed
 	ws      *workspace
 	queued  bool
 	working bool
@@ -55,9 +55,9 @@ type knowledge struct {
 }
 
 // load gives a state its policy, at the start and at each reload.
-func (st *policyState) load(p Policy, ws *workspace) {
+func (st *policyState) load(p *Policy, ws *workspace) {
 	// A policy that did not change costs no call at a reload.
-	changed := st.ws != nil && !reflect.DeepEqual(st.policy, p)
+	changed := st.ws != nil && !reflect.DeepEqual(*st.policy, *p)
 	st.resync, st.edited = st.resync || changed, st.edited || changed
 	st.policy, st.ws = p, ws
 	st.status.Policy = p

@@ -49,7 +49,7 @@ type KeyCounts struct {
 
 // PolicyStatus is how a policy stood when it was last looked at.
 type PolicyStatus struct {
-	Policy       Policy
+	Policy       *Policy // nobody may change it
 	State        State
 	Reason       Reason
 	Message      string // an error in a sentence; "" otherwise
@@ -169,7 +169,7 @@ func (r *Rotator) show(st *policyState, p Policy, o Observed, d Decision) {
 	defer r.mu.Unlock()
 	s := &st.status
 	was := *s
-	s.Policy, s.State, s.Reason, s.Message, s.Steps = p, d.State, d.Reason, d.Message, d.Steps
+	s.State, s.Reason, s.Message, s.Steps = d.State, d.Reason, d.Message, d.Steps
 	s.NextDue, s.Drift, s.HeldBy, s.Loaded = d.NextDue, d.Drift, d.HeldBy, true
 	s.Current, s.Retiring, s.LastRotation = nil, nil, time.Time{}
 	if e := o.Entry; e != nil {
@@ -295,7 +295,7 @@ func (r *Rotator) noteOnce(st *policyState, f *stageError) {
 	}
 	st.known.counted = f.reason
 	r.mu.Lock()
-	p := st.policy
+	p := *st.policy
 	r.mu.Unlock()
 	r.noteFailure(st, p, f, time.Now())
 	r.Logger.Error("rotation failed", "policy", p.Name, "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)
@@ -372,7 +372,7 @@ func (r *Rotator) holdSecret(s elevenlabs.Secret) (release func()) {
 
 // amend applies what we did to a key to the last listing, which would otherwise have it done again. A nil change
 // removes the key.
-func (r *Rotator) amend(workspace, account, id string, change func(*ListedKey)) {
+func (r *Rotator) amend(workspace, account, id string, change func(*elevenlabs.Key)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ws := r.workspaces[workspace]
@@ -393,7 +393,7 @@ func (r *Rotator) amend(workspace, account, id string, change func(*ListedKey)) 
 }
 
 // amended leaves the slice as it is, since plans are made from parts of it.
-func amended(keys []ListedKey, id string, change func(*ListedKey)) []ListedKey {
+func amended(keys []elevenlabs.Key, id string, change func(*elevenlabs.Key)) []elevenlabs.Key {
 	keys = slices.Clone(keys)
 	for i := range keys {
 		if keys[i].ID == id && change != nil {
@@ -401,7 +401,7 @@ func amended(keys []ListedKey, id string, change func(*ListedKey)) []ListedKey {
 		}
 	}
 	if change == nil {
-		keys = slices.DeleteFunc(keys, func(k ListedKey) bool { return k.ID == id })
+		keys = slices.DeleteFunc(keys, func(k elevenlabs.Key) bool { return k.ID == id })
 	}
 	return keys
 }

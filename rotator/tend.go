@@ -109,11 +109,7 @@ func (j *job) inherit(ctx context.Context) bool {
 		return false // work on it is under way: look again at the next occasion
 	}
 	e.MovedTo = j.p.Name
-	data, err := e.Data()
-	if err != nil {
-		return false
-	}
-	if _, err := j.r.Store.Write(ctx, j.r.entryRef(old), data, doc.Version); err != nil {
+	if _, err := j.r.Store.Write(ctx, j.r.entryRef(old), e.Data(), doc.Version); err != nil {
 		j.r.noteSinkFailure(j.st, err)
 		return false
 	}
@@ -137,7 +133,7 @@ func (j *job) enable(ctx context.Context, s Step) bool {
 		return false
 	}
 	j.audit("key enabled again", "key_id", s.KeyID)
-	j.r.amend(j.space, s.Account, s.KeyID, func(k *ListedKey) { k.Disabled = false })
+	j.r.amend(j.space, s.Account, s.KeyID, func(k *elevenlabs.Key) { k.Disabled = false })
 	return j.release(ctx, func(e *Entry) { e.Current.Disabling = false }) == nil
 }
 
@@ -158,7 +154,7 @@ func (j *job) patch(ctx context.Context, s Step) bool {
 	}
 	settled := *applied
 	settled.Ignored = got.Diff(j.p.Settings)
-	j.r.amend(j.space, s.Account, s.KeyID, func(k *ListedKey) { k.Settings = got })
+	j.r.amend(j.space, s.Account, s.KeyID, func(k *elevenlabs.Key) { k.Settings = got })
 	j.audit("settings patched", "key_id", s.KeyID, "ignored", settled.Ignored)
 	j.r.Observe(Event{Type: EventDrifted, Policy: j.p.Name, Workspace: j.space, KeyID: s.KeyID, Reason: s.Reason, At: j.r.Wall()})
 	return j.release(ctx, func(e *Entry) { e.Applied = &settled }) == nil

@@ -173,7 +173,7 @@ func (r *Rotator) countIfDue(st *policyState, err error) {
 		return
 	}
 	r.mu.Lock()
-	p, ws := st.policy, st.ws
+	p, ws := *st.policy, st.ws
 	r.mu.Unlock()
 	for _, s := range Plan(p, r.assemble(st, p, ws), r.Wall()).Steps {
 		if s.Action == ActRotate {
@@ -198,11 +198,12 @@ func (r *Rotator) wakeLater(st *policyState, d Decision) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if st.timer != nil {
-		st.timer.Stop()
-	}
-	if name := st.policy.Name; !r.stopping {
+	switch name := st.policy.Name; {
+	case r.stopping:
+	case st.timer == nil:
 		st.timer = time.AfterFunc(wait, func() { r.wake(name) })
+	default:
+		st.timer.Reset(wait)
 	}
 }
 

@@ -23,12 +23,13 @@ type workspace struct {
 	stop    context.CancelFunc
 }
 
-// listing is one answer of a workspace. It is never changed once it is in place.
+// listing is one answer of a workspace, with what we did to its keys since.
 type listing struct {
 	seq      int
 	begun    time.Time // on the monotonic clock, before the request
-	accounts map[string][]ListedKey
-	owned    map[string][]ListedKey // by the policy in the key's name
+	accounts map[string][]elevenlabs.Key
+	owned    map[string][]elevenlabs.Key // by the policy in the key's name
+	strays   bool                        // some in owned are of policies that are not of this workspace
 }
 
 // begin starts the workspace's reconcile loop. Rotator.mu is held.
@@ -69,6 +70,7 @@ func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
 	if ws.err = err; err == nil {
 		ws.seen = ws.tried
 		ws.listing = r.index(ws, accounts, begun)
+		r.findStrays(ws)
 	}
 	for _, st := range r.ordered() {
 		if st.ws == ws {
@@ -96,23 +98,40 @@ func (r *Rotator) logListing(ws *workspace, err error) {
 
 // index arranges a listing by account and by the policy that the keys' names tell.
 func (r *Rotator) index(ws *workspace, accounts []elevenlabs.ServiceAccount, begun time.Time) *listing {
-	l := &listing{begun: begun, accounts: make(map[string][]ListedKey, len(accounts)), owned: map[string][]ListedKey{}}
+	l := &listing{begun: begun, accounts: make(map[string][]elevenlabs.Key, len(accounts)), owned: map[string][]elevenlabs.Key{}}
 	if ws.listing != nil {
 		l.seq = ws.listing.seq
 	}
 	l.seq++
 	for _, a := range accounts {
-		keys := make([]ListedKey, len(a.Keys))
+		l.accounts[a.ID] = a.Keys
 		for i, k := range a.Keys {
-			k.ServiceAccount = a.ID
-			keys[i] = ListedKey{ws.name, k}
-			if owner, policy, _, ok := parseKeyName(k.Name); ok && owner == r.owner {
-				l.owned[policy] = append(l.owned[policy], keys[i])
+			owner, policy, _, ok := parseKeyName(k.Name)
+			switch others := l.owned[policy]; {
+			case !ok || owner != r.owner:
+			case others == nil:
+				l.owned[policy] = a.Keys[i : i+1 : i+1] // as it mostly is: nothing is copied
+			default:
+				l.owned[policy] = append(others, k)
 			}
 		}
-		l.accounts[a.ID] = keys
 	}
 	return l
+}
+
+// findStrays notes whether a workspace lists keys of policies that are not, or no longer, of that workspace. Mostly there
+// are none, which spares each policy the search of each workspace. Rotator.mu is held.
+func (r *Rotator) findStrays(ws *workspace) {
+	if ws.listing == nil {
+		return
+	}
+	ws.listing.strays = false
+	for policy := range ws.listing.owned {
+		if st := r.policies[policy]; st == nil || st.policy.Workspace != ws.name {
+			ws.listing.strays = true
+			return
+		}
+	}
 }
 
 // noteRotation feeds the brake. Rotator.mu is held.

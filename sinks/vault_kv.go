@@ -2,7 +2,6 @@ package sinks
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -37,13 +36,13 @@ func (v *Vault) Read(ctx context.Context, ref rotator.Ref, version int) (rotator
 // with its metadata; a document that was never written comes as nothing at all, as does a mount of another kind.
 func (v *Vault) parseDoc(ctx context.Context, op string, ref rotator.Ref, a answer) (rotator.Doc, error) {
 	var body struct {
-		Data     json.RawMessage `json:"data"`
+		Data     map[string]any `json:"data"`
 		Metadata struct {
 			Version int `json:"version"`
 		} `json:"metadata"`
 	}
-	err := decode(a.data, &body)
-	if err != nil || body.Metadata.Version == 0 {
+	err := decode(a.data, &body) // data of another kind leaves the rest readable
+	if body.Metadata.Version == 0 {
 		if err := v.checkMount(ctx, op, ref.Mount); err != nil {
 			return rotator.Doc{}, err
 		}
@@ -52,15 +51,14 @@ func (v *Vault) parseDoc(ctx context.Context, op string, ref rotator.Ref, a answ
 		}
 		return rotator.Doc{}, v.failure(ctx, op, a, false)
 	}
-	doc := rotator.Doc{Version: body.Metadata.Version}
 	if a.status == http.StatusNotFound {
-		return doc, nil
+		return rotator.Doc{Version: body.Metadata.Version}, nil
 	}
-	if err := decode(body.Data, &doc.Data); err != nil || doc.Data == nil {
+	if err != nil || body.Data == nil {
 		return rotator.Doc{}, &rotator.Error{Op: op, Reason: rotator.ReasonSinkError,
-			Err: fmt.Errorf("version %d holds no JSON object", doc.Version), Advice: "delete that version or write a proper one"}
+			Err: fmt.Errorf("version %d holds no JSON object", body.Metadata.Version), Advice: "delete that version or write a proper one"}
 	}
-	return doc, nil
+	return rotator.Doc{Version: body.Metadata.Version, Data: body.Data}, nil
 }
 
 // casMismatch is how Vault's KV engine names a conflict; the status alone, 400, means many things.

@@ -18,8 +18,8 @@ func everything(t *testing.T) rotator.Snapshot {
 	if err != nil {
 		t.Fatal(err)
 	}
-	policy := func(name string) rotator.Policy {
-		return rotator.Policy{Name: name, ServiceAccount: "svcacc_a", Schedule: weekly, Overlap: 24 * time.Hour, Quarantine: 48 * time.Hour,
+	policy := func(name string) *rotator.Policy {
+		return &rotator.Policy{Name: name, ServiceAccount: "svcacc_a", Schedule: weekly, Overlap: 24 * time.Hour, Quarantine: 48 * time.Hour,
 			Settings: elevenlabs.Settings{Permissions: elevenlabs.Permissions{Names: []string{"text_to_speech"}}},
 			Sink:     rotator.Sink{Ref: rotator.Ref{Mount: "secret", Path: "app/" + name}, Field: "api_key"}}
 	}

@@ -21,7 +21,7 @@ import (
 func busy(name string) rotator.PolicyStatus {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 500_000_000, time.UTC)
 	return rotator.PolicyStatus{
-		Policy: rotator.Policy{Name: name, Workspace: "default", MaxAge: time.Hour}, State: rotator.StateFailing, NextDue: at, LastRotation: at,
+		Policy: &rotator.Policy{Name: name, Workspace: "default", MaxAge: time.Hour}, State: rotator.StateFailing, NextDue: at, LastRotation: at,
 		Current: &rotator.KeyRef{ID: "k", Hash: "hash-of-a-secret", Created: at}, Keys: rotator.KeyCounts{Current: 1, Overlap: 2, Quarantine: 3, Lost: 4, Foreign: 5},
 		InUse: true, Drift: []string{"allowed_ips"}, Successes: 6, Failures: 7, Disabled: map[rotator.Reason]time.Time{rotator.ReasonExposed: at},
 		Failure:  &rotator.Failure{Stage: rotator.StageCreate, Reason: rotator.ReasonKeyLimit},
@@ -49,8 +49,8 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	m := newMetrics("v1", "abc")
 	shown := rotator.Snapshot{
-		Policies: []rotator.PolicyStatus{busy("busy"), {Policy: rotator.Policy{Name: "new"}, State: rotator.StateDue},
-			{Policy: rotator.Policy{Name: "fine", Workspace: "refused"}, State: rotator.StateOK}, {Policy: rotator.Policy{Name: "paused", Workspace: "refused"}, State: rotator.StatePaused}},
+		Policies: []rotator.PolicyStatus{busy("busy"), {Policy: &rotator.Policy{Name: "new"}, State: rotator.StateDue},
+			{Policy: &rotator.Policy{Name: "fine", Workspace: "refused"}, State: rotator.StateOK}, {Policy: &rotator.Policy{Name: "paused", Workspace: "refused"}, State: rotator.StatePaused}},
 		Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0)}, {Name: "silent", Err: errors.New("down")}, {Name: "refused", Err: fmt.Errorf("listing: %w", elevenlabs.ErrInvalidKey)}},
 	}
 	m.watch(func() rotator.Snapshot { return shown }, nil)
