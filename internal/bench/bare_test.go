@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	_ "embed"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,6 +10,15 @@ import (
 	"sync"
 	"testing"
 	"time"
+)
+
+// The ledger's entries as rekeyd writes them: begun with claim and intent, done with the old key on its way out. What a
+// write costs Vault depends on what is written.
+var (
+	//go:embed testdata/begun.json
+	begun json.RawMessage
+	//go:embed testdata/done.json
+	done json.RawMessage
 )
 
 // loop is what rotation looks like without any thought of failure: so many workers, plain HTTP, and the calls of one
@@ -29,21 +39,20 @@ func newLoop(t *testing.T, w *world, workers int) *loop {
 // figure rotates every account once, for a line of the table.
 func (l *loop) figure(name string, rotate func(i int), calls string) figure {
 	before := cpu()
-	took := l.run(rotate)
-	return figureOf(name, took, calls, cpuSince(before, "loop", "vault", "elevensim"))
+	return figureOf(name, l.run(rotate), calls, cpuSince(before, "loop", "vault", "elevensim"))
 }
 
 // run rotates every account once and returns how long after the start each was published.
 func (l *loop) run(rotate func(i int)) []time.Duration {
 	took := make([]time.Duration, accounts)
 	next := make(chan int)
-	begun := time.Now()
+	start := time.Now()
 	var wg sync.WaitGroup
 	for range l.workers {
 		wg.Go(func() {
 			for i := range next {
 				rotate(i)
-				took[i] = time.Since(begun)
+				took[i] = time.Since(start)
 			}
 		})
 	}
@@ -61,9 +70,7 @@ func (l *loop) eight(i int) {
 	ledger, record := fmt.Sprint("bare/ledger/", i), fmt.Sprint("bare/records/", i)
 	keys := l.w.sim.URL + "/v1/service-accounts/" + account(i) + "/api-keys"
 	entry := l.versions(ledger)
-	// Documents of the size that it takes: what a record says is fixed, and a ledger has to name keys and places.
-	place := map[string]string{"workspace": "default", "account": account(i), "mount": "secret", "path": record, "field": "api_key"}
-	l.put(ledger, map[string]any{"policy": i, "claim": time.Now(), "intent": place, "current": place, "retiring": place}, entry)
+	l.put(ledger, begun, entry)
 	version := l.version(record)
 	secret := l.create(keys, i)
 	l.send(http.MethodGet, l.w.sim.URL+"/v1/user", "xi-api-key", secret, nil, nil)
@@ -73,7 +80,7 @@ func (l *loop) eight(i int) {
 		"rotated_at": time.Now(), "previous_key_id": "0123456789abcdef0123456789abcdef", "previous_valid_until": time.Now(),
 	}, version)
 	l.version(record)
-	l.put(ledger, map[string]any{"policy": i, "current": place, "retiring": place}, entry+1)
+	l.put(ledger, done, entry+1)
 }
 
 // two is the least that rotation can be: create a key and write it down.
@@ -103,15 +110,13 @@ func (l *loop) data(path string) string { return l.w.vault.Addr + "/v1/secret/da
 
 func (l *loop) version(path string) int {
 	var doc struct {
-		Data struct {
-			Metadata struct{ Version int }
-		}
+		Data struct{ Metadata struct{ Version int } }
 	}
 	l.send(http.MethodGet, l.data(path), "X-Vault-Token", l.w.token, nil, &doc)
 	return doc.Data.Metadata.Version
 }
 
-func (l *loop) put(path string, data map[string]any, cas int) {
+func (l *loop) put(path string, data any, cas int) {
 	l.send(http.MethodPost, l.data(path), "X-Vault-Token", l.w.token, map[string]any{"data": data, "options": map[string]int{"cas": cas}}, nil)
 }
 
