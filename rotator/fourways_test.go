@@ -118,7 +118,7 @@ func (w *world) accounted(p rotator.Policy) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	e, err := rotator.ParseEntry(doc.Data, p.Name)
+	e, err := rotator.ParseEntry(doc.JSON, p.Name)
 	if err != nil {
 		w.t.Fatal(err)
 	}

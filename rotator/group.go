@@ -1,7 +1,6 @@
 package rotator
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -66,7 +65,7 @@ func (r *Rotator) readGroup(ctx context.Context, p Policy) (others []hold, versi
 	if err != nil {
 		return nil, 0, fmt.Errorf("reading group %s: %w", p.Group, err)
 	}
-	g, err := parseGroup(doc.Data, p.Group)
+	g, err := parseGroup(doc.JSON, p.Group)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -118,17 +117,12 @@ func (r *Rotator) withMembers(holds []hold, p Policy) []hold {
 	return slices.DeleteFunc(append(holds, more...), func(h hold) bool { return h.Policy == p.Name })
 }
 
-func parseGroup(data map[string]any, group string) (groupDoc, error) {
+func parseGroup(text json.RawMessage, group string) (groupDoc, error) {
 	g := groupDoc{Schema: ledgerSchema}
-	if data == nil {
+	if text == nil {
 		return g, nil
 	}
-	b, err := json.Marshal(data)
-	if err == nil {
-		dec := json.NewDecoder(bytes.NewReader(b))
-		dec.DisallowUnknownFields()
-		err = dec.Decode(&g)
-	}
+	err := decodeStrictly(text, &g)
 	if err == nil && g.Schema != ledgerSchema {
 		err = fmt.Errorf("its schema is %d and this build knows %d", g.Schema, ledgerSchema)
 	}

@@ -151,8 +151,8 @@ func TestALeakGoesAheadOfItsGroup(t *testing.T) {
 			t.Error("a leaked key waits for its group")
 		}
 		doc, err := w.store.Read(context.Background(), rotator.Ref{Mount: "secret", Path: "rekeyd/groups/both"}, 0)
-		if holds, _ := doc.Data["holds"].([]any); err != nil || len(holds) != 2 {
-			t.Errorf("the group holds %v, %v", doc.Data, err)
+		if holds, _ := doc.Fields()["holds"].([]any); err != nil || len(holds) != 2 {
+			t.Errorf("the group holds %v, %v", doc.Fields(), err)
 		}
 	})
 }

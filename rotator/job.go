@@ -100,7 +100,7 @@ func (j *job) settleWrite(ctx context.Context, next *Entry, failure error) (int,
 	switch {
 	case err != nil:
 		return 0, failure
-	case doc.Version == j.st.known.version+1 && next.equal(doc.Data):
+	case doc.Version == j.st.known.version+1 && next.equal(doc.JSON):
 		return doc.Version, nil
 	case doc.Version == j.st.known.version:
 		return 0, failure

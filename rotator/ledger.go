@@ -167,18 +167,12 @@ func (e *Entry) Data() map[string]any {
 }
 
 // ParseEntry reads an entry back, strictly: what cannot be understood whole must not be rewritten.
-func ParseEntry(data map[string]any, policy string) (*Entry, error) {
-	if schema := fmt.Sprint(data["schema"]); schema != strconv.Itoa(ledgerSchema) {
-		return nil, fmt.Errorf("reading ledger entry of %s: its schema is %s and this build knows %d; run the version of rekeyd that wrote it, or a newer one", policy, shorten(schema), ledgerSchema)
-	}
-	b, err := json.Marshal(data)
-	if err != nil {
-		return nil, fmt.Errorf("reading ledger entry of %s: %w", policy, err)
-	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
+func ParseEntry(text json.RawMessage, policy string) (*Entry, error) {
 	var e Entry
-	if err := dec.Decode(&e); err != nil {
+	if err := decodeStrictly(text, &e); err != nil || e.Schema != ledgerSchema {
+		if schema := schemaOf(text); schema != strconv.Itoa(ledgerSchema) {
+			return nil, fmt.Errorf("reading ledger entry of %s: its schema is %s and this build knows %d; run the version of rekeyd that wrote it, or a newer one", policy, shorten(schema), ledgerSchema)
+		}
 		return nil, fmt.Errorf("reading ledger entry of %s: %w", policy, err)
 	}
 	if e.Policy != policy {
@@ -190,9 +184,25 @@ func ParseEntry(data map[string]any, policy string) (*Entry, error) {
 	return &e, nil
 }
 
+// decodeStrictly refuses fields that into does not have.
+func decodeStrictly(text json.RawMessage, into any) error {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	return dec.Decode(into)
+}
+
+// schemaOf is the schema of a document that may be of any.
+func schemaOf(text json.RawMessage) string {
+	var doc struct {
+		Schema any `json:"schema"`
+	}
+	_ = json.Unmarshal(text, &doc) // what cannot be read has none
+	return fmt.Sprint(doc.Schema)
+}
+
 // equal reports whether a document is this entry.
-func (e *Entry) equal(data map[string]any) bool {
-	other, err := ParseEntry(data, e.Policy)
+func (e *Entry) equal(text json.RawMessage) bool {
+	other, err := ParseEntry(text, e.Policy)
 	if err != nil {
 		return false
 	}

@@ -32,15 +32,16 @@ type Record struct {
 	PreviousKeyID      string
 	PreviousValidUntil time.Time
 
-	doc Doc
+	doc    Doc
+	fields map[string]any
 }
 
 // parseRecord reads a record leniently: what people did to it is noticed by the planner, not refused here.
 func parseRecord(doc Doc, field string) Record {
-	r := Record{doc: doc}
+	r := Record{doc: doc, fields: doc.Fields()}
 	r.KeyID, r.RotatedAt = r.text(fieldKeyID), r.time(fieldRotatedAt)
 	r.PreviousKeyID, r.PreviousValidUntil = r.text(fieldPreviousKeyID), r.time(fieldPreviousValidUntil)
-	switch v := doc.Data[field].(type) {
+	switch v := r.fields[field].(type) {
 	case nil:
 	case string:
 		if v != "" {
@@ -54,7 +55,7 @@ func parseRecord(doc Doc, field string) Record {
 }
 
 func (r Record) text(field string) string {
-	s, _ := r.doc.Data[field].(string)
+	s, _ := r.fields[field].(string)
 	return s
 }
 
@@ -78,12 +79,12 @@ func (r Record) sameValue(o Record) bool {
 
 // deletedAfter reports that the version which follows o was written, and deleted since: whose it was cannot be read.
 func (r Record) deletedAfter(o Record) bool {
-	return r.doc.Data == nil && r.doc.Version == o.doc.Version+1
+	return r.doc.JSON == nil && r.doc.Version == o.doc.Version+1
 }
 
 // withKey returns the record's data with the new key in it; the fields of others stay as they are.
 func (r Record) withKey(p publication) map[string]any {
-	data := maps.Clone(r.doc.Data)
+	data := maps.Clone(r.fields)
 	if data == nil {
 		data = map[string]any{}
 	}

@@ -92,7 +92,7 @@ func (j *job) fence(ctx context.Context, in *Intent) (Record, error) {
 			return rec, nil
 		}
 		if err == nil {
-			data := maps.Clone(rec.doc.Data)
+			data := maps.Clone(rec.fields)
 			if data == nil {
 				data = map[string]any{fieldPolicy: j.p.Name} // without the secret's field it counts as empty
 			}
@@ -180,7 +180,7 @@ func (j *job) published(ctx context.Context, in *Intent, newest Record) (h histo
 		case h.found:
 			return h, nil
 		}
-		h.hidden = h.hidden || v > in.Seen && rec.doc.Data == nil
+		h.hidden = h.hidden || v > in.Seen && rec.doc.JSON == nil
 	}
 	return h, nil
 }

@@ -37,10 +37,10 @@ func (r *Rotator) discover(ctx context.Context) {
 
 func (r *Rotator) entryOf(ctx context.Context, policy string) (*Entry, error) {
 	doc, err := r.Store.Read(ctx, r.entryRef(policy), 0)
-	if err != nil || doc.Data == nil {
+	if err != nil || doc.JSON == nil {
 		return nil, err
 	}
-	return ParseEntry(doc.Data, policy)
+	return ParseEntry(doc.JSON, policy)
 }
 
 // removedPolicy is what the ledger still knows of a policy.

@@ -277,7 +277,7 @@ func (r *Rotator) loadOwner(ctx context.Context, create bool) error {
 	if err != nil {
 		return fmt.Errorf("reading the ledger's owner: %w", err)
 	}
-	owner, _ := doc.Data["owner"].(string)
+	owner, _ := doc.Fields()["owner"].(string)
 	if owner == "" {
 		if owner, err = r.ownerOfEntries(ctx); err != nil || (owner == "" && !create) {
 			return err
@@ -318,7 +318,7 @@ func (r *Rotator) ownerOfEntries(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("looking for the ledger's owner: %w", err)
 		}
-		if owner, _ := doc.Data["owner"].(string); owner != "" {
+		if owner, _ := doc.Fields()["owner"].(string); owner != "" {
 			return owner, nil
 		}
 	}

@@ -105,11 +105,11 @@ func (r *Rotator) readEntry(ctx context.Context, st *policyState, name string) e
 		r.wentBack(name, k.version, doc.Version)
 	}
 	k.record = nil
-	if doc.Data == nil {
+	if doc.JSON == nil {
 		k.setEntry(nil, doc.Version, time.Now())
 		return nil
 	}
-	e, err := ParseEntry(doc.Data, name)
+	e, err := ParseEntry(doc.JSON, name)
 	if err == nil && e.Owner != r.ownerID() {
 		err = fmt.Errorf("reading ledger entry of %s: its owner is %s, this installation is %s; two ledgers were mixed", name, e.Owner, r.ownerID())
 	}

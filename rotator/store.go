@@ -1,19 +1,33 @@
 package rotator
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 )
 
 // Doc is one document as a [Store] holds it.
 type Doc struct {
-	// Data is nil when there is nothing to read: never written, deleted or destroyed.
-	Data map[string]any
+	// JSON is the document as it was read, a JSON object; nil when there is nothing to read: never written, deleted or
+	// destroyed.
+	JSON json.RawMessage
 	// Version is the version that was read. Of the newest (Read with version 0) it is the current version of
 	// the metadata, the check-and-set value of the next write, also when that version was deleted; 0 means that
 	// nothing was ever written.
 	Version int
+}
+
+// Fields takes the document apart, numbers as they are written; nil when there is nothing to read.
+func (d Doc) Fields() map[string]any {
+	var fields map[string]any
+	dec := json.NewDecoder(bytes.NewReader(d.JSON))
+	dec.UseNumber()
+	if dec.Decode(&fields) != nil {
+		return nil // it is nothing: a store returns objects only
+	}
+	return fields
 }
 
 // Store keeps versioned documents: the records that readers read, and the ledger. Its writes are durable when
@@ -22,7 +36,7 @@ type Doc struct {
 // Every error is an [*Error] or wraps one, except ErrConflict and the context's own.
 type Store interface {
 	// Read returns the given version of a document, the newest when version is 0. A document that does not exist
-	// is no error: Data is nil. It is an error where the mount itself is missing or of the wrong kind.
+	// is no error: JSON is nil. It is an error where the mount itself is missing or of the wrong kind.
 	Read(ctx context.Context, ref Ref, version int) (Doc, error)
 	// Write makes data the next version if the current one is cas, and returns that next version. ErrConflict
 	// means for certain that nothing was written. Of any other error, Error.MaybeApplied says whether the write

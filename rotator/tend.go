@@ -101,10 +101,10 @@ func (j *job) inherit(ctx context.Context) bool {
 		return err == nil
 	}
 	doc, err := j.r.Store.Read(ctx, j.r.entryRef(old), 0)
-	if err != nil || doc.Data == nil {
+	if err != nil || doc.JSON == nil {
 		return false
 	}
-	e, err := ParseEntry(doc.Data, old)
+	e, err := ParseEntry(doc.JSON, old)
 	if err != nil || e.Claim != nil || (e.MovedTo != "" && e.MovedTo != j.p.Name) {
 		return false // work on it is under way: look again at the next occasion
 	}

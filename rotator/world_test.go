@@ -283,7 +283,7 @@ func (w *world) readAdminKey(ctx context.Context) (elevenlabs.Secret, error) {
 	if err != nil {
 		return elevenlabs.Secret{}, err
 	}
-	key, _ := doc.Data[w.admin.Field].(string)
+	key, _ := doc.Fields()[w.admin.Field].(string)
 	return elevenlabs.NewSecret(key), nil
 }
 
@@ -299,7 +299,7 @@ func (w *world) record(p rotator.Policy) map[string]any {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return doc.Data
+	return doc.Fields()
 }
 
 // inRecord returns the key whose secret the record holds; the record must hold one that exists.

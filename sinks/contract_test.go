@@ -52,7 +52,7 @@ func testNothingThere(t *testing.T, f fixture) {
 	wantDoc(t, f, "none", nil, 0)
 	wantDoc(t, f, "none/below", nil, 0)
 	doc, err := f.store.Read(t.Context(), f.ref("none"), 3)
-	if err != nil || doc.Data != nil || doc.Version != 0 {
+	if err != nil || doc.JSON != nil || doc.Version != 0 {
 		t.Errorf("version 3 of nothing: %v, %v", doc, err)
 	}
 	wantConflict(t, f, "none", 1)
@@ -83,15 +83,15 @@ func testOldVersion(t *testing.T, f fixture) {
 	wantWrite(t, f, "a", map[string]any{"n": "1"}, 0)
 	wantWrite(t, f, "a", map[string]any{"n": "2"}, 1)
 	doc, err := f.store.Read(t.Context(), f.ref("a"), 2)
-	if err != nil || doc.Version != 2 || doc.Data["n"] != "2" {
+	if err != nil || doc.Version != 2 || doc.Fields()["n"] != "2" {
 		t.Errorf("the newest by its number: %v, %v", doc, err)
 	}
 	doc, err = f.store.Read(t.Context(), f.ref("a"), 1)
-	if err != nil || doc.Data != nil && doc.Data["n"] != "1" {
+	if err != nil || doc.JSON != nil && doc.Fields()["n"] != "1" {
 		t.Errorf("an old version is itself or nothing: %v, %v", doc, err)
 	}
 	doc, err = f.store.Read(t.Context(), f.ref("a"), 9)
-	if err != nil || doc.Data != nil || doc.Version != 0 {
+	if err != nil || doc.JSON != nil || doc.Version != 0 {
 		t.Errorf("a version to come: %v, %v", doc, err)
 	}
 }
@@ -101,7 +101,7 @@ func testRemovedByHand(t *testing.T, f fixture) {
 	wantWrite(t, f, "a", map[string]any{"n": "2"}, 1)
 	f.remove(t, f.ref("a"))
 	doc, err := f.store.Read(t.Context(), f.ref("a"), 0)
-	if err != nil || doc.Data != nil || doc.Version < 2 {
+	if err != nil || doc.JSON != nil || doc.Version < 2 {
 		t.Fatalf("after removal: %v, %v", doc, err)
 	}
 	wantConflict(t, f, "a", 0)
@@ -137,13 +137,14 @@ func testValues(t *testing.T, f fixture) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := doc.Data["big"].(json.Number); !ok {
-		t.Errorf("a number came back as %T", doc.Data["big"])
+	got := doc.Fields()
+	if _, ok := got["big"].(json.Number); !ok {
+		t.Errorf("a number came back as %T", got["big"])
 	}
 	delete(want, "big") // Vault keeps numbers as it likes
-	delete(doc.Data, "big")
-	if !reflect.DeepEqual(doc.Data, want) {
-		t.Errorf("read %#v\nwant %#v", doc.Data, want)
+	delete(got, "big")
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("read %#v\nwant %#v", got, want)
 	}
 	wantWrite(t, f, "a", nil, 1)
 	wantDoc(t, f, "a", map[string]any{}, 2)
@@ -268,8 +269,8 @@ func wantDoc(t *testing.T, f fixture, path string, data map[string]any, version 
 	if err != nil {
 		t.Fatalf("reading %s: %v", path, err)
 	}
-	if doc.Version != version || !reflect.DeepEqual(doc.Data, data) {
-		t.Fatalf("%s is %.200v in version %d, want %.200v in version %d", path, doc.Data, doc.Version, data, version)
+	if doc.Version != version || !reflect.DeepEqual(doc.Fields(), data) {
+		t.Fatalf("%s is %.200v in version %d, want %.200v in version %d", path, doc.Fields(), doc.Version, data, version)
 	}
 }
 

@@ -52,7 +52,7 @@ func errNoDir(dir string) error {
 	return errors.New("it is empty")
 }
 
-// Read implements rotator.Store. Of versions that are not the newest, Data is nil and Version 0.
+// Read implements rotator.Store. Of versions that are not the newest, JSON is nil and Version 0.
 func (f *File) Read(ctx context.Context, ref rotator.Ref, version int) (rotator.Doc, error) {
 	op := "reading " + ref.String()
 	var doc rotator.Doc
@@ -63,7 +63,8 @@ func (f *File) Read(ctx context.Context, ref rotator.Ref, version int) (rotator.
 		}
 		doc.Version = count.Version
 		if content != nil {
-			doc.Data, err = parseObject(content)
+			_, err = parseObject(content)
+			doc.JSON = content
 		}
 		return err
 	})

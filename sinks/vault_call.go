@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -18,7 +17,8 @@ import (
 const (
 	maxAnswer = 8 << 20 // bytes; Vault's storage takes 1 MiB as one entry unless it is told otherwise
 	maxLogin  = 1 << 20
-	maxValues = 1 << 18 // of one answer: one of two bytes may take 50 once decoded
+	plausible = 64 << 10 // what an answer may claim to be
+	maxValues = 1 << 18  // of one answer: one of two bytes may take 50 once decoded
 )
 
 // answer is what came back from one call. fault is set when no whole answer came back.
@@ -104,7 +104,10 @@ func readAnswer(resp *vaultapi.Response, err error) answer {
 		a.fault = err
 		return a
 	}
-	body, err := io.ReadAll(resp.Body)
+	var b bytes.Buffer
+	b.Grow(int(min(max(resp.ContentLength, 0), plausible)) + bytes.MinRead) // in one piece, where the length is told
+	_, err = b.ReadFrom(resp.Body)
+	body := b.Bytes()
 	if n := bytes.Count(body, []byte(",")); err == nil && n > maxValues {
 		err = fmt.Errorf("it holds %d values, which is more than %d", n, maxValues)
 	}
@@ -133,14 +136,12 @@ func (a answer) parse(body []byte) answer {
 
 var errPlainHTTP = errors.New("the server speaks TLS and was spoken to without")
 
-// decode reads a member of an answer, numbers as they are written.
+// decode reads a member of an answer.
 func decode(raw json.RawMessage, into any) error {
 	if len(raw) == 0 {
 		return errors.New("the answer lacks its data")
 	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber()
-	return d.Decode(into)
+	return json.Unmarshal(raw, into)
 }
 
 // redirected reports whether the status asks to go elsewhere, which a request with a token never does.

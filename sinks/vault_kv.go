@@ -1,7 +1,9 @@
 package sinks
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -36,13 +38,13 @@ func (v *Vault) Read(ctx context.Context, ref rotator.Ref, version int) (rotator
 // with its metadata; a document that was never written comes as nothing at all, as does a mount of another kind.
 func (v *Vault) parseDoc(ctx context.Context, op string, ref rotator.Ref, a answer) (rotator.Doc, error) {
 	var body struct {
-		Data     map[string]any `json:"data"`
+		Data     json.RawMessage `json:"data"`
 		Metadata struct {
 			Version int `json:"version"`
 		} `json:"metadata"`
 	}
-	err := decode(a.data, &body) // data of another kind leaves the rest readable
-	if body.Metadata.Version == 0 {
+	err := decode(a.data, &body)
+	if err != nil || body.Metadata.Version == 0 {
 		if err := v.checkMount(ctx, op, ref.Mount); err != nil {
 			return rotator.Doc{}, err
 		}
@@ -54,11 +56,11 @@ func (v *Vault) parseDoc(ctx context.Context, op string, ref rotator.Ref, a answ
 	if a.status == http.StatusNotFound {
 		return rotator.Doc{Version: body.Metadata.Version}, nil
 	}
-	if err != nil || body.Data == nil {
+	if !bytes.HasPrefix(body.Data, []byte("{")) {
 		return rotator.Doc{}, &rotator.Error{Op: op, Reason: rotator.ReasonSinkError,
 			Err: fmt.Errorf("version %d holds no JSON object", body.Metadata.Version), Advice: "delete that version or write a proper one"}
 	}
-	return rotator.Doc{Version: body.Metadata.Version, Data: body.Data}, nil
+	return rotator.Doc{Version: body.Metadata.Version, JSON: body.Data}, nil
 }
 
 // casMismatch is how Vault's KV engine names a conflict; the status alone, 400, means many things.

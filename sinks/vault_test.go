@@ -155,7 +155,7 @@ func testVaultOldVersions(t *testing.T, s *vaulttest.Server, f fixture) {
 	must(t, kv.Destroy(t.Context(), "a", []int{3}))
 	for version, want := range map[int]any{1: "1", 2: nil, 3: nil, 4: "4"} {
 		doc, err := f.store.Read(t.Context(), f.ref("a"), version)
-		if err != nil || doc.Version != version || doc.Data["n"] != want {
+		if err != nil || doc.Version != version || doc.Fields()["n"] != want {
 			t.Errorf("version %d: %v, %v; want %v", version, doc, err, want)
 		}
 	}
@@ -190,7 +190,7 @@ func testVaultExpiredVersion(t *testing.T, s *vaulttest.Server, f fixture) {
 	wantWrite(t, f, "a", map[string]any{"n": "1"}, 0)
 	eventually(t, "the version ends", func() bool {
 		doc, err := f.store.Read(t.Context(), f.ref("a"), 0)
-		return err == nil && doc.Data == nil && doc.Version == 1
+		return err == nil && doc.JSON == nil && doc.Version == 1
 	})
 	wantWrite(t, f, "a", map[string]any{"n": "2"}, 1)
 }

@@ -40,7 +40,7 @@ func (w *workspaces) read(ctx context.Context, source config.KeySource) (elevenl
 	if err != nil {
 		return elevenlabs.Secret{}, err
 	}
-	value, _ := doc.Data[at.Field].(string)
+	value, _ := doc.Fields()[at.Field].(string)
 	if value == "" {
 		return elevenlabs.Secret{}, fmt.Errorf("looking at the field %s of %s: %w; put the admin key there", at.Field, at.Ref, errNoKey)
 	}

@@ -130,7 +130,7 @@ func TestFromOutside(t *testing.T) {
 	want := func(data map[string]any, version int) {
 		t.Helper()
 		doc, err := v.Read(t.Context(), ref, 0)
-		if err != nil || doc.Version != version || !reflect.DeepEqual(doc.Data, data) {
+		if err != nil || doc.Version != version || !reflect.DeepEqual(doc.Fields(), data) {
 			t.Errorf("read %v, %v; want %v in version %d", doc, err, data, version)
 		}
 		got, number := s.Get(ref.String(), 0)

@@ -119,7 +119,7 @@ func (w *world) readAdminKey(ctx context.Context, workspace string, store rotato
 	if err != nil {
 		return elevenlabs.Secret{}, err
 	}
-	key, _ := doc.Data["api_key"].(string)
+	key, _ := doc.Fields()["api_key"].(string)
 	if key == "" {
 		return elevenlabs.Secret{}, errors.New("there is no admin key")
 	}

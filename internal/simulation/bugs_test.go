@@ -34,7 +34,7 @@ func bugs() []bug {
 		{"take every claim over at once", "observe.go", "o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= r.ClaimTTL", "o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= 0", 1000},
 		{"publish without verifying", "rotate.go", "if life == elevenlabs.Alive {\n\t\t\treturn nil", "if life != elevenlabs.LifeUnknown {\n\t\t\treturn nil", 1000},
 		{"claim without check-and-set", "job.go", "version, err := j.r.Store.Write(ctx, j.r.entryRef(j.p.Name), data, k.version)", "last, _ := j.r.Store.Read(ctx, j.r.entryRef(j.p.Name), 0)\n\t\tversion, err := j.r.Store.Write(ctx, j.r.entryRef(j.p.Name), data, last.Version)", 1000},
-		{"drop the fields of others", "record.go", "data := maps.Clone(r.doc.Data)\n\tif data == nil {", "data := maps.Clone(r.doc.Data)\n\tclear(data)\n\tif data == nil {", 3000},
+		{"drop the fields of others", "record.go", "data := maps.Clone(r.fields)\n\tif data == nil {", "data := maps.Clone(r.fields)\n\tclear(data)\n\tif data == nil {", 3000},
 		{"cut the overlap short", "due.go", "end := now.Add(p.Overlap)", "end := now.Add(p.Overlap)\n\tnow = now.Add(-p.Overlap)\n\tend = now", 300},
 		{"skip the quarantine", "retire.go", "r.State, r.Until = InQuarantine, j.r.Wall().Add(time.Duration(r.Quarantine))", "r.State, r.Until = InQuarantine, j.r.Wall()", 300},
 		{"overwrite what nobody knows", "plan.go", "\treturn d.fail(ReasonRecordChanged, \"%s holds a value that rekeyd did not put there;", "\tif true {\n\t\treturn planRotation(p, o, now, ReasonRecordMissing, d), true\n\t}\n\treturn d.fail(ReasonRecordChanged, \"%s holds a value that rekeyd did not put there;", 2000},
