@@ -191,15 +191,24 @@ func (o Observed) had(id string) bool {
 	return o.Entry.knows(id, rotation) || (ours && policy == o.Entry.Policy)
 }
 
+// candidates names the account's keys, for people to choose from.
 func candidates(p Policy, o Observed) string {
+	const most = 10
 	var s []string
+	more := 0
 	for _, k := range o.Keys {
-		if k.Workspace == p.Workspace && k.ServiceAccount == p.ServiceAccount {
+		if k.Workspace != p.Workspace || k.ServiceAccount != p.ServiceAccount {
+			continue
+		}
+		if more++; len(s) < most {
 			s = append(s, fmt.Sprintf("%s (%s, hint %s, created %s)", k.ID, k.Name, k.Hint, k.CreatedAt.UTC().Format(time.DateOnly)))
 		}
 	}
 	if len(s) == 0 {
 		return "none"
+	}
+	if more -= len(s); more > 0 {
+		s = append(s, fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(s, ", ")
 }
