@@ -185,22 +185,41 @@ func TestMetricsOfARunningDaemon(t *testing.T) {
 	}
 }
 
-// BenchmarkScrape is one scrape of 10,000 policies, compressed as Prometheus asks for it; the budget is 2 s of CPU.
-func BenchmarkScrape(b *testing.B) {
+// watching returns metrics of so many policies.
+func watching(policies int) *metrics {
 	var s rotator.Snapshot
-	for i := range 10_000 {
+	for i := range policies {
 		s.Policies = append(s.Policies, busy(fmt.Sprintf("policy-%05d", i)))
 	}
 	m := newMetrics("v1", "abc")
 	m.watch(func() rotator.Snapshot { return s }, nil)
+	return m
+}
+
+func scrapeZipped(tb testing.TB, m *metrics) {
+	tb.Helper()
+	answer := httptest.NewRecorder()
+	req := httptest.NewRequestWithContext(tb.Context(), http.MethodGet, "/metrics", nil)
+	req.Header.Set("Accept-Encoding", "gzip")
+	m.handler().ServeHTTP(answer, req)
+	if answer.Code != http.StatusOK {
+		tb.Fatal(answer.Code)
+	}
+}
+
+func TestAScrapeAllocatesNoMoreThanItDid(t *testing.T) {
+	const policies, most = 1000, 24 // allocations a policy
+	m := watching(policies)
+	if got := testing.AllocsPerRun(5, func() { scrapeZipped(t, m) }) / policies; got > most {
+		t.Errorf("%.1f allocations a policy, at most %d are expected", got, most)
+	}
+}
+
+// BenchmarkScrape is one scrape of 10,000 policies, compressed as Prometheus asks for it; the budget is 2 s of CPU.
+func BenchmarkScrape(b *testing.B) {
+	m := watching(10_000)
 	b.ReportAllocs()
 	for b.Loop() {
-		answer := httptest.NewRecorder()
-		req := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/metrics", nil)
-		req.Header.Set("Accept-Encoding", "gzip")
-		m.handler().ServeHTTP(answer, req)
-		if answer.Code != http.StatusOK {
-			b.Fatal(answer.Code)
-		}
+		scrapeZipped(b, m)
 	}
 }

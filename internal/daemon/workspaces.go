@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/rekeyd/rekeyd/config"
@@ -41,6 +42,7 @@ func (w *workspaces) read(ctx context.Context, source config.KeySource) (elevenl
 		return elevenlabs.Secret{}, err
 	}
 	value, _ := doc.Fields()[at.Field].(string)
+	value = strings.TrimSuffix(value, "\n") // as in a file: whoever put it there by hand may not have seen it
 	if value == "" {
 		return elevenlabs.Secret{}, fmt.Errorf("looking at the field %s of %s: %w; put the admin key there", at.Field, at.Ref, errNoKey)
 	}

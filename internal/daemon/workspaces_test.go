@@ -30,8 +30,8 @@ func TestAdminKeyFromTheStore(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "workspace main") || !strings.Contains(err.Error(), "field key of secret/elevenlabs/admin") {
 			t.Errorf("an absent key: %v", err)
 		}
-		for version, value := range []string{"sk_first_key", "sk_second_key"} {
-			if _, err := store.Write(t.Context(), at.Ref, map[string]any{"key": value}, version); err != nil {
+		for version, value := range []string{"sk_first_key", "sk_second_key"} { // the first with a newline that nobody meant
+			if _, err := store.Write(t.Context(), at.Ref, map[string]any{"key": value + "\n"[version:]}, version); err != nil {
 				t.Fatal(err)
 			}
 			if version > 0 {
