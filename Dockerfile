@@ -21,6 +21,8 @@ ARG TARGETOS TARGETARCH
 ARG VERSION=dev REVISION=unknown
 RUN CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} go build -trimpath -buildvcs=false \
     -ldflags "-s -w -X main.version=${VERSION} -X main.revision=${REVISION}" -o /out/rekeyd ./cmd/rekeyd
+RUN mkdir /out/licenses && cp LICENSE /out/licenses/ && \
+    GOOS=${TARGETOS} GOARCH=${TARGETARCH} deploy/notices.sh >/out/licenses/THIRD_PARTY
 
 FROM source AS build-elevensim
 ARG TARGETOS TARGETARCH
@@ -41,6 +43,7 @@ LABEL org.opencontainers.image.title="rekeyd" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /out/licenses /licenses
 COPY --from=build /out/rekeyd /rekeyd
 USER 65532:65532
 EXPOSE 9466

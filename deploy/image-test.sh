@@ -114,6 +114,7 @@ open() {
   [ "$megabytes" -lt $max_megabytes ] || fail "the image for $1 has $megabytes MB, and may have $max_megabytes"
   shells=$(find "$root" \( -name '*sh' -o -name busybox \) -type f -perm /111)
   [ -z "$shells" ] || fail "there is a shell in the image: $shells"
+  [ -s "$root/licenses/LICENSE" ] && grep -qF '==== github.com/hashicorp/vault/api ' "$root/licenses/THIRD_PARTY" || fail "the licences are not in the image"
   [ -s "$root/etc/ssl/certs/ca-certificates.crt" ] || fail "there are no CA roots in the image"
   say "image for $1: $megabytes MB, user 65532, no shell"
 }

@@ -41,6 +41,9 @@ look() {
       and any(.components[]; .name == "std")' "rekeyd_${number}_$name.cdx.json" >/dev/null || fail "the parts of $name are not all there"
     for binary in "${name}_amd64" "${name}_arm64"; do tar -xzf "rekeyd_${number}_$binary.tar.gz" -C "$work"; done
   done
+  for binary in "$work/rekeyd_${number}"_*; do
+    [ -s "$binary/LICENSE" ] && grep -qF '==== github.com/hashicorp/vault/api ' "$binary/THIRD_PARTY" || fail "$binary lacks licences"
+  done
   binary=$work/rekeyd_${number}_linux_$(go env GOARCH)/rekeyd
   [ "$("$binary" version)" = "rekeyd v$number (revision $revision)" ] || fail "the binary says: $("$binary" version)"
   image=$(box pull --quiet "oci-archive:rekeyd_${number}_image.oci.tar" 2>"$work/log") || fail "the archive of the image cannot be loaded"

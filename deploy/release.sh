@@ -35,6 +35,7 @@ archive() {
   GOOS=$1 GOARCH=$2 go build -trimpath -buildvcs=false \
     -ldflags "-s -w -X main.version=$VERSION -X main.revision=$REVISION" -o "$work/$name/rekeyd" ./cmd/rekeyd
   cp -r LICENSE README.md CHANGELOG.md deploy/vault deploy/policies.schema.json "$work/$name"
+  GOOS=$1 GOARCH=$2 deploy/notices.sh >"$work/$name/THIRD_PARTY"
   [ "$1" != linux ] || cp deploy/systemd/rekeyd.service "$work/$name"
   pack "$work" "$name" | gzip -n >"$dist/$name.tar.gz"
 }
