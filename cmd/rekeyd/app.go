@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sethvargo/go-envconfig"
 
@@ -176,7 +177,24 @@ func (a app) daemon(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("starting: %w", err)
 	}
+	go giveBack(ctx)
 	return d.Run(ctx)
+}
+
+// giveBack returns once a minute what a rush took, until ctx ends. A collection in the midst of a rush lets the heap grow
+// to twice what was in use then, and only as much new garbage would undo that, which takes an idle daemon hours. It costs
+// milliseconds, some 50 with 10,000 policies.
+func giveBack(ctx context.Context) {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			debug.FreeOSMemory()
+		}
+	}
 }
 
 func (a app) build(s daemon.Settings, log io.Writer, warnings []config.Fault) (*daemon.Daemon, error) {
