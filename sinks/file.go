@@ -63,8 +63,7 @@ func (f *File) Read(ctx context.Context, ref rotator.Ref, version int) (rotator.
 		}
 		doc.Version = count.Version
 		if content != nil {
-			_, err = parseObject(content)
-			doc.JSON = content
+			doc.JSON, err = content, checkObject(content)
 		}
 		return err
 	})

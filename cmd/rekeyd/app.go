@@ -182,8 +182,8 @@ func (a app) daemon(ctx context.Context, args []string) error {
 }
 
 // giveBack returns once a minute what a rush took, until ctx ends. A collection in the midst of a rush lets the heap grow
-// to twice what was in use then, and only as much new garbage would undo that, which takes an idle daemon hours. It costs
-// milliseconds, some 50 with 10,000 policies.
+// to twice what was in use then, and an idle daemon makes little new garbage: four minutes after the first keys of 10,000
+// policies nothing had been returned. The price is one more collection a minute.
 func giveBack(ctx context.Context) {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
