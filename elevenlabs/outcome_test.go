@@ -26,7 +26,8 @@ func closedPort(t *testing.T) string {
 	return "http://" + l.Addr().String()
 }
 
-// wild serves each connection with raw, after the whole request was read if read is set, and counts the requests.
+// wild serves each connection with raw, after the whole request was read if read is set, and counts the requests. A raw
+// that is a whole answer must say that the connection ends with it, or the next request may go into a dead one.
 func wild(t *testing.T, read bool, raw string) (base string, requests *atomic.Int64) {
 	t.Helper()
 	requests = new(atomic.Int64)
@@ -61,7 +62,7 @@ func TestCutConnections(t *testing.T) {
 		"half a chunked body":       {true, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"a\"", ErrBadAnswer},
 		"half a refusal":            {true, "HTTP/1.1 404 Not Found\r\nContent-Length: 50\r\n\r\n{\"detail\":{\"co", ErrBadAnswer},
 		"half a server error":       {true, "HTTP/1.1 500 Oops\r\nContent-Length: 50\r\n\r\n{\"detail\":{\"co", ErrServer},
-		"not the gzip that it says": {true, "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", ErrBadAnswer},
+		"not the gzip that it says": {true, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", ErrBadAnswer},
 	} {
 		t.Run(name, func(t *testing.T) {
 			base, requests := wild(t, tc.read, tc.raw)
