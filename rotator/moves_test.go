@@ -257,3 +257,37 @@ func TestARotationInAWorkspaceThatIsNoLongerConfigured(t *testing.T) {
 		}
 	})
 }
+
+// TestAReplicaThatIsBehindMovesNothingBack: it goes on with the policy file of before the edit, and would undo the move.
+func TestAReplicaThatIsBehindMovesNothingBack(t *testing.T) {
+	for name, move := range moves() {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			old, edited := testPolicy(t, nil), testPolicy(t, move)
+			synctest.Test(t, func(t *testing.T) {
+				e := newEdits(t, w, old)
+				defer e.stop()
+				behind, stop := w.startProcess(&process{}, old)
+				defer stop()
+				after(5 * time.Minute)
+				e.load(edited)
+				after(90 * time.Minute)
+				e.wantKeys(2, "with one replica behind")
+				if s := behind.Snapshot().Policies[0]; s.Reason != rotator.ReasonReplicasDiffer {
+					t.Errorf("the replica that is behind says %s (%s)", s.State, s.Reason)
+				}
+				behind.Load([]rotator.Policy{edited}, w.clients(w.last))
+				after(time.Minute)
+				if s := behind.Snapshot().Policies[0]; s.State != rotator.StateOK {
+					t.Errorf("once it is no longer behind it says %s (%s)", s.State, s.Reason)
+				}
+				e.wantKeys(2, "with the same file for both")
+				untilThree()
+				e.wantKeys(3, "after the next run")
+				if got := e.published(edited); got.Account != edited.ServiceAccount {
+					t.Errorf("the next key is of account %s", got.Account)
+				}
+			})
+		})
+	}
+}

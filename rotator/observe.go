@@ -14,7 +14,9 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 	k := &st.known
 	r.mu.Lock()
 	p, ws, resync := *st.policy, st.ws, st.resync
-	k.digestKnown = k.digestKnown && !st.edited
+	if st.edited {
+		k.digestKnown, k.successor = false, ""
+	}
 	st.resync, st.edited = false, false
 	r.mu.Unlock()
 	fresh := !k.loaded || resync || (k.entry != nil && k.entry.Claim != nil)
@@ -166,6 +168,9 @@ func claimOf(e *Entry) *Claim {
 // carry its name. Rotator.mu is held.
 func (r *Rotator) addKeys(o *Observed, p Policy, k *knowledge) {
 	add := func(ws *workspace, keys []elevenlabs.Key) {
+		if o.Keys == nil {
+			o.Keys = make([]ListedKey, 0, len(keys)) // what follows is mostly the same ones again
+		}
 		for _, key := range keys {
 			if _, known := o.key(key.ID); !known {
 				o.Keys = append(o.Keys, ListedKey{ws.name, key})
@@ -214,7 +219,8 @@ func (r *Rotator) followCurrent(o *Observed, c KeyRef, k *knowledge) {
 	o.Proof = k.proof
 }
 
-// followSettings notices that other settings were applied after this process loaded the policy.
+// followSettings notices that other settings were applied, or the key made in another place, after this process loaded
+// the policy: another replica has another policy file.
 func (k *knowledge) followSettings(o *Observed, p Policy) {
 	if k.entry == nil {
 		return
@@ -227,6 +233,9 @@ func (k *knowledge) followSettings(o *Observed, p Policy) {
 		k.digest, k.digestKnown = applied, true
 	}
 	o.Differs = applied != k.digest && applied != p.Settings.Digest()
+	if c := k.entry.Current; c != nil {
+		o.Displaced = c.ID == k.successor && moved(p, *c)
+	}
 }
 
 // unexplained reports a listed key of ours that the cached entry does not know.

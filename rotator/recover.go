@@ -253,6 +253,10 @@ func (j *job) sweep(ctx context.Context, s Step) bool {
 	err := j.deleteLost(ctx, elevenlabs.Key{ID: s.KeyID, ServiceAccount: s.Account})
 	if err != nil {
 		j.log.Error("abandoned key not deleted", "key_id", s.KeyID, "outcome", "failed", "err", err)
+		j.noteRetireFailure(failed(StageRetire, err))
+		j.r.mu.Lock()
+		defer j.r.mu.Unlock()
+		j.st.status.Unswept++
 	}
 	return err == nil
 }

@@ -50,6 +50,7 @@ type knowledge struct {
 	patchAfter   time.Time
 	problem      error       // why the last step failed; for commands
 	pending      *stageError // why our own rotation has to be settled; already counted
+	successor    string      // the current key, where it was made after the policy was loaded
 	digest       string      // of the settings applied when the policy was loaded
 	digestKnown  bool
 }
@@ -69,8 +70,15 @@ func (st *policyState) load(p *Policy, ws *workspace) {
 
 // setEntry makes e, read or written at this version, what is known.
 func (k *knowledge) setEntry(e *Entry, version int, now time.Time) {
+	id := currentID(e)
+	if id != k.currentID && k.entry != nil && version > k.version {
+		k.successor = ""
+		if k.currentID != "" && k.entry.retiring(id) == nil { // or somebody rolled back to it
+			k.successor = id
+		}
+	}
 	k.loaded, k.ledgerError, k.entry, k.version = true, "", e, version
-	if id := currentID(e); id != k.currentID {
+	if id != k.currentID {
 		if k.currentID != "" {
 			k.changedSince = now
 		}

@@ -67,6 +67,7 @@ type PolicyStatus struct {
 	Successes    int      // of this process
 	Failures     int
 	Disabled     map[Reason]time.Time // when a current key was last seen disabled by the provider
+	Unswept      int                  // tries in a row of this process to delete an abandoned key that failed
 }
 
 // WorkspaceStatus is how a workspace answered last.
@@ -184,6 +185,9 @@ func (r *Rotator) show(st *policyState, p Policy, o Observed, d Decision) {
 	}
 	s.Keys = countKeys(p, o)
 	s.InUse = len(o.InUse) > 0
+	if !slices.ContainsFunc(d.Steps, func(x Step) bool { return x.Action == ActSweep }) {
+		s.Unswept = 0
+	}
 	r.tell(st, was, o)
 }
 

@@ -50,7 +50,7 @@ func TestMetrics(t *testing.T) {
 	m := newMetrics("v1", "abc")
 	shown := rotator.Snapshot{
 		Policies: []rotator.PolicyStatus{busy("busy"), {Policy: &rotator.Policy{Name: "new"}, State: rotator.StateDue},
-			{Policy: &rotator.Policy{Name: "fine", Workspace: "refused"}, State: rotator.StateOK}, {Policy: &rotator.Policy{Name: "paused", Workspace: "refused"}, State: rotator.StatePaused}},
+			{Policy: &rotator.Policy{Name: "fine", Workspace: "refused"}, State: rotator.StateOK, Unswept: 2}, {Policy: &rotator.Policy{Name: "paused", Workspace: "refused"}, State: rotator.StatePaused}},
 		Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0)}, {Name: "silent", Err: errors.New("down")}, {Name: "refused", Err: fmt.Errorf("listing: %w", elevenlabs.ErrInvalidKey)}},
 	}
 	m.watch(func() rotator.Snapshot { return shown }, nil)
@@ -100,6 +100,7 @@ func TestMetrics(t *testing.T) {
 		`rekeyd_config_last_reload_successful 1`,
 		`rekeyd_policies 4`,
 		`rekeyd_policy_problem{policy="fine",reason="admin_key_refused"} 1`,
+		`rekeyd_policy_problem{policy="fine",reason="retire_failing"} 1`,
 	} {
 		if !strings.Contains(text, line+"\n") {
 			t.Errorf("no %s", line)

@@ -44,7 +44,7 @@ func problems(s *rotator.PolicyStatus, refused string, now time.Time) []string {
 	if s.InUse && slices.ContainsFunc(s.Retiring, ends) {
 		all = append(all, problemOldKeyInUse)
 	}
-	if slices.ContainsFunc(s.Retiring, func(r rotator.Retiring) bool { return r.Tries >= retireFailsAt }) {
+	if s.Unswept >= retireFailsAt || slices.ContainsFunc(s.Retiring, func(r rotator.Retiring) bool { return r.Tries >= retireFailsAt }) {
 		all = append(all, problemRetireFailing)
 	}
 	return all
