@@ -107,7 +107,7 @@ type Observed struct {
 	MissingTwice bool            // two listings, one interval apart, lacked the current key
 	Proof        elevenlabs.Life // what the sink's secret answered since
 	Differs      bool            // other settings were applied after this process loaded the policy
-	Displaced    bool            // the current key was made after that, and not where the policy says
+	Displaced    bool            // another replica has moved the key away from where the policy says since then
 
 	Rotations    int // of the workspace in the last hour, as far as this replica knows
 	MaxRotations int

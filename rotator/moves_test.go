@@ -276,16 +276,50 @@ func TestAReplicaThatIsBehindMovesNothingBack(t *testing.T) {
 				if s := behind.Snapshot().Policies[0]; s.Reason != rotator.ReasonReplicasDiffer {
 					t.Errorf("the replica that is behind says %s (%s)", s.State, s.Reason)
 				}
+				untilThree()
+				e.wantKeys(3, "after a run with one replica behind")
 				behind.Load([]rotator.Policy{edited}, w.clients(w.last))
 				after(time.Minute)
 				if s := behind.Snapshot().Policies[0]; s.State != rotator.StateOK {
 					t.Errorf("once it is no longer behind it says %s (%s)", s.State, s.Reason)
 				}
-				e.wantKeys(2, "with the same file for both")
-				untilThree()
-				e.wantKeys(3, "after the next run")
+				after(time.Hour)
+				e.wantKeys(3, "with the same file for both")
 				if got := e.published(edited); got.Account != edited.ServiceAccount {
 					t.Errorf("the next key is of account %s", got.Account)
+				}
+			})
+		})
+	}
+}
+
+// TestAMoveDoesNotStopAtARotationOfBefore: a replica that has the new file settles what one with the old file began, which
+// puts a key at the old place, and then moves it.
+func TestAMoveDoesNotStopAtARotationOfBefore(t *testing.T) {
+	for name, move := range moves() {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			old, edited := testPolicy(t, nil), testPolicy(t, move)
+			synctest.Test(t, func(t *testing.T) {
+				e := newEdits(t, w, old)
+				e.stop()
+				// It dies once the key is published, and before that is in the ledger.
+				dead := &process{fault: fault{call: "write secret/elevenlabs", nth: 1, mode: diesAfter}}
+				_, stopDead := w.startProcess(dead, old)
+				after(2*time.Hour + time.Minute)
+				stopDead()
+				if !dead.isDead() {
+					t.Fatal("the run of 03:00 was not cut off")
+				}
+				e.r, e.stop = w.startProcess(e.proc, edited)
+				defer e.stop()
+				after(15 * time.Minute)
+				if s := e.status(edited.Name); s.State != rotator.StateOK {
+					t.Errorf("the policy is %s (%s): %s", s.State, s.Reason, s.Message)
+				}
+				k := e.published(edited)
+				if _, here := w.sim.KeyBySecret(k.Secret); here != (edited.Workspace == "default") || k.Account != edited.ServiceAccount {
+					t.Errorf("the published key is of account %s, in the wrong place", k.Account)
 				}
 			})
 		})

@@ -15,7 +15,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 	r.mu.Lock()
 	p, ws, resync := *st.policy, st.ws, st.resync
 	if st.edited {
-		k.digestKnown, k.successor = false, ""
+		k.digestKnown, k.movedAway = false, ""
 	}
 	st.resync, st.edited = false, false
 	r.mu.Unlock()
@@ -219,8 +219,8 @@ func (r *Rotator) followCurrent(o *Observed, c KeyRef, k *knowledge) {
 	o.Proof = k.proof
 }
 
-// followSettings notices that other settings were applied, or the key made in another place, after this process loaded
-// the policy: another replica has another policy file.
+// followSettings notices that other settings were applied, or the key moved away, after this process loaded the policy:
+// another replica has another policy file.
 func (k *knowledge) followSettings(o *Observed, p Policy) {
 	if k.entry == nil {
 		return
@@ -234,7 +234,7 @@ func (k *knowledge) followSettings(o *Observed, p Policy) {
 	}
 	o.Differs = applied != k.digest && applied != p.Settings.Digest()
 	if c := k.entry.Current; c != nil {
-		o.Displaced = c.ID == k.successor && moved(p, *c)
+		o.Displaced = c.ID == k.movedAway
 	}
 }
 

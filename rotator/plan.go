@@ -231,8 +231,8 @@ func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
 	d.Reason = health.Reason
 	if o.Displaced { // or two replicas would move the key to and fro
 		c := o.Entry.Current
-		return d.fail(ReasonReplicasDiffer, "another replica made key %s in workspace %s for %s, at %s, after this one loaded its policy file; give all replicas the same file",
-			c.ID, c.Workspace, c.Account, c.Sink)
+		return d.fail(ReasonReplicasDiffer, "another replica moved to key %s of account %s in workspace %s, at %s, after this one loaded its policy file; give all replicas the same file",
+			c.ID, c.Account, c.Workspace, c.Sink)
 	}
 	if isMoved {
 		return planMove(p, o, now, d)

@@ -33,3 +33,39 @@ func TestAListingFromBeforeTheCurrentKeyChangedIsNotBelieved(t *testing.T) {
 		t.Errorf("the listing is newer than the change: disabled %v, found %v", disabled, found)
 	}
 }
+
+// A replica is behind with its policy file only where others took the key away from the place that its file names.
+func TestWhichReplicaIsBehind(t *testing.T) {
+	t.Parallel()
+	p := Policy{Workspace: "here", ServiceAccount: "svcacc_a"}
+	ref := func(id, workspace string) KeyRef { return KeyRef{ID: id, Workspace: workspace, Account: "svcacc_a"} }
+	entry := func(current KeyRef, retiring ...KeyRef) *Entry {
+		e := &Entry{Current: &current}
+		for _, k := range retiring {
+			e.Retiring = append(e.Retiring, Retiring{KeyRef: k})
+		}
+		return e
+	}
+	k1, k2, k3 := ref("k1", "here"), ref("k2", "away"), ref("k3", "away")
+	for name, c := range map[string]struct {
+		known, next *Entry
+		version     int // of next; that of known is 5
+		away        string
+		behind      bool
+	}{
+		"moved away":                       {entry(k1), entry(k2, k1), 6, "", true},
+		"rotated there, once moved away":   {entry(k2, k1), entry(k3, k2), 7, "k2", true},
+		"rotated where it was":             {entry(k1), entry(ref("k4", "here"), k1), 6, "", false},
+		"rotated before we have moved it":  {entry(k2), entry(k3, k2), 6, "", false},
+		"moved here":                       {entry(k2), entry(k1, k2), 6, "", false},
+		"rolled back to a key from before": {entry(k1, k2), entry(k2, k1), 6, "", false},
+		"restored":                         {entry(k1), entry(k2), 4, "", false},
+		"the first key that is seen":       {nil, entry(k2), 6, "", false},
+	} {
+		k := knowledge{entry: c.known, version: 5, movedAway: c.away}
+		k.followPlace(p, c.next, c.version)
+		if behind := k.movedAway == c.next.Current.ID; behind != c.behind {
+			t.Errorf("%s: behind %v", name, behind)
+		}
+	}
+}

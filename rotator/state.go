@@ -50,7 +50,7 @@ type knowledge struct {
 	patchAfter   time.Time
 	problem      error       // why the last step failed; for commands
 	pending      *stageError // why our own rotation has to be settled; already counted
-	successor    string      // the current key, where it was made after the policy was loaded
+	movedAway    string      // the current key, where another replica moved the policy away from where it says
 	digest       string      // of the settings applied when the policy was loaded
 	digestKnown  bool
 }
@@ -70,15 +70,8 @@ func (st *policyState) load(p *Policy, ws *workspace) {
 
 // setEntry makes e, read or written at this version, what is known.
 func (k *knowledge) setEntry(e *Entry, version int, now time.Time) {
-	id := currentID(e)
-	if id != k.currentID && k.entry != nil && version > k.version {
-		k.successor = ""
-		if k.currentID != "" && k.entry.retiring(id) == nil { // or somebody rolled back to it
-			k.successor = id
-		}
-	}
 	k.loaded, k.ledgerError, k.entry, k.version = true, "", e, version
-	if id != k.currentID {
+	if id := currentID(e); id != k.currentID {
 		if k.currentID != "" {
 			k.changedSince = now
 		}
@@ -125,9 +118,27 @@ func (r *Rotator) readEntry(ctx context.Context, st *policyState, name string) e
 		k.loaded, k.entry, k.version, k.ledgerError = true, nil, doc.Version, err.Error()
 		return nil
 	}
+	r.mu.Lock()
+	p := st.policy
+	r.mu.Unlock()
+	k.followPlace(*p, e, doc.Version)
 	k.setEntry(e, doc.Version, time.Now())
 	r.noteRecent(st, e)
 	return nil
+}
+
+// followPlace compares an entry that others wrote with the one that is known: where the key was at the policy's place
+// and a new one is not, the other replica has another policy file. A key that somebody rolled back to is no new one, nor
+// is that of a ledger which was restored, and a replica that has yet to move the key itself goes on.
+func (k *knowledge) followPlace(p Policy, next *Entry, version int) {
+	if version <= k.version || k.entry == nil || k.entry.Current == nil || next.Current == nil || k.entry.Current.ID == next.Current.ID {
+		return
+	}
+	was := k.entry.Current
+	here := !moved(p, *was) || was.ID == k.movedAway
+	if here && moved(p, *next.Current) && k.entry.retiring(next.Current.ID) == nil {
+		k.movedAway = next.Current.ID
+	}
 }
 
 // wentBack reacts to a ledger that was restored from a backup: what is remembered of other entries is of a time that the
