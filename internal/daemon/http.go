@@ -89,12 +89,12 @@ func (d *Daemon) oneLine(text string) string {
 	return d.redactor.Cut(strings.Join(strings.Fields(text), " "))
 }
 
-// ready says why the daemon cannot do its work.
+// ready says why the daemon cannot do its work: Vault first, without which nothing is read either.
 func (d *Daemon) ready(ctx context.Context) error {
-	if err := d.rotator.Ready(); err != nil {
+	if err := askVault(ctx, d.vault); err != nil {
 		return err
 	}
-	return askVault(ctx, d.vault)
+	return d.rotator.Ready()
 }
 
 // alive says whether a reconcile loop stands still. One that tries in vain is alive: restarting heals no outage of

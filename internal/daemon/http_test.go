@@ -159,7 +159,7 @@ func TestReadinessSaysWhyNot(t *testing.T) {
 		status, body, _ = ask(t, http.MethodGet, url+"/readyz", "")
 		return status == http.StatusServiceUnavailable
 	})
-	if strings.Count(body, "\n") != 1 || !strings.Contains(body, "ledger") {
+	if strings.Count(body, "\n") != 1 || !strings.Contains(body, "check VAULT_ADDR") {
 		t.Errorf("the reason is %q", body)
 	}
 	if err := askVault(t.Context(), d.vault); err == nil {

@@ -58,7 +58,7 @@ func TestVaultIsDownAtTheStart(t *testing.T) {
 	w.policy("@every 1h")
 	d := w.start(nil)
 	process.Eventually(t, process.Patience, func() error {
-		if status, body := d.get("/readyz"); status != http.StatusServiceUnavailable || strings.Count(body, "\n") != 1 {
+		if status, body := d.get("/readyz"); status != http.StatusServiceUnavailable || strings.Count(body, "\n") != 1 || !strings.Contains(body, "connection refused") {
 			return fmt.Errorf("HTTP %d: %s", status, body)
 		}
 		return nil
