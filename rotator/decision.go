@@ -91,9 +91,10 @@ type Observed struct {
 	Keys        []ListedKey // the keys of the policy's account and of the current key's, and all that carry its name
 	HomeListed  bool        // the current key's account was listed after the key was published
 
-	Owner string   // this installation's id
-	InUse []string // ids of retiring keys whose usage grew within the last two listings
-	Idle  []string // … of those that were seen to stand still for two; of others nothing is known yet
+	Owner   string   // this installation's id
+	InUse   []string // ids of retiring keys whose usage grew within the last two listings
+	Idle    []string // … of those that were seen to stand still for two; of others nothing is known yet
+	Enabled []string // … of those in quarantine that a listing of the time since then shows as enabled
 
 	GroupHeld string // the other policy that holds the group, where that was asked; "": none
 

@@ -24,6 +24,7 @@ type job struct {
 	lost      time.Time // when a create was sent whose answer was lost; zero: none
 	unsure    bool      // a write of the record may yet happen
 	attempted bool      // a publish may have been sent
+	answered  []string  // ids of noted calls that were answered, or never sent; the next write takes their notes away
 }
 
 func (r *Rotator) newJob(st *policyState, p Policy, s Step) *job {
@@ -66,7 +67,7 @@ func (j *job) write(ctx context.Context, change func(*Entry)) error {
 		switch {
 		case err == nil:
 			k.setEntry(next, version, time.Now())
-			j.renewed = begun
+			j.renewed, j.answered = begun, nil
 			return nil
 		case !maybeWritten(err) || attempt == 4 || !j.pause(ctx, attempt):
 			return fmt.Errorf("writing ledger entry: %w", err)
@@ -86,6 +87,11 @@ func (j *job) changed(change func(*Entry)) (*Entry, error) {
 		return nil, err
 	}
 	change(next)
+	for k := range next.keys() {
+		for _, id := range j.answered {
+			k.settle(id)
+		}
+	}
 	next.forgetOld(j.r.Wall())
 	return next, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"time"
@@ -78,8 +79,9 @@ type KeyRef struct {
 	Published time.Time `json:"published"`
 	Verified  bool      `json:"verified"`
 	Version   int       `json:"version,omitempty"` // of the record: the newest known since it became current
-	// Disabling notes, before the call, that we may have asked for this key to be disabled, until the outcome is known.
-	// It stays with a key that becomes current again, since a late call may yet disable it.
+	// Calls are those of which the answer is not known. They stay with a key that becomes current again.
+	Calls []Call `json:"calls,omitempty"`
+	// Disabling is how earlier builds noted a disable; ParseEntry makes a Call of it.
 	Disabling bool `json:"disabling,omitempty"`
 }
 
@@ -181,7 +183,42 @@ func ParseEntry(text json.RawMessage, policy string) (*Entry, error) {
 	if e.Owner == "" || e.Salt == "" {
 		return nil, fmt.Errorf("reading ledger entry of %s: it lacks owner or salt", policy)
 	}
+	e.upgrade()
 	return &e, nil
+}
+
+// upgrade makes of what earlier builds noted what this one notes. They did not say when.
+func (e *Entry) upgrade() {
+	for k := range e.keys() {
+		if k.Disabling {
+			k.note(Call{Kind: CallDisable})
+			k.Disabling = false
+		}
+	}
+}
+
+// keys goes through the current key and the retiring ones.
+func (e *Entry) keys() iter.Seq[*KeyRef] {
+	return func(yield func(*KeyRef) bool) {
+		if e.Current != nil && !yield(e.Current) {
+			return
+		}
+		for i := range e.Retiring {
+			if !yield(&e.Retiring[i].KeyRef) {
+				return
+			}
+		}
+	}
+}
+
+// key returns the current or retiring key with this id.
+func (e *Entry) key(id string) *KeyRef {
+	for k := range e.keys() {
+		if k.ID == id {
+			return k
+		}
+	}
+	return nil
 }
 
 // decodeStrictly refuses fields that into does not have.
@@ -278,6 +315,9 @@ func (e *Entry) abandon(now time.Time, version int) {
 
 // forgetOld drops what has been remembered for long enough.
 func (e *Entry) forgetOld(now time.Time) {
+	for k := range e.keys() {
+		k.forgetCalls(now)
+	}
 	e.Abandoned = slices.DeleteFunc(e.Abandoned, func(a Abandoned) bool { return now.Sub(a.Since) > abandonedFor })
 	e.Leaks = slices.DeleteFunc(e.Leaks, func(t time.Time) bool { return now.Sub(t) > time.Hour })
 }

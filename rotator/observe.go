@@ -112,6 +112,7 @@ func (r *Rotator) assemble(st *policyState, p Policy, ws *workspace) Observed {
 	r.addKeys(&o, p, k)
 	k.followSettings(&o, p)
 	r.followUsage(&o, k)
+	r.followQuarantine(&o, k)
 	return o
 }
 
@@ -153,6 +154,17 @@ func (r *Rotator) followUsage(o *Observed, k *knowledge) {
 			o.InUse = append(o.InUse, old.ID)
 		} else if seq-u.since >= 2 {
 			o.Idle = append(o.Idle, old.ID)
+		}
+	}
+}
+
+// followQuarantine notes which keys in quarantine are enabled. A listing from before a key was known to be there may show
+// it as it was in its overlap. Rotator.mu is held.
+func (r *Rotator) followQuarantine(o *Observed, k *knowledge) {
+	for id, since := range k.quarantined {
+		key, listed := o.key(id)
+		if listed && !key.Disabled && r.workspaces[key.Workspace].listing.begun.After(since) {
+			o.Enabled = append(o.Enabled, id)
 		}
 	}
 }

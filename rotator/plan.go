@@ -81,23 +81,32 @@ func planSweep(o Observed, d *Decision) {
 
 // planRetiring takes each former key to its next state when its time has come.
 func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
+	if o.Entry.Current == nil && p.Mode != modeRemoved {
+		return // nothing is there that readers could have instead
+	}
 	for _, r := range o.Entry.Retiring {
 		until := r.Until
 		if r.State == InOverlap {
 			until = o.overlapUntil(p, r)
 		}
+		enabled := r.State == InQuarantine && slices.Contains(o.Enabled, r.ID)
+		if enabled && !r.outstanding(CallEnable, now) {
+			d.Reason = ReasonQuarantineEnabled // a person's doing, until it is revoked
+		}
 		switch {
-		case r.State == InOverlap && o.revoking():
+		case (r.State == InOverlap || enabled) && o.revoking():
 			d.add(Step{ActDisable, ReasonRevoke, r.ID, r.Workspace, r.Account})
 		case r.NextTry.After(now):
 			d.wakeAt(r.NextTry)
-		case r.State == InOverlap && !r.Disabling && o.disabled(r.ID):
+		case r.State == InOverlap && !r.outstanding(CallDisable, now) && o.disabled(r.ID):
 			d.add(Step{ActDisable, ReasonDisabledOutside, r.ID, r.Workspace, r.Account})
+		case enabled && r.outstanding(CallEnable, now):
+			d.add(Step{ActDisable, ReasonLateEnable, r.ID, r.Workspace, r.Account})
 		case now.Before(until):
 			d.wakeAt(until)
 		case r.State == InOverlap:
 			d.add(Step{ActDisable, ReasonOverlapEnded, r.ID, r.Workspace, r.Account})
-		default:
+		case !enabled:
 			d.add(Step{ActDelete, ReasonQuarantineEnded, r.ID, r.Workspace, r.Account})
 		}
 	}
@@ -150,6 +159,8 @@ func planWithoutKey(p Policy, o Observed, now time.Time, d Decision) Decision {
 		return d
 	case !o.Found:
 		return failUnknownAccount(p, d)
+	case o.pruned() != nil:
+		return planReturn(p, o, now, d)
 	case p.Adopt != "" && !o.had(p.Adopt):
 		return planAdopt(p, o, p.Adopt, ReasonAdoptNamed, d)
 	case !o.Record.HasValue:
@@ -164,6 +175,28 @@ func planWithoutKey(p Policy, o Observed, now time.Time, d Decision) Decision {
 		p.Sink, candidates(p, o))
 }
 
+// pruned is the key that was taken from a removed policy, where the record still holds it.
+func (o Observed) pruned() *Retiring {
+	if o.Entry == nil || o.Record.Match == "" {
+		return nil
+	}
+	if k := o.Entry.retiring(o.Record.Match); k != nil && k.Reason == ReasonUnmanaged {
+		return k
+	}
+	return nil
+}
+
+// planReturn makes a pruned key current again, since the policy is loaded and readers have nothing else; one that may be
+// deleted at any time is replaced.
+func planReturn(p Policy, o Observed, now time.Time, d Decision) Decision {
+	k := o.pruned()
+	if k.deleting() {
+		return planRotation(p, o, now, ReasonKeyMissing, d)
+	}
+	d.add(Step{ActFollow, ReasonReturned, k.ID, k.Workspace, k.Account})
+	return d
+}
+
 func failUnknownAccount(p Policy, d Decision) Decision {
 	return d.fail(ReasonUnknownAccount, "workspace %s has no service account %s; correct service_account of policy %s", p.Workspace, p.ServiceAccount, p.Name)
 }
@@ -171,6 +204,9 @@ func failUnknownAccount(p Policy, d Decision) Decision {
 func planAdopt(p Policy, o Observed, id string, why Reason, d Decision) Decision {
 	if !o.inAccount(p, id) {
 		return d.fail(ReasonAdoptUnknown, "service account %s has no key %s to adopt; its keys are: %s", p.ServiceAccount, id, candidates(p, o))
+	}
+	if o.Entry != nil && o.Entry.key(id).deleting() {
+		return d.fail(ReasonRecordChanged, "key %s cannot be adopted: a delete of it is not answered yet", id)
 	}
 	d.add(Step{ActAdopt, why, id, p.Workspace, p.ServiceAccount})
 	return d
@@ -293,7 +329,7 @@ func planHealth(p Policy, o Observed, now time.Time, d Decision) (Decision, bool
 	case ReasonTrialEnded, ReasonDowngraded:
 		return d.fail(Reason(k.DisableReason), "ElevenLabs disabled key %s: %s; a new key would not help, settle the subscription", c.ID, k.DisableReason), true
 	}
-	if c.Disabling {
+	if c.outstanding(CallDisable, now) {
 		d.add(Step{ActEnable, ReasonLateDisable, c.ID, c.Workspace, c.Account})
 		return d, true
 	}
@@ -351,8 +387,10 @@ func planRecord(p Policy, o Observed, now time.Time, d Decision) (Decision, bool
 		return planRotation(p, o, now, ReasonRecordMissing, d), true
 	case r.Match == c.ID, c.Hash == "" && r.KeyID == c.ID:
 		return d, false
+	case r.Match != "" && o.Entry.key(r.Match).deleting():
+		return d.fail(ReasonRecordChanged, "%s holds key %s again, of which a delete is not answered yet; run: rekeyd rotate %s", p.Sink, r.Match, p.Name), true
 	case r.Match != "":
-		if k, ok := o.key(r.Match); ok && !k.Disabled {
+		if k, ok := o.key(r.Match); ok && o.mayReturn(k, now) {
 			d.add(Step{ActFollow, ReasonRolledBack, r.Match, k.Workspace, k.ServiceAccount})
 			return d, true
 		}
@@ -360,6 +398,12 @@ func planRecord(p Policy, o Observed, now time.Time, d Decision) (Decision, bool
 		return planAdopt(p, o, p.Adopt, ReasonAdoptNamed, d), true
 	}
 	return d.fail(ReasonRecordChanged, "%s holds a value that rekeyd did not put there; set adopt to its key's id, or run: rekeyd rotate %s", p.Sink, p.Name), true
+}
+
+// mayReturn reports that a key to which the record was rolled back works, or was disabled by a call of ours that may have
+// come after that.
+func (o Observed) mayReturn(k ListedKey, now time.Time) bool {
+	return !k.Disabled || k.DisableReason == "" && o.Entry.key(k.ID).outstanding(CallDisable, now)
 }
 
 // planDrift compares the current key's settings with the policy's.

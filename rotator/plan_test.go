@@ -153,7 +153,10 @@ func TestPlan(t *testing.T) {
 		{"trial ended, due", func(s stage) { hours(s, 2); disable(s.o, "k2", "trial_ended") }, "", rotator.StateError, rotator.ReasonTrialEnded},
 		{"disabled by a person, due", func(s stage) { hours(s, 2); disable(s.o, "k2", "") }, "", rotator.StateError, rotator.ReasonKeyDisabled},
 		{"disabled for a new reason", func(s stage) { disable(s.o, "k2", "solar_flare") }, "", rotator.StateError, rotator.ReasonKeyDisabled},
-		{"disabled by a late call of ours", func(s stage) { disable(s.o, "k2", ""); s.o.Entry.Current.Disabling = true }, "enable late_disable k2", rotator.StateOK, ""},
+		{"disabled by a late call of ours", func(s stage) {
+			disable(s.o, "k2", "")
+			s.o.Entry.Current.Calls = []rotator.Call{{Kind: rotator.CallDisable, At: *s.now}}
+		}, "enable late_disable k2", rotator.StateOK, ""},
 		{"gone from one listing", func(s stage) { s.o.Keys = s.o.Keys[:1] }, "", rotator.StateOK, rotator.ReasonKeyMissing},
 		{"gone from two listings", func(s stage) { s.o.Keys = s.o.Keys[:1]; s.o.MissingTwice = true }, "prove key_missing k2", rotator.StateError, rotator.ReasonKeyVanished},
 		{"gone, and the record too", func(s stage) {

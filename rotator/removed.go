@@ -261,16 +261,20 @@ func (r *Rotator) pruneUnmanaged(ctx context.Context, k LostKey) error {
 // retireUnmanaged makes the current key of a removed policy a retiring one and disables it.
 func (j *job) retireUnmanaged(ctx context.Context) error {
 	old, now := *j.entry().Current, j.r.Wall()
-	err := j.write(ctx, func(e *Entry) {
+	call, err := j.newCall(CallDisable)
+	if err != nil {
+		return err
+	}
+	old.note(call)
+	err = j.write(ctx, func(e *Entry) {
 		j.takeClaim(e)
-		old.Disabling = true
 		e.Retiring = append(e.Retiring, Retiring{KeyRef: old, State: InOverlap, Until: now, Quarantine: Duration(j.p.Quarantine), Reason: ReasonUnmanaged})
 		e.Current = nil
 	})
 	if err != nil {
 		return fmt.Errorf("pruning policy %s: %w", j.p.Name, err)
 	}
-	err = j.disableRetired(ctx, old)
+	err = j.send(ctx, call, old)
 	gone := errors.Is(err, elevenlabs.ErrNotFound)
 	if err != nil && !gone {
 		_ = j.release(ctx, nil) // a daemon disables it: it is noted

@@ -21,33 +21,40 @@ func (j *job) retire(ctx context.Context, s Step) bool {
 	if key == nil {
 		return true // somebody else has done it, or is at it
 	}
-	err := j.write(ctx, func(e *Entry) {
-		j.takeClaim(e)
-		e.retiring(s.KeyID).Disabling = s.Action == ActDisable
-	})
+	kind := CallDisable
+	if s.Action == ActDelete {
+		kind = CallDelete
+	}
+	call, err := j.newCall(kind)
+	if err == nil {
+		err = j.write(ctx, func(e *Entry) { j.takeClaim(e); e.key(s.KeyID).note(call) })
+	}
 	if err != nil {
 		return j.notBegunRetiring(err)
 	}
 	if err := j.mayRetire(ctx, key.KeyRef); err != nil {
+		j.settled(call)
 		return j.retireLater(ctx, s, failed(StageRetire, err))
 	}
 	if s.Reason == ReasonDisabledOutside {
 		enabled, err := j.enabledAgain(ctx, key.KeyRef)
+		if err != nil || enabled {
+			j.settled(call)
+		}
 		if err != nil {
 			return j.retireLater(ctx, s, failed(StageRetire, err))
 		}
 		if enabled {
-			return j.release(ctx, func(e *Entry) { e.retiring(s.KeyID).Disabling = key.Disabling }) == nil
+			return j.release(ctx, nil) == nil
 		}
 	}
-	if s.Action == ActDelete {
-		err = j.deleteRetired(ctx, key.KeyRef)
-	} else {
-		err = j.disableRetired(ctx, key.KeyRef)
-	}
+	err = j.send(ctx, call, key.KeyRef)
 	gone := errors.Is(err, elevenlabs.ErrNotFound)
 	if err != nil && !gone {
 		return j.retireLater(ctx, s, failed(StageRetire, err))
+	}
+	if s.Action == ActDisable && !gone && !j.stillUnread(ctx, key.ID) {
+		j.answered = nil // what we did may have to be undone
 	}
 	return j.retired(ctx, s, *key, gone || s.Action == ActDelete)
 }
@@ -59,13 +66,26 @@ func (j *job) stillRetiring(s Step) *Retiring {
 		return nil
 	}
 	key := e.retiring(s.KeyID)
-	if key == nil || (key.State == InOverlap) != (s.Action == ActDisable) {
+	switch {
+	case key == nil:
 		return nil
-	}
-	if s.Reason != ReasonDisabledOutside && s.Reason != ReasonRevoke && j.r.Wall().Before(key.Until) {
+	case s.Reason == ReasonRevoke:
+		return clonePtr(key)
+	case s.Reason == ReasonLateEnable && key.State == InQuarantine:
+		return clonePtr(key)
+	case (key.State == InOverlap) != (s.Action == ActDisable):
+		return nil
+	case s.Reason != ReasonDisabledOutside && j.r.Wall().Before(key.Until):
 		return nil
 	}
 	return clonePtr(key)
+}
+
+// stillUnread reports that the record does not hold a key that was just disabled: others may have put it back after we
+// looked. Where that is so, or not known, the note of the call stays, and so the key is enabled again.
+func (j *job) stillUnread(ctx context.Context, id string) bool {
+	_, err := j.r.readRecord(ctx, j.st, j.p.Sink)
+	return err == nil && j.st.known.record.Match != id
 }
 
 func (j *job) notBegunRetiring(err error) bool {
@@ -152,27 +172,6 @@ func (j *job) enabledAgain(ctx context.Context, key KeyRef) (bool, error) {
 	return true, nil
 }
 
-func (j *job) disableRetired(ctx context.Context, key KeyRef) error {
-	if err := j.guard(ctx); err != nil {
-		return err
-	}
-	off := false
-	if err := j.api.UpdateKey(ctx, key.Account, key.ID, elevenlabs.Update{Name: key.Name, Enabled: &off}); err != nil {
-		return fmt.Errorf("disabling key %s: %w", key.ID, err)
-	}
-	return nil
-}
-
-func (j *job) deleteRetired(ctx context.Context, key KeyRef) error {
-	if err := j.guard(ctx); err != nil {
-		return err
-	}
-	if err := j.api.DeleteKey(ctx, key.Account, key.ID); err != nil {
-		return fmt.Errorf("deleting key %s: %w", key.ID, err)
-	}
-	return nil
-}
-
 // retired notes that the step was done.
 func (j *job) retired(ctx context.Context, s Step, key Retiring, gone bool) bool {
 	err := j.release(ctx, func(e *Entry) {
@@ -181,8 +180,10 @@ func (j *job) retired(ctx context.Context, s Step, key Retiring, gone bool) bool
 			return
 		}
 		r := e.retiring(s.KeyID)
-		r.State, r.Until = InQuarantine, j.r.Wall().Add(time.Duration(r.Quarantine))
-		r.Disabling, r.Tries, r.NextTry = false, 0, time.Time{}
+		if r.State == InOverlap {
+			r.State, r.Until = InQuarantine, j.r.Wall().Add(time.Duration(r.Quarantine))
+		}
+		r.Tries, r.NextTry = 0, time.Time{}
 		if s.Reason == ReasonRevoke {
 			r.Reason = ReasonRevoke // never to be put back
 		}
@@ -220,8 +221,6 @@ func (j *job) retireLater(ctx context.Context, s Step, f *stageError) bool {
 		if r := e.retiring(s.KeyID); r != nil {
 			r.Tries++
 			r.NextTry = j.r.Wall().Add(j.wait(r.Tries, f))
-			// A call that surely did nothing leaves nothing to settle.
-			r.Disabling = r.Disabling && elevenlabs.MaybeApplied(f.err)
 		}
 	})
 	if err != nil {
@@ -242,15 +241,20 @@ func (j *job) makeRoom(ctx context.Context) bool {
 	if oldest == nil || oldest.Workspace != j.space || j.entry().madeRoom() {
 		return false
 	}
-	err := j.write(ctx, func(e *Entry) {
-		j.takeClaim(e)
-		e.LimitUsed = clonePtr(&e.LastRotation)
-	})
+	call, err := j.newCall(CallDelete)
 	if err == nil {
-		err = j.mayRetire(ctx, oldest.KeyRef)
+		err = j.write(ctx, func(e *Entry) {
+			j.takeClaim(e)
+			e.LimitUsed = clonePtr(&e.LastRotation)
+			e.key(oldest.ID).note(call)
+		})
 	}
 	if err == nil {
-		err = j.deleteRetired(ctx, oldest.KeyRef)
+		if err = j.mayRetire(ctx, oldest.KeyRef); err != nil {
+			j.settled(call)
+		} else {
+			err = j.send(ctx, call, oldest.KeyRef)
+		}
 	}
 	if err != nil && !errors.Is(err, elevenlabs.ErrNotFound) {
 		j.log.Error("no room made for a new key", "key_id", oldest.ID, "err", err)

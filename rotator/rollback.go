@@ -18,7 +18,26 @@ func (r *Rotator) Rollback(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	first, err := previous(o)
+	if err != nil {
+		return fmt.Errorf("rolling back policy %s: %w", name, err)
+	}
+	for claimOf(o.Entry) != nil { // another process is at work, or was
+		if err := r.drive(ctx, st, func(Observed) bool { return true }, func(s Step) bool { return s.Action == ActRecover }); err != nil {
+			return err
+		}
+		if r.reconcile(ctx, st.ws); st.ws.err != nil {
+			return fmt.Errorf("listing workspace %s: %w", st.ws.name, st.ws.err)
+		}
+		if _, o, err = r.observe(ctx, st); err != nil {
+			return err
+		}
+	}
+	// Whether the key may come back is decided from the entry that the claim replaces, after the work of others.
 	back, err := previous(o)
+	if err == nil && back.ID != first.ID {
+		err = orUnknown(nil)
+	}
 	if err != nil {
 		return fmt.Errorf("rolling back policy %s: %w", name, err)
 	}
@@ -27,14 +46,6 @@ func (r *Rotator) Rollback(ctx context.Context, name string) error {
 		return fmt.Errorf("rolling back policy %s: %w", name, err)
 	}
 	defer r.holdSecret(secret)()
-	for claimOf(o.Entry) != nil { // another process is at work, or was
-		if err := r.drive(ctx, st, func(Observed) bool { return true }, func(s Step) bool { return s.Action == ActRecover }); err != nil {
-			return err
-		}
-		if _, o, err = r.observe(ctx, st); err != nil {
-			return err
-		}
-	}
 	r.mu.Lock()
 	p := *st.policy
 	r.mu.Unlock()
@@ -72,6 +83,8 @@ func previous(o Observed) (*Retiring, error) {
 	}
 	k, listed := o.key(back.ID)
 	switch {
+	case back.deleting():
+		return nil, fmt.Errorf("the previous key %s is being deleted: a delete of it is not answered yet", back.ID)
 	case back.Reason == ReasonRevoke:
 		return nil, fmt.Errorf("the previous key %s was retired by --revoke-now and stays so", back.ID)
 	case !listed:
@@ -110,12 +123,16 @@ func (j *job) rollback(ctx context.Context, back Retiring, secret elevenlabs.Sec
 		return j.notBegun(err)
 	}
 	in := &Intent{Rotation: back.Rotation, KeyName: back.Name, Workspace: back.Workspace, Account: back.Account, Sink: j.p.Sink,
-		Reason: ReasonRollback, Started: j.r.Wall(), Rollback: true}
-	if err := j.write(ctx, func(e *Entry) { j.takeClaim(e); e.Intent = in }); err != nil {
+		Reason: ReasonRollback, Started: j.r.Wall(), Seen: j.seen(), Rollback: true}
+	call, err := j.newCall(CallEnable)
+	if err == nil {
+		err = j.write(ctx, func(e *Entry) { j.takeClaim(e); e.Intent = in; e.key(back.ID).note(call) })
+	}
+	if err != nil {
 		j.st.known.problem = err
 		return j.notBegun(err)
 	}
-	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
+	rec, err := j.lookAtRecord(ctx, in)
 	if err == nil && j.st.known.record.Match != j.entry().Current.ID {
 		err = failedFor(StageClaim, ReasonRecordChanged, "%s does not hold the current key %s", j.p.Sink, j.entry().Current.ID)
 	}
@@ -123,22 +140,19 @@ func (j *job) rollback(ctx context.Context, back Retiring, secret elevenlabs.Sec
 		err = j.takeGroup(ctx, in) // ahead of it: a person wants the key back now
 	}
 	if err != nil {
+		j.settled(call)
 		return j.giveBack(ctx, failed(StageClaim, err))
 	}
-	if err := j.putBack(ctx, in, back, rec, secret); err != nil {
+	if err := j.putBack(ctx, in, *j.entry().retiring(back.ID), call, rec, secret); err != nil {
 		return j.settle(ctx, failed(StagePublish, err))
 	}
 	return true
 }
 
 // putBack enables the key, proves that it works and publishes it.
-func (j *job) putBack(ctx context.Context, in *Intent, back Retiring, rec Record, secret elevenlabs.Secret) error {
-	if err := j.guard(ctx); err != nil {
+func (j *job) putBack(ctx context.Context, in *Intent, back Retiring, call Call, rec Record, secret elevenlabs.Secret) error {
+	if err := j.send(ctx, call, back.KeyRef); err != nil {
 		return err
-	}
-	on := true
-	if err := j.api.UpdateKey(ctx, back.Account, back.ID, elevenlabs.Update{Name: back.Name, Enabled: &on}); err != nil {
-		return fmt.Errorf("enabling key %s: %w", back.ID, err)
 	}
 	j.audit("key enabled again", "key_id", back.ID)
 	if err := j.verify(ctx, secret); err != nil {
@@ -148,7 +162,7 @@ func (j *job) putBack(ctx context.Context, in *Intent, back Retiring, rec Record
 	if err := j.publish(ctx, pub, rec); err != nil {
 		return failed(StagePublish, err)
 	}
-	c := committed{KeyRef: j.restored(back, pub.at), reason: ReasonRollback, previousUntil: pub.previousUntil, applied: j.entry().Applied}
+	c := committed{KeyRef: j.restored(*j.entry().retiring(back.ID), pub.at), reason: ReasonRollback, previousUntil: pub.previousUntil, applied: j.entry().Applied}
 	c.Sink = j.p.Sink
 	if err := j.commit(ctx, c); err != nil {
 		return failed(StageCommit, err)

@@ -22,7 +22,7 @@ func (j *job) rotate(ctx context.Context, why Reason) bool {
 		return j.notBegun(err)
 	}
 	j.log = j.log.With("rotation", in.Rotation)
-	rec, err := j.lookAgain(ctx, why)
+	rec, err := j.lookAgain(ctx, in)
 	if err != nil {
 		return j.giveBack(ctx, failed(StageClaim, err))
 	}
@@ -103,9 +103,19 @@ func (j *job) notBegun(err error) bool {
 	return false
 }
 
+// lookAtRecord reads the record under the claim. A version other than that which was known before the claim may be the
+// fence of a takeover, which nothing else tells from the write of a reader: it counts only if the claim is still ours.
+func (j *job) lookAtRecord(ctx context.Context, in *Intent) (Record, error) {
+	rec, err := j.r.readRecord(ctx, j.st, in.Sink)
+	if err == nil && rec.doc.Version != in.Seen {
+		err = j.write(ctx, j.takeClaim)
+	}
+	return rec, err
+}
+
 // lookAgain reads the record under the claim and asks once more whether the rotation is called for.
-func (j *job) lookAgain(ctx context.Context, why Reason) (Record, error) {
-	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
+func (j *job) lookAgain(ctx context.Context, in *Intent) (Record, error) {
+	rec, err := j.lookAtRecord(ctx, in)
 	if err != nil {
 		return rec, err
 	}
@@ -121,7 +131,7 @@ func (j *job) lookAgain(ctx context.Context, why Reason) (Record, error) {
 			return rec, nil
 		}
 	}
-	return rec, fmt.Errorf("%w (%s)", errNotDue, why)
+	return rec, fmt.Errorf("%w (%s)", errNotDue, in.Reason)
 }
 
 // giveBack ends a rotation that has made no key.
@@ -298,6 +308,11 @@ func (j *job) publish(ctx context.Context, pub publication, rec Record) error {
 			return nil // readers may have the key: it is committed, and the next look finds the record empty
 		case err == nil && !now.sameValue(rec):
 			return failedFor(StagePublish, ReasonRecordChanged, "%s was changed by somebody else in the middle of the rotation", pub.sink)
+		case err == nil && now.doc.Version != rec.doc.Version:
+			rec = now
+			if err := j.write(ctx, j.takeClaim); err != nil { // it may have been fenced
+				return err
+			}
 		case err == nil:
 			rec = now
 		case failure == nil:
@@ -356,11 +371,15 @@ func (j *job) commit(ctx context.Context, c committed) error {
 	return nil
 }
 
-// endOverlaps has every older key disabled at once.
+// endOverlaps has every older key disabled at once, also one that a person enabled in its quarantine. None comes back.
 func (j *job) endOverlaps(e *Entry, now time.Time) {
+	j.r.mu.Lock()
+	defer j.r.mu.Unlock()
 	for i := range e.Retiring {
-		if r := &e.Retiring[i]; r.State == InOverlap {
-			r.Until, r.Reason, r.NextTry = now, ReasonRevoke, time.Time{}
+		r := &e.Retiring[i]
+		r.Reason = ReasonRevoke
+		if disabled, found := j.r.listed(r.KeyRef, time.Time{}); r.State == InOverlap || found && !disabled {
+			r.State, r.Until, r.NextTry = InOverlap, now, time.Time{}
 		}
 	}
 }

@@ -42,11 +42,12 @@ type knowledge struct {
 	claimSince   time.Time // when the claim was first seen like this; monotonic
 	missingSeq   int       // listing in which the current key was first missing; 0: it is there
 	proof        elevenlabs.Life
-	disabledKey  string           // the current key whose disabling was already told
-	usage        map[string]usage // of retiring keys, by id
-	retryAt      time.Time        // next attempt, where the ledger could not be told
-	counted      Reason           // the outage that was already counted as this policy's failure
-	said         Reason           // the failure of the store that was already logged; "" once nothing is due any more
+	disabledKey  string               // the current key whose disabling was already told
+	usage        map[string]usage     // of retiring keys, by id
+	quarantined  map[string]time.Time // when this process first saw each key in quarantine there; monotonic
+	retryAt      time.Time            // next attempt, where the ledger could not be told
+	counted      Reason               // the outage that was already counted as this policy's failure
+	said         Reason               // the failure of the store that was already logged; "" once nothing is due any more
 	patchAfter   time.Time
 	problem      error       // why the last step failed; for commands
 	pending      *stageError // why our own rotation has to be settled; already counted
@@ -77,12 +78,30 @@ func (k *knowledge) setEntry(e *Entry, version int, now time.Time) {
 		}
 		k.currentID, k.currentSince, k.missingSeq, k.proof = id, now, 0, elevenlabs.LifeUnknown
 	}
+	k.quarantined = inQuarantine(e, k.quarantined, now)
 	switch {
 	case e == nil || e.Claim == nil:
 		k.claimVersion = 0
 	case k.claimVersion != version:
 		k.claimVersion, k.claimSince = version, now
 	}
+}
+
+// inQuarantine says of each key in quarantine since when it is known to be there.
+func inQuarantine(e *Entry, known map[string]time.Time, now time.Time) map[string]time.Time {
+	if e == nil || len(e.Retiring) == 0 {
+		return nil
+	}
+	since := make(map[string]time.Time, len(e.Retiring))
+	for _, r := range e.Retiring {
+		if r.State != InQuarantine {
+			continue
+		}
+		if since[r.ID] = now; !known[r.ID].IsZero() {
+			since[r.ID] = known[r.ID]
+		}
+	}
+	return since
 }
 
 func currentID(e *Entry) string {

@@ -30,6 +30,9 @@ func (j *job) adopt(ctx context.Context, s Step) bool {
 			ref.Hash = hashValue(e.Salt, rec.Secret.Reveal())
 		}
 		ref.Version = rec.doc.Version
+		if back := e.retiring(key.ID); back != nil {
+			ref.Calls = back.Calls
+		}
 		e.Current, e.Failure = &ref, nil
 		e.dropRetiring(key.ID)
 		if rec.KeyID == key.ID && previous.ID != "" && previous.ID != key.ID && e.retiring(previous.ID) == nil {
@@ -71,18 +74,18 @@ func (j *job) noted(err error, what, keyID string) bool {
 	return true
 }
 
-// follow makes the ledger agree with a record that somebody rolled back: the key in it is current again. The record is
-// not rewritten and the last rotation does not change.
+// follow makes the ledger agree with a record that holds a retiring key, which is current again: others rolled it back, or
+// a pruned policy is loaded again. The record is not rewritten and the last rotation does not change.
 func (j *job) follow(ctx context.Context, s Step) bool {
 	now := j.r.Wall()
 	err := j.write(ctx, func(e *Entry) {
-		back, old := e.retiring(s.KeyID), e.Current
-		if back == nil || old == nil {
-			return
-		}
-		ref := back.KeyRef
+		ref, old := e.retiring(s.KeyID).KeyRef, e.Current
 		e.dropRetiring(s.KeyID)
-		e.Retiring = append(e.Retiring, j.retiringOf(*old, s.Reason, now, time.Time{}))
+		if old == nil { // prune disabled it, and that is undone like any other disable of ours
+			ref.note(Call{Kind: CallDisable, At: now})
+		} else {
+			e.Retiring = append(e.Retiring, j.retiringOf(*old, s.Reason, now, time.Time{}))
+		}
 		e.Current = &ref
 	})
 	return j.noted(err, "record was rolled back", s.KeyID)
@@ -122,19 +125,21 @@ func (j *job) inherit(ctx context.Context) bool {
 
 // enable undoes a disable of our own that came so late that its key was current again.
 func (j *job) enable(ctx context.Context, s Step) bool {
-	if err := j.write(ctx, j.takeClaim); err != nil {
+	call, err := j.newCall(CallEnable)
+	if err == nil {
+		err = j.write(ctx, func(e *Entry) { j.takeClaim(e); e.Current.note(call) })
+	}
+	if err != nil {
 		return j.notBegun(err)
 	}
-	on := true
-	err := j.api.UpdateKey(ctx, s.Account, s.KeyID, elevenlabs.Update{Name: j.entry().Current.Name, Enabled: &on})
-	if err != nil {
+	if err := j.send(ctx, call, *j.entry().Current); err != nil {
 		j.log.Error("key not enabled again", "key_id", s.KeyID, "outcome", "failed", "err", err)
 		_ = j.release(ctx, nil)
 		return false
 	}
 	j.audit("key enabled again", "key_id", s.KeyID)
 	j.r.amend(j.space, s.Account, s.KeyID, func(k *elevenlabs.Key) { k.Disabled = false })
-	return j.release(ctx, func(e *Entry) { e.Current.Disabling = false }) == nil
+	return j.release(ctx, nil) == nil
 }
 
 // patch gives the current key the policy's settings and reads back what became of it. It never enables or disables.

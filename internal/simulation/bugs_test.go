@@ -18,7 +18,7 @@ type bug struct {
 
 func bugs() []bug {
 	return []bug{
-		{"delete the old key when the overlap ends", "retire.go", "if s.Action == ActDelete {\n\t\terr = j.deleteRetired", "if true {\n\t\terr = j.deleteRetired", 300},
+		{"delete the old key when the overlap ends", "retire.go", "err = j.send(ctx, call, key.KeyRef)\n\tgone :=", "err = j.sendNow(ctx, CallDelete, key.KeyRef)\n\tgone :=", 300},
 		{"retire the old key before the new one is published", "rotate.go", "if err := j.publish(ctx, pub, rec); err != nil {", "if old := j.entry().Current; old != nil {\n\t\toff := false\n\t\t_ = j.api.UpdateKey(ctx, old.Account, old.ID, elevenlabs.Update{Name: old.Name, Enabled: &off})\n\t}\n\tif err := j.publish(ctx, pub, rec); err != nil {", 300},
 		{"blind retry of the create", "rotate.go", "c, err := j.api.CreateKey(ctx, in.Account, in.KeyName, j.p.Settings)", "c, err := j.api.CreateKey(ctx, in.Account, in.KeyName, j.p.Settings)\n\tif err != nil {\n\t\tc, err = j.api.CreateKey(ctx, in.Account, in.KeyName, j.p.Settings)\n\t}", 1000},
 		{"publish without check-and-set", "rotate.go", "_, failure := j.r.Store.Write(ctx, pub.sink.Ref, rec.withKey(pub), rec.doc.Version)", "last, _ := j.r.Store.Read(ctx, pub.sink.Ref, 0)\n\t\t_, failure := j.r.Store.Write(ctx, pub.sink.Ref, rec.withKey(pub), last.Version)", 3000},
