@@ -95,6 +95,13 @@ func (c *Client) credential(ctx context.Context, q call) (Secret, error) {
 	return key, nil
 }
 
+type countKey struct{}
+
+// WithCount has every request that is sent under the context counted.
+func WithCount(ctx context.Context, n *atomic.Int64) context.Context {
+	return context.WithValue(ctx, countKey{}, n)
+}
+
 // exchange sends the request and reads the answer, both within the timeout.
 func (c *Client) exchange(ctx context.Context, q call, key Secret) answer {
 	ctx, cancel := context.WithTimeout(ctx, c.opt.Timeout)
@@ -103,6 +110,9 @@ func (c *Client) exchange(ctx context.Context, q call, key Secret) answer {
 	req, err := c.request(sent.follow(ctx), q, key)
 	if err != nil {
 		return answer{err: err}
+	}
+	if n, counted := ctx.Value(countKey{}).(*atomic.Int64); counted {
+		n.Add(1)
 	}
 	// A round trip and not an http.Client: that would follow redirects and take the credential along.
 	resp, err := c.opt.Transport.RoundTrip(req)

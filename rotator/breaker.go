@@ -38,6 +38,7 @@ func (b *breaker) Check(ctx context.Context, refs ...Ref) error {
 }
 
 func (b *breaker) note(ctx context.Context, err error) error {
+	count(ctx, err)
 	if err != nil && ctx.Err() != nil {
 		return err // our own giving up says nothing about the store
 	}

@@ -115,6 +115,7 @@ type Observed struct {
 	RetryAt      time.Time // next attempt, where the ledger could not be told
 	PatchAfter   time.Time // a patch failed: the next attempt
 	Request      *Request
+	Pacing       Pacing // what was tried in vain
 }
 
 // Decision is what Plan concludes.
@@ -126,7 +127,8 @@ type Decision struct {
 	HeldBy  string // with ReasonGroup: the member whose turn it is
 	NextDue time.Time
 	Drift   []string
-	Wake    time.Time // when time alone may change this decision; zero: never
+	Later   map[Step]time.Time // those of the steps that were tried in vain, and when they may be tried again
+	Wake    time.Time          // when time alone may change this decision; zero: never
 }
 
 // wakeAt has the policy looked at again at t.

@@ -43,19 +43,25 @@ func goesAhead(p Policy, e *Entry, why Reason, now time.Time) bool {
 }
 
 // lookAtGroup finds out who holds the policy's group, where a rotation would have to wait for it.
-func (r *Rotator) lookAtGroup(ctx context.Context, p Policy, o *Observed) error {
-	now := r.Wall()
+func (r *Rotator) lookAtGroup(ctx context.Context, st *policyState, p Policy, o *Observed) error {
+	now, k := r.Wall(), &st.known
 	waits := func(s Step) bool { return s.Action == ActRotate && !goesAhead(p, o.Entry, s.Reason, now) }
 	if p.Group == "" || !slices.ContainsFunc(Plan(p, *o, now).Steps, waits) {
 		return nil
 	}
-	others, _, err := r.readGroup(ctx, p)
-	if err != nil {
-		return err
+	if a := (attempt{action: lookGroup}); k.pace.waits(a) <= 0 {
+		others, _, err := r.readGroup(ctx, p)
+		if err != nil {
+			return err
+		}
+		if k.groupHeld = ""; len(others) > 0 {
+			k.groupHeld = others[0].Policy
+			r.tried(st, a)
+		} else {
+			k.pace.forget(lookGroup)
+		}
 	}
-	if len(others) > 0 {
-		o.GroupHeld = others[0].Policy
-	}
+	o.GroupHeld = k.groupHeld
 	return nil
 }
 
@@ -226,6 +232,7 @@ func (r *Rotator) wakeGroup(p Policy) {
 	defer r.mu.Unlock()
 	for _, st := range r.ordered() {
 		if st.policy.Group == p.Group && st.policy.Name != p.Name {
+			st.hurry = true
 			r.enqueue(st)
 		}
 	}

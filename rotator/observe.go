@@ -17,24 +17,44 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 	if st.edited {
 		k.digestKnown, k.movedAway = false, ""
 	}
-	st.resync, st.edited = false, false
+	if st.edited || st.hurry {
+		k.pace.hurry()
+	}
+	st.resync, st.edited, st.hurry = false, false, false
 	r.mu.Unlock()
-	fresh := !k.loaded || resync || (k.entry != nil && k.entry.Claim != nil)
+	if r.tooSoon(st, p, ws) {
+		r.requestResync(st, resync)
+		if !k.loaded || k.record == nil && p.Mode != modeRemoved && wantsRecord(p, k.entry) {
+			return p, Observed{}, errTooSoon
+		}
+		o := r.assemble(st, p, ws)
+		o.Inherits, o.GroupHeld = k.inherits, k.groupHeld
+		return p, o, nil
+	}
+	claimed := claimOf(k.entry) != nil
+	fresh := !k.loaded || resync || claimed && k.pace.waits(attempt{action: lookClaimed}) <= 0
 	if resync {
 		k.record = nil
 	}
 	if fresh {
+		version := k.version
 		if err := r.readEntry(ctx, st, p.Name); err != nil {
 			r.requestResync(st, resync)
 			return p, Observed{}, err
 		}
+		if k.version != version {
+			k.pace.forget(lookClaimed)
+		} else if claimed {
+			r.tried(st, attempt{action: lookClaimed})
+		}
 	}
 	o, read := r.assemble(st, p, ws), false
-	if seq := ws.seq(r); !fresh && seq > k.explained && unexplained(o) {
+	if a := (attempt{action: lookListed, keyID: unexplained(o)}); !fresh && a.keyID != "" && k.pace.waits(a) <= 0 && ws.seq(r) > k.explained {
 		if err := r.readEntry(ctx, st, p.Name); err != nil {
 			return p, o, err
 		}
-		k.explained, read = seq, true
+		k.explained, read = ws.seq(r), true
+		r.tried(st, a)
 	}
 	if k.record == nil && p.Mode != modeRemoved && (resync || wantsRecord(p, k.entry)) {
 		if err := r.lookAtRecord(ctx, st, p); err != nil {
@@ -46,12 +66,19 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 	if read {
 		o = r.assemble(st, p, ws)
 	}
-	if o.Entry == nil && o.Record != nil {
-		var err error
-		o.Inherits, err = r.predecessor(ctx, p, o.Record)
-		return p, o, err
+	k.pace.forget(look)
+	if names := (attempt{action: lookNames}); o.Entry == nil && o.Record != nil {
+		if read || k.pace.waits(names) <= 0 {
+			var err error
+			if k.inherits, err = r.predecessor(ctx, p, o.Record); err != nil {
+				return p, o, err
+			}
+			r.tried(st, names)
+		}
+		o.Inherits = k.inherits
+		return p, o, nil
 	}
-	err := r.lookAtGroup(ctx, p, &o)
+	err := r.lookAtGroup(ctx, st, p, &o)
 	return p, o, err
 }
 
@@ -91,7 +118,8 @@ func (r *Rotator) lookAtRecord(ctx context.Context, st *policyState, p Policy) e
 // assemble puts together what is known, without reading anything.
 func (r *Rotator) assemble(st *policyState, p Policy, ws *workspace) Observed {
 	k := &st.known
-	o := Observed{LedgerError: k.ledgerError, Entry: k.entry, Record: k.record, RetryAt: k.retryAt, PatchAfter: k.patchAfter, MaxRotations: r.MaxRotationsPerHour}
+	o := Observed{LedgerError: k.ledgerError, Entry: k.entry, Record: k.record, RetryAt: k.retryAt, PatchAfter: k.patchAfter, MaxRotations: r.MaxRotationsPerHour,
+		Pacing: k.pace.pacing(r.Wall())}
 	if c := claimOf(k.entry); c != nil {
 		o.ClaimOurs = c.Holder == r.holder
 		o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= r.ClaimTTL
@@ -250,17 +278,17 @@ func (k *knowledge) followSettings(o *Observed, p Policy) {
 	}
 }
 
-// unexplained reports a listed key of ours that the cached entry does not know.
-func unexplained(o Observed) bool {
+// unexplained names the listed keys of ours that the cached entry does not know.
+func unexplained(o Observed) (ids string) {
 	if o.Entry == nil {
-		return false
+		return ""
 	}
 	for _, k := range o.Keys {
 		if owner, policy, rotation, ok := parseKeyName(k.Name); ok && owner == o.Entry.Owner && policy == o.Entry.Policy && !o.Entry.knows(k.ID, rotation) {
-			return true
+			ids += " " + k.ID
 		}
 	}
-	return false
+	return ids
 }
 
 func (ws *workspace) seq(r *Rotator) int {

@@ -30,7 +30,7 @@ func (r *Rotator) Request(name string, o RotateOptions) error {
 	if !st.status.Loaded {
 		return fmt.Errorf("policy %s has not been looked at yet; try again in a moment", name)
 	}
-	st.request = &Request{NotKey: st.currentKey(), Revoke: o.Revoke, Reason: o.Reason}
+	st.request, st.hurry = &Request{NotKey: st.currentKey(), Revoke: o.Revoke, Reason: o.Reason}, true
 	r.Logger.Info("rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", shorten(o.Reason))
 	r.enqueue(st)
 	return nil

@@ -16,7 +16,7 @@ func Plan(p Policy, o Observed, now time.Time) Decision {
 	if o.LedgerError != "" {
 		return d.fail(ReasonLedgerInvalid, "%s", o.LedgerError)
 	}
-	d = plan(p, o, now, d)
+	d = planPace(o, now, plan(p, o, now, d))
 	if p.Mode == ModePaused {
 		d.Steps, d.State, d.Reason, d.NextDue = nil, StatePaused, ReasonPaused, time.Time{}
 	}

@@ -43,6 +43,7 @@ const (
 	ReasonPaused      Reason = "paused"
 	ReasonManual      Reason = "manual"
 	ReasonBackoff     Reason = "backoff"         // an attempt failed; the next has its time
+	ReasonCallBudget  Reason = "call_budget"     // it has cost its calls of this hour in vain
 	ReasonOverlap     Reason = "overlap_running" // an earlier key is still in overlap
 	ReasonWindow      Reason = "window"          // it is too late for this run
 	ReasonGroup       Reason = "group_busy"      // another member of its group is between claim and end of overlap

@@ -19,6 +19,7 @@ type policyState struct {
 	again   bool // something happened while it was being worked on
 	resync  bool // read ledger and record again
 	edited  bool // the policy was changed by a reload
+	hurry   bool // what waits for its next try is tried once more at once
 	request *Request
 	timer   *time.Timer // the next look that time alone calls for
 	order   uint64      // differs between replicas, so that they begin at different ends
@@ -49,6 +50,9 @@ type knowledge struct {
 	counted      Reason               // the outage that was already counted as this policy's failure
 	said         Reason               // the failure of the store that was already logged; "" once nothing is due any more
 	patchAfter   time.Time
+	pace         pace
+	inherits     string      // the predecessor, as it was found last
+	groupHeld    string      // who held the group when it was read last
 	problem      error       // why the last step failed; for commands
 	pending      *stageError // why our own rotation has to be settled; already counted
 	movedAway    string      // the current key, where another replica moved the policy away from where it says

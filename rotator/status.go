@@ -180,8 +180,8 @@ func (r *Rotator) show(st *policyState, p Policy, o Observed, d Decision) {
 	if s.State == StateOK {
 		st.known.said = ""
 	}
-	if st.known.counted != "" && s.State == StateDue {
-		s.State, s.Failure = StateFailing, was.Failure
+	if st.known.counted != "" && (s.State == StateDue || s.State == StateFailing) && s.Failure == nil {
+		s.State, s.Failure = StateFailing, was.Failure // the ledger could not be told
 	}
 	s.Keys = countKeys(p, o)
 	s.InUse = len(o.InUse) > 0

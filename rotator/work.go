@@ -139,6 +139,8 @@ const maxPasses = 8
 
 // work brings one policy forward: look, decide, do the first thing, look again.
 func (r *Rotator) work(ctx context.Context, st *policyState) {
+	ctx, m := metered(ctx)
+	defer func() { st.known.pace.charge(int(m.calls.Swap(0))) }()
 	for range maxPasses {
 		if r.isStopping() {
 			return
@@ -150,15 +152,19 @@ func (r *Rotator) work(ctx context.Context, st *policyState) {
 		if err == nil {
 			p, o, err = r.observe(ctx, st)
 		}
+		if errors.Is(err, errTooSoon) {
+			return
+		}
 		if err != nil {
 			r.noteSinkFailure(st, err)
 			r.countIfDue(st, err)
+			r.lookLater(st, err)
 			return
 		}
 		d := Plan(p, o, r.Wall())
 		r.show(st, p, o, d)
 		r.wakeLater(st, d)
-		if !r.performFirst(ctx, st, p, d) {
+		if !r.performFirst(ctx, m, st, p, d) {
 			return
 		}
 	}
@@ -185,12 +191,11 @@ func (r *Rotator) countIfDue(st *policyState, err error) {
 
 // wakeLater has the policy looked at when time alone may change what is to be done: overlaps end to the second.
 func (r *Rotator) wakeLater(st *policyState, d Decision) {
-	wait := time.Until(st.known.claimSince.Add(r.ClaimTTL))
-	switch {
-	case st.known.claimVersion != 0: // another replica's claim, or our own unsettled work
-	case d.Wake.IsZero():
-		return
-	default:
+	wait := time.Duration(0)
+	if st.known.claimVersion != 0 { // another replica's claim, or our own unsettled work
+		wait = time.Until(st.known.claimSince.Add(r.ClaimTTL))
+	}
+	if wait <= 0 && !d.Wake.IsZero() {
 		wait = d.Wake.Sub(r.Wall())
 	}
 	if wait <= 0 {
@@ -215,13 +220,24 @@ func (r *Rotator) isStopping() bool {
 }
 
 // performFirst does the first step that can be done now, and reports whether to look again.
-func (r *Rotator) performFirst(ctx context.Context, st *policyState, p Policy, d Decision) bool {
+func (r *Rotator) performFirst(ctx context.Context, m *meter, st *policyState, p Policy, d Decision) bool {
 	for _, step := range d.Steps {
+		if d.Later[step].After(r.Wall()) {
+			continue
+		}
 		if err := r.remoteDown(st, step); err != nil {
 			r.noteOutage(st, step, err)
 			continue
 		}
-		if r.perform(ctx, r.newJob(st, p, step), step) {
+		st.known.problem = nil
+		st.known.pace.charge(int(m.calls.Swap(0)))
+		m.conflict.Store(false)
+		was := r.standing(st, step)
+		acted := r.perform(ctx, r.newJob(st, p, step), step)
+		if ctx.Err() == nil {
+			r.paceStep(st, step, m, was, acted)
+		}
+		if acted {
 			return true
 		}
 	}

@@ -1,0 +1,374 @@
+package rotator
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+)
+
+// callsPerHour is what a policy may cost beside the listings of its workspace and the calls of work that succeeds.
+const callsPerHour = 60
+
+// attempt is one thing that is tried until it is no longer called for: a step, or a look.
+type attempt struct {
+	action Action
+	reason Reason
+	keyID  string
+}
+
+func attemptOf(s Step) attempt { return attempt{s.Action, s.Reason, s.KeyID} }
+
+// The looks that wait between one try and the next, as steps do.
+const (
+	look        Action = "look"        // at ledger and record
+	lookClaimed Action = "claim"       // at an entry whose claim does not change
+	lookGroup   Action = "group"       // at the members that hold the group
+	lookNames   Action = "predecessor" // at the entries of former names
+	lookListed  Action = "listed"      // at an entry that does not explain a listed key
+)
+
+// pace is what waiting there is between the tries of one policy, and what they have cost. It is of this process: what has to
+// survive a restart is in the ledger. All times are monotonic.
+type pace struct {
+	tries map[attempt]tries
+	spent []expense
+}
+
+type tries struct {
+	count      int
+	last, next time.Time
+	logged     Reason
+	version    int // of the entry at the last try
+}
+
+// expense is the calls of one minute.
+type expense struct {
+	begun time.Time
+	calls int
+}
+
+// countedFor is for how long the calls of a minute count: the last of them for a whole hour.
+const countedFor = time.Hour + time.Minute
+
+// tried notes one more try that has to wait before the next. It returns how many there were.
+func (p *pace) tried(a attempt, wait func(count int) time.Duration) int {
+	now := time.Now()
+	for old, t := range p.tries {
+		if now.Sub(t.last) > 2*maxBackoff { // it waited for an hour at most, and was not called for since
+			delete(p.tries, old)
+		}
+	}
+	if p.tries == nil {
+		p.tries = map[attempt]tries{}
+	}
+	t := p.tries[a]
+	t.count++
+	t.last, t.next = now, now.Add(wait(t.count))
+	p.tries[a] = t
+	return t.count
+}
+
+// waits returns how long it is until the next try.
+func (p *pace) waits(a attempt) time.Duration { return time.Until(p.tries[a].next) }
+
+// forget ends the waiting of what succeeded.
+func (p *pace) forget(actions ...Action) {
+	for a := range p.tries {
+		if slices.Contains(actions, a.action) {
+			delete(p.tries, a)
+		}
+	}
+}
+
+// hurry lets everything be tried once more at once; should that be in vain, the waits go on growing.
+func (p *pace) hurry() {
+	for a, t := range p.tries {
+		t.next = time.Time{}
+		p.tries[a] = t
+	}
+}
+
+// news reports whether a failure is another one than the last that was logged of these tries.
+func (p *pace) news(a attempt, reason Reason) bool {
+	t := p.tries[a]
+	if t.logged == reason {
+		return false
+	}
+	t.logged = reason
+	p.tries[a] = t
+	return true
+}
+
+// seen notes of which version of the entry the last try was.
+func (p *pace) seen(a attempt, version int) {
+	t := p.tries[a]
+	t.version = version
+	p.tries[a] = t
+}
+
+// charge counts calls that brought the policy no further.
+func (p *pace) charge(calls int) {
+	if calls == 0 {
+		return
+	}
+	now := time.Now()
+	p.spent = slices.DeleteFunc(p.spent, func(x expense) bool { return now.Sub(x.begun) >= countedFor })
+	if n := len(p.spent); n > 0 && now.Sub(p.spent[n-1].begun) < time.Minute {
+		p.spent[n-1].calls += calls
+		return
+	}
+	p.spent = append(p.spent, expense{now, calls})
+}
+
+// affords returns how long it is until so many calls can be made.
+func (p *pace) affords(calls int) time.Duration {
+	now, sum := time.Now(), calls
+	for i := len(p.spent) - 1; i >= 0; i-- {
+		x := p.spent[i]
+		if left := countedFor - now.Sub(x.begun); left > 0 {
+			if sum += x.calls; sum > callsPerHour {
+				return left
+			}
+		}
+	}
+	return 0
+}
+
+// costOf is what a step may cost where it fails.
+func costOf(a Action) int {
+	switch a {
+	case ActRotate, ActRecover:
+		return 24
+	case ActSweep:
+		return 1
+	}
+	return 8
+}
+
+// costOfALook is that of reading entry and record, each again where the other is a surprise.
+const costOfALook = 4
+
+// Pacing is what Plan knows of earlier tries.
+type Pacing struct {
+	next    map[attempt]time.Time // of what was tried within the last hours: when it may be tried again
+	affords map[Action]time.Time  // of what the budget does not allow: when it does
+}
+
+// pacing returns what there is to wait for, in wall time; the zero value is nothing.
+func (p *pace) pacing(wall time.Time) Pacing {
+	var x Pacing
+	for a, t := range p.tries {
+		if x.next == nil {
+			x.next = make(map[attempt]time.Time, len(p.tries))
+		}
+		x.next[a] = wall.Add(time.Until(t.next))
+	}
+	if p.affords(costOf(ActRotate)) == 0 {
+		return x
+	}
+	x.affords = map[Action]time.Time{}
+	for _, a := range []Action{ActRecover, ActAdopt, ActInherit, ActFollow, ActEnable, ActSweep, ActDisable, ActDelete, ActRotate, ActPatch, ActProve} {
+		if d := p.affords(costOf(a)); d > 0 {
+			x.affords[a] = wall.Add(d)
+		}
+	}
+	return x
+}
+
+// planPace says of the steps of a decision which have to wait. The first try of what ends a leak waits for no budget.
+func planPace(o Observed, now time.Time, d Decision) Decision {
+	if o.Pacing.next == nil && o.Pacing.affords == nil {
+		return d
+	}
+	for _, s := range d.Steps {
+		next, tried := o.Pacing.next[attemptOf(s)]
+		why := ReasonBackoff
+		if at := o.Pacing.affords[s.Action]; at.After(next) && (tried || !urgent(s)) {
+			next, why = at, ReasonCallBudget
+		}
+		if !next.After(now) {
+			continue
+		}
+		if d.Later == nil {
+			d.Later = map[Step]time.Time{}
+		}
+		d.Later[s] = next
+		d.wakeAt(next)
+		if s.Action == ActRotate {
+			d.NextDue = next
+		}
+		if d.State != StateError && (s.Action == ActRotate || why == ReasonCallBudget) {
+			d.Reason = why
+		}
+	}
+	return d
+}
+
+// urgent reports a step without which a key that must not work any more goes on working.
+func urgent(s Step) bool {
+	return (s.Action == ActRotate && exempt(s.Reason)) || (s.Action == ActDisable && s.Reason == ReasonRevoke)
+}
+
+// meter counts the calls that are made under a context, and notes what refused them.
+type meter struct {
+	calls    atomic.Int64
+	conflict atomic.Bool
+}
+
+type meterKey struct{}
+
+// metered returns a context whose calls are counted.
+func metered(ctx context.Context) (context.Context, *meter) {
+	m := &meter{}
+	return elevenlabs.WithCount(context.WithValue(ctx, meterKey{}, m), &m.calls), m
+}
+
+// count counts a call of the store.
+func count(ctx context.Context, err error) {
+	m, ok := ctx.Value(meterKey{}).(*meter)
+	if !ok {
+		return
+	}
+	m.calls.Add(1)
+	if errors.Is(err, ErrConflict) {
+		m.conflict.Store(true)
+	}
+}
+
+// standing is what a step can be seen to bring forward.
+type standing struct {
+	successes int
+	key       RetiringState // of the step's key, where it is a retiring one
+	version   int
+}
+
+func (r *Rotator) standing(st *policyState, s Step) (was standing) {
+	k := &st.known
+	was.version = k.version
+	if k.entry != nil {
+		if old := k.entry.retiring(s.KeyID); old != nil {
+			was.key = old.State
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was.successes = st.status.Successes
+	return was
+}
+
+// paceStep has a step wait before it is taken once more, longer each time. A rotation that succeeded, or a key that came to
+// its next state, is charged to nobody.
+func (r *Rotator) paceStep(st *policyState, s Step, m *meter, was standing, acted bool) {
+	k := &st.known
+	calls := int(m.calls.Swap(0))
+	is := r.standing(st, s)
+	if is.successes > was.successes {
+		k.pace.forget(ActRotate, ActRecover)
+		return
+	}
+	if is.key == was.key {
+		k.pace.charge(calls)
+	}
+	if s.Action == ActRecover && k.loaded && claimOf(k.entry) == nil {
+		k.pace.forget(ActRecover)
+		return
+	}
+	a := attemptOf(s)
+	before := k.pace.tries[a].version
+	n := r.tried(st, a)
+	k.pace.seen(a, was.version)
+	moved := before != was.version // others write the entry, which mostly explains it
+	if acted && is.key == was.key && k.problem == nil && (n > 1 && !moved || n > explainedFor) {
+		r.noteInVain(st, s, m.conflict.Load())
+	}
+}
+
+// explainedFor is for how many tries the progress of others explains that there is none here.
+const explainedFor = 4
+
+// waitOf is how long to wait after the n-th try. Work that is unsettled waits less: what it leaves is to be accounted for
+// soon after the remotes answer again.
+func (r *Rotator) waitOf(a attempt, n int) time.Duration {
+	d := backoff(r.ReconcileInterval, n, r.jitter())
+	switch a.action {
+	case ActRecover:
+		return min(d, r.ClaimTTL+r.ReconcileInterval)
+	case lookGroup:
+		return min(d, r.ResyncInterval)
+	}
+	return d
+}
+
+// noteInVain counts and logs, once, that a step is taken again and again, and nothing else says why.
+func (r *Rotator) noteInVain(st *policyState, s Step, conflict bool) {
+	reason := ReasonUnsafe
+	if conflict {
+		reason = ReasonSinkConflict
+	}
+	if !st.known.pace.news(attemptOf(s), reason) {
+		return
+	}
+	r.mu.Lock()
+	p := *st.policy
+	r.mu.Unlock()
+	switch s.Action {
+	case ActRotate:
+		r.noteOnce(st, failedFor(StageClaim, reason, "the rotation (%s) could not be begun, time and again, and what is read in between does not say why", s.Reason))
+		return
+	case ActDisable, ActDelete:
+		r.Observe(Event{Type: EventRetireError, Policy: p.Name, Workspace: p.Workspace, Stage: StageRetire, Reason: reason, At: r.Wall()})
+	}
+	r.Logger.Error("step has no effect", "policy", p.Name, "action", string(s.Action), "trigger", string(s.Reason), "key_id", s.KeyID, "failure", reason)
+}
+
+// errTooSoon says that a look has to wait.
+var errTooSoon = errors.New("it was looked at in vain a moment ago")
+
+// tooSoon reports that nothing may be read about the policy yet. What ends a leak is tried once in any case.
+func (r *Rotator) tooSoon(st *policyState, p Policy, ws *workspace) bool {
+	k := &st.known
+	spent := k.pace.affords(costOfALook) > 0
+	if !spent && k.pace.waits(attempt{action: look}) <= 0 {
+		return false
+	}
+	if len(r.pressing(st, p, ws)) > 0 {
+		return false
+	}
+	if spent && !k.loaded {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		st.status.Reason = ReasonCallBudget
+	}
+	return true
+}
+
+// pressing returns the urgent steps that, as far as is known, are called for and were not tried yet.
+func (r *Rotator) pressing(st *policyState, p Policy, ws *workspace) []Step {
+	o := r.assemble(st, p, ws)
+	return slices.DeleteFunc(Plan(p, o, r.Wall()).Steps, func(s Step) bool {
+		_, tried := o.Pacing.next[attemptOf(s)]
+		return tried || !urgent(s)
+	})
+}
+
+// lookLater has a look that failed wait before the next. An outage is probed for all, and so not waited for by each.
+func (r *Rotator) lookLater(st *policyState, err error) {
+	if sinkOutage(err) || errors.Is(err, context.Canceled) {
+		return
+	}
+	r.mu.Lock()
+	p, ws := *st.policy, st.ws
+	r.mu.Unlock()
+	for _, s := range r.pressing(st, p, ws) {
+		r.tried(st, attemptOf(s))
+	}
+	r.tried(st, attempt{action: look})
+}
+
+func (r *Rotator) tried(st *policyState, a attempt) int {
+	return st.known.pace.tried(a, func(n int) time.Duration { return r.waitOf(a, n) })
+}
