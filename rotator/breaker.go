@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
+	"time"
 )
 
 // breaker watches the calls to the store, so that an outage is known without each policy finding it out. It never
@@ -12,75 +15,138 @@ import (
 type breaker struct {
 	store Store
 
-	mu     sync.Mutex
-	up     func() // called when the store answers again after an outage
-	outage error
-	logged Reason
+	mu      sync.Mutex
+	up      func(lasted time.Duration) // called when what did not serve answers again
+	outages map[string]outage          // by mount; "" is the server as a whole
+	logged  map[string]Reason
+}
+
+// outage is what does not serve, since when, and the document that was asked for last.
+type outage struct {
+	err   error
+	since time.Time
+	ref   Ref
+}
+
+func newBreaker(s Store) *breaker {
+	return &breaker{store: s, outages: map[string]outage{}, logged: map[string]Reason{}}
 }
 
 func (b *breaker) Read(ctx context.Context, ref Ref, version int) (Doc, error) {
 	doc, err := b.store.Read(ctx, ref, version)
-	return doc, b.note(ctx, err)
+	return doc, b.note(ctx, ref, err)
 }
 
 func (b *breaker) Write(ctx context.Context, ref Ref, data map[string]any, cas int) (int, error) {
 	v, err := b.store.Write(ctx, ref, data, cas)
-	return v, b.note(ctx, err)
+	return v, b.note(ctx, ref, err)
 }
 
 func (b *breaker) List(ctx context.Context, ref Ref) ([]string, error) {
 	names, err := b.store.List(ctx, ref)
-	return names, b.note(ctx, err)
+	return names, b.note(ctx, ref, err)
 }
 
 func (b *breaker) Check(ctx context.Context, refs ...Ref) error {
-	return b.note(ctx, b.store.Check(ctx, refs...))
+	ref := refs[len(refs)-1]
+	for _, other := range refs {
+		if other.Mount != ref.Mount {
+			ref = Ref{} // it concerns neither more than the other
+		}
+	}
+	return b.note(ctx, ref, b.store.Check(ctx, refs...))
 }
 
-func (b *breaker) note(ctx context.Context, err error) error {
+// note learns from an answer. A rate limit is one of its mount; all else that is an outage is the whole server's.
+func (b *breaker) note(ctx context.Context, ref Ref, err error) error {
 	count(ctx, err)
 	if err != nil && ctx.Err() != nil {
 		return err // our own giving up says nothing about the store
 	}
 	b.mu.Lock()
-	was := b.outage
-	b.outage = nil
-	if sinkOutage(err) {
-		b.outage = err
+	place, out := "", sinkOutage(err)
+	if out && reasonOf(err) == ReasonSinkRateLimited {
+		place = ref.Mount
+	}
+	lasted, came := time.Duration(0), false
+	for _, over := range []string{"", ref.Mount} {
+		was, down := b.outages[over]
+		if down && !(out && over == place) && !(out && place == "") {
+			lasted, came = max(lasted, time.Since(was.since)), true
+			delete(b.outages, over)
+		}
+	}
+	if out {
+		was, down := b.outages[place]
+		if !down {
+			was.since = time.Now()
+		}
+		b.outages[place] = outage{err, was.since, ref}
 	}
 	up := b.up
-	came := was != nil && b.outage == nil
 	b.mu.Unlock()
 	if came && up != nil {
-		up()
+		up(lasted)
 	}
 	return err
 }
 
 // setUp says whom to tell when the store answers again.
-func (b *breaker) setUp(up func()) {
+func (b *breaker) setUp(up func(lasted time.Duration)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.up = up
 }
 
-// down returns the outage, nil when the store served the last call.
-func (b *breaker) down() error {
+// down returns the outage of the server or of one of the mounts; nil when they served the last call.
+func (b *breaker) down(mounts ...string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.outage
+	for _, place := range append(mounts, "") {
+		if o, down := b.outages[place]; down {
+			return o.err
+		}
+	}
+	return nil
 }
 
-// log says once what is wrong with the store, and again when it changes.
-func (b *breaker) log(l *slog.Logger, err error) {
+// probe asks for what did not serve, and logs what came of it.
+func (b *breaker) probe(ctx context.Context, l *slog.Logger, owner Ref) {
+	b.mu.Lock()
+	outages := maps.Clone(b.outages)
+	b.mu.Unlock()
+	for place, o := range outages {
+		if place == "" {
+			o.ref = owner
+		}
+		_, _ = b.Read(ctx, o.ref, 0) // it is noted
+	}
+	b.mu.Lock()
+	places := maps.Clone(b.outages)
+	for place := range b.logged {
+		if _, down := places[place]; !down {
+			places[place] = outage{}
+		}
+	}
+	b.mu.Unlock()
+	for _, place := range slices.Sorted(maps.Keys(places)) {
+		b.log(l, place, places[place].err)
+	}
+}
+
+// log says once what is wrong with the store or one of its mounts, and again when it changes.
+func (b *breaker) log(l *slog.Logger, place string, err error) {
 	reason := Reason("")
 	if err != nil {
 		reason = reasonOf(err)
 	}
 	b.mu.Lock()
-	changed := b.logged != reason
-	b.logged = reason
+	changed := b.logged[place] != reason
+	b.logged[place] = reason
 	b.mu.Unlock()
+	if place != "" {
+		l = l.With("mount", place)
+	}
 	switch {
 	case !changed:
 	case err == nil:

@@ -87,7 +87,7 @@ func New(o Options) (*Rotator, error) {
 	}
 	r := &Rotator{Options: o, holder: holder, policies: map[string]*policyState{}, unmanaged: map[string]*policyState{}, workspaces: map[string]*workspace{}}
 	r.wakeUp = sync.NewCond(&r.mu)
-	r.sink = &breaker{store: o.Store}
+	r.sink = newBreaker(o.Store)
 	r.Store = r.sink
 	return r, nil
 }
@@ -263,7 +263,7 @@ func (r *Rotator) awaitOwner(ctx context.Context) {
 		if errors.Is(err, ErrConflict) && sleep(ctx, 100*time.Millisecond) {
 			continue // another replica has just made it
 		}
-		r.sink.log(r.Logger, err)
+		r.sink.log(r.Logger, "", err)
 		r.failAll(err)
 		sleep(ctx, max(r.ReconcileInterval, time.Second))
 	}

@@ -90,7 +90,7 @@ type Snapshot struct {
 func (r *Rotator) Snapshot() Snapshot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := Snapshot{StoreDown: r.sink.down(), Policies: make([]PolicyStatus, 0, len(r.policies))}
+	s := Snapshot{StoreDown: r.sink.down(r.Ledger.Mount), Policies: make([]PolicyStatus, 0, len(r.policies))}
 	for _, name := range slices.Sorted(maps.Keys(r.policies)) {
 		s.Policies = append(s.Policies, r.policies[name].status)
 	}
@@ -180,7 +180,7 @@ func (r *Rotator) show(st *policyState, p Policy, o Observed, d Decision) {
 	if s.State == StateOK {
 		st.known.said = ""
 	}
-	if st.known.counted != "" && (s.State == StateDue || s.State == StateFailing) && s.Failure == nil {
+	if st.known.counted != "" && (s.State == StateDue || s.State == StateFailing) && (o.Entry == nil || o.Entry.Failure == nil) {
 		s.State, s.Failure = StateFailing, was.Failure // the ledger could not be told
 	}
 	s.Keys = countKeys(p, o)
@@ -286,7 +286,7 @@ func (r *Rotator) noteOutage(st *policyState, s Step, err error) {
 		return
 	}
 	stage := StageCreate
-	if r.sink.down() != nil {
+	if r.storeDown(st) != nil {
 		stage = StageClaim
 	}
 	r.noteOnce(st, failed(stage, err))

@@ -25,10 +25,13 @@ func (r *Rotator) wake(name string) {
 	}
 }
 
-func (r *Rotator) wakeAll() {
+// storeAnswers has all policies looked at: they waited for the store. An outage that lasted was waited out by all, and one
+// that comes and goes by none.
+func (r *Rotator) storeAnswers(lasted time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, st := range r.ordered() {
+		st.hurry = st.hurry || lasted >= r.ReconcileInterval/2
 		r.enqueue(st)
 	}
 }
@@ -146,7 +149,7 @@ func (r *Rotator) work(ctx context.Context, st *policyState) {
 			return
 		}
 		// An outage is probed once per reconcile interval, not by every policy.
-		err := r.sink.down()
+		err := r.storeDown(st)
 		var p Policy
 		var o Observed
 		if err == nil {
@@ -244,9 +247,17 @@ func (r *Rotator) performFirst(ctx context.Context, m *meter, st *policyState, p
 	return false
 }
 
+// storeDown returns the outage of the store that concerns a policy: of the server, the ledger's mount or the record's.
+func (r *Rotator) storeDown(st *policyState) error {
+	r.mu.Lock()
+	mount := st.policy.Sink.Mount
+	r.mu.Unlock()
+	return r.sink.down(r.Ledger.Mount, mount)
+}
+
 // remoteDown returns the outage because of which the step cannot even begin.
 func (r *Rotator) remoteDown(st *policyState, step Step) error {
-	if err := r.sink.down(); err != nil {
+	if err := r.storeDown(st); err != nil {
 		return err
 	}
 	r.mu.Lock()
@@ -320,14 +331,9 @@ func (r *Rotator) resyncLoop(ctx context.Context) {
 
 // probeLoop asks a store that is down once per reconcile interval; when it answers, all that waited is looked at.
 func (r *Rotator) probeLoop(ctx context.Context) {
-	r.sink.setUp(r.wakeAll)
+	r.sink.setUp(r.storeAnswers)
 	for sleep(ctx, r.ReconcileInterval) {
-		if r.sink.down() == nil {
-			r.sink.log(r.Logger, nil)
-			continue
-		}
-		_, err := r.Store.Read(ctx, r.Ledger.Join("owner"), 0)
-		r.sink.log(r.Logger, err)
+		r.sink.probe(ctx, r.Logger, r.Ledger.Join("owner"))
 	}
 }
 

@@ -67,6 +67,7 @@ func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
 	if ws.listing == nil || ws.err != nil {
 		ws.since = ws.tried
 	}
+	back := ws.err != nil && err == nil
 	if ws.err = err; err == nil {
 		ws.seen = ws.tried
 		ws.listing = r.index(ws, accounts, begun)
@@ -74,6 +75,7 @@ func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
 	}
 	for _, st := range r.ordered() {
 		if st.ws == ws {
+			st.hurry = st.hurry || back
 			r.enqueue(st)
 		}
 	}
