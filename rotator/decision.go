@@ -78,6 +78,10 @@ type Request struct {
 	Revoke bool   // every older key is disabled before it is done
 	Reason string // the person's words, for the log
 	Failed bool   // it was tried; from now on it is backed off like any other rotation
+	// Pending: which key is to be replaced is not known yet: the one that is current when the ledger is read after the
+	// request was accepted, or where there is none then, the first one that is.
+	Pending bool
+	read    bool // the ledger was read since then, and had no current key
 }
 
 // Observed is all that Plan knows of the world besides the policy. The zero value knows nothing, and so plans nothing.

@@ -21,8 +21,16 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 		k.pace.hurry()
 	}
 	st.resync, st.edited, st.hurry = false, false, false
+	asked := st.request
 	r.mu.Unlock()
-	if r.tooSoon(st, p, ws) {
+	switch {
+	case asked == nil || !asked.Pending:
+		asked = nil
+	case asked.read:
+		r.aim(st, asked)
+		asked = nil
+	}
+	if r.tooSoon(st, p, ws, asked != nil) {
 		r.requestResync(st, resync)
 		if !k.loaded || k.record == nil && p.Mode != modeRemoved && wantsRecord(p, k.entry) {
 			return p, Observed{}, errTooSoon
@@ -32,7 +40,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 		return p, o, nil
 	}
 	claimed := claimOf(k.entry) != nil
-	fresh := !k.loaded || resync || claimed && k.pace.waits(attempt{action: lookClaimed}) <= 0
+	fresh := !k.loaded || resync || asked != nil || claimed && k.pace.waits(attempt{action: lookClaimed}) <= 0
 	if resync {
 		k.record = nil
 	}
@@ -42,6 +50,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 			r.requestResync(st, resync)
 			return p, Observed{}, err
 		}
+		r.aim(st, asked)
 		if k.version != version {
 			k.pace.forget(lookClaimed)
 		} else if claimed {
@@ -80,6 +89,20 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 	}
 	err := r.lookAtGroup(ctx, st, p, &o)
 	return p, o, err
+}
+
+// aim says which key a request is about, once the ledger was read after it was accepted.
+func (r *Rotator) aim(st *policyState, q *Request) {
+	if q == nil {
+		return
+	}
+	aimed, id := *q, currentID(st.known.entry)
+	aimed.NotKey, aimed.Pending, aimed.read = id, id == "", true
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if st.request == q { // and not another that came meanwhile
+		st.request = &aimed
+	}
 }
 
 // requestResync puts a resync that could not be carried out back.

@@ -16,7 +16,8 @@ type RotateOptions struct {
 	Reason string // a person's words, for the log
 }
 
-// Request has a running rotator rotate a policy soon. It is an error if there is no such policy or it is paused.
+// Request has a running rotator rotate a policy soon. It is an error if there is no such policy or it is paused. What is
+// known here of the policy may be out of date or nothing yet, so the ledger is read before it is decided which key goes.
 func (r *Rotator) Request(name string, o RotateOptions) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -27,20 +28,11 @@ func (r *Rotator) Request(name string, o RotateOptions) error {
 	if st.policy.Mode == ModePaused {
 		return pausedPolicy(name)
 	}
-	if !st.status.Loaded {
-		return fmt.Errorf("policy %s has not been looked at yet; try again in a moment", name)
-	}
-	st.request, st.hurry = &Request{NotKey: st.currentKey(), Revoke: o.Revoke, Reason: o.Reason}, true
+	revoke := o.Revoke || st.request != nil && st.request.Revoke
+	st.request, st.hurry = &Request{Pending: true, Revoke: revoke, Reason: o.Reason}, true
 	r.Logger.Info("rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", shorten(o.Reason))
 	r.enqueue(st)
 	return nil
-}
-
-func (st *policyState) currentKey() string {
-	if st.status.Current == nil {
-		return ""
-	}
-	return st.status.Current.ID
 }
 
 func unknownPolicy(name string) error {
@@ -58,12 +50,13 @@ func (r *Rotator) Rotate(ctx context.Context, name string, o RotateOptions) erro
 	if err != nil {
 		return err
 	}
-	req := &Request{NotKey: currentID(seen.Entry), Revoke: o.Revoke, Reason: o.Reason}
+	req := Request{NotKey: currentID(seen.Entry), Revoke: o.Revoke, Reason: o.Reason}
+	req.Pending = req.NotKey == "" && claimOf(seen.Entry) != nil // another process is about to publish the first key
 	r.Logger.Info("rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", shorten(o.Reason))
 	r.mu.Lock()
-	st.request = req
+	st.request = &req
 	r.mu.Unlock()
-	return r.drive(ctx, st, func(o Observed) bool { return req.fulfilled(o.Entry) }, func(s Step) bool {
+	return r.drive(ctx, st, func(o Observed) bool { return o.Request == nil }, func(s Step) bool {
 		return s.Action == ActRecover || s.Action == ActRotate || (s.Action == ActDisable && req.Revoke)
 	})
 }
@@ -71,7 +64,7 @@ func (r *Rotator) Rotate(ctx context.Context, name string, o RotateOptions) erro
 // fulfilled reports that the key which was current at the request is not any more, nor any older one enabled where
 // that was asked for.
 func (q *Request) fulfilled(e *Entry) bool {
-	if e == nil || e.Current == nil || e.Current.ID == q.NotKey {
+	if q.Pending || e == nil || e.Current == nil || e.Current.ID == q.NotKey {
 		return false
 	}
 	for _, k := range e.Retiring {
@@ -166,7 +159,9 @@ func (r *Rotator) untried(st *policyState) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if q := st.request; q != nil {
-		st.request = &Request{NotKey: q.NotKey, Revoke: q.Revoke, Reason: q.Reason}
+		again := *q
+		again.Failed = false
+		st.request = &again
 	}
 }
 

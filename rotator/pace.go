@@ -325,12 +325,18 @@ func (r *Rotator) noteInVain(st *policyState, s Step, conflict bool) {
 	r.Logger.Error("step has no effect", "policy", p.Name, "action", string(s.Action), "trigger", string(s.Reason), "key_id", s.KeyID, "failure", reason)
 }
 
+// lookAsked is the look that a request calls for.
+var lookAsked = attempt{action: look, reason: ReasonRequested}
+
 // errTooSoon says that a look has to wait.
 var errTooSoon = errors.New("it was looked at in vain a moment ago")
 
 // tooSoon reports that nothing may be read about the policy yet. What ends a leak is tried once in any case.
-func (r *Rotator) tooSoon(st *policyState, p Policy, ws *workspace) bool {
+func (r *Rotator) tooSoon(st *policyState, p Policy, ws *workspace, asked bool) bool {
 	k := &st.known
+	if asked && k.pace.waits(lookAsked) <= 0 {
+		return false
+	}
 	spent := k.pace.affords(costOfALook) > 0
 	if !spent && k.pace.waits(attempt{action: look}) <= 0 {
 		return false
@@ -367,6 +373,7 @@ func (r *Rotator) lookLater(st *policyState, err error) {
 		r.tried(st, attemptOf(s))
 	}
 	r.tried(st, attempt{action: look})
+	r.tried(st, lookAsked)
 }
 
 func (r *Rotator) tried(st *policyState, a attempt) int {

@@ -115,7 +115,7 @@ func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
 // revoking reports a request that every older key be disabled, whose new key is in place.
 func (o Observed) revoking() bool {
 	c := o.Entry.Current
-	return o.Request != nil && o.Request.Revoke && c != nil && c.ID != o.Request.NotKey
+	return o.Request != nil && !o.Request.Pending && o.Request.Revoke && c != nil && c.ID != o.Request.NotKey
 }
 
 // overlapUntil prolongs the overlap of a key that is not known to be idle, within the policy's bounds.
@@ -289,7 +289,7 @@ func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
 
 // urgent reports a request of a person that is not yet fulfilled.
 func (o Observed) urgent(Policy) (Reason, bool) {
-	if o.Request == nil || o.Entry.Current.ID != o.Request.NotKey {
+	if o.Request == nil || o.Request.Pending || o.Entry.Current.ID != o.Request.NotKey {
 		return "", false
 	}
 	if o.Request.Revoke {

@@ -311,8 +311,10 @@ func (r *Rotator) noteFailure(st *policyState, p Policy, f *stageError, begun ti
 	defer r.mu.Unlock()
 	f.counted, st.known.problem = true, f
 	r.noteRefused(p.Workspace, f.err)
-	if q := st.request; q != nil {
-		st.request = &Request{NotKey: q.NotKey, Revoke: q.Revoke, Reason: q.Reason, Failed: true}
+	if q := st.request; q != nil && !q.Pending { // else what failed was begun before it
+		tried := *q
+		tried.Failed = true
+		st.request = &tried
 	}
 	st.status.Failures++
 	st.status.State, st.status.Reason = StateFailing, f.reason
