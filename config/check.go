@@ -28,8 +28,11 @@ func (l *loader) sink(p *policy, out *rotator.Policy) {
 		l.fault(p.Sink.Path.node, "%ssink.path is %s, which is under the ledger's prefix %s; write another path, or move the ledger with REKEYD_LEDGER_PATH", p.says(), quote(full), quote(ledger))
 	}
 	l.adminKey(p, out)
-	if rest, ok := strings.CutPrefix(ref.Path, "data/"); ok {
-		l.warn(p, p.Sink.Path, "sink.path is %s, but Vault adds data/ by itself; %s is probably meant", quote(ref.Path), quote(rest))
+	for _, added := range []string{"data/", "metadata/", ref.Mount + "/"} {
+		if rest, ok := strings.CutPrefix(ref.Path, added); ok {
+			l.warn(p, p.Sink.Path, "sink.path is %s, but Vault adds %s by itself; %s is probably meant", quote(ref.Path), added, quote(rest))
+			break
+		}
 	}
 	l.unique(l.sinks, p.Sink.Path, "sink.path", full, p)
 }

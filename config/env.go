@@ -7,7 +7,7 @@ import (
 )
 
 // Env is everything that the environment says about the process. The tags are the documentation that users read:
-// env names the variable and its default, help is its meaning, words lists what it may be, min and max bound it,
+// env names the variable and its default, help is its meaning, words lists what it may be, min and max bound it (every number and duration has both),
 // usual describes a default that depends on something else (the field is then ""), least is the fewest characters of
 // a secret that is sent as a token, and hush keeps the value out of messages.
 type Env struct {
@@ -24,17 +24,17 @@ type Env struct {
 	AdminToken    SecretSource `env:"REKEYD_ADMIN_TOKEN" least:"16" help:"enables the HTTP calls that change something; at least 16 characters. Without it they answer 404"`
 	StatusPage    string       `env:"REKEYD_STATUS_PAGE,default=auto" words:"auto on off" help:"serve the status page and /api/v1; auto: when the listener is loopback or the web config demands authentication"`
 
-	ReconcileInterval   time.Duration `env:"REKEYD_RECONCILE_INTERVAL,default=1m" help:"how often ElevenLabs is listed and due work is looked for"`
-	ResyncInterval      time.Duration `env:"REKEYD_RESYNC_INTERVAL,default=15m" help:"how often every ledger entry and record is read again, spread evenly"`
+	ReconcileInterval   time.Duration `env:"REKEYD_RECONCILE_INTERVAL,default=1m" min:"100ms" max:"24h" help:"how often ElevenLabs is listed and due work is looked for"`
+	ResyncInterval      time.Duration `env:"REKEYD_RESYNC_INTERVAL,default=15m" min:"100ms" max:"168h" help:"how often every ledger entry and record is read again, spread evenly"`
 	Concurrency         int           `env:"REKEYD_CONCURRENCY,default=8" min:"1" max:"256" help:"rotations in flight; one that takes more than 3s makes room for others, but one workspace never has more than this"`
-	APIRate             float64       `env:"REKEYD_API_RATE,default=5" max:"1000000" help:"requests a second per workspace and process; a burst is as many, at least one"`
-	APITimeout          time.Duration `env:"REKEYD_API_TIMEOUT,default=15s" help:"longest wait for one ElevenLabs request"`
+	APIRate             float64       `env:"REKEYD_API_RATE,default=5" min:"0.001" max:"1000000" help:"requests a second per workspace and process; a burst is as many, at least one"`
+	APITimeout          time.Duration `env:"REKEYD_API_TIMEOUT,default=15s" min:"100ms" max:"10m" help:"longest wait for one ElevenLabs request"`
 	AllowedAPIOrigins   []string      `env:"REKEYD_ALLOWED_API_ORIGINS" help:"further origins, separated by commas, that a workspace's base_url may have, beside the vendor's, loopback and that of ELEVENLABS_BASE_URL"`
-	MinInterval         time.Duration `env:"REKEYD_MIN_INTERVAL,default=1h" help:"a schedule that fires more often is refused"`
+	MinInterval         time.Duration `env:"REKEYD_MIN_INTERVAL,default=1h" min:"1s" max:"8760h" help:"a schedule that fires more often is refused"`
 	MaxRotationsPerHour int           `env:"REKEYD_MAX_ROTATIONS_PER_HOUR,default=100" min:"1" max:"1000000" help:"rotations an hour per workspace; what exceeds it waits. Leaks and --revoke-now are exempt"`
-	ClaimTTL            time.Duration `env:"REKEYD_CLAIM_TTL,default=2m" min:"1s" help:"a claim seen unchanged for this long may be taken over"`
-	VerifyTimeout       time.Duration `env:"REKEYD_VERIFY_TIMEOUT,default=30s" help:"how long a new key may take to become usable"`
-	ShutdownTimeout     time.Duration `env:"REKEYD_SHUTDOWN_TIMEOUT,default=25s" help:"how long work in flight may take to finish after SIGTERM"`
+	ClaimTTL            time.Duration `env:"REKEYD_CLAIM_TTL,default=2m" min:"1s" max:"24h" help:"a claim seen unchanged for this long may be taken over"`
+	VerifyTimeout       time.Duration `env:"REKEYD_VERIFY_TIMEOUT,default=30s" min:"100ms" max:"1h" help:"how long a new key may take to become usable"`
+	ShutdownTimeout     time.Duration `env:"REKEYD_SHUTDOWN_TIMEOUT,default=25s" min:"100ms" max:"1h" help:"how long work in flight may take to finish after SIGTERM"`
 
 	LogLevel  string `env:"REKEYD_LOG_LEVEL,default=info" words:"debug info warn error" help:"least level that is logged"`
 	LogFormat string `env:"REKEYD_LOG_FORMAT" words:"json text" usual:"json; text on a terminal" help:"format of the log"`

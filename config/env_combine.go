@@ -1,12 +1,17 @@
 package config
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/rekeyd/rekeyd/internal/smallfile"
 )
 
 // combinations checks what no variable can know alone, and the values that only code can check.
@@ -27,6 +32,7 @@ func (l *envLoader) combinations() {
 		l.fault("REKEYD_LISTEN_ADDR", "is %s, which is not an address to listen on; write :9466 or 127.0.0.1:9466", quote(e.ListenAddr))
 	}
 	l.urls()
+	l.files()
 	if e.Sink == "vault" && !l.failed["REKEYD_SINK"] {
 		l.vault()
 	}
@@ -35,6 +41,52 @@ func (l *envLoader) combinations() {
 		l.fault("REKEYD_EVENTS_SECRET", "is not set, but REKEYD_EVENTS_URL is; set both or neither")
 	case e.EventsURL == "" && e.EventsSecret.IsSet():
 		l.fault("REKEYD_EVENTS_URL", "is not set, but REKEYD_EVENTS_SECRET is; set both or neither")
+	}
+}
+
+// maxAside bounds files beside the policy file that hold no secret: certificates and the web config.
+const maxAside = 1 << 20
+
+// files refuses what is at a path and cannot be read as a file. What is not there yet may come later: Vault Agent
+// writes a token, and the kubelet a service account's.
+func (l *envLoader) files() {
+	e := &l.env
+	vault := e.Sink == "vault"
+	for _, f := range []struct {
+		name string
+		path *string
+		used bool
+		most int
+	}{
+		{"REKEYD_WEB_CONFIG_FILE", &e.WebConfigFile, true, maxAside},
+		{"VAULT_CACERT", &e.VaultCACert, vault, maxAside},
+		{"VAULT_CLIENT_CERT", &e.VaultClientCert, vault, maxAside},
+		{"VAULT_CLIENT_KEY", &e.VaultClientKey, vault, maxAside},
+		{"REKEYD_VAULT_JWT_FILE", &e.VaultJWTFile, vault && (e.VaultAuth == "kubernetes" || e.VaultAuth == "jwt"), smallfile.Secret},
+		{"REKEYD_VAULT_TOKEN_FILE", &e.VaultTokenFile, vault && e.VaultAuth == "token_file", smallfile.Secret},
+	} {
+		if !f.used || *f.path == "" {
+			continue
+		}
+		_, err := smallfile.Read(context.Background(), *f.path, f.most)
+		if errors.Is(err, smallfile.ErrNotRegular) || errors.Is(err, smallfile.ErrTooLarge) {
+			l.fault(f.name, "is %s, which cannot be read: %v; correct the path or what is there", quote(*f.path), reason(err))
+			*f.path = "" // nothing else tries it
+		}
+	}
+	l.fileDir()
+}
+
+// fileDir refuses a folder of the file sink in which others could put records.
+func (l *envLoader) fileDir() {
+	dir := l.env.FileDir
+	info, err := os.Stat(dir)
+	switch {
+	case l.env.Sink != "file" || err != nil: // it is made, or the fault is told where it is written
+	case !info.IsDir():
+		l.fault("REKEYD_FILE_DIR", "is %s, which is not a folder; write the path of one, which need not exist yet", quote(dir))
+	case info.Mode().Perm()&0o022 != 0:
+		l.fault("REKEYD_FILE_DIR", "is %s, a folder with mode %04o in which other users can replace keys; take their right to write (chmod go-w), or write the path of a folder that does not exist yet", quote(dir), info.Mode().Perm())
 	}
 }
 
@@ -50,10 +102,10 @@ func (l *envLoader) urls() {
 			l.fault("REKEYD_ALLOWED_API_ORIGINS", "has an entry (number %d) that %s", i+1, flaw)
 		}
 	}
-	if u, err := url.Parse(e.EventsURL); e.EventsURL != "" && (err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && u.Scheme != "http") {
+	if u, err := url.Parse(e.EventsURL); e.EventsURL != "" && (err != nil || u.Host == "" || u.User != nil || hostFlaw(u) != "" || u.Scheme != "https" && u.Scheme != "http") {
 		l.fault("REKEYD_EVENTS_URL", "is not an http or https URL without a user name; write one such as https://events.example.com/rekeyd")
 	}
-	if u, err := url.Parse(e.VaultAddr); e.VaultAddr != "" && (err != nil || !slices.Contains([]string{"https", "http", "unix"}, u.Scheme) || u.Host+u.Path == "" || u.User != nil) {
+	if u, err := url.Parse(e.VaultAddr); e.VaultAddr != "" && (err != nil || !slices.Contains([]string{"https", "http", "unix"}, u.Scheme) || u.Host+u.Path == "" || u.User != nil || hostFlaw(u) != "") {
 		l.fault("VAULT_ADDR", "is not Vault's address; write a URL such as https://vault.example.com:8200")
 	}
 }

@@ -3,7 +3,6 @@ package config
 import (
 	"context"
 	"fmt"
-	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -11,6 +10,8 @@ import (
 	"time"
 
 	"github.com/sethvargo/go-envconfig"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
 )
 
 // LoadEnv reads the environment through env. A variable set to nothing counts as unset, as where a compose file
@@ -84,9 +85,13 @@ func (l *envLoader) load(v variable, out reflect.Value) {
 	err := envconfig.ProcessWith(context.Background(), &envconfig.Config{Target: one.Interface(), Lookuper: l.lookup})
 	value := one.Elem().Field(0)
 	text, given := l.lookup.Lookup(v.name)
-	if err == nil && v.allows(value, text) {
+	switch {
+	case err == nil && !v.hush && !v.secret() && elevenlabs.LooksSecret(text):
+		l.fault(v.name, "looks like a secret, which does not belong there; see rekeyd help env for what does")
+		l.setDefault(v, out)
+	case err == nil && v.allows(value, text):
 		out.Set(value)
-	} else {
+	default:
 		l.fault(v.name, "%s; %s", v.misfit(text), v.wanted())
 		l.setDefault(v, out)
 	}
@@ -114,7 +119,7 @@ func (l *envLoader) loadSecret(v variable, source *SecretSource, given bool) {
 		}
 		name, *source = v.name+"_FILE", SecretFile(path)
 	}
-	if flaw := source.flaw(v.least); flaw != "" {
+	if flaw := source.flaw(context.Background(), v.least); flaw != "" {
 		l.fault(name, "%s", flaw)
 	}
 }
@@ -123,11 +128,11 @@ func (l *envLoader) loadSecret(v variable, source *SecretSource, given bool) {
 func (v variable) allows(value reflect.Value, text string) bool {
 	switch x := value.Interface().(type) {
 	case time.Duration:
-		return x > 0 && x >= v.minDuration()
+		return float64(x) >= v.min && float64(x) <= v.max
 	case int:
 		return float64(x) >= v.min && float64(x) <= v.max
 	case float64:
-		return x > 0 && !math.IsNaN(x) && x <= v.max
+		return x >= v.min && x <= v.max // NaN is neither
 	case string:
 		return text == "" || v.words == nil || slices.Contains(v.words, x)
 	}
@@ -145,6 +150,8 @@ func (v variable) misfit(text string) string {
 	case x == reflect.TypeFor[time.Duration]():
 		if d, err := time.ParseDuration(text); err == nil && d <= 0 {
 			kind = "not positive"
+		} else if err == nil && float64(d) > v.max {
+			kind = "too long"
 		} else if err == nil {
 			kind = "too short"
 		}

@@ -43,7 +43,7 @@ func TestEnvDefaults(t *testing.T) {
 	if !reflect.DeepEqual(env, want) {
 		t.Errorf("got  %+v\nwant %+v", env, want)
 	}
-	if key, err := env.APIKey.Get(); err != nil || key.Reveal() != "sk_verysecret" {
+	if key, err := env.APIKey.Get(t.Context()); err != nil || key.Reveal() != "sk_verysecret" {
 		t.Errorf("API key: %v", err)
 	}
 }
@@ -153,12 +153,12 @@ func TestSecretSource(t *testing.T) {
 	}
 	for text, want := range map[string]string{"a": "a", "a\n": "a", "a\r\n": "a", "a\n\n": "a\n", " a": " a"} {
 		write(text)
-		if got, err := SecretFile(path).Get(); err != nil || got.Reveal() != want {
+		if got, err := SecretFile(path).Get(t.Context()); err != nil || got.Reveal() != want {
 			t.Errorf("%q: got %q, %v", text, got.Reveal(), err)
 		}
 	}
 	write("\n")
-	if _, err := SecretFile(path).Get(); err == nil || !strings.Contains(err.Error(), path+": the file is empty") {
+	if _, err := SecretFile(path).Get(t.Context()); err == nil || !strings.Contains(err.Error(), path+": the file is empty") {
 		t.Errorf("empty file: %v", err)
 	}
 
@@ -168,7 +168,7 @@ func TestSecretSource(t *testing.T) {
 		t.Fatal(err)
 	}
 	write("second-token-of-all\n")
-	if got, err := env.AdminToken.Get(); err != nil || got.Reveal() != "second-token-of-all" || env.AdminToken.Path() != path {
+	if got, err := env.AdminToken.Get(t.Context()); err != nil || got.Reveal() != "second-token-of-all" || env.AdminToken.Path() != path {
 		t.Errorf("after a change: %q, %v", got.Reveal(), err)
 	}
 	if s := fmt.Sprintf("%v %+v %#v", env.APIKey, env, SecretValue("sk_verysecret")); strings.Contains(s, "verysecret") {

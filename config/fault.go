@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/agext/levenshtein"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
 )
 
 // Fault is one thing that is wrong, or in a list of warnings one that is doubtful, as a sentence for a person.
@@ -15,16 +17,20 @@ type Fault struct {
 	Text         string
 }
 
+// Error returns the sentence with its place. What looks like a secret in it is not repeated: it was pasted where
+// something else belongs.
 func (f Fault) Error() string {
+	place := ""
 	switch {
 	case f.File == "":
-		return f.Text
 	case f.Line == 0:
-		return f.File + ": " + f.Text
+		place = f.File + ": "
 	case f.Column == 0:
-		return fmt.Sprintf("%s:%d: %s", f.File, f.Line, f.Text)
+		place = fmt.Sprintf("%s:%d: ", f.File, f.Line)
+	default:
+		place = fmt.Sprintf("%s:%d:%d: ", f.File, f.Line, f.Column)
 	}
-	return fmt.Sprintf("%s:%d:%d: %s", f.File, f.Line, f.Column, f.Text)
+	return elevenlabs.HideShapes(place + f.Text)
 }
 
 // Faults is everything that is wrong, as one error.

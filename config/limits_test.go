@@ -69,23 +69,23 @@ func TestPolicyFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = LoadPolicies(env.Source(), env, lookup)
+	_, err = LoadPolicies(t.Context(), env.Source(), env, lookup)
 	if want := path + ": the policy file cannot be read: no such file or directory; correct REKEYD_POLICY_FILE or the file's permissions"; err == nil || err.Error() != want {
 		t.Errorf("missing file: %v", err)
 	}
 	if err := os.WriteFile(path, []byte("policies:\n- nam: a\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err = LoadPolicies(env.Source(), env, lookup); err == nil || !strings.HasPrefix(err.Error(), path+":2:3: policy number 1 has no field \"nam\"; did you mean name?\n") {
+	if _, err = LoadPolicies(t.Context(), env.Source(), env, lookup); err == nil || !strings.HasPrefix(err.Error(), path+":2:3: policy number 1 has no field \"nam\"; did you mean name?\n") {
 		t.Errorf("bad file: %v", err)
 	}
-	if _, err = LoadPolicies(Source{Path: filepath.Dir(path)}, env, lookup); err == nil || !strings.Contains(err.Error(), "cannot be read: is a directory") {
+	if _, err = LoadPolicies(t.Context(), Source{Path: filepath.Dir(path)}, env, lookup); err == nil || !strings.Contains(err.Error(), "cannot be read: it is a folder, not a regular file") {
 		t.Errorf("folder: %v", err)
 	}
 	if err := os.WriteFile(path, []byte(many(3)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := LoadPolicies(env.Source(), env, lookup)
+	c, err := LoadPolicies(t.Context(), env.Source(), env, lookup)
 	if err != nil || len(c.Policies) != 3 || len(c.Digest) != 64 {
 		t.Errorf("good file: %v", err)
 	}
@@ -104,7 +104,7 @@ func FuzzPolicies(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		c, err := LoadPolicies(Source{Text: text}, env, lookup)
+		c, err := LoadPolicies(t.Context(), Source{Text: text}, env, lookup)
 		if err != nil {
 			return
 		}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -33,8 +34,27 @@ func parseBase(text string) (u *url.URL, flaw string) {
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(text, "#"):
 		return nil, "has a query or fragment; remove what follows ? or #"
 	}
+	if flaw := hostFlaw(u); flaw != "" {
+		return nil, flaw
+	}
 	return u, ""
 }
+
+// hostFlaw says what keeps a URL's host from being one that can be called.
+func hostFlaw(u *url.URL) string {
+	host := u.Hostname()
+	if strings.ContainsFunc(host, func(r rune) bool { return !strings.ContainsRune(hostRunes, r) }) && !strings.HasPrefix(u.Host, "[") {
+		return "has a host that is no name and no address; write each host as it is, without * or a blank"
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return "has a port that is not from 1 to 65535; write the one that is listened on"
+		}
+	}
+	return ""
+}
+
+const hostRunes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_"
 
 // origin returns scheme, lower-case host and effective port: what two URLs must share to be the same place.
 func origin(u *url.URL) string {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -23,12 +24,12 @@ type Config struct {
 	Digest     string           // SHA-256 of the text, in hex: equal texts are the same configuration
 }
 
-// LoadPolicies reads the policy file. env says what else is allowed, and lookup finds the variables that the
+// LoadPolicies reads the policy file, and the files that it names, until ctx ends. env says what else is allowed, and lookup finds the variables that the
 // workspaces' api_key names. The error is a [Faults] with everything that is wrong; nothing of such a file is used.
-func LoadPolicies(src Source, env Env, lookup envconfig.Lookuper) (*Config, error) {
-	text, err := src.read()
+func LoadPolicies(ctx context.Context, src Source, env Env, lookup envconfig.Lookuper) (*Config, error) {
+	text, err := src.read(ctx)
 	if err != nil {
-		return nil, Faults{{File: src.name(), Text: fmt.Sprintf("the policy file cannot be read: %v; correct REKEYD_POLICY_FILE or the file's permissions", err)}}
+		return nil, Faults{src.unread(err)}
 	}
 	root, fault := parse(src.name(), text)
 	if fault != nil {
@@ -36,7 +37,7 @@ func LoadPolicies(src Source, env Env, lookup envconfig.Lookuper) (*Config, erro
 	}
 	l := newLoader(src.name(), env, nonEmpty(lookup))
 	doc := decode(l.report, newGrammar(), root)
-	l.workspaces(doc.Workspaces, member(root, "workspaces") != nil)
+	l.workspaces(ctx, doc.Workspaces, member(root, "workspaces") != nil)
 	for i := range doc.Policies {
 		l.policy(&doc.Policies[i], &doc.Defaults)
 	}

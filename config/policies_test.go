@@ -41,7 +41,7 @@ func load(t testing.TB, text string, more ...string) (*Config, error) {
 	if err != nil && text != "" {
 		t.Fatalf("environment: %v", err)
 	}
-	c, err := LoadPolicies(Source{Text: text}, env, lookup)
+	c, err := LoadPolicies(t.Context(), Source{Text: text}, env, lookup)
 	if (c == nil) != (err != nil) {
 		t.Fatalf("config %v together with error %v", c, err)
 	}
@@ -190,7 +190,7 @@ func TestEveryFieldIsUsed(t *testing.T) {
 	if w := c.Workspaces[2]; w.Name != "us" || w.BaseURL != "https://api.elevenlabs.io" || w.APIKey.Vault == nil || w.APIKey.Vault.String() != "secret/elevenlabs/admin" {
 		t.Errorf("workspace %+v", w)
 	}
-	if key, err := c.Workspaces[1].APIKey.Secret.Get(); err != nil || key.Reveal() != "sk_eu" {
+	if key, err := c.Workspaces[1].APIKey.Secret.Get(t.Context()); err != nil || key.Reveal() != "sk_eu" {
 		t.Errorf("key of eu: %v", err)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
 )
 
 // text accepts a scalar that every YAML version reads as text.
@@ -22,6 +24,8 @@ func (d *decoder) text(n *yaml.Node, f field, what string) (string, bool) {
 		d.fault(n, "%s is %s, which is not one of its words; write %s", what, quote(n.Value), either(f.words))
 	case f.pattern != nil && !f.pattern.MatchString(n.Value):
 		d.unruly(n, f, what)
+	case elevenlabs.LooksSecret(n.Value):
+		d.fault(n, "%s looks like a secret, which no policy file may hold; write %s, and replace that secret if others could read it here", what, f.sample())
 	default:
 		return n.Value, true
 	}

@@ -1,12 +1,14 @@
 package config
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"strings"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/smallfile"
 )
 
 // SecretSource is where a secret comes from: the value of a variable X, or the file that X_FILE names.
@@ -34,19 +36,19 @@ func (s SecretSource) IsSet() bool { return s.path != "" || !s.value.IsZero() }
 // Path returns the file to watch for changes; "" when there is none.
 func (s SecretSource) Path() string { return s.path }
 
-// Get returns the secret; a file is read anew each time, less one final newline. It is an error if the file cannot
-// be read or holds nothing. A source that is not set returns the zero Secret.
-func (s SecretSource) Get() (elevenlabs.Secret, error) {
+// Get returns the secret; a file is read anew each time, less one final newline. It is an error if the file is not a
+// regular one of at most [smallfile.Secret] bytes, or holds nothing. A source that is not set returns the zero Secret.
+func (s SecretSource) Get(ctx context.Context) (elevenlabs.Secret, error) {
 	if s.path == "" {
 		return s.value, nil
 	}
-	content, err := os.ReadFile(s.path)
+	content, err := smallfile.Read(ctx, s.path, smallfile.Secret)
 	if err != nil {
-		return elevenlabs.Secret{}, fmt.Errorf("reading a secret: %w", err)
+		return elevenlabs.Secret{}, fmt.Errorf("taking a secret: %w", err)
 	}
 	text := strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
 	if text == "" {
-		return elevenlabs.Secret{}, fmt.Errorf("reading a secret: %w", &os.PathError{Op: "read", Path: s.path, Err: errEmpty})
+		return elevenlabs.Secret{}, fmt.Errorf("taking a secret: %w", &fs.PathError{Op: "reading", Path: s.path, Err: errEmpty})
 	}
 	return elevenlabs.NewSecret(text), nil
 }
@@ -55,11 +57,14 @@ var errEmpty = errors.New("the file is empty")
 
 // flaw says what is wrong with a secret, without showing it. One that is to travel in an HTTP header has a least
 // length above 0.
-func (s SecretSource) flaw(least int) string {
-	secret, err := s.Get()
+func (s SecretSource) flaw(ctx context.Context, least int) string {
+	if elevenlabs.LooksSecret(s.path) {
+		return "is not a path, but looks like the secret itself; write it into a file and give that file's path"
+	}
+	secret, err := s.Get(ctx)
 	switch {
 	case err != nil:
-		return "cannot be read: " + errors.Unwrap(err).Error() + "; correct the path or what is there"
+		return "cannot be read: " + s.path + ": " + reason(err).Error() + "; correct the path or what is there"
 	case !s.IsSet() || least == 0:
 		return ""
 	case strings.ContainsFunc(secret.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }):

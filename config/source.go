@@ -2,16 +2,19 @@ package config
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"io/fs"
 	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/rekeyd/rekeyd/internal/smallfile"
 )
 
 // maxSize bounds the policy file, and with it the memory and time that any content can cost.
@@ -39,23 +42,28 @@ func (s Source) name() string {
 	return s.Path
 }
 
-// read returns at most one byte more than is accepted.
-func (s Source) read() ([]byte, error) {
+func (s Source) read(ctx context.Context) ([]byte, error) {
 	if s.Path == "" {
 		return []byte(s.Text), nil
 	}
-	f, err := os.Open(s.Path)
-	if err != nil {
-		return nil, reason(err)
-	}
-	defer func() { _ = f.Close() }() // nothing was written
-	text, err := io.ReadAll(io.LimitReader(f, maxSize+1))
-	return text, reason(err)
+	return smallfile.Read(ctx, s.Path, maxSize)
 }
 
-// reason leaves out the path that os repeats.
+// unread is the fault of a policy file that cannot be read.
+func (s Source) unread(err error) Fault {
+	if errors.Is(err, smallfile.ErrTooLarge) {
+		return Fault{File: s.name(), Text: tooLarge()}
+	}
+	return Fault{File: s.name(), Text: fmt.Sprintf("the policy file cannot be read: %v; correct REKEYD_POLICY_FILE or the file's permissions", reason(err))}
+}
+
+func tooLarge() string {
+	return fmt.Sprintf("the policy file is larger than %d MiB; split it between several rekeyd", maxSize>>20)
+}
+
+// reason leaves out the path that smallfile repeats.
 func reason(err error) error {
-	if path, ok := errors.AsType[*os.PathError](err); ok {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		return path.Err
 	}
 	return err
@@ -88,7 +96,7 @@ func parse(file string, text []byte) (*yaml.Node, *Fault) {
 func unreadable(text []byte) *Fault {
 	lineOf := func(offset int) int { return 1 + bytes.Count(text[:offset], []byte("\n")) }
 	if len(text) > maxSize {
-		return &Fault{Text: fmt.Sprintf("the policy file is larger than %d MiB; split it between several rekeyd", maxSize>>20)}
+		return &Fault{Text: tooLarge()}
 	}
 	if bytes.HasPrefix(text, []byte("\xef\xbb\xbf")) {
 		return &Fault{Line: 1, Text: "the policy file starts with a byte order mark; save it as UTF-8 without one"}
@@ -125,8 +133,11 @@ func syntaxFault(file string, text []byte, err error) *Fault {
 			break
 		}
 	}
-	if f.Line == 0 {
+	switch {
+	case strings.Contains(said, "exceeded max depth"):
 		advice = "nest lists and mappings less deeply"
+	case f.Line == 0:
+		f.Line = 1 // the parser names every line but the first
 	}
 	f.Text = "not valid YAML: " + said + "; " + advice
 	return f

@@ -18,8 +18,8 @@ type variable struct {
 	usual    string
 	help     string
 	words    []string
-	min, max float64
-	least    int // fewest characters of a secret that is sent as a token; 0: any bytes
+	min, max float64 // of a duration in nanoseconds
+	least    int     // fewest characters of a secret that is sent as a token; 0: any bytes
 	hush     bool
 }
 
@@ -29,8 +29,7 @@ func variableOf(f reflect.StructField) variable {
 	if words := f.Tag.Get("words"); words != "" {
 		v.words = strings.Fields(words)
 	}
-	v.min, _ = strconv.ParseFloat(f.Tag.Get("min"), 64) // a duration's is read by minDuration
-	v.max, _ = strconv.ParseFloat(f.Tag.Get("max"), 64)
+	v.min, v.max = bound(f, "min"), bound(f, "max")
 	v.least, _ = strconv.Atoi(f.Tag.Get("least"))
 	v.hush = f.Tag.Get("hush") != ""
 	return v
@@ -55,13 +54,14 @@ func (v variable) names() []string {
 	return []string{v.name}
 }
 
-// minDuration is 0 where the tag says nothing.
-func (v variable) minDuration() time.Duration {
-	d, err := time.ParseDuration(v.field.Tag.Get("min"))
-	if err != nil {
-		return 0
+// bound is the number in a tag; that of a duration counts nanoseconds.
+func bound(f reflect.StructField, tag string) float64 {
+	text := f.Tag.Get(tag)
+	if d, err := time.ParseDuration(text); err == nil && f.Type == reflect.TypeFor[time.Duration]() {
+		return float64(d)
 	}
-	return d
+	n, _ := strconv.ParseFloat(text, 64)
+	return n
 }
 
 // kind names what the variable holds, for "which is not ...".
@@ -84,14 +84,12 @@ func (v variable) wanted() string {
 	switch {
 	case v.words != nil:
 		return "write " + either(v.words)
-	case v.field.Type == reflect.TypeFor[time.Duration]() && v.minDuration() > 0:
-		return fmt.Sprintf("write a duration of at least %s, such as %s", v.minDuration(), v.fallback)
 	case v.field.Type == reflect.TypeFor[time.Duration]():
-		return "write a positive duration such as " + v.fallback
+		return fmt.Sprintf("write a duration from %s to %s, such as %s", short(time.Duration(v.min)), short(time.Duration(v.max)), v.fallback)
 	case v.field.Type.Kind() == reflect.Int:
 		return fmt.Sprintf("write a whole number from %.0f to %.0f", v.min, v.max)
 	case v.field.Type.Kind() == reflect.Float64:
-		return fmt.Sprintf("write a number above 0 and up to %.0f", v.max)
+		return fmt.Sprintf("write a number from %v to %.0f", v.min, v.max)
 	}
 	return "write true or false"
 }
@@ -103,8 +101,13 @@ func (v variable) described() (names, fallback, help string) {
 		fallback = v.usual
 	}
 	help = v.help
-	if v.words != nil {
+	switch {
+	case v.words != nil:
 		help += " (" + strings.Join(v.words, ", ") + ")"
+	case v.field.Type == reflect.TypeFor[time.Duration]():
+		help += fmt.Sprintf(" (%s to %s)", short(time.Duration(v.min)), short(time.Duration(v.max)))
+	case v.max > 0:
+		help += fmt.Sprintf(" (%v to %.0f)", v.min, v.max)
 	}
 	return strings.Join(v.names(), ", "), fallback, help
 }

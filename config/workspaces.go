@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"slices"
 
 	"github.com/rekeyd/rekeyd/rotator"
@@ -22,7 +23,7 @@ type KeySource struct {
 const vendorURL = "https://api.elevenlabs.io"
 
 // workspaces checks the workspaces; where the file has none, the environment describes the one named default.
-func (l *loader) workspaces(given []workspace, mentioned bool) {
+func (l *loader) workspaces(ctx context.Context, given []workspace, mentioned bool) {
 	if !mentioned {
 		l.spaces["default"] = 0
 		l.config.Workspaces = []Workspace{{"default", l.env.BaseURL, KeySource{Secret: l.env.APIKey}}}
@@ -33,11 +34,11 @@ func (l *loader) workspaces(given []workspace, mentioned bool) {
 	}
 	l.spacesUnsure = len(given) == 0
 	for i := range given {
-		l.workspace(&given[i])
+		l.workspace(ctx, &given[i])
 	}
 }
 
-func (l *loader) workspace(w *workspace) {
+func (l *loader) workspace(ctx context.Context, w *workspace) {
 	if !w.Name.given() { // reported by the first pass
 		l.spacesUnsure = true
 		return
@@ -53,7 +54,7 @@ func (l *loader) workspace(w *workspace) {
 	} else if !loopback(u) && !l.allowed[origin(u)] {
 		l.fault(w.BaseURL.where(w.Node), "%sbase_url is %s, which is neither the vendor's nor loopback; write https://api.elevenlabs.io or a regional host, or add its origin to REKEYD_ALLOWED_API_ORIGINS", says, quote(base))
 	}
-	l.config.Workspaces = append(l.config.Workspaces, Workspace{w.Name.Value, base, l.key(w, says)})
+	l.config.Workspaces = append(l.config.Workspaces, Workspace{w.Name.Value, base, l.key(ctx, w, says)})
 }
 
 // allowedOrigins are those that a base_url may have. Of the vendor's hosts only https is among them.
@@ -71,14 +72,14 @@ func allowedOrigins(env Env) map[string]bool {
 }
 
 // key resolves an api_key. No sentence repeats what was written: it may be the key itself, in the wrong place.
-func (l *loader) key(w *workspace, says string) KeySource {
+func (l *loader) key(ctx context.Context, w *workspace, says string) KeySource {
 	k := w.APIKey
 	switch {
 	case k.Env.given():
-		return KeySource{Secret: l.keyFromEnv(k.Env, says)}
+		return KeySource{Secret: l.keyFromEnv(ctx, k.Env, says)}
 	case k.File.given():
 		source := SecretFile(k.File.Value)
-		if flaw := source.flaw(1); flaw != "" {
+		if flaw := source.flaw(ctx, 1); flaw != "" {
 			l.fault(k.File.node, "%sapi_key.file %s", says, flaw)
 		}
 		return KeySource{Secret: source}
@@ -88,7 +89,7 @@ func (l *loader) key(w *workspace, says string) KeySource {
 	return KeySource{}
 }
 
-func (l *loader) keyFromEnv(name at[string], says string) SecretSource {
+func (l *loader) keyFromEnv(ctx context.Context, name at[string], says string) SecretSource {
 	value, given := l.lookup.Lookup(name.Value)
 	path, fromFile := l.lookup.Lookup(name.Value + "_FILE")
 	source := SecretValue(value)
@@ -101,7 +102,7 @@ func (l *loader) keyFromEnv(name at[string], says string) SecretSource {
 	case !given && !fromFile:
 		l.fault(name.node, "%sapi_key.env names %s, which is not set; set it or %s_FILE", says, name.Value, name.Value)
 	default:
-		if flaw := source.flaw(1); flaw != "" {
+		if flaw := source.flaw(ctx, 1); flaw != "" {
 			l.fault(name.node, "%sapi_key.env names %s, which %s", says, name.Value, flaw)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -118,11 +117,9 @@ func appendSpans(found []span, text, form string) []span {
 	}
 }
 
-// keyShape is what the secret of a key looks like. One that was just created and comes with a refusal is held by nobody.
-var keyShape = regexp.MustCompile(`\bsk_\w{16,}`)
-
 // Clean makes a remote's text fit to report: one line of printable characters, without secrets, at most limit runes.
-// Secrets are cut out after what does not print, which could hide one, and before the end, which could halve one.
+// Secrets are cut out after what does not print, which could hide one, and before the end, which could halve one; so is
+// what only looks like one, such as the secret of a key that was just created and comes with a refusal.
 func (r *Redactor) Clean(text string, limit int) string {
 	text = strings.Map(func(c rune) rune {
 		if unicode.IsPrint(c) || unicode.IsSpace(c) {
@@ -131,7 +128,7 @@ func (r *Redactor) Clean(text string, limit int) string {
 		return -1
 	}, text)
 	text = r.Cut(strings.Join(strings.Fields(text), " "))
-	runes := []rune(keyShape.ReplaceAllString(text, hidden))
+	runes := []rune(HideShapes(text))
 	if len(runes) > limit {
 		return string(runes[:limit-1]) + "…"
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/rekeyd/rekeyd/internal/smallfile"
 	"github.com/rekeyd/rekeyd/rotator"
 )
 
@@ -57,7 +58,7 @@ func (f *File) Read(ctx context.Context, ref rotator.Ref, version int) (rotator.
 	op := "reading " + ref.String()
 	var doc rotator.Doc
 	err := f.locked(ctx, op, ref, func(d *document) error {
-		count, content, err := d.look()
+		count, content, err := d.look(ctx)
 		if err != nil || version != 0 && version != count.Version {
 			return err
 		}
@@ -87,7 +88,7 @@ func (f *File) Write(ctx context.Context, ref rotator.Ref, data map[string]any, 
 		return 0, fileError(op, err)
 	}
 	err = f.locked(ctx, op, ref, func(d *document) error {
-		count, _, err := d.look()
+		count, _, err := d.look(ctx)
 		switch {
 		case err != nil:
 			return err
@@ -230,6 +231,8 @@ func fileError(op string, err error) error {
 		out.Reason, out.Advice = rotator.ReasonSinkDenied, "let this user write below REKEYD_FILE_DIR"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		out.Advice = "free space on that disk"
+	case errors.Is(err, smallfile.ErrNotRegular), errors.Is(err, errExchanged):
+		out.Advice = "put a file there, or remove what is there"
 	case errors.Is(err, errNotObject):
 		out.Advice = "repair the file or delete it"
 	case errors.Is(err, errCount):

@@ -14,10 +14,12 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
 
+	"github.com/rekeyd/rekeyd/internal/smallfile"
 	"github.com/rekeyd/rekeyd/rotator"
 )
 
@@ -28,6 +30,7 @@ const (
 
 var (
 	errNotObject = errors.New("the file does not hold one JSON object")
+	errExchanged = errors.New("the file is not the one below the folder of the file sink")
 	errCount     = errors.New("the file that counts its versions cannot be read")
 )
 
@@ -66,12 +69,36 @@ func (f *File) locked(ctx context.Context, op string, ref rotator.Ref, do func(*
 	if err := d.mkdir(locks); err != nil {
 		return err
 	}
-	lock := flock.New(filepath.Join(f.dir, locks, stripe(d.name)), flock.SetPermissions(0o600))
-	if _, err := lock.TryLockContext(ctx, lockEvery); err != nil {
+	lock, err := f.lock(ctx, root, path.Join(locks, stripe(d.name)))
+	if err != nil {
 		return err
 	}
 	defer func() { _ = lock.Close() }()
 	return do(d)
+}
+
+// lock waits for a lock file below root. The library opens it by its whole path, so it is made, and compared with what
+// was locked, through the root.
+func (f *File) lock(ctx context.Context, root *os.Root, name string) (*flock.Flock, error) {
+	file, err := smallfile.Open(root, name, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	lock := flock.New(filepath.Join(f.dir, name), flock.SetFlag(os.O_RDWR|syscall.O_NONBLOCK))
+	if _, err := lock.TryLockContext(ctx, lockEvery); err != nil {
+		return nil, err
+	}
+	meant, err := file.Stat()
+	locked, lockedErr := lock.Stat()
+	if err = errors.Join(err, lockedErr); err == nil && !os.SameFile(meant, locked) {
+		err = fmt.Errorf("locking %s: %w", name, errExchanged)
+	}
+	if err != nil {
+		_ = lock.Close()
+		return nil, err
+	}
+	return lock, nil
 }
 
 // stripe spreads the documents over a fixed number of lock files.
@@ -83,12 +110,12 @@ func stripe(name string) string {
 
 // look returns the current count and content, nil when there is no file. A change that others made is written down
 // first: it has its version from now on, whatever comes after it.
-func (d *document) look() (count, []byte, error) {
-	content, err := d.readFile(d.name)
+func (d *document) look(ctx context.Context) (count, []byte, error) {
+	content, err := d.readFile(ctx, d.name)
 	if err != nil {
 		return count{}, nil, err
 	}
-	c, err := d.readCount()
+	c, err := d.readCount(ctx)
 	if err != nil {
 		return count{}, nil, err
 	}
@@ -112,8 +139,8 @@ func (d *document) replace(content []byte, version int) error {
 	return nil
 }
 
-func (d *document) readCount() (count, error) {
-	text, err := d.readFile(d.count)
+func (d *document) readCount(ctx context.Context) (count, error) {
+	text, err := d.readFile(ctx, d.count)
 	if err != nil || text == nil {
 		return count{}, err
 	}
@@ -133,20 +160,17 @@ func (d *document) writeCount(c count) error {
 }
 
 // readFile returns nil when there is no such file.
-func (d *document) readFile(name string) ([]byte, error) {
-	file, err := d.root.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
+func (d *document) readFile(ctx context.Context, name string) ([]byte, error) {
+	text, err := smallfile.ReadIn(ctx, d.root, name, maxFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
-	}
-	if err != nil {
+	case errors.Is(err, smallfile.ErrTooLarge):
+		return nil, &rotator.Error{Op: "reading " + name, Reason: rotator.ReasonSinkTooLarge, Err: err}
+	case err != nil:
 		return nil, err
 	}
-	defer func() { _ = file.Close() }()
-	text, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	if err == nil && len(text) > maxFile {
-		err = &rotator.Error{Op: "reading " + name, Reason: rotator.ReasonSinkTooLarge, Err: fmt.Errorf("the file is longer than %d bytes", maxFile)}
-	}
-	return append([]byte{}, text...), err
+	return append([]byte{}, text...), nil
 }
 
 // writeFile replaces a file in one step and returns when that would survive a power cut. What an earlier process

@@ -148,7 +148,7 @@ func TestEmbeddedPolicies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := config.LoadPolicies(env.Source(), env, lookuper)
+	c, err := config.LoadPolicies(t.Context(), env.Source(), env, lookuper)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,11 +23,12 @@ var mayLink = map[string][]string{
 	"elevenlabs":           {},
 	"elevenlabs/elevensim": {}, // with its own wire types: a mistake of the client must not be mirrored
 	"rotator":              {"elevenlabs"},
-	"config":               {"elevenlabs", "rotator"},
-	"sinks":                {"elevenlabs", "rotator"},
+	"internal/smallfile":   {},
+	"config":               {"elevenlabs", "internal/smallfile", "rotator"},
+	"sinks":                {"elevenlabs", "internal/smallfile", "rotator"},
 	"internal/events":      {"elevenlabs", "rotator"},
-	"internal/daemon":      {"config", "elevenlabs", "internal/events", "rotator", "sinks"},
-	"cmd/rekeyd":           {"config", "elevenlabs", "internal/daemon", "internal/events", "rotator", "sinks"},
+	"internal/daemon":      {"config", "elevenlabs", "internal/events", "internal/smallfile", "rotator", "sinks"},
+	"cmd/rekeyd":           {"config", "elevenlabs", "internal/daemon", "internal/events", "internal/smallfile", "rotator", "sinks"},
 	"cmd/elevensim":        {"elevenlabs/elevensim"},
 }
 

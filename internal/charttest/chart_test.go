@@ -191,7 +191,7 @@ func accepted(t *testing.T, manifests string) {
 	if faults := append(config.UnknownVariables(names), env.Warnings()...); err != nil || len(faults) > 0 {
 		t.Fatalf("%v %v", err, faults)
 	}
-	policies, err := config.LoadPolicies(env.Source(), env, envconfig.MapLookuper(variables))
+	policies, err := config.LoadPolicies(t.Context(), env.Source(), env, envconfig.MapLookuper(variables))
 	if err != nil || len(policies.Warnings) > 0 {
 		t.Errorf("%v %v", err, policies)
 	}

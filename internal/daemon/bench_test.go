@@ -19,7 +19,7 @@ func BenchmarkReload(b *testing.B) {
 			d := w.build(map[string]string{"REKEYD_LOG_LEVEL": "error"}, nil)
 			for i := 0; b.Loop(); i++ {
 				w.write(w.policyFile, strings.Replace(file, "max_age: 30h", fmt.Sprintf("max_age: %dh", 30+i%9), 1))
-				if loaded, err := d.reload(true); err != nil || loaded != n {
+				if loaded, err := d.reload(b.Context(), true); err != nil || loaded != n {
 					b.Fatalf("%d policies: %v", loaded, err)
 				}
 			}

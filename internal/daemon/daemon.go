@@ -63,7 +63,7 @@ func New(cfg Config) (*Daemon, error) {
 	redactor := new(elevenlabs.Redactor)
 	log := newLogger(cutter{cfg.Log, redactor}, cfg.Env.LogLevel, cfg.Env.LogFormat)
 	d := &Daemon{cfg: cfg, log: log, redactor: redactor, metrics: newMetrics(cfg.Version, cfg.Revision)}
-	token, err := cfg.Env.AdminToken.Get()
+	token, err := cfg.Env.AdminToken.Get(context.Background())
 	if err != nil {
 		return nil, fmt.Errorf("taking REKEYD_ADMIN_TOKEN: %w", err)
 	}

@@ -153,7 +153,7 @@ func (e *editing) edit() {
 	e.text = e.render(next)
 	e.write(e.text)
 	e.oracle.edited(what, next)
-	n, err := e.d.reload(e.r.IntN(2) == 0)
+	n, err := e.d.reload(context.Background(), e.r.IntN(2) == 0)
 	if err != nil || n != len(next) {
 		e.t.Fatalf("%s: %d policies, %v\n%s", what, n, err, e.text)
 	}
@@ -171,7 +171,7 @@ func (e *editing) breakFile() {
 		}
 	}
 	for range 1 + e.r.IntN(2) {
-		if _, err := e.d.reload(e.r.IntN(2) == 0); err == nil {
+		if _, err := e.d.reload(context.Background(), e.r.IntN(2) == 0); err == nil {
 			e.t.Fatalf("%s: accepted\n%s", what, bad)
 		}
 	}
@@ -180,7 +180,7 @@ func (e *editing) breakFile() {
 		return
 	}
 	e.write(e.text)
-	if _, err := e.d.reload(e.r.IntN(2) == 0); err != nil {
+	if _, err := e.d.reload(context.Background(), e.r.IntN(2) == 0); err != nil {
 		e.t.Fatalf("repaired after %s: %v", what, err)
 	}
 	e.inForce("repaired after "+what, true)

@@ -7,13 +7,13 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/rekeyd/rekeyd/config"
+	"github.com/rekeyd/rekeyd/internal/smallfile"
 )
 
 // healthTimeout is how long the daemon may take to say that it is alive.
@@ -25,12 +25,14 @@ type webConfig struct {
 	Users map[string]string `yaml:"basic_auth_users"`
 }
 
+const maxWebConfig = 1 << 20
+
 // readWebConfig reads the file anew, as the toolkit does at each request. Without a file it is empty.
 func readWebConfig(file string) (c webConfig, err error) {
 	if file == "" {
 		return c, nil
 	}
-	text, err := os.ReadFile(file) //nolint:gosec // the file that REKEYD_WEB_CONFIG_FILE names
+	text, err := smallfile.Read(context.Background(), file, maxWebConfig)
 	if err == nil {
 		err = yaml.Unmarshal(text, &c)
 	}

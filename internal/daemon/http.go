@@ -157,8 +157,8 @@ func (d *Daemon) asAdmin(t *throttle, h http.HandlerFunc) http.HandlerFunc {
 }
 
 // reloadRequest is POST /-/reload.
-func (d *Daemon) reloadRequest(w http.ResponseWriter, _ *http.Request) {
-	n, err := d.reload(true)
+func (d *Daemon) reloadRequest(w http.ResponseWriter, r *http.Request) {
+	n, err := d.reload(r.Context(), true)
 	if err != nil {
 		http.Error(w, d.redactor.Cut(err.Error()), http.StatusUnprocessableEntity)
 		return
@@ -168,7 +168,7 @@ func (d *Daemon) reloadRequest(w http.ResponseWriter, _ *http.Request) {
 
 // admin compares hashes, whose length says nothing. A token in a file is read anew, so that it can be replaced.
 func (d *Daemon) admin(r *http.Request) bool {
-	token, err := d.cfg.Env.AdminToken.Get()
+	token, err := d.cfg.Env.AdminToken.Get(r.Context())
 	if err != nil || token.IsZero() {
 		return false
 	}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -26,7 +27,7 @@ func Load(lookuper envconfig.Lookuper) (Settings, error) {
 	faults = append(faults, unsupported(env)...)
 	s := Settings{Env: env, Lookuper: lookuper}
 	if (env.PolicyFile == "") != (env.Policies == "") { // else it was reported above
-		s.Policies, err = config.LoadPolicies(env.Source(), env, lookuper)
+		s.Policies, err = config.LoadPolicies(context.Background(), env.Source(), env, lookuper)
 		faults = append(faults, faultsOf(err)...)
 	}
 	if len(faults) > 0 {

@@ -35,10 +35,10 @@ func (d *Daemon) warn(warnings []config.Fault) {
 
 // reload reads the policies again. Where nobody asked for it, a text that is already in force is not loaded again,
 // and a fault that was already told is not told again.
-func (d *Daemon) reload(asked bool) (int, error) {
+func (d *Daemon) reload(ctx context.Context, asked bool) (int, error) {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
-	c, err := config.LoadPolicies(d.cfg.Env.Source(), d.cfg.Env, d.cfg.Lookuper)
+	c, err := config.LoadPolicies(ctx, d.cfg.Env.Source(), d.cfg.Env, d.cfg.Lookuper)
 	if err == nil && !asked && c.Digest == d.digest && d.lastFailed == "" {
 		return len(c.Policies), nil
 	}
@@ -103,7 +103,7 @@ func (d *Daemon) reloadLoop(ctx context.Context, w *fsnotify.Watcher) {
 		case err := <-errs:
 			d.log.Warn("policy file cannot be watched well; send SIGHUP after changes", "err", err)
 		case <-quiet.C:
-			_, _ = d.reload(asked) // logged and counted there
+			_, _ = d.reload(ctx, asked) // logged and counted there
 			asked = false
 		}
 	}

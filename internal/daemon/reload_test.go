@@ -148,7 +148,7 @@ func TestATextInForceIsLoadedAgainOnlyWhenAsked(t *testing.T) {
 		asked bool
 		want  int
 	}{{false, 0}, {true, 1}, {false, 1}} {
-		if n, err := d.reload(c.asked); err != nil || n != 1 {
+		if n, err := d.reload(t.Context(), c.asked); err != nil || n != 1 {
 			t.Errorf("%d policies, %v", n, err)
 		}
 		if got := w.log.count(`"msg":"policies reloaded"`); got != c.want {

@@ -71,17 +71,17 @@ func chooseLogin(o *sinks.VaultOptions, env config.Env) error {
 	mount, role, jwt := env.VaultAuthMount, env.VaultRole, held(config.SecretFile(env.VaultJWTFile))
 	switch env.VaultAuth {
 	case "token":
-		token, err := env.VaultToken.Get()
+		token, err := env.VaultToken.Get(context.Background())
 		if err != nil {
 			return fmt.Errorf("taking the Vault token: %w", err)
 		}
 		o.Token = token
 		if env.VaultToken.Path() != "" {
-			o.Reread = env.VaultToken.Get
+			o.Reread = now(env.VaultToken)
 		}
 	case "token_file":
-		file := config.SecretFile(env.VaultTokenFile)
-		o.Login, o.Reread = sinks.TokenLogin(file.Get), file.Get
+		file := now(config.SecretFile(env.VaultTokenFile))
+		o.Login, o.Reread = sinks.TokenLogin(file), file
 	case "approle":
 		o.Login = sinks.AppRoleLogin(mount, env.VaultRoleID, held(env.VaultSecretID))
 		if env.VaultSecretIDWrapped.IsSet() {
@@ -99,6 +99,11 @@ func chooseLogin(o *sinks.VaultOptions, env config.Env) error {
 	return nil
 }
 
+// now is what a source says at the time of asking. Reading it is bounded by itself.
+func now(s config.SecretSource) sinks.Source {
+	return func() (elevenlabs.Secret, error) { return s.Get(context.Background()) }
+}
+
 // holder has a credential cut out of whatever Vault says, from the moment it is read until there is another.
 type holder struct {
 	redactor *elevenlabs.Redactor
@@ -109,7 +114,7 @@ type holder struct {
 }
 
 func (h *holder) get() (elevenlabs.Secret, error) {
-	s, err := h.source.Get()
+	s, err := h.source.Get(context.Background())
 	if err != nil {
 		return s, err
 	}

@@ -35,7 +35,7 @@ func (w *workspaces) follow(c *elevenlabs.Credential, workspace string, source c
 func (w *workspaces) read(ctx context.Context, source config.KeySource) (elevenlabs.Secret, error) {
 	at := source.Vault
 	if at == nil {
-		return source.Secret.Get()
+		return source.Secret.Get(ctx)
 	}
 	doc, err := w.store.Read(ctx, at.Ref, 0)
 	if err != nil {

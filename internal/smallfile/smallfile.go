@@ -1,0 +1,150 @@
+// Package smallfile reads files that others name or may replace: a key, a policy file, a record. What is not a regular
+// file can block its reader for ever or never end, so only regular files of a bounded size are read.
+package smallfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+)
+
+// Secret is the most bytes of a file that holds a secret.
+const Secret = 64 << 10
+
+var (
+	// ErrNotRegular is a device, a FIFO, a socket or a folder.
+	ErrNotRegular = errors.New("not a regular file")
+	// ErrTooLarge is a file of more bytes than are accepted.
+	ErrTooLarge = errors.New("too large")
+)
+
+// opener is the file system, or an [os.Root].
+type opener interface {
+	Stat(name string) (fs.FileInfo, error)
+	OpenFile(name string, flag int, perm os.FileMode) (*os.File, error)
+}
+
+type everywhere struct{}
+
+func (everywhere) Stat(name string) (fs.FileInfo, error) { return os.Stat(name) }
+
+func (everywhere) OpenFile(name string, flag int, perm os.FileMode) (*os.File, error) {
+	return os.OpenFile(name, flag, perm) //nolint:gosec // the path is what a person configured
+}
+
+// Read returns what a regular file holds, which is at most most bytes. Links are followed. It neither blocks on
+// what is not a regular file nor opens it, and ends with ctx. The error is a [fs.PathError].
+func Read(ctx context.Context, path string, most int) ([]byte, error) {
+	return read(ctx, everywhere{}, path, most)
+}
+
+// ReadIn is Read for a name below root, which links do not leave.
+func ReadIn(ctx context.Context, root *os.Root, name string, most int) ([]byte, error) {
+	return read(ctx, root, name, most)
+}
+
+func read(ctx context.Context, in opener, name string, most int) ([]byte, error) {
+	file, err := open(in, name, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, pathError(name, err)
+	}
+	defer func() { _ = file.Close() }() // nothing was written
+	text, err := readAll(ctx, file, most)
+	if err != nil {
+		return nil, pathError(name, err)
+	}
+	return text, nil
+}
+
+// Open opens a regular file below root, or makes it if flag says so.
+func Open(root *os.Root, name string, flag int, perm os.FileMode) (*os.File, error) {
+	file, err := open(root, name, flag, perm)
+	if err != nil {
+		return nil, pathError(name, err)
+	}
+	return file, nil
+}
+
+// open looks before it opens, since opening alone can have effects, and after it, since the file may have been
+// exchanged between the two.
+func open(in opener, name string, flag int, perm os.FileMode) (*os.File, error) {
+	info, err := in.Stat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && flag&os.O_CREATE != 0:
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, notRegular(info.Mode())
+	}
+	file, err := in.OpenFile(name, flag|syscall.O_NONBLOCK|syscall.O_NOCTTY, perm)
+	if err != nil {
+		return nil, err
+	}
+	info, err = file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = notRegular(info.Mode())
+	}
+	if err != nil {
+		_ = file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+// longest is how long the read of a file may take that never becomes readable, as some below /proc do not.
+const longest = 5 * time.Second
+
+func readAll(ctx context.Context, file *os.File, most int) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	// A file that the kernel cannot wait for has no deadline and needs none.
+	defer context.AfterFunc(ctx, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(file, int64(most)+1))
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		return nil, err
+	case len(text) > most:
+		return nil, fmt.Errorf("the file is %w: it has more than %s", ErrTooLarge, size(most))
+	}
+	return text, nil
+}
+
+func notRegular(mode fs.FileMode) error {
+	kind := "something else"
+	switch {
+	case mode.IsDir():
+		kind = "a folder"
+	case mode&fs.ModeNamedPipe != 0:
+		kind = "a FIFO"
+	case mode&fs.ModeSocket != 0:
+		kind = "a socket"
+	case mode&fs.ModeDevice != 0:
+		kind = "a device"
+	}
+	return fmt.Errorf("it is %s, %w", kind, ErrNotRegular)
+}
+
+func size(bytes int) string {
+	if bytes%(1<<20) == 0 {
+		return fmt.Sprintf("%d MiB", bytes>>20)
+	}
+	return fmt.Sprintf("%d KiB", bytes>>10)
+}
+
+// pathError has the path once.
+func pathError(name string, err error) error {
+	if inner, ok := errors.AsType[*fs.PathError](err); ok {
+		err = inner.Err
+	}
+	return &fs.PathError{Op: "reading", Path: name, Err: err}
+}
