@@ -17,6 +17,7 @@ import (
 	"github.com/sethvargo/go-envconfig"
 
 	"github.com/rekeyd/rekeyd/config"
+	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/internal/daemon"
 )
 
@@ -110,10 +111,11 @@ func (a app) exit(err error) int {
 	return exitFailed
 }
 
-// complain writes to stderr: one line, or one for each of several errors.
+// complain writes to stderr: one line, or one for each of several errors. What looks like a secret is not repeated: an
+// argument may be one.
 func (a app) complain(kind string, err error) {
 	for line := range strings.Lines(err.Error()) {
-		_, _ = fmt.Fprintf(a.stderr, "rekeyd: %s: %s\n", kind, strings.TrimSpace(tame(line))) // nowhere else to say it
+		a.say("rekeyd: %s: %s\n", kind, strings.TrimSpace(elevenlabs.HideShapes(line)))
 	}
 }
 
@@ -173,7 +175,7 @@ func (a app) daemon(ctx context.Context, args []string) error {
 	if _, chosen := a.lookuper.Lookup("REKEYD_LOG_FORMAT"); !chosen && a.isTerminal(a.stderr) {
 		s.Env.LogFormat = "text"
 	}
-	d, err := a.build(s, a.stderr, warnings)
+	d, err := a.build(s, escaped{a.stderr}, warnings)
 	if err != nil {
 		return fmt.Errorf("starting: %w", err)
 	}
@@ -247,7 +249,7 @@ func (a app) help(_ context.Context, args []string) error {
 	case err != nil:
 		return err
 	case len(topic) == 0:
-		return a.print("%s", usage)
+		return a.print(usage)
 	case topic[0] == "env":
 		return config.WriteHelp(a.stdout)
 	}
@@ -262,8 +264,13 @@ func count(n int, one, many string) string {
 }
 
 func (a app) print(format string, args ...any) error {
-	if _, err := io.WriteString(a.stdout, tame(fmt.Sprintf(format, args...))); err != nil {
+	if err := write(a.stdout, format, args...); err != nil {
 		return fmt.Errorf("writing to stdout: %w", err)
 	}
 	return nil
+}
+
+// say writes to stderr.
+func (a app) say(format string, args ...any) {
+	_ = write(a.stderr, format, args...) // nowhere else to say it
 }

@@ -27,11 +27,11 @@ func (a app) completion(_ context.Context, args []string) error {
 	}
 	switch shell[0] {
 	case "bash":
-		return a.print("%s", bashCompletion())
+		return a.print("%s", safe(bashCompletion()))
 	case "zsh":
-		return a.print("#compdef rekeyd\nautoload -U +X bashcompinit && bashcompinit\n%s", bashCompletion())
+		return a.print("#compdef rekeyd\nautoload -U +X bashcompinit && bashcompinit\n%s", safe(bashCompletion()))
 	case "fish":
-		return a.print("%s", fishCompletion())
+		return a.print("%s", safe(fishCompletion()))
 	}
 	return usageError{fmt.Errorf("rekeyd completion: there is none for %q; name bash, zsh or fish", shell[0])}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/config"
+	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/internal/daemon"
 	"github.com/rekeyd/rekeyd/rotator"
 )
@@ -26,6 +27,8 @@ func (a app) rotate(ctx context.Context, args []string) error {
 		return err
 	case len(names) == 0:
 		return usageError{errors.New("rekeyd rotate: name at least one policy")}
+	case elevenlabs.LooksSecret(*reason):
+		return usageError{errors.New("rekeyd rotate: --reason holds what looks like a secret, and would be logged; say why without it")}
 	}
 	d, s, err := a.working(names)
 	if err != nil {
@@ -113,8 +116,8 @@ func (a app) reassure(name string, limit time.Duration) (stop func()) {
 			case <-done:
 				return
 			case <-tick.C:
-				_, _ = fmt.Fprintf(a.stderr, "  %s: not done after %s; where another process is at work on it, that is waited for; given up after %s\n",
-					name, daemon.Span(time.Since(begun)), limit) // the screen is gone
+				a.say("  %s: not done after %s; where another process is at work on it, that is waited for; given up after %s\n",
+					name, daemon.Span(time.Since(begun)), limit)
 			}
 		}
 	}()
@@ -148,7 +151,7 @@ func (a app) working(names []string) (*daemon.Daemon, daemon.Settings, error) {
 // log is where a command logs: a terminal is shown the progress instead, unless a format was asked for.
 func (a app) log(s *daemon.Settings) io.Writer {
 	if _, chosen := a.lookuper.Lookup("REKEYD_LOG_FORMAT"); chosen || !a.isTerminal(a.stderr) {
-		return a.stderr
+		return escaped{a.stderr}
 	}
 	s.Env.LogFormat = "json"
 	return progress{a.stderr}

@@ -31,7 +31,7 @@ func (a app) plan(ctx context.Context, args []string) error {
 	if *asJSON {
 		err = a.json(plan)
 	} else {
-		err = a.print("%s", plan.text(a.painter(), now))
+		err = a.print("%s", safe(plan.text(a.painter(), now)))
 	}
 	if err = errors.Join(err, unreachable(daemon.ViewOf(snapshot))); err == nil && plan.Summary.now() > 0 {
 		return errToDo
@@ -274,9 +274,9 @@ func changesText(changes []change, paint painter, now time.Time) string {
 	for i, line := range columns(rows) {
 		mark := map[effect][2]string{effectCreate: {green, "+"}, effectChange: {yellow, "~"}, effectDelete: {red, "-"}, effectLook: {dim, "?"}}[changes[i].Effect]
 		if !changes[i].At.IsZero() {
-			line = paint.paint(dim, line)
+			line = string(paint.paint(dim, line))
 		}
-		out.WriteString("  " + paint.paint(mark[0], mark[1]) + " " + line + "\n")
+		fmt.Fprintf(&out, "  %s %s\n", paint.paint(mark[0], mark[1]), line)
 	}
 	return out.String()
 }

@@ -110,7 +110,7 @@ func (a app) confirm(n int, yes bool) error {
 	case !a.isTerminal(a.stdin) || !a.isTerminal(a.stderr):
 		return usageError{fmt.Errorf("rekeyd prune: %s would be deleted or disabled, and nobody can be asked here; add --yes", count(n, "key", "keys"))}
 	}
-	_, _ = fmt.Fprintf(a.stderr, "\nDelete or disable %s? Type %d or yes: ", count(n, "key", "keys"), n)
+	a.say("\nDelete or disable %s? Type %d or yes: ", count(n, "key", "keys"), n)
 	answer, _ := bufio.NewReader(a.stdin).ReadString('\n') // the end of the input is no yes
 	if answer = strings.TrimSpace(answer); answer == "yes" || answer == strconv.Itoa(n) {
 		return nil

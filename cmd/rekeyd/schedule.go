@@ -55,7 +55,7 @@ func (a app) schedule(_ context.Context, args []string) error {
 		if len(policies) > 1 {
 			line += "\t" + r.Policy
 		}
-		if err := a.print("%s\n", line); err != nil {
+		if err := a.print("%s\n", safe(line)); err != nil {
 			return err
 		}
 	}

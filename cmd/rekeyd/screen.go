@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
-	"regexp"
+	"reflect"
 	"strings"
+	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -29,23 +32,81 @@ func (a app) painter() painter {
 	return painter{a.isTerminal(a.stdout) && refused == "" && kind != "dumb"}
 }
 
-func (p painter) paint(color, text string) string {
+func (p painter) paint(color, text string) safe {
+	text = stripControls(text)
 	if !p.on || color == "" {
-		return text
+		return safe(text)
 	}
-	return "\x1b[" + color + "m" + text + "\x1b[0m"
+	return safe("\x1b[" + color + "m" + text + "\x1b[0m")
 }
 
-var controls = regexp.MustCompile(`\x1b\[(?:0|1|2|31|32|33)m|[\p{Cc}\p{Cf}]`)
+// safe is text whose line breaks and colours are our own.
+type safe string
 
-// tame takes out what could command a terminal, but for our colours: names of keys, and records, are by others.
-func tame(text string) string {
-	return controls.ReplaceAllStringFunc(text, func(c string) string {
-		if len(c) > 1 && c[0] == '\x1b' || c == "\n" || c == "\t" {
-			return c
+// write is how everything for people gets out: what is not safe is stripped, since names of keys, records and answers
+// of remotes are by others.
+func write(w io.Writer, format string, args ...any) error {
+	for i, arg := range args {
+		switch arg := arg.(type) {
+		case safe:
+		case error:
+			args[i] = stripControls(arg.Error())
+		default:
+			if v := reflect.ValueOf(arg); v.Kind() == reflect.String {
+				args[i] = stripControls(v.String())
+			}
 		}
-		return ""
-	})
+	}
+	_, err := fmt.Fprintf(w, format, args...)
+	return err
+}
+
+// stripControls makes one line of a text and takes out what commands a terminal or reorders what it shows: control
+// characters of either set, also as lone bytes, and characters without a shape.
+func stripControls(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case unicode.IsPrint(r):
+			return r
+		case unicode.Is(unicode.Zs, r):
+			return ' '
+		}
+		return -1
+	}, strings.ToValidUTF8(text, "\uFFFD"))
+}
+
+// escapeControls writes what stripControls takes out as JSON does, which it leaves valid. Line breaks stay.
+func escapeControls(text []byte) []byte {
+	if !bytes.ContainsFunc(text, commands) {
+		return text
+	}
+	var out []byte
+	for _, r := range string(text) {
+		if commands(r) {
+			for _, unit := range utf16.Encode([]rune{r}) {
+				out = fmt.Appendf(out, `\u%04x`, unit)
+			}
+			continue
+		}
+		out = utf8.AppendRune(out, r) // a byte that is no UTF-8 becomes U+FFFD
+	}
+	return out
+}
+
+func commands(r rune) bool {
+	return r != '\n' && r != '\t' && !unicode.IsPrint(r) && !unicode.Is(unicode.Zs, r) || r == utf8.RuneError
+}
+
+// escaped is a stream for logs, which may end on a terminal.
+type escaped struct{ out io.Writer }
+
+func (e escaped) Write(line []byte) (int, error) {
+	if _, err := e.out.Write(escapeControls(line)); err != nil {
+		return 0, err
+	}
+	return len(line), nil
 }
 
 // isTerminal reports whether a person looks at a stream, or types into it, directly.
@@ -65,11 +126,13 @@ func (a app) isTerminal(stream any) bool {
 	return err != nil || !os.SameFile(info, nowhere)
 }
 
-// columns pads the cells of all rows, so that they stand below each other.
+// columns pads the cells of all rows, so that they stand below each other. Each row is one line, whatever is in it.
 func columns(rows [][]string) []string {
 	var widths []int
 	for _, row := range rows {
-		for i, cell := range row {
+		for i := range row {
+			row[i] = stripControls(row[i])
+			cell := row[i]
 			if i == len(widths) {
 				widths = append(widths, 0)
 			}
@@ -103,7 +166,7 @@ func (p progress) Write(line []byte) (int, error) {
 	if l.KeyID != "" {
 		text += " " + l.KeyID
 	}
-	if _, err := fmt.Fprintln(p.out, tame(text)); err != nil {
+	if err := write(p.out, "%s\n", text); err != nil {
 		return 0, fmt.Errorf("writing to the terminal: %w", err)
 	}
 	return len(line), nil

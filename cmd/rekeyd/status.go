@@ -121,15 +121,18 @@ func (a app) table(rows [][]string, colors []string) error {
 	if p := a.painter(); a.isTerminal(a.stdout) {
 		lines = columns(rows)
 		for i, color := range append([]string{bold}, colors...) {
-			lines[i] = p.paint(color, lines[i])
+			lines[i] = string(p.paint(color, lines[i]))
 		}
 	} else {
 		for _, row := range rows[1:] {
+			for i := range row {
+				row[i] = stripControls(row[i])
+			}
 			lines = append(lines, strings.Join(row, "\t"))
 		}
 	}
 	for _, line := range lines {
-		if err := a.print("%s\n", line); err != nil {
+		if err := a.print("%s\n", safe(line)); err != nil {
 			return err
 		}
 	}
@@ -137,9 +140,11 @@ func (a app) table(rows [][]string, colors []string) error {
 }
 
 func (a app) json(v any) error {
-	e := json.NewEncoder(a.stdout)
-	e.SetIndent("", "  ")
-	if err := e.Encode(v); err != nil {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err == nil {
+		_, err = a.stdout.Write(append(escapeControls(text), '\n'))
+	}
+	if err != nil {
 		return fmt.Errorf("writing to stdout: %w", err)
 	}
 	return nil
