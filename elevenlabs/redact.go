@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -58,12 +60,22 @@ func (r *Redactor) drop(id [sha256.Size]byte) {
 	}
 }
 
-// spellings returns the secret as it is, URL-escaped, in base64 without padding and as in JSON.
+// spellings returns the secret as it is, URL-escaped, as in JSON and in JSON within JSON, in hex, and in base64 wherever
+// in a longer text it stands. Of a secret of letters and digits most of them are the same.
 func spellings(value string) []Secret {
-	text, _ := json.Marshal(value) // a string can be encoded
+	inJSON := quoted(value)
 	forms := []string{
-		value, url.QueryEscape(value), url.PathEscape(value), string(text[1 : len(text)-1]),
-		base64.RawStdEncoding.EncodeToString([]byte(value)), base64.RawURLEncoding.EncodeToString([]byte(value)),
+		value, inJSON, quoted(inJSON), strings.ReplaceAll(inJSON, "/", `\/`), unescapedHTML(value),
+		url.QueryEscape(value), url.PathEscape(value), lowerEscapes(url.QueryEscape(value)), lowerEscapes(url.PathEscape(value)),
+		hex.EncodeToString([]byte(value)), strings.ToUpper(hex.EncodeToString([]byte(value))),
+	}
+	for _, alphabet := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+		forms = append(forms, alphabet.EncodeToString([]byte(value)))
+		for before := range 3 {
+			// What stands before and after shares the first and the last character with the secret.
+			text := alphabet.EncodeToString([]byte("\x00\x00\x00"[:before] + value))
+			forms = append(forms, text[(before*8+5)/6:(before+len(value))*8/6])
+		}
 	}
 	slices.Sort(forms)
 	var secrets []Secret
@@ -72,6 +84,20 @@ func spellings(value string) []Secret {
 	}
 	return secrets
 }
+
+func quoted(value string) string {
+	text, _ := json.Marshal(value) // a string can be encoded
+	return string(text[1 : len(text)-1])
+}
+
+// unescapedHTML is as JSON of other encoders, which leave <, > and & as they are.
+func unescapedHTML(value string) string {
+	return strings.NewReplacer(`\u003c`, "<", `\u003e`, ">", `\u0026`, "&").Replace(quoted(value))
+}
+
+var escape = regexp.MustCompile(`%[0-9A-F]{2}`)
+
+func lowerEscapes(text string) string { return escape.ReplaceAllStringFunc(text, strings.ToLower) }
 
 // span is the part of a text from start to before end.
 type span struct{ start, end int }
