@@ -52,10 +52,14 @@ func TestWrongAdminTokensAreThrottled(t *testing.T) {
 		}
 	}
 	limited := newThrottle()
-	for i := range 3 * maxStrangers {
-		limited.failed(fmt.Sprint(i))
+	for i := range 3 * maxClients {
+		judged, ok := limited.begin(t.Context(), fmt.Sprint(i))
+		if !ok {
+			t.Fatalf("address %d may not try", i)
+		}
+		judged(true)
 	}
-	if n := len(limited.strangers); n != maxStrangers {
+	if n := len(limited.clients); n != maxClients {
 		t.Errorf("%d addresses are remembered", n)
 	}
 }
@@ -201,16 +205,16 @@ func TestSlowAndHugeRequests(t *testing.T) {
 	}
 	slow := make([]net.Conn, 100)
 	for i := range slow {
-		slow[i] = dial("GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+		slow[i] = dial("GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
 	}
 	if status, _, _ := ask(t, http.MethodGet, url+"/healthz", ""); status != http.StatusOK {
 		t.Errorf("beside slow requests: HTTP %d", status)
 	}
-	huge := dial("GET / HTTP/1.1\r\nHost: x\r\nX-Huge: " + strings.Repeat("x", 2*maxHeader) + "\r\n\r\n")
+	huge := dial("GET / HTTP/1.1\r\nHost: localhost\r\nX-Huge: " + strings.Repeat("x", 2*maxHeader) + "\r\n\r\n")
 	if got, _ := io.ReadAll(huge); !bytes.HasPrefix(got, []byte("HTTP/1.1 431 ")) {
 		t.Errorf("a huge header: %.80q", got)
 	}
-	body := dial("POST /-/reload HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 1000000000\r\nAuthorization: Bearer wrong\r\n\r\n" + strings.Repeat("x", maxRequest))
+	body := dial("POST /-/reload HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 1000000000\r\nAuthorization: Bearer wrong\r\n\r\n" + strings.Repeat("x", maxRequest))
 	if got, _ := io.ReadAll(body); !bytes.HasPrefix(got, []byte("HTTP/1.1 401 ")) {
 		t.Errorf("a huge body: %.80q", got)
 	}

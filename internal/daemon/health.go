@@ -57,6 +57,7 @@ func Healthy(ctx context.Context, env config.Env) (answer string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("asking REKEYD_LISTEN_ADDR: %w", err)
 	}
+	req.Host = "localhost" // whatever name REKEYD_LISTEN_ADDR has for loopback
 	// No proxy, and no look at the certificate: it bears the name by which others call this host, and nothing is sent.
 	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}} //nolint:gosec // see above
 	resp, err := client.Do(req)

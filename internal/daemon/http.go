@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
+	"golang.org/x/net/netutil"
 )
 
 const (
 	maxRequest = 64 << 10 // bytes of a body
 	maxHeader  = 16 << 10
+	maxStreams = 16 // requests at once on a connection of HTTP/2
 
 	// adminHeader carries the admin token where Authorization is taken by basic auth. A browser sends it to no other
 	// origin unasked, nor on behalf of one.
@@ -28,23 +30,30 @@ func (d *Daemon) newServer(l net.Listener) *http.Server {
 		Handler:           http.MaxBytesHandler(d.handler(loopback(l.Addr())), maxRequest),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      time.Minute, // many policies on a slow line
+		WriteTimeout:      30 * time.Second, // large answers have deadlines of their own
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeader,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug), // what strangers send is their business
 	}
 }
 
-// serve adds the TLS and authentication of the web config, and before those a throttle: the toolkit sets the handler
-// that authenticates just before the server begins, which is when BaseContext is asked for.
+// serve adds the TLS and authentication of the web config, with a throttle before them. The toolkit puts its handler into
+// the server and begins at once, so that what stands before it is put there when the server asks for BaseContext.
 func (d *Daemon) serve(server *http.Server, l net.Listener) error {
+	local, limit := loopback(l.Addr()), connectionLimit()
+	server.ConnState = newConnections(limit - limit/8).changed
 	if d.cfg.Env.WebConfigFile != "" {
-		server.BaseContext = func(net.Listener) context.Context {
-			server.Handler = newThrottle().passwords(server.Handler, d.log)
-			return context.Background()
-		}
+		server.Handler = passed(server.Handler)
 	}
-	return web.Serve(l, server, &web.FlagConfig{WebConfigFile: &d.cfg.Env.WebConfigFile}, d.log)
+	server.BaseContext = func(net.Listener) context.Context {
+		if d.cfg.Env.WebConfigFile != "" {
+			server.Handler = newThrottle().passwords(server.Handler, d.log)
+		}
+		server.Handler = front(local, server.Handler)
+		return context.Background()
+	}
+	return web.Serve(netutil.LimitListener(l, limit), server, &web.FlagConfig{WebConfigFile: &d.cfg.Env.WebConfigFile}, d.log)
 }
 
 func loopback(addr net.Addr) bool {
@@ -54,17 +63,18 @@ func loopback(addr net.Addr) bool {
 
 func (d *Daemon) handler(local bool) http.Handler {
 	mux := http.NewServeMux()
+	pages := newOutbox(pagesAtOnce)
 	mux.Handle("GET /metrics", d.metrics.handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { d.answer(w, d.alive(time.Now())) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { d.answer(w, d.ready(r.Context())) })
-	page, strangers := newPage(d), newThrottle()
-	mux.Handle("GET /{$}", d.guarded(local, page.html))
-	mux.Handle("GET /page.json", d.guarded(local, page.parts))
-	mux.Handle("GET /api/v1/policies", d.guarded(local, page.json))
+	page, tokens := newPage(d), newThrottle()
+	mux.Handle("GET /{$}", d.guarded(local, pages.wrap(http.HandlerFunc(page.html))))
+	mux.Handle("GET /page.json", d.guarded(local, pages.wrap(http.HandlerFunc(page.parts))))
+	mux.Handle("GET /api/v1/policies", d.guarded(local, pages.wrap(http.HandlerFunc(page.json))))
 	mux.HandleFunc("GET /page.css", asset("text/css; charset=utf-8", pageCSS))
 	mux.HandleFunc("GET /page.js", asset("text/javascript; charset=utf-8", pageJS))
-	mux.HandleFunc("POST /-/reload", d.asAdmin(strangers, d.reloadRequest))
-	mux.HandleFunc("POST /api/v1/policies/{name}/rotate", d.asAdmin(strangers, d.rotateRequest))
+	mux.HandleFunc("POST /-/reload", d.asAdmin(tokens, d.reloadRequest))
+	mux.HandleFunc("POST /api/v1/policies/{name}/rotate", d.asAdmin(tokens, d.rotateRequest))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
@@ -110,11 +120,11 @@ func (d *Daemon) alive(now time.Time) error {
 }
 
 // guarded serves what tells about policies, if that was allowed.
-func (d *Daemon) guarded(local bool, h http.HandlerFunc) http.Handler {
+func (d *Daemon) guarded(local bool, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mode := d.cfg.Env.StatusPage
 		if mode == "on" || mode == "auto" && (local || d.authenticated(r)) {
-			h(w, r)
+			h.ServeHTTP(w, r)
 			return
 		}
 		http.Error(w, "The status page is off here. To enable it, set REKEYD_STATUS_PAGE=on, or leave it at auto and listen on a loopback "+
@@ -139,20 +149,25 @@ func (d *Daemon) authenticated(r *http.Request) bool {
 // asAdmin serves a call that changes something. Without an admin token it does not exist.
 func (d *Daemon) asAdmin(t *throttle, h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case !d.cfg.Env.AdminToken.IsSet():
+		if !d.cfg.Env.AdminToken.IsSet() {
 			http.NotFound(w, r)
-		case t.blocked(stranger(r)):
-			t.refuse(w, "a wrong admin token")
-		case !d.admin(r):
-			t.failed(stranger(r))
-			d.log.Warn("admin token refused", "from", stranger(r), "path", r.URL.Path)
+			return
+		}
+		judged, ok := t.begin(r.Context(), clientAddr(r))
+		if !ok {
+			refuseAttempt(w, "a wrong admin token")
+			return
+		}
+		admin := d.admin(r)
+		judged(!admin)
+		if !admin {
+			d.log.Warn("admin token refused", "from", clientAddr(r), "path", r.URL.Path)
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			http.Error(w, "This call needs REKEYD_ADMIN_TOKEN in the header Authorization: Bearer, or beside basic auth in the header "+adminHeader+".",
 				http.StatusUnauthorized)
-		default:
-			h(w, r)
+			return
 		}
+		h(w, r)
 	}
 }
 

@@ -153,7 +153,7 @@ func (m *metrics) reloaded(ok bool) {
 }
 
 func (m *metrics) handler() http.Handler {
-	return promhttp.InstrumentMetricHandler(m.registry, promhttp.HandlerForTransactional(m.gatherer, promhttp.HandlerOpts{
-		EnableOpenMetrics: true, Registry: m.registry, MaxRequestsInFlight: 4,
-	}))
+	return promhttp.InstrumentMetricHandler(m.registry, newOutbox(scrapesAtOnce).wrap(promhttp.HandlerForTransactional(m.gatherer, promhttp.HandlerOpts{
+		EnableOpenMetrics: true, Registry: m.registry,
+	})))
 }

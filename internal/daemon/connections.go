@@ -1,0 +1,104 @@
+package daemon
+
+import (
+	"container/list"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxConnections is for two Prometheus, probes and dozens of open pages. Each costs 10 to 50 KiB.
+const maxConnections = 256
+
+// connectionLimit leaves three quarters of the process's file descriptors to its own calls and files, without which no key
+// is rotated. Go has raised the soft limit to the hard one.
+func connectionLimit() int {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return maxConnections
+	}
+	return int(max(4, min(maxConnections, files.Cur/4))) //nolint:gosec // at most maxConnections
+}
+
+// connections keeps room for who asks: when more than limit connections are open, those that have been silent for longest,
+// before their first request or after their last, make way. Nobody waits for long behind those who only hold connections.
+type connections struct {
+	limit int
+
+	mu      sync.Mutex
+	open    map[net.Conn]*list.Element // nil while a request is served; without those that were told to go
+	silent  *list.List                 // of silence, the longest in front
+	waiting bool                       // makeWay will be called
+}
+
+// silence is a connection on which nothing is asked.
+type silence struct {
+	conn  net.Conn
+	since time.Time
+}
+
+// maySilent is how long a connection may be silent although others need its place: a request follows a connection at once,
+// but for what the network and TLS take.
+const maySilent = 300 * time.Millisecond
+
+func newConnections(limit int) *connections {
+	return &connections{limit: limit, open: map[net.Conn]*list.Element{}, silent: list.New()}
+}
+
+// changed is the server's ConnState.
+func (c *connections) changed(conn net.Conn, state http.ConnState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, known := c.open[conn]
+	if !known && state != http.StateNew {
+		return
+	}
+	c.forget(e)
+	switch state {
+	case http.StateNew, http.StateIdle:
+		c.open[conn] = c.silent.PushBack(silence{conn, time.Now()})
+	case http.StateActive:
+		c.open[conn] = nil
+	default:
+		delete(c.open, conn)
+	}
+	c.makeWay()
+}
+
+func (c *connections) forget(e *list.Element) {
+	if e != nil {
+		c.silent.Remove(e)
+	}
+}
+
+// makeWay hangs up on those who were silent for long, as far as their places are needed. c.mu is held.
+func (c *connections) makeWay() {
+	for len(c.open) > c.limit && c.silent.Len() > 0 && !c.waiting {
+		s := c.silent.Front().Value.(silence) //nolint:forcetypeassert // the list holds nothing else
+		if left := maySilent - time.Since(s.since); left > 0 {
+			c.waiting = true
+			time.AfterFunc(left, func() {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				c.waiting = false
+				c.makeWay()
+			})
+			return
+		}
+		c.forget(c.open[s.conn])
+		delete(c.open, s.conn)
+		hangUp(s.conn)
+	}
+}
+
+// hangUp closes a connection without the farewell of TLS, which could wait for the other side.
+func hangUp(conn net.Conn) {
+	if encrypted, ok := conn.(*tls.Conn); ok {
+		conn = encrypted.NetConn()
+	}
+	_ = conn.Close() // whoever was there has gone
+}

@@ -1,0 +1,111 @@
+package daemon
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestSlowReadersHoldABoundedNumberOfAnswers has 40 readers ask for 4 MiB each and read nothing.
+func TestSlowReadersHoldABoundedNumberOfAnswers(t *testing.T) {
+	t.Parallel()
+	body := bytes.Repeat([]byte("x"), 4<<20)
+	o := newOutbox(1)
+	s := httptest.NewServer(o.wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) })))
+	t.Cleanup(s.Close)
+	held := func() (n, size int) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return len(o.sending), o.bytes
+	}
+	for i := range 40 {
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		if err := c.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil { //nolint:forcetypeassert // dialled as TCP
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if n, size := held(); size > heldBytes || size != n*len(body) {
+			t.Fatalf("after %d readers: %d answers with %d bytes are held", i, n, size)
+		}
+	}
+	eventually(t, "as many answers as there is place for", func() bool { n, _ := held(); return n == heldBytes/len(body) })
+	eventually(t, "an honest reader's answer", func() bool {
+		status, got, header := ask(t, http.MethodGet, s.URL, "")
+		if status == http.StatusServiceUnavailable && header.Get("Retry-After") == "" {
+			t.Error("refused without a time to ask again")
+		}
+		return status == http.StatusOK && len(got) == len(body)
+	})
+	if _, size := held(); size > heldBytes {
+		t.Errorf("%d bytes are held", size)
+	}
+}
+
+// TestAnswersHaveTheirTurn asks for an answer while another one is made.
+func TestAnswersHaveTheirTurn(t *testing.T) {
+	t.Parallel()
+	o, begun, finish := newOutbox(1), make(chan struct{}), make(chan struct{})
+	h := o.wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		begun <- struct{}{}
+		<-finish
+		w.Header().Set("X-Made", "yes")
+		w.WriteHeader(http.StatusTeapot)
+		_, _ = io.WriteString(w, "made")
+	}))
+	try := func() chan *httptest.ResponseRecorder {
+		done := make(chan *httptest.ResponseRecorder, 1)
+		go func() {
+			got := httptest.NewRecorder()
+			h.ServeHTTP(got, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
+			done <- got
+		}()
+		return done
+	}
+	first := try()
+	<-begun
+	second := <-try()
+	if second.Code != http.StatusServiceUnavailable || second.Header().Get("Retry-After") == "" {
+		t.Errorf("without a turn: HTTP %d %v", second.Code, second.Header())
+	}
+	close(finish)
+	if got := <-first; got.Code != http.StatusTeapot || got.Body.String() != "made" || got.Header().Get("X-Made") != "yes" || got.Header().Get("Content-Length") != "4" {
+		t.Errorf("the answer is %d %v %q", got.Code, got.Header(), got.Body)
+	}
+}
+
+// TestSilentConnectionsMakeWay opens more connections than there may be, in silence, and asks besides.
+func TestSilentConnectionsMakeWay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.build(nil, nil)
+	url, _ := w.run(d)
+	up(t, url)
+	for i := range 2 * maxConnections {
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		if i%2 == 0 { // these have been served, and are idle
+			if _, err := io.WriteString(c, "GET /page.css HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	begun := time.Now()
+	if status, _, _ := ask(t, http.MethodGet, url+"/healthz", ""); status != http.StatusOK {
+		t.Errorf("beside silent connections: HTTP %d", status)
+	}
+	t.Log("answered after", time.Since(begun))
+}
