@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"github.com/rekeyd/rekeyd/internal/jsonvalues"
 )
 
 // call is one request, as far as the operations differ.
@@ -136,8 +138,8 @@ func readBody(resp *http.Response, limit int64) ([]byte, error) {
 	_, err := b.ReadFrom(io.LimitReader(resp.Body, limit+1))
 	if int64(b.Len()) > limit {
 		err = fmt.Errorf("more than %d bytes", limit)
-	} else if n := bytes.Count(b.Bytes(), []byte(",")); n > valueLimit {
-		err = fmt.Errorf("%d values, which is more than %d", n, valueLimit)
+	} else if jsonvalues.Exceed(b.Bytes(), valueLimit) {
+		err = fmt.Errorf("more than %d values", valueLimit)
 	}
 	return b.Bytes(), err
 }

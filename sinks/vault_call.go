@@ -12,6 +12,8 @@ import (
 	"time"
 
 	vaultapi "github.com/hashicorp/vault/api"
+
+	"github.com/rekeyd/rekeyd/internal/jsonvalues"
 )
 
 const (
@@ -108,8 +110,8 @@ func readAnswer(resp *vaultapi.Response, err error) answer {
 	b.Grow(int(min(max(resp.ContentLength, 0), plausible)) + bytes.MinRead) // in one piece, where the length is told
 	_, err = b.ReadFrom(resp.Body)
 	body := b.Bytes()
-	if n := bytes.Count(body, []byte(",")); err == nil && n > maxValues {
-		err = fmt.Errorf("it holds %d values, which is more than %d", n, maxValues)
+	if err == nil && jsonvalues.Exceed(body, maxValues) {
+		err = fmt.Errorf("it holds more than %d values", maxValues)
 	}
 	if err != nil {
 		a.fault = fmt.Errorf("reading the answer: %w", err)

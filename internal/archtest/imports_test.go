@@ -20,15 +20,16 @@ const module = "github.com/rekeyd/rekeyd/"
 
 // mayLink names the packages of this module that a package may import, itself or through others.
 var mayLink = map[string][]string{
-	"elevenlabs":           {},
+	"internal/jsonvalues":  {},
+	"elevenlabs":           {"internal/jsonvalues"},
 	"elevenlabs/elevensim": {}, // with its own wire types: a mistake of the client must not be mirrored
-	"rotator":              {"elevenlabs"},
+	"rotator":              {"elevenlabs", "internal/jsonvalues"},
 	"internal/smallfile":   {},
-	"config":               {"elevenlabs", "internal/smallfile", "rotator"},
-	"sinks":                {"elevenlabs", "internal/smallfile", "rotator"},
-	"internal/events":      {"elevenlabs", "rotator"},
-	"internal/daemon":      {"config", "elevenlabs", "internal/events", "internal/smallfile", "rotator", "sinks"},
-	"cmd/rekeyd":           {"config", "elevenlabs", "internal/daemon", "internal/events", "internal/smallfile", "rotator", "sinks"},
+	"config":               {"elevenlabs", "internal/jsonvalues", "internal/smallfile", "rotator"},
+	"sinks":                {"elevenlabs", "internal/jsonvalues", "internal/smallfile", "rotator"},
+	"internal/events":      {"elevenlabs", "internal/jsonvalues", "rotator"},
+	"internal/daemon":      {"config", "elevenlabs", "internal/events", "internal/jsonvalues", "internal/smallfile", "rotator", "sinks"},
+	"cmd/rekeyd":           {"config", "elevenlabs", "internal/daemon", "internal/events", "internal/jsonvalues", "internal/smallfile", "rotator", "sinks"},
 	"cmd/elevensim":        {"elevenlabs/elevensim"},
 }
 
