@@ -124,6 +124,10 @@ release: ## make a release of VERSION in dist/release: archives, image, parts li
 release-test: ## make a release twice from local stand-ins of the bases, and compare (needs root, buildah, jq and curl)
 	deploy/release-test.sh
 
+.PHONY: count
+count: ## print the lines of code of the product, by package
+	@$(GO) run ./internal/tools/count
+
 .PHONY: clean
 clean: ## remove what was built; the caches in .cache stay
 	rm -rf bin dist
