@@ -17,6 +17,10 @@ FUZZTIME ?= 10s
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI         := $(CACHE)/golangci-lint/$(GOLANGCI_VERSION)/golangci-lint
 
+# Where FLAKY names a file, a test that fails and then passes alone, twice, is noted there instead.
+FLAKY  ?=
+GOTEST := $(GO) run ./internal/tools/gotest $(if $(FLAKY),-flaky=$(FLAKY))
+
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 
 # What git does not track and no tool of ours should look into.
@@ -38,7 +42,14 @@ build: ## build bin/rekeyd, static
 test: vault helm ## run every test, race detector on, on a real Vault server too (needs a C compiler; uses VAULT_BIN or the vault on the PATH)
 	@if [ -n '$(RACE)' ] && ! command -v "$$($(GO) env CC)" >/dev/null; then \
 	  echo "make test: the race detector needs a C compiler, and $$($(GO) env CC) is not installed; install gcc, or do without it: make test RACE=" >&2; exit 1; fi
-	$(GO) test $(RACE) -shuffle=on -timeout 20m ./...
+	$(GOTEST) $(RACE) -shuffle=on -timeout=20m ./...
+
+.PHONY: check
+check: ## what a change needs before it is sent, in two minutes on a warm machine: fast tests, lint, generated files
+	$(GOTEST) -short ./rotator/... ./config/... ./sinks/... ./elevenlabs/... ./cmd/rekeyd ./internal/archtest ./internal/events ./internal/memkv
+	$(GOTEST) -run='^Test(Generated|Types)$$' ./internal/charttest
+	$(GOTEST) -run='^TestLinks' ./internal/doctest
+	@$(MAKE) --no-print-directory lint
 
 .PHONY: test-kubernetes
 test-kubernetes: vault ## apply the chart to a real kube-apiserver and log in to Vault through it (needs etcd); the first time it is built, in about 10 minutes
@@ -102,7 +113,7 @@ bench: vault ## make the figures of docs/benchmarks.md (needs curl and jq); thre
 .PHONY: prometheus
 prometheus: vault ## check alerts and dashboard, and let a real Prometheus watch rekeyd (needs prometheus, promtool and jq)
 	deploy/prometheus/check.sh
-	$(GO) test -tags prometheus -count=1 -run '^TestPrometheus' ./internal/e2e
+	$(GOTEST) -tags=prometheus -count=1 -run='^TestPrometheus' ./internal/e2e
 
 .PHONY: manifests
 manifests: ## write deploy/kubernetes from the chart, and the chart's copies of alerts and dashboard
