@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/rekeyd/rekeyd/rotator"
 )
 
 // The policy file. The tags are its documentation and its grammar, for the decoder and for the JSON Schema alike:
@@ -82,7 +84,7 @@ type sink struct {
 	object
 	Mount at[string] `yaml:"mount" eg:"secret" def:"secret" path:"1" doc:"KV v2 mount."`
 	Path  at[string] `yaml:"path" need:"1" eg:"elevenlabs/tts-prod" path:"1" doc:"Path below the mount; no two policies share one."`
-	Field at[string] `yaml:"field" eg:"api_key" def:"api_key" pattern:"^[A-Za-z0-9._-]{1,128}$" rule:"1 to 128 of a-z A-Z 0-9 . _ -" doc:"Field that holds the secret; other fields of the record stay as they are."`
+	Field at[string] `yaml:"field" eg:"api_key" def:"api_key" pattern:"^[A-Za-z0-9._-]{1,128}$" rule:"1 to 128 of a-z A-Z 0-9 . _ -" taken:"1" doc:"Field that holds the secret; other fields of the record stay as they are. None of the names that rekeyd itself writes, such as key_id."`
 }
 
 // object is where a mapping was written, and what sentences call it.
@@ -108,6 +110,7 @@ type field struct {
 	late                                     bool // required of a policy, but defaults may give it: checked after they are applied
 	pattern                                  *regexp.Regexp
 	words                                    []string
+	taken                                    []string // names that it cannot have, since rekeyd writes them beside it
 	word                                     string // stands for a whole list
 	min, max                                 int64
 	index                                    []int
@@ -152,6 +155,9 @@ func fieldOf(f reflect.StructField) field {
 		rule: f.Tag.Get("rule"), each: f.Tag.Get("each"), need: f.Tag.Get("need") != "", one: f.Tag.Get("one") != "",
 		hush: f.Tag.Get("hush") != "", late: f.Tag.Get("late") != "", words: words,
 		word: f.Tag.Get("word"), index: f.Index, typ: f.Type,
+	}
+	if f.Tag.Get("taken") != "" {
+		out.taken = rotator.RecordFields()
 	}
 	pattern := f.Tag.Get("pattern")
 	if out.path = f.Tag.Get("path") != ""; out.path {

@@ -320,3 +320,12 @@ policies:
 		}
 	}
 }
+
+// TestNamesOfTheRecord: no policy keeps its secret in a field that rekeyd overwrites with something else.
+func TestNamesOfTheRecord(t *testing.T) {
+	for _, name := range rotator.RecordFields() {
+		if _, err := load(t, with("sink: {path: a, field: "+name+"}")); err == nil || !strings.Contains(err.Error(), "sink.field") {
+			t.Errorf("field %s: %v", name, err)
+		}
+	}
+}

@@ -26,6 +26,8 @@ func (d *decoder) text(n *yaml.Node, f field, what string) (string, bool) {
 		d.unruly(n, f, what)
 	case elevenlabs.LooksSecret(n.Value):
 		d.fault(n, "%s looks like a secret, which no policy file may hold; write %s, and replace that secret if others could read it here", what, f.sample())
+	case slices.Contains(f.taken, n.Value):
+		d.fault(n, "%s is %s, which rekeyd itself writes into the record beside the secret; write another name, such as %s", what, quote(n.Value), f.example)
 	default:
 		return n.Value, true
 	}

@@ -89,6 +89,9 @@ func textSchema(f field) node {
 	} else {
 		out["pattern"], out["examples"] = f.pattern.String(), []string{f.example}
 	}
+	if f.taken != nil {
+		out["not"] = node{"enum": f.taken}
+	}
 	return out
 }
 

@@ -70,6 +70,8 @@ type RecordView struct {
 	RotatedAt          time.Time
 	PreviousKeyID      string
 	PreviousValidUntil time.Time
+	Ending             string   // of the value, what a hint may show of it; "" where it is too short to be a key
+	Foreign            []string // without a value: the fields with rekeyd's names that rekeyd did not write
 }
 
 // Request is a person's wish for a rotation now.
@@ -99,6 +101,8 @@ type Observed struct {
 	InUse   []string // ids of retiring keys whose usage grew within the last two listings
 	Idle    []string // … of those that were seen to stand still for two; of others nothing is known yet
 	Enabled []string // … of those in quarantine that a listing of the time since then shows as enabled
+
+	Elsewhere map[string]string // which other policies have keys that this one might take for its own: id to policy
 
 	GroupHeld string // the other policy that holds the group, where that was asked; "": none
 

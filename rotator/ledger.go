@@ -81,6 +81,8 @@ type KeyRef struct {
 	Version   int       `json:"version,omitempty"` // of the record: the newest known since it became current
 	// Calls are those of which the answer is not known. They stay with a key that becomes current again.
 	Calls []Call `json:"calls,omitempty"`
+	// Unproven says that the key was adopted by its id alone: nothing showed that the value in the record is its secret.
+	Unproven bool `json:"unproven,omitempty"`
 	// Disabling is how earlier builds noted a disable; ParseEntry makes a Call of it.
 	Disabling bool `json:"disabling,omitempty"`
 }

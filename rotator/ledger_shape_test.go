@@ -17,7 +17,7 @@ const schema1 = `
 abandoned account key_name rotation since workspace
 applied at digest ignored
 claim holder nonce since
-current account calls.at calls.id calls.kind created disabling hash id name published rotation sink.field sink.mount sink.path verified version workspace
+current account calls.at calls.id calls.kind created disabling hash id name published rotation sink.field sink.mount sink.path unproven verified version workspace
 failure at count message next_try reason stage
 intent account key_name reason rollback rotation seen sink.field sink.mount sink.path started workspace
 last_rotation
@@ -27,7 +27,7 @@ moved_to
 owner
 policy
 quarantine
-retiring account calls.at calls.id calls.kind created disabling hash id name next_try published quarantine reason rotation sink.field sink.mount sink.path state tries until verified version workspace
+retiring account calls.at calls.id calls.kind created disabling hash id name next_try published quarantine reason rotation sink.field sink.mount sink.path state tries unproven until verified version workspace
 salt
 schema
 `

@@ -61,3 +61,17 @@ func validName(name string) bool {
 	}
 	return ok
 }
+
+// looksSecret reports a value of the shape that the secrets of ElevenLabs and Vault have. It is not repeated to anybody.
+func looksSecret(s string) bool {
+	return strings.HasPrefix(s, "sk_") || strings.HasPrefix(s, "hvs.") || strings.HasPrefix(s, "hvb.")
+}
+
+// validKeyID reports whether a key's id can be the name of a document.
+func validKeyID(id string) bool {
+	ok := id != "" && len(id) <= 128
+	for _, c := range id {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_')
+	}
+	return ok
+}

@@ -42,7 +42,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 	claimed := claimOf(k.entry) != nil
 	fresh := !k.loaded || resync || asked != nil || claimed && k.pace.waits(attempt{action: lookClaimed}) <= 0
 	if resync {
-		k.record = nil
+		k.record, k.elsewhere = nil, nil
 	}
 	if fresh {
 		version := k.version
@@ -161,6 +161,7 @@ func (r *Rotator) assemble(st *policyState, p Policy, ws *workspace) Observed {
 		_, o.Found = ws.listing.accounts[p.ServiceAccount]
 	}
 	r.addKeys(&o, p, k)
+	o.Elsewhere = r.elsewhere(p, k)
 	k.followSettings(&o, p)
 	r.followUsage(&o, k)
 	r.followQuarantine(&o, k)

@@ -1,7 +1,6 @@
 package rotator
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +14,9 @@ func Plan(p Policy, o Observed, now time.Time) Decision {
 	d := Decision{State: StateOK}
 	if o.LedgerError != "" {
 		return d.fail(ReasonLedgerInvalid, "%s", o.LedgerError)
+	}
+	if slices.Contains(RecordFields(), p.Sink.Field) {
+		return d.fail(ReasonSinkField, "policy %s is to publish its secret in field %s, which rekeyd itself writes beside it; choose another sink.field", p.Name, p.Sink.Field)
 	}
 	d = planPace(o, now, plan(p, o, now, d))
 	if p.Mode == ModePaused {
@@ -163,12 +165,14 @@ func planWithoutKey(p Policy, o Observed, now time.Time, d Decision) Decision {
 		return planReturn(p, o, now, d)
 	case p.Adopt != "" && !o.had(p.Adopt):
 		return planAdopt(p, o, p.Adopt, ReasonAdoptNamed, d)
+	case len(o.Record.foreignFields(p)) > 0:
+		return failForeignFields(p, o, d)
 	case !o.Record.HasValue:
 		return planRotation(p, o, now, ReasonFirst, d)
 	case o.Inherits != "":
 		d.add(Step{Action: ActInherit, Reason: ReasonRecordFound, KeyID: o.Record.KeyID})
 		return d
-	case o.Record.KeyID != "" && o.inAccount(p, o.Record.KeyID):
+	case o.Record.KeyID != "" && (o.inAccount(p, o.Record.KeyID) || o.otherOwner(p, o.Record.KeyID) != ""):
 		return planAdopt(p, o, o.Record.KeyID, ReasonRecordFound, d)
 	}
 	return d.fail(ReasonRecordChanged, "the ledger is empty and %s holds a value that nobody can place; set adopt to the id of its key, one of: %s",
@@ -199,54 +203,6 @@ func planReturn(p Policy, o Observed, now time.Time, d Decision) Decision {
 
 func failUnknownAccount(p Policy, d Decision) Decision {
 	return d.fail(ReasonUnknownAccount, "workspace %s has no service account %s; correct service_account of policy %s", p.Workspace, p.ServiceAccount, p.Name)
-}
-
-func planAdopt(p Policy, o Observed, id string, why Reason, d Decision) Decision {
-	if !o.inAccount(p, id) {
-		return d.fail(ReasonAdoptUnknown, "service account %s has no key %s to adopt; its keys are: %s", p.ServiceAccount, id, candidates(p, o))
-	}
-	if o.Entry != nil && o.Entry.key(id).deleting() {
-		return d.fail(ReasonRecordChanged, "key %s cannot be adopted: a delete of it is not answered yet", id)
-	}
-	d.add(Step{ActAdopt, why, id, p.Workspace, p.ServiceAccount})
-	return d
-}
-
-func (o Observed) inAccount(p Policy, id string) bool {
-	k, ok := o.key(id)
-	return ok && k.Workspace == p.Workspace && k.ServiceAccount == p.ServiceAccount
-}
-
-// had reports whether the policy ever had this key: adopt names only strangers, or a stale setting would undo rotations.
-func (o Observed) had(id string) bool {
-	k, _ := o.key(id)
-	_, policy, rotation, ours := parseKeyName(k.Name)
-	if o.Entry == nil {
-		return false
-	}
-	return o.Entry.knows(id, rotation) || (ours && policy == o.Entry.Policy)
-}
-
-// candidates names the account's keys, for people to choose from.
-func candidates(p Policy, o Observed) string {
-	const most = 10
-	var s []string
-	more := 0
-	for _, k := range o.Keys {
-		if k.Workspace != p.Workspace || k.ServiceAccount != p.ServiceAccount {
-			continue
-		}
-		if more++; len(s) < most {
-			s = append(s, fmt.Sprintf("%s (%s, hint %s, created %s)", k.ID, k.Name, k.Hint, k.CreatedAt.UTC().Format(time.DateOnly)))
-		}
-	}
-	if len(s) == 0 {
-		return "none"
-	}
-	if more -= len(s); more > 0 {
-		s = append(s, fmt.Sprintf("and %d more", more))
-	}
-	return strings.Join(s, ", ")
 }
 
 // planCurrent looks after the current key: is it alive, is it in the record, does it look as it should, is it due.
@@ -368,9 +324,13 @@ func (o Observed) holdsStranger(p Policy) bool {
 
 func planMove(p Policy, o Observed, now time.Time, d Decision) Decision {
 	switch {
+	case o.Record != nil && len(o.Record.foreignFields(p)) > 0 && o.Entry.Current.Sink.Ref != p.Sink.Ref:
+		return failForeignFields(p, o, d)
 	case !o.holdsStranger(p):
 	case p.Adopt != "" && !o.had(p.Adopt):
 		return planAdopt(p, o, p.Adopt, ReasonAdoptNamed, d)
+	case o.otherOwner(p, o.Record.KeyID) != "":
+		return failOthersKey(p, o, o.Record.KeyID, ReasonRecordFound, d)
 	default:
 		return d.fail(ReasonRecordChanged, "policy %s is to publish to %s now, which holds a value that is not this policy's; remove it, choose another place, or set adopt to its key's id", p.Name, p.Sink)
 	}
@@ -396,6 +356,8 @@ func planRecord(p Policy, o Observed, now time.Time, d Decision) (Decision, bool
 		}
 	case p.Adopt != "" && !o.had(p.Adopt):
 		return planAdopt(p, o, p.Adopt, ReasonAdoptNamed, d), true
+	case o.otherOwner(p, r.KeyID) != "":
+		return failOthersKey(p, o, r.KeyID, ReasonRecordFound, d), true
 	}
 	return d.fail(ReasonRecordChanged, "%s holds a value that rekeyd did not put there; set adopt to its key's id, or run: rekeyd rotate %s", p.Sink, p.Name), true
 }

@@ -244,8 +244,49 @@ func TestPlan(t *testing.T) {
 		{"no entry, record names a key", func(s stage) { s.o.Entry = nil }, "adopt record_found k2", rotator.StateOK, ""},
 		{"no entry, record names an unknown key", func(s stage) { s.o.Entry = nil; s.o.Record.KeyID = "k7" }, "", rotator.StateError, rotator.ReasonRecordChanged},
 		{"no entry, a value without a name", func(s stage) { s.o.Entry = nil; s.o.Record.KeyID = "" }, "", rotator.StateError, rotator.ReasonRecordChanged},
-		{"no entry, adopt", func(s stage) { noEntry(s); s.p.Adopt = "k1" }, "adopt adopt k1", rotator.StateOK, ""},
+		{"no entry, adopt", func(s stage) { s.o.Entry, s.p.Adopt = nil, "k1" }, "adopt adopt k1", rotator.StateOK, ""},
+		{"no entry, adopt without its secret", func(s stage) { noEntry(s); s.p.Adopt = "k1" }, "", rotator.StateError, rotator.ReasonAdoptRefused},
 		{"no entry, adopt what is not there", func(s stage) { noEntry(s); s.p.Adopt = "k7" }, "", rotator.StateError, rotator.ReasonAdoptUnknown},
+		{"no entry, adopt a key whose hint does not fit", func(s stage) {
+			s.o.Entry, s.p.Adopt, s.o.Keys[0].Hint, s.o.Record.Ending = nil, "k1", "...ab12", "12345678"
+		}, "", rotator.StateError, rotator.ReasonAdoptRefused},
+		{"no entry, adopt a key whose hint fits", func(s stage) {
+			s.o.Entry, s.p.Adopt, s.o.Keys[0].Hint, s.o.Record.Ending = nil, "k1", "...5678", "12345678"
+		}, "adopt adopt k1", rotator.StateOK, ""},
+		{"no entry, adopt a key that the ledger has for another", func(s stage) {
+			s.o.Entry, s.p.Adopt, s.o.Elsewhere = nil, "k1", map[string]string{"k1": "other"}
+		}, "", rotator.StateError, rotator.ReasonAdoptRefused},
+		{"no entry, adopt a key of another policy's name", func(s stage) {
+			s.o.Entry, s.p.Adopt, s.o.Keys[0].Name = nil, "k1", "rekeyd.ownerown.other.aaaaaaaaa1"
+		}, "", rotator.StateError, rotator.ReasonAdoptRefused},
+		{"no entry, adopt a key of the same policy elsewhere", func(s stage) {
+			s.o.Entry, s.p.Adopt, s.o.Keys[0].Name = nil, "k1", "rekeyd.neighbor.other.aaaaaaaaa1"
+		}, "adopt adopt k1", rotator.StateOK, ""},
+		{"no entry, adopt a secret", func(s stage) { s.o.Entry, s.p.Adopt = nil, "sk_secret" }, "", rotator.StateError, rotator.ReasonAdoptUnknown},
+		{"an abandoned key, adopt", func(s stage) {
+			s.o.Entry.Current, s.p.Adopt, s.o.Entry.Retiring = nil, "k1", nil
+			s.o.Entry.Abandoned = []rotator.Abandoned{{Rotation: "aaaaaaaaa2"}}
+		}, "sweep abandoned k2, adopt adopt k1", rotator.StateOK, ""},
+		{"an abandoned key in the record", func(s stage) {
+			s.o.Entry.Current, s.o.Entry.Retiring = nil, nil
+			s.o.Entry.Abandoned = []rotator.Abandoned{{Rotation: "aaaaaaaaa2"}}
+		}, "sweep abandoned k2", rotator.StateError, rotator.ReasonAdoptRefused},
+		{"no entry, record names another policy's key", func(s stage) {
+			s.o.Entry, s.o.Keys[1].Name = nil, "rekeyd.ownerown.other.aaaaaaaaa2"
+		}, "", rotator.StateError, rotator.ReasonRecordChanged},
+		{"record overwritten with another policy's key", func(s stage) {
+			s.o.Record.Match, s.o.Record.KeyID, s.o.Elsewhere = "", "k9", map[string]string{"k9": "other"}
+		}, "", rotator.StateError, rotator.ReasonRecordChanged},
+		{"no entry, fields of others", func(s stage) { noEntry(s); s.o.Record.Foreign = []string{"key_id"} }, "", rotator.StateError, rotator.ReasonRecordChanged},
+		{"no entry, what a takeover leaves", func(s stage) {
+			noEntry(s)
+			s.o.Record.Foreign, s.o.Record.Policy = []string{"policy"}, s.p.Name
+		}, "rotate first", rotator.StateDue, rotator.ReasonFirst},
+		{"moved to fields of others", func(s stage) {
+			s.p.Sink.Path, s.o.Record = "elsewhere", &rotator.RecordView{Foreign: []string{"policy"}}
+		}, "", rotator.StateError, rotator.ReasonRecordChanged},
+		{"a field of rekeyd's own for the secret", func(s stage) { hours(s, 2); s.p.Sink.Field = "key_id" }, "", rotator.StateError, rotator.ReasonSinkField},
+
 		{"no entry, another policy's record", func(s stage) { s.o.Entry, s.o.Inherits = nil, "tts-old" }, "inherit record_found k2", rotator.StateOK, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -259,6 +300,9 @@ func TestPlan(t *testing.T) {
 			}
 			if got := strings.Join(steps, ", "); got != c.steps || d.State != c.state || d.Reason != c.reason {
 				t.Errorf("steps %q, state %s, reason %q; want %q, %s, %q", got, d.State, d.Reason, c.steps, c.state, c.reason)
+			}
+			if strings.Contains(d.Message, "sk_") {
+				t.Errorf("a secret is repeated: %s", d.Message)
 			}
 			if (d.State == rotator.StateError) != (d.Message != "") {
 				t.Errorf("state %s with message %q", d.State, d.Message)

@@ -59,6 +59,8 @@ const (
 	ReasonLedgerInvalid   Reason = "ledger_invalid"  // an entry that cannot be read
 	ReasonUnknownAccount  Reason = "unknown_account" // the listing lacks the service account
 	ReasonAdoptUnknown    Reason = "adopt_unknown"   // the key to adopt does not exist
+	ReasonAdoptRefused    Reason = "adopt_refused"   // the record does not hold its secret, or it is another policy's
+	ReasonSinkField       Reason = "sink_field"      // the secret's field has a name that rekeyd itself writes
 	ReasonTrialEnded      Reason = "trial_ended"
 	ReasonDowngraded      Reason = "subscription_downgrade"
 	ReasonKeyDisabled     Reason = "key_disabled" // by a person, or for a reason that we do not know
@@ -123,7 +125,7 @@ func FailureReasons() []Reason {
 // ErrorReasons is every reason that the state error can have.
 func ErrorReasons() []Reason {
 	return []Reason{
-		ReasonRecordChanged, ReasonLedgerInvalid, ReasonUnknownAccount, ReasonAdoptUnknown, ReasonTrialEnded, ReasonDowngraded,
+		ReasonRecordChanged, ReasonLedgerInvalid, ReasonUnknownAccount, ReasonAdoptUnknown, ReasonAdoptRefused, ReasonSinkField, ReasonTrialEnded, ReasonDowngraded,
 		ReasonKeyDisabled, ReasonLeakStorm, ReasonKeyVanished, ReasonSettingsIgnored, ReasonReplicasDiffer, ReasonMovedAway,
 	}
 }

@@ -67,6 +67,20 @@ func (r Record) time(field string) time.Time {
 	return t
 }
 
+// foreign returns the fields with rekeyd's names of a record without a value that rekeyd never wrote: publishing would
+// overwrite what others keep there.
+func (r Record) foreign() (names []string) {
+	if _, _, _, ours := parseKeyName(r.text(fieldKeyName)); ours || !r.Secret.IsZero() {
+		return nil
+	}
+	for _, name := range RecordFields() {
+		if _, there := r.fields[name]; there {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // holds reports whether the record publishes the key of this name.
 func (r Record) holds(keyName string) bool {
 	return r.text(fieldKeyName) == keyName && !r.Secret.IsZero()

@@ -51,12 +51,13 @@ type knowledge struct {
 	said         Reason               // the failure of the store that was already logged; "" once nothing is due any more
 	patchAfter   time.Time
 	pace         pace
-	inherits     string      // the predecessor, as it was found last
-	groupHeld    string      // who held the group when it was read last
-	problem      error       // why the last step failed; for commands
-	pending      *stageError // why our own rotation has to be settled; already counted
-	movedAway    string      // the current key, where another replica moved the policy away from where it says
-	digest       string      // of the settings applied when the policy was loaded
+	inherits     string            // the predecessor, as it was found last
+	groupHeld    string            // who held the group when it was read last
+	problem      error             // why the last step failed; for commands
+	pending      *stageError       // why our own rotation has to be settled; already counted
+	movedAway    string            // the current key, where another replica moved the policy away from where it says
+	elsewhere    map[string]string // keys that the ledger was seen to hold for another policy, when one was to be adopted
+	digest       string            // of the settings applied when the policy was loaded
 	digestKnown  bool
 }
 
@@ -214,6 +215,7 @@ func viewOf(rec Record, e *Entry) *RecordView {
 	v := &RecordView{
 		Version: rec.doc.Version, HasValue: !rec.Secret.IsZero(), KeyID: rec.KeyID, RotatedAt: rec.RotatedAt, Policy: rec.text(fieldPolicy),
 		PreviousKeyID: rec.PreviousKeyID, PreviousValidUntil: rec.PreviousValidUntil,
+		Ending: ending(rec.Secret.Reveal()), Foreign: rec.foreign(),
 	}
 	if e == nil || !v.HasValue {
 		return v

@@ -60,6 +60,7 @@ type PolicyStatus struct {
 	LastRotation time.Time
 	Current      *KeyRef
 	Retiring     []Retiring
+	MovedTo      string // the policy that took the ledger entry over; "": none
 	Keys         KeyCounts
 	InUse        bool // a retiring key's usage still grows
 	Drift        []string
@@ -172,9 +173,9 @@ func (r *Rotator) show(st *policyState, p Policy, o Observed, d Decision) {
 	was := *s
 	s.State, s.Reason, s.Message, s.Steps = d.State, d.Reason, d.Message, d.Steps
 	s.NextDue, s.Drift, s.HeldBy, s.Loaded = d.NextDue, d.Drift, d.HeldBy, true
-	s.Current, s.Retiring, s.LastRotation = nil, nil, time.Time{}
+	s.Current, s.Retiring, s.LastRotation, s.MovedTo = nil, nil, time.Time{}, ""
 	if e := o.Entry; e != nil {
-		s.Current, s.Retiring, s.LastRotation = e.Current, e.Retiring, e.LastRotation
+		s.Current, s.Retiring, s.LastRotation, s.MovedTo = e.Current, e.Retiring, e.LastRotation, e.MovedTo
 		s.Failure = e.Failure
 	}
 	if s.State == StateOK {

@@ -8,62 +8,6 @@ import (
 	"github.com/rekeyd/rekeyd/elevenlabs"
 )
 
-// adopt takes an existing key over as the current one. It writes the ledger only.
-func (j *job) adopt(ctx context.Context, s Step) bool {
-	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
-	if err != nil {
-		j.r.noteSinkFailure(j.st, err)
-		return false
-	}
-	key, previous := j.listedKey(s.KeyID), j.listedKey(rec.PreviousKeyID)
-	now := j.r.Wall()
-	err = j.write(ctx, func(e *Entry) {
-		if old := e.Current; old != nil && old.ID != key.ID {
-			e.Retiring = append(e.Retiring, j.retiringOf(*old, s.Reason, now, time.Time{}))
-		}
-		ref := j.adopted(e, key, now)
-		e.LastRotation = ref.Created
-		if rec.KeyID == key.ID && !rec.RotatedAt.IsZero() {
-			e.LastRotation, ref.Published = rec.RotatedAt, rec.RotatedAt
-		}
-		if !rec.Secret.IsZero() {
-			ref.Hash = hashValue(e.Salt, rec.Secret.Reveal())
-		}
-		ref.Version = rec.doc.Version
-		if back := e.retiring(key.ID); back != nil {
-			ref.Calls = back.Calls
-		}
-		e.Current, e.Failure = &ref, nil
-		e.dropRetiring(key.ID)
-		if rec.KeyID == key.ID && previous.ID != "" && previous.ID != key.ID && e.retiring(previous.ID) == nil {
-			e.Retiring = append(e.Retiring, Retiring{KeyRef: j.adopted(e, previous, now), State: InOverlap,
-				Until: rec.PreviousValidUntil, Quarantine: Duration(j.p.Quarantine), Reason: s.Reason})
-		}
-	})
-	return j.noted(err, "key adopted", s.KeyID)
-}
-
-func (j *job) listedKey(id string) ListedKey {
-	j.r.mu.Lock()
-	ws := j.st.ws
-	j.r.mu.Unlock()
-	k, _ := j.r.assemble(j.st, j.p, ws).key(id)
-	return k
-}
-
-// adopted describes a key that we did not publish, or of which we have forgotten that we did.
-func (j *job) adopted(e *Entry, k ListedKey, now time.Time) KeyRef {
-	ref := KeyRef{ID: k.ID, Name: k.Name, Workspace: k.Workspace, Account: k.ServiceAccount, Sink: j.p.Sink, Created: k.CreatedAt}
-	if ref.Created.IsZero() {
-		ref.Created = now
-	}
-	ref.Published = ref.Created
-	if owner, _, rotation, ok := parseKeyName(k.Name); ok && owner == e.Owner {
-		ref.Rotation = rotation
-	}
-	return ref
-}
-
 // noted ends a step that only wrote the ledger.
 func (j *job) noted(err error, what, keyID string) bool {
 	j.st.known.record = nil

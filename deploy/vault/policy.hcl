@@ -8,7 +8,7 @@ path "secret/data/elevenlabs/*" {
   capabilities = ["create", "read", "update"]
 }
 
-# The ledger: one small document per policy and group, and the owner's id.
+# The ledger: one small document per policy, group and adopted key, and the owner's id.
 path "secret/data/rekeyd/*" {
   capabilities = ["create", "read", "update"]
 }
