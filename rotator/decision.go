@@ -120,6 +120,7 @@ type Observed struct {
 
 	Rotations    int // of the workspace in the last hour, as far as this replica knows
 	MaxRotations int
+	Uncounted    bool      // entries of the workspace are unread, so that nobody knows how many there were
 	RetryAt      time.Time // next attempt, where the ledger could not be told
 	PatchAfter   time.Time // a patch failed: the next attempt
 	Request      *Request

@@ -106,6 +106,8 @@ func planRotation(p Policy, o Observed, now time.Time, why Reason, d Decision) D
 	case o.GroupHeld != "" && !goesAhead(p, o.Entry, why, now):
 		d.HeldBy = o.GroupHeld
 		return wait(StateDue, ReasonGroup)
+	case !exempt(why) && o.MaxRotations > 0 && o.Uncounted:
+		return wait(d.State, ReasonNotObserved)
 	case !exempt(why) && o.MaxRotations > 0 && o.Rotations >= o.MaxRotations:
 		return wait(StateThrottled, ReasonThrottled)
 	}

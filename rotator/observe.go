@@ -46,7 +46,9 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 	}
 	if fresh {
 		version := k.version
-		if err := r.readEntry(ctx, st, p.Name); err != nil {
+		err := r.readEntry(ctx, st, p.Name)
+		r.noteCounted(st, err)
+		if err != nil {
 			r.requestResync(st, resync)
 			return p, Observed{}, err
 		}
@@ -153,7 +155,7 @@ func (r *Rotator) assemble(st *policyState, p Policy, ws *workspace) Observed {
 		st.request = nil
 	}
 	o.Request, o.Owner = st.request, r.owner
-	o.Rotations = ws.rotations(r.Wall(), p.Name)
+	o.Rotations, o.Uncounted = ws.rotations(r.Wall(), p.Name), r.running && ws.uncounted > 0
 	o.AdminRefused = errors.Is(ws.err, elevenlabs.ErrInvalidKey)
 	o.OthersDue, o.Answers = p.AdminOf != "" && r.othersDue(p) || r.leftOut(p, k.entry), ws.since
 	if ws.err == nil && ws.listing != nil {

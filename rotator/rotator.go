@@ -124,6 +124,12 @@ func (r *Rotator) Load(policies []Policy, clients map[string]*elevenlabs.Client)
 	}
 	for _, ws := range r.spaces {
 		r.findStrays(ws)
+		ws.uncounted = 0
+	}
+	for _, st := range r.policies {
+		if !st.counted {
+			st.ws.uncounted++
+		}
 	}
 	r.swapCron()
 	for _, st := range r.policies {

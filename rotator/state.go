@@ -19,6 +19,7 @@ type policyState struct {
 	again   bool // something happened while it was being worked on
 	resync  bool // read ledger and record again
 	edited  bool // the policy was changed by a reload
+	counted bool // its entry was read for the brake, or seen not to be readable
 	hurry   bool // what waits for its next try is tried once more at once
 	request *Request
 	timer   *time.Timer // the next look that time alone calls for

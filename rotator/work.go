@@ -152,8 +152,11 @@ func (r *Rotator) work(ctx context.Context, st *policyState) {
 		err := r.storeDown(st)
 		var p Policy
 		var o Observed
-		if err == nil {
+		switch {
+		case err == nil:
 			p, o, err = r.observe(ctx, st)
+		case !st.known.loaded && r.sink.down(r.Ledger.Mount) == nil:
+			r.readForBrake(ctx, st)
 		}
 		if errors.Is(err, errTooSoon) {
 			return
@@ -174,6 +177,21 @@ func (r *Rotator) work(ctx context.Context, st *policyState) {
 	r.mu.Lock()
 	st.again = true
 	r.mu.Unlock()
+}
+
+// readForBrake reads the entry of a policy of which only the record's mount does not serve.
+func (r *Rotator) readForBrake(ctx context.Context, st *policyState) {
+	r.mu.Lock()
+	name := st.policy.Name
+	r.mu.Unlock()
+	if st.known.pace.waits(attempt{action: look}) > 0 {
+		return
+	}
+	err := r.readEntry(ctx, st, name)
+	r.noteCounted(st, err)
+	if err != nil {
+		r.lookLater(st, err)
+	}
 }
 
 // countIfDue counts a failure of the store for a policy that, as far as is known, should be rotated now.
@@ -232,6 +250,9 @@ func (r *Rotator) performFirst(ctx context.Context, m *meter, st *policyState, p
 			r.noteOutage(st, step, err)
 			continue
 		}
+		if step.Action == ActRotate && !exempt(step.Reason) && !r.admit(st) {
+			return true // the last place of this hour went to another policy since the look
+		}
 		st.known.problem = nil
 		st.known.pace.charge(int(m.calls.Swap(0)))
 		m.conflict.Store(false)
@@ -253,6 +274,18 @@ func (r *Rotator) storeDown(st *policyState) error {
 	mount := st.policy.Sink.Mount
 	r.mu.Unlock()
 	return r.sink.down(r.Ledger.Mount, mount)
+}
+
+// admit counts a rotation that is about to begin, unless others took what there was of this hour.
+func (r *Rotator) admit(st *policyState) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.Wall()
+	if r.MaxRotationsPerHour > 0 && st.ws.rotations(now, st.policy.Name) >= r.MaxRotationsPerHour {
+		return false
+	}
+	st.ws.noteRotation(st.policy.Name, now)
+	return true
 }
 
 // remoteDown returns the outage because of which the step cannot even begin.

@@ -2,6 +2,7 @@ package rotator
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
@@ -19,6 +20,8 @@ type workspace struct {
 	tried   time.Time            // wall time of the last listing, answered or not
 	recent  map[string]time.Time // policies rotated in the last hour, for the brake
 	oldest  time.Time            // no time in recent is before it
+	// uncounted is how many of its loaded policies' entries are not known yet, so that the brake cannot count.
+	uncounted int
 	busy    int                  // workers that are at one of its policies
 	stop    context.CancelFunc
 }
@@ -142,6 +145,27 @@ func (ws *workspace) noteRotation(policy string, at time.Time) {
 		ws.oldest = at
 	}
 	ws.recent[policy] = at
+}
+
+// noteCounted takes down that a policy's entry was read, or cannot be. The last one of a workspace lets rotations begin.
+func (r *Rotator) noteCounted(st *policyState, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if st.counted || sinkOutage(err) || errors.Is(err, context.Canceled) {
+		return
+	}
+	st.counted = true
+	if r.policies[st.policy.Name] != st {
+		return
+	}
+	if st.ws.uncounted--; st.ws.uncounted > 0 {
+		return
+	}
+	for _, other := range r.ordered() {
+		if other.ws == st.ws {
+			r.enqueue(other)
+		}
+	}
 }
 
 // rotations counts the workspace's rotations of the last hour in this replica's view. It is asked for at every look at

@@ -1,0 +1,51 @@
+package rotator_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// The brake knows the last hour from its first second, however often the process starts again.
+func TestTheBrakeHoldsThroughRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most = 5
+		w := newArena(t)
+		ps := manyPolicies(t, 24)
+		_, stop := w.daemon(options{}, ps...)
+		after(2*time.Hour + 59*time.Minute)
+		stop()
+		rotated := w.countEvents(rotator.EventRotated)
+		var r *rotator.Rotator
+		for range 8 { // all are due at 03:00, until 03:41
+			r, stop = w.daemon(options{max: most}, ps...)
+			after(5*time.Minute + 10*time.Second)
+			stop()
+		}
+		if n := w.countEvents(rotator.EventRotated) - rotated; n != most {
+			t.Errorf("%d rotations within the hour, %d are allowed", n, most)
+		}
+		r, stop = w.daemon(options{max: most}, ps...)
+		defer stop()
+		after(time.Minute)
+		throttled := 0
+		for i := range ps {
+			if w.state(r, i).State == rotator.StateThrottled {
+				throttled++
+			}
+		}
+		if throttled != len(ps)-most {
+			t.Errorf("%d policies are shown as throttled", throttled)
+		}
+		leaked, _ := w.recordHolds(ps[0])
+		if err := w.sim.DisableKey(leaked.ID, string(rotator.ReasonExposed)); err != nil {
+			t.Fatal(err)
+		}
+		after(2 * time.Minute)
+		if k, _ := w.recordHolds(ps[0]); k.ID == leaked.ID {
+			t.Error("a leak waits for the brake")
+		}
+	})
+}
