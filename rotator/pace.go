@@ -361,9 +361,9 @@ func (r *Rotator) pressing(st *policyState, p Policy, ws *workspace) []Step {
 	})
 }
 
-// lookLater has a look that failed wait before the next. An outage is probed for all, and so not waited for by each.
+// lookLater has a look that failed wait before the next. An outage that lasts is probed for all, and then waited for by none.
 func (r *Rotator) lookLater(st *policyState, err error) {
-	if sinkOutage(err) || errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) {
 		return
 	}
 	r.mu.Lock()

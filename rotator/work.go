@@ -154,7 +154,9 @@ func (r *Rotator) work(ctx context.Context, st *policyState) {
 		var o Observed
 		switch {
 		case err == nil:
-			p, o, err = r.observe(ctx, st)
+			if p, o, err = r.observe(ctx, st); err != nil && !errors.Is(err, errTooSoon) {
+				r.lookLater(st, err)
+			}
 		case !st.known.loaded && r.sink.down(r.Ledger.Mount) == nil:
 			r.readForBrake(ctx, st)
 		}
@@ -164,7 +166,6 @@ func (r *Rotator) work(ctx context.Context, st *policyState) {
 		if err != nil {
 			r.noteSinkFailure(st, err)
 			r.countIfDue(st, err)
-			r.lookLater(st, err)
 			return
 		}
 		d := Plan(p, o, r.Wall())

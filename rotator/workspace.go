@@ -22,8 +22,8 @@ type workspace struct {
 	oldest  time.Time            // no time in recent is before it
 	// uncounted is how many of its loaded policies' entries are not known yet, so that the brake cannot count.
 	uncounted int
-	busy    int                  // workers that are at one of its policies
-	stop    context.CancelFunc
+	busy      int // workers that are at one of its policies
+	stop      context.CancelFunc
 }
 
 // listing is one answer of a workspace, with what we did to its keys since.
