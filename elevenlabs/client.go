@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -70,6 +71,7 @@ type Client struct {
 	base   string
 	opt    Options
 	budget *budget
+	clock  *atomic.Pointer[reading]
 }
 
 // New returns a client, or an error that says which option is wrong.
@@ -100,7 +102,7 @@ func New(o Options) (*Client, error) {
 	if o.Redactor == nil {
 		o.Redactor = new(Redactor)
 	}
-	return &Client{base: base, opt: o, budget: newBudget(o.Rate)}, nil
+	return &Client{base: base, opt: o, budget: newBudget(o.Rate), clock: new(atomic.Pointer[reading])}, nil
 }
 
 // parseBase checks a base URL. What cannot be parsed is not quoted: it might hold a password.

@@ -97,6 +97,25 @@ func (c *Client) credential(ctx context.Context, q call) (Secret, error) {
 	return key, nil
 }
 
+// reading is what the remote's clock said, and when by the monotonic clock of this process.
+type reading struct{ date, seen time.Time }
+
+func clockOf(h http.Header) *reading {
+	date, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		return nil // it says nothing
+	}
+	return &reading{date, time.Now()}
+}
+
+// Clock returns the time that the last answer bore, and when it came; zero where it bore none.
+func (c *Client) Clock() (date, seen time.Time) {
+	if r := c.clock.Load(); r != nil {
+		return r.date, r.seen
+	}
+	return time.Time{}, time.Time{}
+}
+
 type countKey struct{}
 
 // WithCount has every request that is sent under the context counted.
@@ -122,6 +141,9 @@ func (c *Client) exchange(ctx context.Context, q call, key Secret) answer {
 		return answer{err: err, written: sent.possible(err)}
 	}
 	defer func() { _ = resp.Body.Close() }()
+	if r := clockOf(resp.Header); r != nil {
+		c.clock.Store(r)
+	}
 	limit := q.limit
 	if !success(resp.StatusCode) {
 		limit = answerLimit

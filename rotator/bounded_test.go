@@ -423,8 +423,10 @@ func (m *maze) check(p rotator.Policy, s rotator.PolicyStatus) {
 		}
 	}
 	most := 60
-	if a := m.answers[p.Name]; a["record read"] == "429" || a["record write"] == "429" {
-		most += 60 // an outage is probed once per reconcile interval, with what was refused last
+	for _, op := range []string{"entry read", "entry write", "record read", "record write"} {
+		if m.answers[p.Name][op] == "429" {
+			most = 120 // an outage is probed once per reconcile interval, with what was refused last
+		}
 	}
 	if worst > most {
 		entry := m.docs[rotator.Ref{Mount: "secret", Path: "rekeyd/policies/" + p.Name}]

@@ -118,6 +118,8 @@ type Observed struct {
 	Differs      bool            // other settings were applied after this process loaded the policy
 	Displaced    bool            // another replica has moved the key away from where the policy says since then
 
+	Skew time.Duration // by which this host's clock is wrong, where that is too much; 0: it is not
+
 	Rotations    int // of the workspace in the last hour, as far as this replica knows
 	MaxRotations int
 	Uncounted    bool      // entries of the workspace are unread, so that nobody knows how many there were

@@ -97,7 +97,7 @@ func planRotation(p Policy, o Observed, now time.Time, why Reason, d Decision) D
 		return wait(d.State, ReasonNotObserved)
 	case !o.Found:
 		return failUnknownAccount(p, d)
-	case !asked && retryAt(o).After(now):
+	case !asked && soonest(retryAt(o), now).After(now):
 		d.NextDue = retryAt(o)
 		d.wakeAt(d.NextDue)
 		return wait(StateFailing, ReasonBackoff)

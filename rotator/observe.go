@@ -74,6 +74,12 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 		}
 		read = true
 	}
+	if e := mended(p, o, r.Wall()); e != nil {
+		if k.mended != k.version {
+			r.Logger.Warn("ledger entry has times that have yet to come; a clock was wrong", "policy", p.Name, "last_rotation", k.entry.LastRotation)
+		}
+		k.entry, k.mended, read = e, k.version, true
+	}
 	if read {
 		o = r.assemble(st, p, ws)
 	}
@@ -156,6 +162,7 @@ func (r *Rotator) assemble(st *policyState, p Policy, ws *workspace) Observed {
 	}
 	o.Request, o.Owner = st.request, r.owner
 	o.Rotations, o.Uncounted = ws.rotations(r.Wall(), p.Name), r.running && ws.uncounted > 0
+	o.Skew = r.wrongClock(ws.api)
 	o.AdminRefused = errors.Is(ws.err, elevenlabs.ErrInvalidKey)
 	o.OthersDue, o.Answers = p.AdminOf != "" && r.othersDue(p) || r.leftOut(p, k.entry), ws.since
 	if ws.err == nil && ws.listing != nil {

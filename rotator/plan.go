@@ -18,7 +18,7 @@ func Plan(p Policy, o Observed, now time.Time) Decision {
 	if slices.Contains(RecordFields(), p.Sink.Field) {
 		return d.fail(ReasonSinkField, "policy %s is to publish its secret in field %s, which rekeyd itself writes beside it; choose another sink.field", p.Name, p.Sink.Field)
 	}
-	d = planPace(o, now, plan(p, o, now, d))
+	d = planPace(o, now, planSkew(o, plan(p, o, now, d)))
 	if p.Mode == ModePaused {
 		d.Steps, d.State, d.Reason, d.NextDue = nil, StatePaused, ReasonPaused, time.Time{}
 	}
@@ -98,7 +98,7 @@ func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
 		switch {
 		case (r.State == InOverlap || enabled) && o.revoking():
 			d.add(Step{ActDisable, ReasonRevoke, r.ID, r.Workspace, r.Account})
-		case r.NextTry.After(now):
+		case soonest(r.NextTry, now).After(now):
 			d.wakeAt(r.NextTry)
 		case r.State == InOverlap && !r.outstanding(CallDisable, now) && o.disabled(r.ID):
 			d.add(Step{ActDisable, ReasonDisabledOutside, r.ID, r.Workspace, r.Account})
@@ -210,6 +210,9 @@ func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
 	d.NextDue, _ = nextDue(p, o.Entry)
 	if why, urgent := o.urgent(p); urgent {
 		return planRotation(p, o, now, why, d)
+	}
+	if future, found := planFuture(p, o.Entry, now, d); found && o.Skew == 0 {
+		return future
 	}
 	isMoved := moved(p, *o.Entry.Current)
 	if !isMoved && o.holdsStranger(p) {

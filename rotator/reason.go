@@ -43,6 +43,7 @@ const (
 	ReasonPaused      Reason = "paused"
 	ReasonManual      Reason = "manual"
 	ReasonBackoff     Reason = "backoff"         // an attempt failed; the next has its time
+	ReasonClockSkew   Reason = "clock_skew"      // a clock is wrong: this host's, or that of who wrote the ledger
 	ReasonCallBudget  Reason = "call_budget"     // it has cost its calls of this hour in vain
 	ReasonOverlap     Reason = "overlap_running" // an earlier key is still in overlap
 	ReasonWindow      Reason = "window"          // it is too late for this run
@@ -127,6 +128,7 @@ func ErrorReasons() []Reason {
 	return []Reason{
 		ReasonRecordChanged, ReasonLedgerInvalid, ReasonUnknownAccount, ReasonAdoptUnknown, ReasonAdoptRefused, ReasonSinkField, ReasonTrialEnded, ReasonDowngraded,
 		ReasonKeyDisabled, ReasonLeakStorm, ReasonKeyVanished, ReasonSettingsIgnored, ReasonReplicasDiffer, ReasonMovedAway,
+		ReasonClockSkew,
 	}
 }
 

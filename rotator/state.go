@@ -52,6 +52,7 @@ type knowledge struct {
 	said         Reason               // the failure of the store that was already logged; "" once nothing is due any more
 	patchAfter   time.Time
 	pace         pace
+	mended       int               // version of the entry whose times in the future were told
 	inherits     string            // the predecessor, as it was found last
 	groupHeld    string            // who held the group when it was read last
 	problem      error             // why the last step failed; for commands
@@ -195,7 +196,7 @@ func (r *Rotator) noteRecent(st *policyState, e *Entry) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.Wall().Sub(at) < time.Hour {
+	if now := r.Wall(); now.Sub(at) < time.Hour && !inFuture(at, now) {
 		st.ws.noteRotation(st.policy.Name, at)
 	}
 }

@@ -22,7 +22,8 @@ type workspace struct {
 	oldest  time.Time            // no time in recent is before it
 	// uncounted is how many of its loaded policies' entries are not known yet, so that the brake cannot count.
 	uncounted int
-	busy      int // workers that are at one of its policies
+	skewed    bool // it was logged that this host's clock differs
+	busy      int  // workers that are at one of its policies
 	stop      context.CancelFunc
 }
 
@@ -66,6 +67,7 @@ func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
 	defer r.mu.Unlock()
 	err = r.refused(ws, err)
 	r.logListing(ws, err)
+	r.logSkew(ws)
 	ws.tried = r.Wall()
 	if ws.listing == nil || ws.err != nil {
 		ws.since = ws.tried

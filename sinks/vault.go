@@ -78,6 +78,8 @@ type Vault struct {
 	mu     sync.Mutex
 	able   map[rotator.Ref]time.Time // when its capabilities were last seen to suffice
 	mounts map[string]time.Time      // when it was last seen to be KV version 2
+	date   time.Time                 // what Vault's clock said last
+	seen   time.Time                 // … and when; monotonic
 }
 
 var _ rotator.Store = (*Vault)(nil)

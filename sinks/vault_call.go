@@ -78,6 +78,7 @@ func (v *Vault) exchange(ctx context.Context, operation string, send func(contex
 	start := time.Now()
 	resp, err := send(ctx)
 	a := readAnswer(resp, err)
+	v.readClock(resp)
 	code := "error"
 	if a.status != 0 && a.fault == nil {
 		code = strconv.Itoa(a.status)
@@ -87,6 +88,25 @@ func (v *Vault) exchange(ctx context.Context, operation string, send func(contex
 		v.token.noticeRefusal()
 	}
 	return a
+}
+
+// readClock notes the time that an answer bears.
+func (v *Vault) readClock(resp *vaultapi.Response) {
+	if resp == nil || resp.Response == nil {
+		return
+	}
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.date, v.seen = date, time.Now()
+	}
+}
+
+// Clock returns the time that Vault's last answer bore, and when it came; zero where none did.
+func (v *Vault) Clock() (date, seen time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.date, v.seen
 }
 
 func readAnswer(resp *vaultapi.Response, err error) answer {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 )
 
 // Transport serves requests by calling the server, without sockets or goroutines. A request fails as it would over a
@@ -29,7 +30,7 @@ func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if r.Body == nil {
 		r.Body = http.NoBody
 	}
-	w := &recorder{header: http.Header{}}
+	w := &recorder{header: http.Header{"Date": {time.Now().UTC().Format(http.TimeFormat)}}}
 	aborted := serve(t.handler, w, r)
 	if err := ctx.Err(); err != nil {
 		return nil, err

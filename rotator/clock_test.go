@@ -1,0 +1,96 @@
+package rotator_test
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// A process whose clock is wrong by more than a year begins nothing that is scheduled, and says so; what a person asks for
+// it does.
+func TestAWrongClockBeginsNothing(t *testing.T) {
+	for name, ahead := range map[string]time.Duration{"ahead": 400 * 24 * time.Hour, "behind": -3 * 24 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newArena(t)
+				p := testPolicy(t, nil)
+				_, stop := w.daemon(options{}, p)
+				after(10 * time.Hour) // one key is in quarantine
+				stop()
+				n := len(w.alive())
+				current, _ := w.recordHolds(p)
+				r, stop := w.daemon(options{wall: func() time.Time { return time.Now().Add(ahead) }}, p)
+				after(5 * time.Minute)
+				if k, _ := w.recordHolds(p); k.ID != current.ID || len(w.alive()) != n {
+					t.Error("something scheduled began")
+				}
+				if s := w.state(r, 0); s.Reason != rotator.ReasonClockSkew || s.Message == "" {
+					t.Errorf("%s %s: %s", s.State, s.Reason, s.Message)
+				}
+				if n := strings.Count(w.logs.String(), "clock differs"); n != 1 {
+					t.Errorf("it was logged %d times", n)
+				}
+				if skew := r.Skew(); skew.Store == nil || (*skew.Store-ahead).Abs() > 2*time.Second || (skew.Workspaces["default"]-ahead).Abs() > 2*time.Second {
+					t.Errorf("the skew is %v %v", skew.Store, skew.Workspaces)
+				}
+				if err := r.Request(p.Name, rotator.RotateOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				after(time.Minute)
+				if k, _ := w.recordHolds(p); k.ID == current.ID {
+					t.Error("a request is not carried out")
+				}
+				stop()
+				before := w.countEvents(rotator.EventRotated)
+				r, stop = w.daemon(options{}, p) // its clock is right
+				defer stop()
+				after(4 * 24 * time.Hour)
+				if n := w.countEvents(rotator.EventRotated) - before; n < 3 || n > 5 {
+					t.Errorf("%d rotations in four days with a daily schedule", n)
+				}
+				if s := w.state(r, 0); s.State != rotator.StateOK || s.LastRotation.After(time.Now()) {
+					t.Errorf("%s %s: %s, rotated at %s", s.State, s.Reason, s.Message, s.LastRotation)
+				}
+				if k := w.key(current.Secret); !k.Deleted() {
+					t.Error("four days later the key that the wrong clock replaced is still there")
+				}
+			})
+		})
+	}
+}
+
+// What was written by a clock that was wrong is not waited for.
+func TestTimesInTheFutureAreNotWaitedFor(t *testing.T) {
+	p := testPolicy(t, nil)
+	now := time.Date(2030, 1, 2, 12, 0, 0, 0, time.UTC)
+	far := now.Add(300 * 24 * time.Hour)
+	key := func(id string, created time.Time) rotator.KeyRef {
+		return rotator.KeyRef{ID: id, Workspace: "default", Account: account, Sink: p.Sink, Hash: "h" + id, Created: created, Published: created, Verified: true}
+	}
+	listed := func(id string) rotator.ListedKey {
+		return rotator.ListedKey{Workspace: "default", Key: elevenlabs.Key{ID: id, ServiceAccount: account, Settings: p.Settings, CreatedAt: now.Add(-time.Hour)}}
+	}
+	at := func(e *rotator.Entry) rotator.Observed {
+		e.Owner, e.Policy = "abcdefgh", p.Name
+		return rotator.Observed{Entry: e, Listed: true, Found: true, HomeListed: true, Keys: []rotator.ListedKey{listed("a"), listed("b")}}
+	}
+	current := key("a", now.Add(-48*time.Hour))
+	due := at(&rotator.Entry{Current: &current, LastRotation: now.Add(-48 * time.Hour), Failure: &rotator.Failure{Count: 9, NextTry: far}})
+	if d := rotator.Plan(p, due, now); len(d.Steps) != 1 || d.Steps[0].Action != rotator.ActRotate {
+		t.Errorf("next_try: %s %s %v", d.State, d.Reason, d.Steps)
+	}
+	old := rotator.Retiring{KeyRef: key("b", now.Add(-72*time.Hour)), State: rotator.InOverlap, Until: now.Add(-time.Hour), Tries: 3, NextTry: far}
+	retire := at(&rotator.Entry{Current: &current, LastRotation: now.Add(-10 * time.Hour), Retiring: []rotator.Retiring{old}})
+	if d := rotator.Plan(p, retire, now); len(d.Steps) != 1 || d.Steps[0].Action != rotator.ActDisable {
+		t.Errorf("next_try of a retiring key: %s %s %v", d.State, d.Reason, d.Steps)
+	}
+	unlisted := at(&rotator.Entry{Current: &current, LastRotation: far})
+	unlisted.Keys = nil
+	if d := rotator.Plan(p, unlisted, now); d.State != rotator.StateError || d.Reason != rotator.ReasonClockSkew || d.Message == "" {
+		t.Errorf("last_rotation: %s %s: %s", d.State, d.Reason, d.Message)
+	}
+}
