@@ -3,6 +3,7 @@ package elevenlabs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -47,6 +48,26 @@ func (b *budget) wait(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// reserved is the key under which a context carries a budget that was waited for.
+type reserved struct{}
+
+// Reserve waits until one request may be sent, and returns a context with which the next call is sent at once. So a caller
+// who has to check something right before a call does not wait in between.
+func (c *Client) Reserve(ctx context.Context) (context.Context, error) {
+	if err := c.budget.wait(ctx); err != nil {
+		return ctx, fmt.Errorf("waiting for the rate budget: %w", err)
+	}
+	return context.WithValue(ctx, reserved{}, c.budget), nil
+}
+
+// ready waits for the budget, unless that was done for this call.
+func (b *budget) ready(ctx context.Context) error {
+	if ctx.Value(reserved{}) == b {
+		return ctx.Err()
+	}
+	return b.wait(ctx)
 }
 
 func (b *budget) paused() time.Duration {

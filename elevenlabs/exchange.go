@@ -52,7 +52,7 @@ func (c *Client) do(ctx context.Context, q call) error {
 
 // send waits for the budget, sends one request and judges the answer. It returns the key that was used.
 func (c *Client) send(ctx context.Context, q call) (Secret, error) {
-	if err := c.budget.wait(ctx); err != nil {
+	if err := c.budget.ready(ctx); err != nil {
 		return Secret{}, &Error{Operation: q.operation, Err: fmt.Errorf("waiting for the rate budget: %w", err)}
 	}
 	key, err := c.credential(ctx, q)

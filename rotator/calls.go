@@ -84,9 +84,9 @@ func (j *job) newCall(kind CallKind) (Call, error) {
 
 // send carries out a call that the ledger has a note of.
 func (j *job) send(ctx context.Context, c Call, key KeyRef) error {
-	err := j.guard(ctx)
+	now, err := j.ready(ctx)
 	if err == nil {
-		err = j.sendNow(ctx, c.Kind, key)
+		err = j.sendNow(now, c.Kind, key)
 	}
 	if !elevenlabs.MaybeApplied(err) {
 		j.settled(c)

@@ -21,10 +21,11 @@ type job struct {
 	log       *slog.Logger
 	renewed   time.Time // when the last write that holds the claim was begun; monotonic
 	begun     time.Time
-	lost      time.Time // when a create was sent whose answer was lost; zero: none
-	unsure    bool      // a write of the record may yet happen
-	attempted bool      // a publish may have been sent
-	answered  []string  // ids of noted calls that were answered, or never sent; the next write takes their notes away
+	lost      time.Time                      // when a create was sent whose answer was lost; zero: none
+	unsure    bool                           // a write of the record may yet happen
+	attempted bool                           // a publish may have been sent
+	keys      map[[2]string][]elevenlabs.Key // of accounts, listed under this claim for a retirement
+	answered  []string                       // ids of noted calls that were answered, or never sent; the next write takes their notes away
 }
 
 func (r *Rotator) newJob(st *policyState, p Policy, s Step) *job {
@@ -92,7 +93,7 @@ func (j *job) changed(change func(*Entry)) (*Entry, error) {
 			k.settle(id)
 		}
 	}
-	next.forgetOld(j.r.Wall())
+	next.forgetOld(j.r.Wall(), j.r.unlisted)
 	return next, nil
 }
 
@@ -131,7 +132,8 @@ func (j *job) takeClaim(e *Entry) {
 }
 
 // guard is passed before every write to a remote: it renews a claim that is getting old, and refuses to go on under
-// one that was not renewed for half a claim TTL, since another replica may soon act on it.
+// one that was not renewed for half a claim TTL, since another replica may soon act on it. That spares work in vain and is
+// no proof of anything: the process may be suspended right after it.
 func (j *job) guard(ctx context.Context) error {
 	if time.Since(j.renewed) > j.r.ClaimTTL/4 {
 		if err := j.write(ctx, j.takeClaim); err != nil {
@@ -142,6 +144,16 @@ func (j *job) guard(ctx context.Context) error {
 		return errClaimStale
 	}
 	return nil
+}
+
+// ready is passed before every write to ElevenLabs: it waits for the rate budget, and then for nothing more but the guard.
+// The context that it returns is for that one call.
+func (j *job) ready(ctx context.Context) (context.Context, error) {
+	ctx, err := j.api.Reserve(ctx)
+	if err != nil {
+		return ctx, err
+	}
+	return ctx, j.guard(ctx)
 }
 
 // release gives the claim back together with a last change.
@@ -156,6 +168,9 @@ func (j *job) release(ctx context.Context, change func(*Entry)) error {
 
 // failing notes a failure in the entry; the time of the next attempt survives a restart there.
 func (j *job) failing(e *Entry, f *stageError) {
+	if errors.Is(f, errNotDue) {
+		return // it was called off, whatever became of the claim
+	}
 	count := 1
 	if e.Failure != nil {
 		count = e.Failure.Count + 1

@@ -8,13 +8,15 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
 )
 
 // ledgerSchema is the version of Entry's shape. An entry of another version is refused, never rewritten.
 const ledgerSchema = 1
 
-// abandonedFor is how long the rotation id of an abandoned key is remembered after nobody works on it any more, so
-// that a create which appears late is still recognised and deleted.
+// abandonedFor is how long the rotation id of an abandoned key is remembered at least, so that a create which appears late
+// is still recognised and deleted.
 const abandonedFor = 48 * time.Hour
 
 // Entry is what the ledger holds about one policy: all that must survive a crash, and never a secret. It is written
@@ -62,6 +64,8 @@ type Intent struct {
 	Started   time.Time `json:"started"`
 	// Seen is the newest version of the record that was known before: what the rotation publishes is a later one.
 	Seen int `json:"seen,omitempty"`
+	// Verify says that the key is seen to work before it is published.
+	Verify bool `json:"verify,omitempty"`
 	// Rollback says that no key is made: KeyName is a retiring key that is put back. It must never be abandoned.
 	Rollback bool `json:"rollback,omitempty"`
 }
@@ -100,11 +104,13 @@ const (
 type Retiring struct {
 	KeyRef
 	State      RetiringState `json:"state"`
-	Until      time.Time     `json:"until"`            // end of this state
-	Quarantine Duration      `json:"quarantine"`       // how long it will stay disabled
-	Reason     Reason        `json:"reason,omitempty"` // why, where it was not an ordinary rotation
-	Tries      int           `json:"tries,omitempty"`  // failed attempts to take it to its next state
-	NextTry    time.Time     `json:"next_try,omitzero"`
+	Until      time.Time     `json:"until"`      // end of this state
+	Quarantine Duration      `json:"quarantine"` // how long it will stay disabled
+	// WaitUntilIdle is the policy's: for how long its overlap may be prolonged.
+	WaitUntilIdle Duration  `json:"wait_until_idle,omitzero"`
+	Reason        Reason    `json:"reason,omitempty"` // why, where it was not an ordinary rotation
+	Tries         int       `json:"tries,omitempty"`  // failed attempts to take it to its next state
+	NextTry       time.Time `json:"next_try,omitzero"`
 }
 
 // Duration is a time.Duration that is written as people write it ("24h0m0s").
@@ -127,6 +133,12 @@ type Abandoned struct {
 	Workspace string    `json:"workspace"`
 	Account   string    `json:"account"`
 	Since     time.Time `json:"since"`
+	KeyID     string    `json:"key_id,omitempty"` // "": every key of the rotation
+}
+
+// is reports that a key with this id, of this rotation, is meant.
+func (a Abandoned) is(id, rotation string) bool {
+	return a.KeyID == id && id != "" || a.KeyID == "" && a.Rotation == rotation
 }
 
 // Failure is the last failure of a policy since its last success.
@@ -287,27 +299,41 @@ func (e *Entry) dropRetiring(id string) {
 	e.Retiring = slices.DeleteFunc(e.Retiring, func(r Retiring) bool { return r.ID == id })
 }
 
-// isAbandoned reports whether the key of this rotation may be deleted for being unreachable.
-func (e *Entry) isAbandoned(rotation string) bool {
-	return slices.ContainsFunc(e.Abandoned, func(a Abandoned) bool { return a.Rotation == rotation })
+// isAbandoned reports whether this key of this rotation may be deleted for being unreachable.
+func (e *Entry) isAbandoned(id, rotation string) bool {
+	return slices.ContainsFunc(e.Abandoned, func(a Abandoned) bool { return a.is(id, rotation) })
+}
+
+// twinOf returns the key whose rotation made this one as well, because its create arrived twice; nil: none.
+func (e *Entry) twinOf(id, rotation string) *KeyRef {
+	for k := range e.keys() {
+		if k.Rotation == rotation && rotation != "" && k.ID != id {
+			return k
+		}
+	}
+	return nil
 }
 
 // knows reports whether the entry explains a key with this id or rotation. Keys that others made have no rotation.
 func (e *Entry) knows(id, rotation string) bool {
-	if e.Current != nil && (e.Current.ID == id || (e.Current.Rotation == rotation && rotation != "")) {
-		return true
-	}
 	if e.Intent != nil && e.Intent.Rotation == rotation {
 		return true
 	}
-	return e.retiring(id) != nil || e.isAbandoned(rotation)
+	return e.key(id) != nil || e.isAbandoned(id, rotation)
+}
+
+// explains reports whether the entry says what is to become of a listed key. An abandoned one that is in use is a person's
+// to judge.
+func (e *Entry) explains(k elevenlabs.Key, rotation string) bool {
+	inUse := k.CharacterCount > 0 && e.key(k.ID) == nil && e.isAbandoned(k.ID, rotation)
+	return e.knows(k.ID, rotation) && !inUse
 }
 
 // abandon turns the intent into an abandoned rotation; version is the newest known of the record.
 func (e *Entry) abandon(now time.Time, version int) {
 	in := e.Intent
-	if in != nil && !in.Rollback && !e.isAbandoned(in.Rotation) {
-		e.Abandoned = append(e.Abandoned, Abandoned{in.Rotation, in.KeyName, in.Workspace, in.Account, now})
+	if in != nil && !in.Rollback && !e.isAbandoned("", in.Rotation) {
+		e.Abandoned = append(e.Abandoned, Abandoned{in.Rotation, in.KeyName, in.Workspace, in.Account, now, ""})
 	}
 	if c := e.Current; in != nil && c != nil && c.Sink == in.Sink && version != 0 {
 		c.Version = version
@@ -315,11 +341,13 @@ func (e *Entry) abandon(now time.Time, version int) {
 	e.Intent = nil
 }
 
-// forgetOld drops what has been remembered for long enough.
-func (e *Entry) forgetOld(now time.Time) {
+// forgetOld drops what has been remembered for long enough; of abandoned rotations those whose keys are gone by then.
+func (e *Entry) forgetOld(now time.Time, gone func(a Abandoned, since time.Time) bool) {
 	for k := range e.keys() {
 		k.forgetCalls(now)
 	}
-	e.Abandoned = slices.DeleteFunc(e.Abandoned, func(a Abandoned) bool { return now.Sub(a.Since) > abandonedFor })
+	e.Abandoned = slices.DeleteFunc(e.Abandoned, func(a Abandoned) bool {
+		return now.Sub(a.Since) > abandonedFor && gone(a, a.Since.Add(abandonedFor))
+	})
 	e.Leaks = slices.DeleteFunc(e.Leaks, func(t time.Time) bool { return now.Sub(t) > time.Hour })
 }

@@ -14,12 +14,12 @@ import (
 // that nobody overwrites what he does not understand: a field is added or removed together with a new ledgerSchema, a list
 // of its own here, and a reading of the older entries, whose test is in internal/e2e.
 const schema1 = `
-abandoned account key_name rotation since workspace
+abandoned account key_id key_name rotation since workspace
 applied at digest ignored
 claim holder nonce since
 current account calls.at calls.id calls.kind created disabling hash id name published rotation sink.field sink.mount sink.path unproven verified version workspace
 failure at count message next_try reason stage
-intent account key_name reason rollback rotation seen sink.field sink.mount sink.path started workspace
+intent account key_name reason rollback rotation seen sink.field sink.mount sink.path started verify workspace
 last_rotation
 leaks
 limit_used
@@ -27,7 +27,7 @@ moved_to
 owner
 policy
 quarantine
-retiring account calls.at calls.id calls.kind created disabling hash id name next_try published quarantine reason rotation sink.field sink.mount sink.path state tries unproven until verified version workspace
+retiring account calls.at calls.id calls.kind created disabling hash id name next_try published quarantine reason rotation sink.field sink.mount sink.path state tries unproven until verified version wait_until_idle workspace
 salt
 schema
 `

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
@@ -228,6 +229,21 @@ func (r *Rotator) followQuarantine(o *Observed, k *knowledge) {
 			o.Enabled = append(o.Enabled, id)
 		}
 	}
+}
+
+// unlisted reports that a listing which was begun after the given time of day lacks an abandoned rotation's keys.
+func (r *Rotator) unlisted(a Abandoned, since time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ws := r.workspaces[a.Workspace]
+	if ws == nil || ws.listing == nil || !r.Wall().Add(-time.Since(ws.listing.begun)).After(since) {
+		return false
+	}
+	_, policy, _, _ := parseKeyName(a.KeyName)
+	return !slices.ContainsFunc(ws.listing.owned[policy], func(k elevenlabs.Key) bool {
+		_, _, rotation, _ := parseKeyName(k.Name)
+		return a.is(k.ID, rotation)
+	})
 }
 
 func claimOf(e *Entry) *Claim {

@@ -71,14 +71,28 @@ func planClaimed(p Policy, o Observed, d Decision) Decision {
 	return d
 }
 
-// planSweep deletes keys on positive evidence only: the ledger says that their rotation was abandoned.
+// planSweep deletes keys on positive evidence only: the ledger says that their rotation was abandoned, or that it made
+// another key, which is there. One that is in use is never deleted: its secret is somewhere after all.
 func planSweep(o Observed, d *Decision) {
 	for _, k := range o.Keys {
 		owner, _, rotation, ok := parseKeyName(k.Name)
-		if ok && owner == o.Entry.Owner && o.Entry.isAbandoned(rotation) {
+		if ok && owner == o.Entry.Owner && (o.Entry.isAbandoned(k.ID, rotation) || o.twin(k.ID, rotation)) && k.CharacterCount == 0 {
 			d.add(Step{ActSweep, ReasonAbandonedKey, k.ID, k.Workspace, k.ServiceAccount})
 		}
 	}
+}
+
+// twin reports a key whose create arrived twice, and whose secret was in neither answer that we have.
+func (o Observed) twin(id, rotation string) bool {
+	if o.Entry.key(id) != nil {
+		return false
+	}
+	first := o.Entry.twinOf(id, rotation)
+	if first == nil {
+		return false
+	}
+	_, listed := o.key(first.ID)
+	return listed
 }
 
 // planRetiring takes each former key to its next state when its time has come.
@@ -122,10 +136,14 @@ func (o Observed) revoking() bool {
 
 // overlapUntil prolongs the overlap of a key that is not known to be idle, within the policy's bounds.
 func (o Observed) overlapUntil(p Policy, r Retiring) time.Time {
-	if p.WaitUntilIdle == 0 || r.Reason == ReasonRevoke || slices.Contains(o.Idle, r.ID) {
+	wait := p.WaitUntilIdle
+	if p.Mode == modeRemoved { // here; another replica may have it loaded
+		wait = time.Duration(r.WaitUntilIdle)
+	}
+	if wait == 0 || r.Reason == ReasonRevoke || slices.Contains(o.Idle, r.ID) {
 		return r.Until
 	}
-	until := r.Until.Add(p.WaitUntilIdle)
+	until := r.Until.Add(wait)
 	if p.MaxAge == 0 {
 		return until
 	}

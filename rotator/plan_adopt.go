@@ -20,7 +20,7 @@ func planAdopt(p Policy, o Observed, id string, why Reason, d Decision) Decision
 		return failOthersKey(p, o, id, why, d)
 	case !o.inAccount(p, id):
 		return d.fail(ReasonAdoptUnknown, "service account %s has no key %s to adopt; its keys are: %s", p.ServiceAccount, id, candidates(p, o))
-	case o.Entry != nil && o.Entry.isAbandoned(rotation):
+	case o.Entry != nil && o.Entry.isAbandoned(id, rotation):
 		return d.fail(ReasonAdoptRefused, "key %s was given up and is being deleted; it cannot be adopted", id)
 	case o.Entry != nil && o.Entry.key(id).deleting():
 		return d.fail(ReasonRecordChanged, "key %s cannot be adopted: a delete of it is not answered yet", id)

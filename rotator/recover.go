@@ -73,7 +73,7 @@ func (j *job) settleIntent(ctx context.Context, in *Intent, f *stageError) bool 
 		j.log.Error("rotation not settled", "err", err)
 		return false
 	}
-	if !f.counted {
+	if !f.counted && !errors.Is(f, errNotDue) {
 		j.r.noteFailure(j.st, j.p, f, j.begun)
 		j.log.Error("rotation failed", "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)
 	}
@@ -115,7 +115,7 @@ func (j *job) fence(ctx context.Context, in *Intent) (Record, error) {
 func (j *job) rollForward(ctx context.Context, in *Intent, rec Record) bool {
 	c := committed{
 		KeyRef: KeyRef{ID: rec.KeyID, Name: in.KeyName, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
-			Hash: hashValue(j.entry().Salt, rec.Secret.Reveal()), Created: in.Started, Published: rec.RotatedAt, Verified: j.p.Verify},
+			Hash: hashValue(j.entry().Salt, rec.Secret.Reveal()), Created: in.Started, Published: rec.RotatedAt, Verified: in.Verify},
 		reason: in.Reason, previousUntil: rec.PreviousValidUntil, recovered: true,
 	}
 	if c.Published.IsZero() {
@@ -149,7 +149,7 @@ func (j *job) keep(ctx context.Context, in *Intent, f *stageError, key elevenlab
 			return
 		}
 		e.Retiring = append(e.Retiring, Retiring{KeyRef: ref, State: InOverlap, Until: overlapEnd(j.p, ref, now), Quarantine: Duration(j.p.Quarantine),
-			Reason: ReasonRecordMissing})
+			WaitUntilIdle: Duration(j.p.WaitUntilIdle), Reason: ReasonRecordMissing})
 	})
 }
 
@@ -216,7 +216,10 @@ func (j *job) search(ctx context.Context, in *Intent) (elevenlabs.Key, bool, err
 func (j *job) abandon(ctx context.Context, f *stageError, key elevenlabs.Key, found bool) bool {
 	now, version := j.r.Wall(), j.seen()
 	j.st.known.pending = f
-	if !found {
+	if found && key.CharacterCount > 0 {
+		j.log.Warn("abandoned key is in use, so it stays and counts as lost", "key_id", key.ID, "key_name", key.Name)
+	}
+	if !found || key.CharacterCount > 0 {
 		return j.givenUp(ctx, func(e *Entry) { e.abandon(now, version); j.failing(e, f) })
 	}
 	if err := j.write(ctx, func(e *Entry) { e.abandon(now, version); j.takeClaim(e) }); err != nil {
@@ -248,9 +251,20 @@ func (j *job) deleteLost(ctx context.Context, key elevenlabs.Key) error {
 	return nil
 }
 
-// sweep deletes a listed key whose rotation the ledger says was abandoned.
+// sweep deletes a listed key of which the ledger says that it was abandoned; of the twin of another one it says so first.
 func (j *job) sweep(ctx context.Context, s Step) bool {
-	err := j.deleteLost(ctx, elevenlabs.Key{ID: s.KeyID, ServiceAccount: s.Account})
+	k := j.listedKey(s.KeyID)
+	if k.ID == "" {
+		return true // it is gone
+	}
+	_, _, rotation, _ := parseKeyName(k.Name)
+	if !j.entry().isAbandoned(k.ID, rotation) {
+		twin := Abandoned{rotation, k.Name, k.Workspace, k.ServiceAccount, j.r.Wall(), k.ID}
+		if err := j.write(ctx, func(e *Entry) { e.Abandoned = append(e.Abandoned, twin) }); err != nil {
+			return j.notBegun(err)
+		}
+	}
+	err := j.deleteLost(ctx, k.Key)
 	if err != nil {
 		j.log.Error("abandoned key not deleted", "key_id", s.KeyID, "outcome", "failed", "err", err)
 		j.noteRetireFailure(failed(StageRetire, err))

@@ -107,7 +107,7 @@ func (r *Rotator) Lost(ctx context.Context, names ...string) ([]LostKey, error) 
 	}
 	for _, k := range keys {
 		_, policy, rotation, _ := parseKeyName(k.Name)
-		explained := slices.ContainsFunc(entries, func(e *Entry) bool { return e.knows(k.ID, rotation) })
+		explained := slices.ContainsFunc(entries, func(e *Entry) bool { return e.explains(k.Key, rotation) })
 		if wanted(policy) && !explained && !published[k.ID] {
 			lost = append(lost, lostKey(policy, k, false))
 		}

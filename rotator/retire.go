@@ -32,7 +32,7 @@ func (j *job) retire(ctx context.Context, s Step) bool {
 	if err != nil {
 		return j.notBegunRetiring(err)
 	}
-	if err := j.mayRetire(ctx, key.KeyRef); err != nil {
+	if err := j.mayRetire(ctx, s.Action, key.KeyRef); err != nil {
 		j.settled(call)
 		return j.retireLater(ctx, s, failed(StageRetire, err))
 	}
@@ -98,8 +98,17 @@ func (j *job) notBegunRetiring(err error) bool {
 }
 
 // mayRetire returns nil when no reader can still depend on the key: the record where readers look now holds the
-// current key, and that key is enabled and was proven to work.
-func (j *job) mayRetire(ctx context.Context, old KeyRef) error {
+// current key, and that key is enabled and was proven to work. A key that is to be deleted must moreover be disabled.
+func (j *job) mayRetire(ctx context.Context, what Action, old KeyRef) error {
+	if what == ActDelete {
+		enabled, err := j.listedEnabled(ctx, j.api, old)
+		if err != nil {
+			return fmt.Errorf("checking that key %s is disabled: %w", old.ID, err)
+		}
+		if enabled {
+			return failedFor(StageRetire, ReasonUnsafe, "key %s is in quarantine and listed as enabled", old.ID)
+		}
+	}
 	if j.entry().Current == nil {
 		return nil // the policy was removed and its current key pruned: a person decided
 	}
@@ -132,16 +141,12 @@ func (j *job) currentWorks(ctx context.Context, c KeyRef, secret elevenlabs.Secr
 	if api == nil {
 		return failedFor(StageRetire, ReasonUnsafe, "workspace %s of the current key is no longer configured", c.Workspace)
 	}
-	keys, err := api.Keys(ctx, c.Account)
+	enabled, err := j.listedEnabled(ctx, api, c)
 	switch {
 	case err != nil && c.Workspace != j.space: // not wrapped: it says nothing about the workspace of the old key
 		return failedFor(StageRetire, reasonOf(err), "checking the current key in workspace %s: %v", c.Workspace, err)
 	case err != nil:
 		return fmt.Errorf("checking the current key: %w", err)
-	}
-	enabled := false
-	for _, k := range keys {
-		enabled = enabled || (k.ID == c.ID && !k.Disabled)
 	}
 	if !enabled {
 		return failedFor(StageRetire, ReasonUnsafe, "the current key %s is not listed as enabled", c.ID)
@@ -155,6 +160,23 @@ func (j *job) currentWorks(ctx context.Context, c KeyRef, secret elevenlabs.Secr
 		return failedFor(StageRetire, ReasonUnsafe, "the current key %s could not be proven to work: %w", c.ID, orDead(err))
 	}
 	return nil
+}
+
+// listedEnabled asks for the keys of an account, once in this job, and reports that the key is an enabled one of them.
+func (j *job) listedEnabled(ctx context.Context, api *elevenlabs.Client, key KeyRef) (bool, error) {
+	at := [2]string{key.Workspace, key.Account}
+	keys, listed := j.keys[at]
+	if !listed {
+		var err error
+		if keys, err = api.Keys(ctx, key.Account); err != nil {
+			return false, err
+		}
+		if j.keys == nil {
+			j.keys = map[[2]string][]elevenlabs.Key{}
+		}
+		j.keys[at] = keys
+	}
+	return slices.ContainsFunc(keys, func(k elevenlabs.Key) bool { return k.ID == key.ID && !k.Disabled }), nil
 }
 
 // enabledAgain asks whether a key that a listing showed disabled in its overlap works all the same: that listing may be
@@ -250,7 +272,7 @@ func (j *job) makeRoom(ctx context.Context) bool {
 		})
 	}
 	if err == nil {
-		if err = j.mayRetire(ctx, oldest.KeyRef); err != nil {
+		if err = j.mayRetire(ctx, ActDelete, oldest.KeyRef); err != nil {
 			j.settled(call)
 		} else {
 			err = j.send(ctx, call, oldest.KeyRef)

@@ -132,9 +132,12 @@ func (j *job) rollback(ctx context.Context, back Retiring, secret elevenlabs.Sec
 		j.st.known.problem = err
 		return j.notBegun(err)
 	}
-	rec, err := j.lookAtRecord(ctx, in)
+	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
 	if err == nil && j.st.known.record.Match != j.entry().Current.ID {
 		err = failedFor(StageClaim, ReasonRecordChanged, "%s does not hold the current key %s", j.p.Sink, j.entry().Current.ID)
+	}
+	if err == nil {
+		err = j.stillOurs(ctx, rec, in.Seen)
 	}
 	if err == nil {
 		err = j.takeGroup(ctx, in) // ahead of it: a person wants the key back now

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
@@ -68,6 +69,7 @@ func (j *job) intend(ctx context.Context, why Reason) (*Intent, error) {
 	in := &Intent{
 		Rotation: rotation, KeyName: keyName(j.r.ownerID(), j.p.Name, rotation), Workspace: j.p.Workspace,
 		Account: j.p.ServiceAccount, Sink: j.p.Sink, Reason: why, Started: j.r.Wall(), Seen: j.seen(),
+		Verify: j.p.Verify || j.p.AdminOf != "",
 	}
 	j.r.countRotation(j.st, in.Started)
 	if err := j.write(ctx, func(e *Entry) { j.takeClaim(e); e.Intent = in }); err != nil {
@@ -103,19 +105,18 @@ func (j *job) notBegun(err error) bool {
 	return false
 }
 
-// lookAtRecord reads the record under the claim. A version other than that which was known before the claim may be the
-// fence of a takeover, which nothing else tells from the write of a reader: it counts only if the claim is still ours.
-func (j *job) lookAtRecord(ctx context.Context, in *Intent) (Record, error) {
-	rec, err := j.r.readRecord(ctx, j.st, in.Sink)
-	if err == nil && rec.doc.Version != in.Seen {
-		err = j.write(ctx, j.takeClaim)
+// stillOurs renews the claim where the record that was just read has another version than was known before the claim: that
+// may be the fence of a takeover, which nothing else tells from the write of a reader.
+func (j *job) stillOurs(ctx context.Context, rec Record, seen int) error {
+	if rec.doc.Version == seen {
+		return nil
 	}
-	return rec, err
+	return j.write(ctx, j.takeClaim)
 }
 
 // lookAgain reads the record under the claim and asks once more whether the rotation is called for.
 func (j *job) lookAgain(ctx context.Context, in *Intent) (Record, error) {
-	rec, err := j.lookAtRecord(ctx, in)
+	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
 	if err != nil {
 		return rec, err
 	}
@@ -128,7 +129,7 @@ func (j *job) lookAgain(ctx context.Context, in *Intent) (Record, error) {
 	o.Entry, o.MaxRotations = unclaimed, 0
 	for _, s := range Plan(j.p, o, j.r.Wall()).Steps {
 		if s.Action == ActRotate {
-			return rec, nil
+			return rec, j.stillOurs(ctx, rec, in.Seen)
 		}
 	}
 	return rec, fmt.Errorf("%w (%s)", errNotDue, in.Reason)
@@ -141,13 +142,11 @@ func (j *job) giveBack(ctx context.Context, f *stageError) bool {
 		j.r.noteFailure(j.st, j.p, f, j.begun)
 		j.log.Error("rotation failed", "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)
 	}
-	err := j.release(ctx, func(e *Entry) {
-		if !quiet {
-			j.failing(e, f)
-		}
-	})
+	err := j.release(ctx, func(e *Entry) { j.failing(e, f) })
 	if err != nil {
-		j.postpone(f)
+		if !quiet {
+			j.postpone(f)
+		}
 		j.st.known.pending, j.st.known.loaded = f, false
 		return false
 	}
@@ -164,7 +163,8 @@ type newKey struct {
 
 // create makes the key, once. There is no second try here or below, whatever the answer but a full account's.
 func (j *job) create(ctx context.Context, in *Intent) (newKey, error) {
-	if err := j.guard(ctx); err != nil {
+	ctx, err := j.ready(ctx)
+	if err != nil {
 		return newKey{}, err
 	}
 	c, err := j.api.CreateKey(ctx, in.Account, in.KeyName, j.p.Settings)
@@ -178,7 +178,7 @@ func (j *job) create(ctx context.Context, in *Intent) (newKey, error) {
 // finish takes a created key to the end: verified, published, read back, committed.
 func (j *job) finish(ctx context.Context, in *Intent, rec Record, key newKey) error {
 	defer j.r.holdSecret(key.secret)()
-	if j.p.Verify || j.p.AdminOf != "" {
+	if in.Verify {
 		if err := j.verify(ctx, key.secret); err != nil {
 			return failed(StageVerify, err)
 		}
@@ -193,7 +193,7 @@ func (j *job) finish(ctx context.Context, in *Intent, rec Record, key newKey) er
 	}
 	c := committed{
 		KeyRef: KeyRef{ID: key.id, Name: key.name, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
-			Hash: hashValue(j.entry().Salt, key.secret.Reveal()), Created: key.created, Published: pub.at, Verified: j.p.Verify},
+			Hash: hashValue(j.entry().Salt, key.secret.Reveal()), Created: key.created, Published: pub.at, Verified: in.Verify},
 		reason: in.Reason, previousUntil: pub.previousUntil,
 		applied: &Applied{Digest: j.p.Settings.Digest(), At: pub.at, Ignored: listed.Settings.Diff(j.p.Settings)},
 	}
@@ -233,8 +233,10 @@ func orDead(err error) error {
 func (j *job) inspect(ctx context.Context, in *Intent, key *newKey) (elevenlabs.Key, error) {
 	deadline := time.Now().Add(j.r.VerifyTimeout)
 	for attempt := 1; ; attempt++ {
-		listed, found, err := j.findByName(ctx, in.Account, in.KeyName)
+		listed, found, err := j.findNew(ctx, in, key.id)
 		switch {
+		case errors.Is(err, errTwins):
+			return listed, failedFor(StageVerify, ReasonNotUsable, "%w", err)
 		case found && listed.Disabled:
 			return listed, failedFor(StageVerify, ReasonNotUsable, "the new key %s is already disabled (%s)", listed.ID, listed.DisableReason)
 		case found:
@@ -256,6 +258,25 @@ func (j *job) inspect(ctx context.Context, in *Intent, key *newKey) (elevenlabs.
 		}
 	}
 }
+
+// findNew finds the new key by the id that the create answered; only without one by its name, which must then be that of
+// one key: a create may have arrived twice.
+func (j *job) findNew(ctx context.Context, in *Intent, id string) (elevenlabs.Key, bool, error) {
+	keys, err := j.api.Keys(ctx, in.Account)
+	if err != nil {
+		return elevenlabs.Key{}, false, err
+	}
+	keys = slices.DeleteFunc(keys, func(k elevenlabs.Key) bool { return k.ID != id && (id != "" || k.Name != in.KeyName) })
+	switch len(keys) {
+	case 0:
+		return elevenlabs.Key{}, false, nil
+	case 1:
+		return keys[0], true, nil
+	}
+	return elevenlabs.Key{}, false, fmt.Errorf("%w: %s and %s", errTwins, keys[0].ID, keys[1].ID)
+}
+
+var errTwins = errors.New("there are two new keys, and nothing tells whose the secret is")
 
 func (j *job) findByName(ctx context.Context, account, name string) (elevenlabs.Key, bool, error) {
 	keys, err := j.api.Keys(ctx, account)
@@ -293,7 +314,7 @@ func (j *job) publish(ctx context.Context, pub publication, rec Record) error {
 			return err
 		}
 		j.attempted = true
-		_, failure := j.r.Store.Write(ctx, pub.sink.Ref, rec.withKey(pub), rec.doc.Version)
+		written, failure := j.r.Store.Write(ctx, pub.sink.Ref, rec.withKey(pub), rec.doc.Version)
 		j.unsure = j.unsure || maybeWritten(failure)
 		if failure != nil && !errors.Is(failure, ErrConflict) && !maybeWritten(failure) && !sinkOutage(failure) {
 			return fmt.Errorf("publishing record: %w", failure)
@@ -303,17 +324,18 @@ func (j *job) publish(ctx context.Context, pub publication, rec Record) error {
 		case err == nil && now.holds(pub.keyName) && now.Secret.Reveal() == pub.secret.Reveal():
 			j.audit("record published", "key_id", pub.keyID, "sink", pub.sink.String(), "version", now.doc.Version)
 			return nil
+		case err == nil && failure == nil && now.doc.Version > written:
+			j.audit("record published, and changed by others since", "key_id", pub.keyID, "sink", pub.sink.String())
+			return nil // it is committed, and the next look finds what became of the record
 		case err == nil && !errors.Is(failure, ErrConflict) && now.deletedAfter(rec):
 			j.audit("record published, and deleted by somebody else", "key_id", pub.keyID, "sink", pub.sink.String())
 			return nil // readers may have the key: it is committed, and the next look finds the record empty
 		case err == nil && !now.sameValue(rec):
 			return failedFor(StagePublish, ReasonRecordChanged, "%s was changed by somebody else in the middle of the rotation", pub.sink)
-		case err == nil && now.doc.Version != rec.doc.Version:
-			rec = now
-			if err := j.write(ctx, j.takeClaim); err != nil { // it may have been fenced
+		case err == nil:
+			if err := j.stillOurs(ctx, now, rec.doc.Version); err != nil {
 				return err
 			}
-		case err == nil:
 			rec = now
 		case failure == nil:
 			failure = err
@@ -385,9 +407,9 @@ func (j *job) endOverlaps(e *Entry, now time.Time) {
 }
 
 // retiringOf says how the key that is being replaced leaves: through its overlap, or, where it was leaked, revoked or
-// already disabled, without one. until is what the record promised, where that is known.
+// listed as disabled, without one. until is what the record promised, where that is known.
 func (j *job) retiringOf(old KeyRef, why Reason, now, until time.Time) Retiring {
-	r := Retiring{KeyRef: old, State: InOverlap, Until: until, Quarantine: Duration(j.p.Quarantine), Reason: why}
+	r := Retiring{KeyRef: old, State: InOverlap, Until: until, Quarantine: Duration(j.p.Quarantine), WaitUntilIdle: Duration(j.p.WaitUntilIdle), Reason: why}
 	if until.IsZero() {
 		r.Until = overlapEnd(j.p, old, now)
 	}
@@ -395,12 +417,12 @@ func (j *job) retiringOf(old KeyRef, why Reason, now, until time.Time) Retiring 
 	disabled, listed := j.r.listed(old, j.st.known.changedSince)
 	j.r.mu.Unlock()
 	switch {
-	case leaked(why) || disabled:
+	case leaked(why):
 		r.State, r.Until = InQuarantine, now.Add(j.p.Quarantine)
 	case why == ReasonKeyMissing && !listed:
 		r.State, r.Until = InQuarantine, now
-	case why == ReasonRevoke || r.Until.Before(now):
-		r.Until = now
+	case why == ReasonRevoke || disabled || r.Until.Before(now):
+		r.Until = now // a listing may be old, so a disabled key is disabled like any other
 	}
 	return r
 }

@@ -254,7 +254,7 @@ func countKeys(p Policy, o Observed) KeyCounts {
 	for _, k := range o.Keys {
 		owner, policy, rotation, ok := parseKeyName(k.Name)
 		switch ours := ok && owner == o.Owner; {
-		case e != nil && e.knows(k.ID, rotation):
+		case e != nil && e.explains(k.Key, rotation):
 		case ours && policy == p.Name:
 			n.Lost++
 		case !ours && k.Workspace == p.Workspace && k.ServiceAccount == p.ServiceAccount:

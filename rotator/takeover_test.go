@@ -22,9 +22,11 @@ import (
 // suspended: seen from there, the TTL of others passes in no time.
 const stopped = 1000 * time.Hour
 
-func creating(r *http.Request) bool   { return r.Method == http.MethodPost }
-func verifying(r *http.Request) bool  { return strings.HasSuffix(r.URL.Path, "/v1/user") }
-func inspecting(r *http.Request) bool { return r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/api-keys") }
+func creating(r *http.Request) bool  { return r.Method == http.MethodPost }
+func verifying(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/v1/user") }
+func inspecting(r *http.Request) bool {
+	return r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/api-keys")
+}
 
 // TestProcessesWithDifferentClaimTTLs has a slow rotation taken over that is not yet old by its own TTL.
 func TestProcessesWithDifferentClaimTTLs(t *testing.T) {

@@ -1,0 +1,59 @@
+package rotator_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator"
+)
+
+// overwriting is a store where, right after a claim, others change the record; with fail, the write that gives the claim
+// back is refused once.
+type overwriting struct {
+	rotator.Store
+	p       rotator.Policy
+	armed   atomic.Bool
+	fail    bool
+	failing atomic.Bool
+}
+
+func (s *overwriting) Write(ctx context.Context, ref rotator.Ref, data map[string]any, cas int) (int, error) {
+	entry := strings.Contains(ref.Path, "policies/")
+	if entry && s.failing.CompareAndSwap(true, false) {
+		return 0, &rotator.Error{Op: "writing", Reason: rotator.ReasonSinkError, Err: errors.New("no")}
+	}
+	v, err := s.Store.Write(ctx, ref, data, cas)
+	if entry && err == nil && data["intent"] != nil && s.armed.CompareAndSwap(true, false) {
+		doc, _ := s.Read(ctx, s.p.Sink.Ref, 0)
+		fields := doc.Fields()
+		fields[s.p.Sink.Field] = "sk_of_somebody_else_0123456789"
+		_, _ = s.Store.Write(ctx, s.p.Sink.Ref, fields, doc.Version)
+		s.failing.Store(s.fail)
+	}
+	return v, err
+}
+
+// TestARotationThatIsCalledOffIsNoFailure, whatever becomes of the write that gives its claim back.
+func TestARotationThatIsCalledOffIsNoFailure(t *testing.T) {
+	for _, fail := range []bool{false, true} {
+		w := newWorld(t)
+		p := testPolicy(t, nil)
+		s := &overwriting{Store: w.store, p: p, fail: fail}
+		w.store = s
+		synctest.Test(t, func(t *testing.T) {
+			r, stop := w.start(p)
+			defer stop()
+			after(2 * time.Hour)
+			s.armed.Store(true)
+			after(90 * time.Minute)
+			if st := w.state(r, 0); w.countEvents(rotator.EventFailed) != 0 || st.Failures != 0 || st.Failure != nil || st.Reason != rotator.ReasonRecordChanged {
+				t.Errorf("the write fails: %t: %d failed events, %d failures, %+v, %s", fail, w.countEvents(rotator.EventFailed), st.Failures, st.Failure, st.Reason)
+			}
+		})
+	}
+}
