@@ -122,7 +122,7 @@ func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
 			d.wakeAt(until)
 		case r.State == InOverlap:
 			d.add(Step{ActDisable, ReasonOverlapEnded, r.ID, r.Workspace, r.Account})
-		case !enabled:
+		case o.disabled(r.ID) || !o.lists(r.ID):
 			d.add(Step{ActDelete, ReasonQuarantineEnded, r.ID, r.Workspace, r.Account})
 		}
 	}
@@ -163,6 +163,11 @@ func (o Observed) key(id string) (ListedKey, bool) {
 		return ListedKey{}, false
 	}
 	return o.Keys[i], true
+}
+
+func (o Observed) lists(id string) bool {
+	_, listed := o.key(id)
+	return listed
 }
 
 func (o Observed) disabled(id string) bool {
