@@ -50,7 +50,7 @@ func (v *Vault) login(ctx context.Context) error {
 	if secret.Auth.LeaseDuration == 0 { // a token that was read and not made
 		return v.lookup(ctx)
 	}
-	v.token.learn(time.Now().Add(time.Duration(secret.Auth.LeaseDuration)*time.Second), secret.Auth.Renewable)
+	v.token.learn(start, time.Duration(secret.Auth.LeaseDuration)*time.Second, secret.Auth.Renewable)
 	return nil
 }
 

@@ -44,20 +44,24 @@ func (t *tokenLife) noticeRefusal() {
 	}
 }
 
-// learn notes when a token ends; zero is never.
-func (t *tokenLife) learn(expiry time.Time, renewable bool) {
+// learn notes for how long a token lives from when Vault was asked, which is at most as long as it lives from when
+// Vault answered; zero is for ever.
+func (t *tokenLife) learn(asked time.Time, ttl time.Duration, renewable bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.known, t.renewable, t.since, t.expiry = true, renewable, time.Now(), expiry
+	t.known, t.renewable, t.since, t.expiry = true, renewable, asked, time.Time{}
+	if ttl > 0 {
+		t.expiry = asked.Add(ttl)
+	}
 }
 
 // extend notes a renewal. Below the token's maximum life it brings all of the time since the last one; one that brings
 // less shows that the token nears that maximum, and another token is to be had while this one still lives for long.
-func (t *tokenLife) extend(ttl time.Duration, renewable bool) {
+func (t *tokenLife) extend(asked time.Time, ttl time.Duration, renewable bool) {
 	t.mu.Lock()
-	gained, passed := ttl-time.Until(t.expiry), time.Since(t.since)
+	gained, passed := ttl-t.expiry.Sub(asked), asked.Sub(t.since)
 	t.mu.Unlock()
-	t.learn(time.Now().Add(ttl), renewable && gained >= passed*9/10)
+	t.learn(asked, ttl, renewable && gained >= passed*9/10)
 }
 
 // stay notes that the token cannot be renewed.
@@ -218,6 +222,7 @@ func (v *Vault) tend(ctx context.Context) error {
 
 func (v *Vault) lookup(ctx context.Context) error {
 	const op = "looking up the Vault token"
+	asked := time.Now()
 	a := v.get(ctx, opLookup, "auth/token/lookup-self", nil)
 	if err := v.tokenFailure(ctx, op, mayLookUp, a); err != nil {
 		return err
@@ -230,16 +235,17 @@ func (v *Vault) lookup(ctx context.Context) error {
 	if err := decode(a.data, &t); err != nil {
 		return v.failure(ctx, op, a, false)
 	}
-	var expiry time.Time
-	if t.TTL > 0 || t.ExpireTime != nil {
-		expiry = time.Now().Add(time.Duration(t.TTL) * time.Second)
+	ttl := time.Duration(t.TTL) * time.Second
+	if ttl == 0 && t.ExpireTime != nil {
+		ttl = time.Nanosecond // its last second
 	}
-	v.token.learn(expiry, t.Renewable)
+	v.token.learn(asked, ttl, t.Renewable)
 	return nil
 }
 
 func (v *Vault) renew(ctx context.Context) error {
 	const op = "renewing the Vault token"
+	asked := time.Now()
 	a := v.put(ctx, opRenew, "auth/token/renew-self", struct{}{})
 	if a.says("max TTL") || a.says("not renewable") {
 		v.token.stay()
@@ -256,7 +262,7 @@ func (v *Vault) renew(ctx context.Context) error {
 	if err := decode(a.auth, &t); err != nil {
 		return v.failure(ctx, op, a, false)
 	}
-	v.token.extend(time.Duration(t.TTL)*time.Second, t.Renewable)
+	v.token.extend(asked, time.Duration(t.TTL)*time.Second, t.Renewable)
 	v.warnOfEnd()
 	return nil
 }
