@@ -12,7 +12,7 @@ REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 EPOCH    ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 RACE     ?= -race
-FUZZTIME ?= 10s
+FUZZTIME ?= 5s
 
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI         := $(CACHE)/golangci-lint/$(GOLANGCI_VERSION)/golangci-lint
@@ -84,7 +84,7 @@ $(GOLANGCI):
 	@GOFLAGS= GOBIN=$(@D) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 
 .PHONY: fuzz
-fuzz: ## run each fuzz target for FUZZTIME (10s)
+fuzz: ## run each fuzz target for FUZZTIME (5s)
 	@grep -rHo $(FOREIGN) --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sort | while IFS=: read -r file func; do \
 	  echo "fuzz: $${func#func } in $$(dirname "$$file")"; \
 	  $(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
