@@ -24,6 +24,21 @@ func connectionLimit() int {
 	return int(max(4, min(maxConnections, files.Cur/4))) //nolint:gosec // at most maxConnections
 }
 
+// kernelBytes is what the kernel keeps of an answer that is not read; by itself it takes up to 4 MiB, on the pod's account.
+const kernelBytes = 128 << 10
+
+// sparingListener gives small buffers to its connections.
+type sparingListener struct{ net.Listener }
+
+// Accept implements net.Listener.
+func (l sparingListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetWriteBuffer(kernelBytes) // one that has gone already
+	}
+	return c, err
+}
+
 // connections keeps room for who asks: when more than limit connections are open, those that have been silent for longest,
 // before their first request or after their last, make way. Nobody waits for long behind those who only hold connections.
 type connections struct {

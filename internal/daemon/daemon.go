@@ -68,6 +68,7 @@ func New(cfg Config) (*Daemon, error) {
 		return nil, fmt.Errorf("taking REKEYD_ADMIN_TOKEN: %w", err)
 	}
 	redactor.Add(token)
+	holdProxyCredentials(cfg.Lookuper, redactor)
 	store, vault, err := openStore(cfg, d.metrics.called, redactor, log)
 	if err != nil {
 		return nil, err

@@ -53,7 +53,7 @@ func (d *Daemon) serve(server *http.Server, l net.Listener) error {
 		server.Handler = front(local, server.Handler)
 		return context.Background()
 	}
-	return web.Serve(netutil.LimitListener(l, limit), server, &web.FlagConfig{WebConfigFile: &d.cfg.Env.WebConfigFile}, d.log)
+	return web.Serve(netutil.LimitListener(sparingListener{l}, limit), server, &web.FlagConfig{WebConfigFile: &d.cfg.Env.WebConfigFile}, slog.New(webLog{d.log.Handler()}))
 }
 
 func loopback(addr net.Addr) bool {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/prometheus/exporter-toolkit/web"
 	"github.com/sethvargo/go-envconfig"
@@ -25,6 +28,7 @@ func Load(lookuper envconfig.Lookuper) (Settings, error) {
 	env, err := config.LoadEnv(lookuper)
 	faults = append(faults, faultsOf(err)...)
 	faults = append(faults, unsupported(env)...)
+	faults = append(faults, proxyFaults(lookuper)...)
 	s := Settings{Env: env, Lookuper: lookuper}
 	if (env.PolicyFile == "") != (env.Policies == "") { // else it was reported above
 		s.Policies, err = config.LoadPolicies(context.Background(), env.Source(), env, lookuper)
@@ -54,7 +58,31 @@ func unsupported(env config.Env) config.Faults {
 		faults = append(faults, config.Fault{Text: fmt.Sprintf(format, args...)})
 	}
 	if err := web.Validate(env.WebConfigFile); err != nil {
-		fault("REKEYD_WEB_CONFIG_FILE is %q, which cannot be used: %v; correct the file", env.WebConfigFile, err)
+		fault("REKEYD_WEB_CONFIG_FILE is %q, which cannot be used: %s; correct the file", env.WebConfigFile, webFault(err))
 	}
 	return faults
+}
+
+// yamlLine finds where a fault of YAML is.
+var yamlLine = regexp.MustCompile(`\bline (\d+):`)
+
+// webFault says what is wrong with a web config, without the words of the file where they could be anything: it may be the
+// wrong file, or have a hash in the wrong place.
+func webFault(err error) string {
+	text := err.Error()
+	if !strings.HasPrefix(text, "yaml: ") {
+		return strings.Join(strings.Fields(text), " ")
+	}
+	var lines []string
+	for _, found := range yamlLine.FindAllStringSubmatch(text, -1) {
+		lines = append(lines, found[1])
+	}
+	const what = "it is not what docs/http.md describes"
+	switch lines = slices.Compact(lines); {
+	case len(lines) == 0:
+		return what
+	case len(lines) > 3:
+		lines = append(lines[:3], "…")
+	}
+	return what + ", line " + strings.Join(lines, ", ")
 }

@@ -73,13 +73,13 @@ func TestConnectionsAreBounded(t *testing.T) {
 	d.end()
 }
 
-// TestSlowReadersOfMetrics has 40 readers ask for the metrics of 1,000 policies and read nothing.
+// TestSlowReadersOfMetrics has 20 readers ask for the metrics of 3,000 policies, 7 MiB, and read nothing.
 func TestSlowReadersOfMetrics(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, common.vault)
 	var text strings.Builder
 	text.WriteString("policies:\n")
-	for i := range 1000 {
+	for i := range 3000 {
 		fmt.Fprintf(&text, "  - {name: p-%d, service_account: %s, schedule: '@daily', permissions: all, mode: paused, sink: {path: app/p-%d}}\n", i, account, i)
 	}
 	if err := os.WriteFile(w.policyFile, []byte(text.String()), 0o600); err != nil {
@@ -88,7 +88,7 @@ func TestSlowReadersOfMetrics(t *testing.T) {
 	d := w.start(map[string]string{"REKEYD_SINK": "file", "VAULT_ADDR": "", "VAULT_TOKEN": "", "REKEYD_LOG_LEVEL": "info", "REKEYD_RECONCILE_INTERVAL": "1m"})
 	d.metric("rekeyd_policies")
 	before := d.memory()
-	for range 40 {
+	for range 20 {
 		c, err := d.dial(t.Context(), "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
 		if err != nil {
 			t.Fatal(err)
@@ -96,13 +96,13 @@ func TestSlowReadersOfMetrics(t *testing.T) {
 		defer func() { _ = c.Close() }()
 	}
 	process.Eventually(t, process.Patience, func() error {
-		if status, body := d.get("/metrics"); status != http.StatusOK || !strings.Contains(body, `rekeyd_policy_state{policy="p-999"`) {
+		if status, body := d.get("/metrics"); status != http.StatusOK || !strings.Contains(body, `rekeyd_policy_state{policy="p-2999"`) {
 			return fmt.Errorf("beside slow readers: HTTP %d with %d bytes", status, len(body))
 		}
 		return nil
 	})
 	if grown := d.memory() - before; grown > 80 {
-		t.Errorf("40 slow readers cost %d MiB", grown)
+		t.Errorf("20 slow readers cost %d MiB", grown)
 	}
 	d.end()
 }

@@ -1,0 +1,71 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/sethvargo/go-envconfig"
+
+	"github.com/rekeyd/rekeyd/config"
+	"github.com/rekeyd/rekeyd/elevenlabs"
+)
+
+// proxyVariables name the proxies of net/http, which takes one that it cannot parse for none, and of Vault's client.
+func proxyVariables() []string {
+	return []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY"}
+}
+
+// proxyOf reads a proxy as net/http does: a URL, or a host with or without a port. It does not quote what it refuses.
+func proxyOf(value string) (*url.URL, error) {
+	if !strings.Contains(value, "://") {
+		value = "http://" + value
+	}
+	u, err := url.Parse(value)
+	switch {
+	case err != nil || u.Hostname() == "":
+		return nil, errors.New("it is neither a URL nor a host with a port")
+	case !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme):
+		return nil, errors.New("its scheme is none of http, https, socks5 and socks5h")
+	}
+	return u, nil
+}
+
+// proxyFaults refuses proxies that would silently not be used.
+func proxyFaults(lookuper envconfig.Lookuper) config.Faults {
+	var faults config.Faults
+	for _, name := range proxyVariables() {
+		value, _ := lookuper.Lookup(name)
+		if value == "" {
+			continue
+		}
+		if _, err := proxyOf(value); err != nil {
+			faults = append(faults, config.Fault{Text: fmt.Sprintf("%s cannot be used: %v; write http://HOST:PORT", name, err)})
+		}
+	}
+	return faults
+}
+
+// holdProxyCredentials has the passwords of proxies cut out of what they answer.
+func holdProxyCredentials(lookuper envconfig.Lookuper, redactor *elevenlabs.Redactor) {
+	if lookuper == nil {
+		return
+	}
+	for _, name := range proxyVariables() {
+		value, _ := lookuper.Lookup(name)
+		u, err := proxyOf(value)
+		if err != nil || u.User == nil {
+			continue
+		}
+		user := u.User.Username()
+		password, set := u.User.Password()
+		if !set {
+			password = user // a token
+		}
+		for _, secret := range []string{password, user + ":" + password, u.User.String()} {
+			redactor.Add(elevenlabs.NewSecret(secret)) // for as long as the process lives, as the variable
+		}
+	}
+}
