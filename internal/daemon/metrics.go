@@ -52,7 +52,7 @@ func newMetrics(version, revision string) *metrics {
 		[]string{"version", "revision", "goversion"})
 	build.WithLabelValues(version, revision, runtime.Version()).Set(1)
 	r.MustRegister(m.failures, m.durations, m.calls, m.callTimes, m.events, m.reloadOK, m.reloadTime, build,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		collectors.NewGoCollector(), newProcessCollector())
 	m.prepare()
 	return m
 }

@@ -98,8 +98,30 @@ func TestSystemdUnitIsValidAndConfined(t *testing.T) {
 	if said := newer.ReplaceAllString(string(out), ""); err != nil || said != "" {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, said)
 	}
-	const threshold = "--threshold=20" // of 100: the unit has 14, an ordinary one 96
+	const threshold = "--threshold=20" // of 100: the unit has 12, an ordinary one 96
 	if out, err := exec.CommandContext(t.Context(), analyze, "security", "--offline=true", "--no-pager", threshold, file).CombinedOutput(); err != nil {
 		t.Errorf("systemd-analyze security: %v\n%s", err, out)
 	}
+}
+
+// TestTheUnitShowsEnoughOfProc runs rekeyd with the /proc of ProcSubset=pid, and asks for the start time that alerts rest on.
+func TestTheUnitShowsEnoughOfProc(t *testing.T) {
+	t.Parallel()
+	if got := unit(t)["ProcSubset"]; len(got) != 1 || got[0] != "pid" {
+		t.Fatalf("the unit has ProcSubset=%q", got)
+	}
+	const mount = "mount -t proc -o subset=pid proc /proc"
+	if out, err := exec.CommandContext(t.Context(), "unshare", "-m", "sh", "-c", mount).CombinedOutput(); err != nil {
+		t.Skipf("this user may not mount: %v: %s", err, out)
+	}
+	w := newWorld(t, common.vault)
+	w.policy("@every 1h")
+	env := w.environment(map[string]string{"REKEYD_SINK": "file", "VAULT_ADDR": "", "VAULT_TOKEN": "", "PATH": os.Getenv("PATH")})
+	d := w.run(env, "unshare", "-m", "sh", "-c", mount+` && exec "$@"`, "sh")
+	for _, name := range []string{"process_start_time_seconds", "process_open_fds", "process_resident_memory_bytes"} {
+		if d.metric(name) == "" {
+			t.Errorf("there is no %s", name)
+		}
+	}
+	d.end()
 }
