@@ -90,7 +90,7 @@ type Request struct {
 type Observed struct {
 	LedgerError string      // the entry exists and cannot be understood
 	Entry       *Entry      // nil: none
-	Inherits    string      // with no entry: the unloaded policy whose current key the record holds
+	Inherits    string      // the removed policy whose entry may be taken: without one, because the record holds its current key
 	Record      *RecordView // nil: not read
 	Listed      bool        // the policy's workspace answered a listing
 	Found       bool        // … in which the service account was

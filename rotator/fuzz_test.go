@@ -38,7 +38,7 @@ func FuzzParseEntry(f *testing.F) {
 		if c := e.clone(); !reflect.DeepEqual(c, e) && !slices.Equal(mustJSON(t, c), written) {
 			t.Errorf("a clone of %s is %s", written, mustJSON(t, c))
 		}
-		e.forgetOld(time.Unix(1<<40, 0)) // beyond every date that JSON can hold
+		e.forgetOld(time.Unix(1<<40, 0), func(Abandoned, time.Time) bool { return true }) // beyond every date that JSON can hold
 		if len(e.Leaks) > 0 {
 			t.Errorf("leaks are remembered for ever: %v", e.Leaks)
 		}

@@ -41,13 +41,13 @@ func (r *Rotator) newJob(st *policyState, p Policy, s Step) *job {
 
 func (j *job) entry() *Entry { return j.st.known.entry }
 
-// blank returns the entry of a policy that has none yet.
-func (j *job) blank() (*Entry, error) {
-	salt, err := j.r.newID(16)
+// blankEntry returns the entry of a policy that has none yet.
+func (r *Rotator) blankEntry(policy string) (*Entry, error) {
+	salt, err := r.newID(16)
 	if err != nil {
 		return nil, err
 	}
-	return &Entry{Schema: ledgerSchema, Owner: j.r.ownerID(), Policy: j.p.Name, Salt: salt}, nil
+	return &Entry{Schema: ledgerSchema, Owner: r.ownerID(), Policy: policy, Salt: salt}, nil
 }
 
 // write changes the entry by check-and-set. After an answer that was lost, the ledger is read to learn what became of
@@ -80,7 +80,7 @@ func (j *job) changed(change func(*Entry)) (*Entry, error) {
 	var next *Entry
 	var err error
 	if j.entry() == nil {
-		next, err = j.blank()
+		next, err = j.r.blankEntry(j.p.Name)
 	} else {
 		next = j.entry().clone()
 	}

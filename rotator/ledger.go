@@ -43,6 +43,7 @@ type Entry struct {
 	LimitUsed *time.Time  `json:"limit_used,omitempty"`
 	Leaks     []time.Time `json:"leaks,omitempty"` // leak rotations of the last hour
 	MovedTo   string      `json:"moved_to,omitempty"`
+	Moves     int         `json:"moves,omitempty"` // counts the changes of its policy's name
 }
 
 // Claim is the part of an entry by which one replica owns the work on a policy.
@@ -179,6 +180,7 @@ func (e *Entry) Data() map[string]any {
 	put("limit_used", e.LimitUsed, e.LimitUsed != nil)
 	put("leaks", e.Leaks, len(e.Leaks) > 0)
 	put("moved_to", e.MovedTo, e.MovedTo != "")
+	put("moves", e.Moves, e.Moves != 0)
 	return m
 }
 

@@ -24,6 +24,7 @@ last_rotation
 leaks
 limit_used
 moved_to
+moves
 owner
 policy
 quarantine

@@ -3,7 +3,6 @@ package rotator
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -85,10 +84,16 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 		o = r.assemble(st, p, ws)
 	}
 	k.pace.forget(look)
-	if names := (attempt{action: lookNames}); o.Entry == nil && o.Record != nil {
-		if read || k.pace.waits(names) <= 0 {
+	e := o.Entry
+	if moved := e != nil && e.MovedTo != "" && p.Mode != modeRemoved; moved || e == nil && o.Record != nil {
+		if names := (attempt{action: lookNames}); read || fresh || k.pace.waits(names) <= 0 {
 			var err error
-			if k.inherits, err = r.predecessor(ctx, p, o.Record); err != nil {
+			if moved {
+				k.inherits, err = r.returning(ctx, st, p, e)
+			} else {
+				k.inherits, err = r.predecessor(ctx, p, o.Record)
+			}
+			if err != nil {
 				return p, o, err
 			}
 			r.tried(st, names)
@@ -347,39 +352,4 @@ func (ws *workspace) seq(r *Rotator) int {
 		return 0
 	}
 	return ws.listing.seq
-}
-
-// maxRenames bounds how far names are followed that a policy had since its last rotation.
-const maxRenames = 32
-
-// predecessor returns the policy of which this one is the new name; "" is none. It is the one that wrote the record,
-// under the last of its names, if that is no longer loaded and the record holds its current key. While a rotation of
-// it is under way nobody can say yet what the record will hold, so it counts as well.
-func (r *Rotator) predecessor(ctx context.Context, p Policy, v *RecordView) (string, error) {
-	name := v.Policy
-	for range maxRenames {
-		if !v.HasValue || name == p.Name || !validName(name) || r.isLoaded(name) {
-			return "", nil
-		}
-		e, err := r.entryOf(ctx, name)
-		switch {
-		case err != nil:
-			return "", fmt.Errorf("looking for the former name of %s: %w", p.Name, err)
-		case e == nil:
-			return "", nil
-		case e.MovedTo != "" && e.MovedTo != p.Name:
-			name = e.MovedTo
-		case e.Claim != nil || v.KeyID != "" && currentID(e) == v.KeyID:
-			return name, nil
-		default:
-			return "", nil
-		}
-	}
-	return "", nil
-}
-
-func (r *Rotator) isLoaded(policy string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.policies[policy] != nil
 }

@@ -33,8 +33,13 @@ func plan(p Policy, o Observed, now time.Time, d Decision) Decision {
 	if e == nil {
 		return planWithoutKey(p, o, now, d)
 	}
+	if e.MovedTo != "" && o.Inherits != "" {
+		d.add(Step{Action: ActInherit, Reason: ReasonRenamedBack})
+		return d
+	}
 	if e.MovedTo != "" {
-		return d.fail(ReasonMovedAway, "policy %s was taken over by policy %s; remove it from this replica's policy file", p.Name, e.MovedTo)
+		return d.fail(ReasonMovedAway, "policy %s was taken over by policy %s; remove it from this replica's policy file, or, where the rename is undone, run: rekeyd rename %s %s",
+			p.Name, e.MovedTo, e.MovedTo, p.Name)
 	}
 	if e.Claim != nil || e.Intent != nil {
 		return planClaimed(p, o, d)

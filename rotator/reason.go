@@ -30,6 +30,7 @@ const (
 	ReasonRecordFound     Reason = "record_found"     // empty ledger, but the record names a key that exists
 	ReasonAdoptNamed      Reason = "adopt"            // the policy says which key to take over
 	ReasonRolledBack      Reason = "rolled_back"      // somebody put an earlier version of the record back
+	ReasonRenamedBack     Reason = "renamed_back"     // a rename was undone
 	ReasonReturned        Reason = "returned"         // a pruned policy is loaded again, and the record holds its key
 	ReasonLateDisable     Reason = "late_disable"     // a late call of our own disabled the current key
 	ReasonDisabledOutside Reason = "disabled_outside" // a retiring key was disabled by others

@@ -28,11 +28,31 @@ func (r *Rotator) discover(ctx context.Context) {
 			continue
 		}
 		e, err := r.entryOf(ctx, name)
-		if err != nil || e == nil || e.MovedTo != "" {
+		if err != nil || e == nil || e.MovedTo != "" || r.nothingLeft(e) {
 			continue
 		}
 		r.addUnmanaged(removedPolicy(e))
 	}
+}
+
+// nothingLeft reports an entry without keys, of whose abandoned ones none was seen in a listing.
+func (r *Rotator) nothingLeft(e *Entry) bool {
+	if e.Current != nil || len(e.Retiring) > 0 || e.Claim != nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, ws := range r.spaces {
+		if ws.listing == nil {
+			continue
+		}
+		for _, k := range ws.listing.owned[e.Policy] {
+			if _, _, rotation, _ := parseKeyName(k.Name); e.isAbandoned(k.ID, rotation) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func (r *Rotator) entryOf(ctx context.Context, policy string) (*Entry, error) {
@@ -52,6 +72,9 @@ func removedPolicy(e *Entry) Policy {
 	}
 	if ref != nil {
 		p.Workspace, p.ServiceAccount, p.Sink, p.Verify = ref.Workspace, ref.Account, ref.Sink, ref.Verified
+	}
+	if ref == nil && len(e.Abandoned) > 0 { // the sweep is all that is left to do
+		p.Workspace, p.ServiceAccount = e.Abandoned[0].Workspace, e.Abandoned[0].Account
 	}
 	if p.Quarantine = time.Duration(e.Quarantine); p.Quarantine == 0 {
 		p.Quarantine = defaultQuarantine // an adopted key that was never rotated
@@ -107,7 +130,10 @@ func (r *Rotator) Lost(ctx context.Context, names ...string) ([]LostKey, error) 
 	}
 	for _, k := range keys {
 		_, policy, rotation, _ := parseKeyName(k.Name)
-		explained := slices.ContainsFunc(entries, func(e *Entry) bool { return e.explains(k.Key, rotation) })
+		explained := slices.ContainsFunc(entries, func(e *Entry) bool {
+			pruned := e.isAbandoned(k.ID, rotation) && !r.isLoaded(e.Policy) // a prune noted it, and no daemon sweeps it
+			return e.explains(k.Key, rotation) && !pruned
+		})
 		if wanted(policy) && !explained && !published[k.ID] {
 			lost = append(lost, lostKey(policy, k, false))
 		}
@@ -141,23 +167,8 @@ func (r *Rotator) entries(ctx context.Context) ([]*Entry, error) {
 
 // publishedKeys returns the ids of the keys that any record names, at the places that policies and ledger know.
 func (r *Rotator) publishedKeys(ctx context.Context, entries []*Entry) (map[string]bool, error) {
-	sinks := map[Ref]bool{}
-	r.mu.Lock()
-	for _, st := range r.policies {
-		sinks[st.policy.Sink.Ref] = true
-	}
-	r.mu.Unlock()
-	for _, e := range entries {
-		if e.Current != nil {
-			sinks[e.Current.Sink.Ref] = true
-		}
-		for _, k := range e.Retiring {
-			sinks[k.Sink.Ref] = true
-		}
-	}
 	ids := map[string]bool{}
-	byPath := func(a, b Ref) int { return strings.Compare(a.String(), b.String()) }
-	for _, ref := range slices.SortedFunc(maps.Keys(sinks), byPath) {
+	for _, ref := range r.sinks(entries) {
 		doc, err := r.Store.Read(ctx, ref, 0)
 		if err != nil {
 			return nil, fmt.Errorf("reading records: %w", err)
@@ -165,6 +176,20 @@ func (r *Rotator) publishedKeys(ctx context.Context, entries []*Entry) (map[stri
 		ids[parseRecord(doc, "").KeyID] = true
 	}
 	return ids, nil
+}
+
+// sinks returns the places that policies and ledger know, in their order.
+func (r *Rotator) sinks(entries []*Entry) []Ref {
+	sinks := map[Ref]bool{}
+	for ref := range r.loadedSinks() {
+		sinks[ref] = true
+	}
+	for _, e := range entries {
+		for k := range e.keys() {
+			sinks[k.Sink.Ref] = true
+		}
+	}
+	return slices.SortedFunc(maps.Keys(sinks), func(a, b Ref) int { return strings.Compare(a.String(), b.String()) })
 }
 
 // ownKeys lists every workspace and returns the keys that carry this installation's owner id.
@@ -207,53 +232,27 @@ func (r *Rotator) unmanagedKeys(entries []*Entry, names []string) []LostKey {
 	return found
 }
 
-// Prune deletes a lost key. The current key of a removed policy is disabled and enters its ledger entry as retiring: a
-// daemon deletes it after the quarantine.
-func (r *Rotator) Prune(ctx context.Context, k LostKey) error {
-	if k.Unmanaged {
-		return r.pruneUnmanaged(ctx, k)
-	}
-	entries, err := r.entries(ctx)
-	if err != nil {
-		return err
-	}
-	_, _, rotation, ours := parseKeyName(k.KeyName)
-	if !ours || slices.ContainsFunc(entries, func(e *Entry) bool { return e.knows(k.KeyID, rotation) }) {
-		return fmt.Errorf("pruning key %s: the ledger knows it by now", k.KeyID)
-	}
-	api := r.apiOf(k.Workspace)
-	if api == nil {
-		return fmt.Errorf("pruning key %s: workspace %s is not configured", k.KeyID, k.Workspace)
-	}
-	if err := api.DeleteKey(ctx, k.Account, k.KeyID); err != nil && !errors.Is(err, elevenlabs.ErrNotFound) {
-		return fmt.Errorf("pruning key %s: %w", k.KeyID, err)
-	}
-	r.Logger.Info("lost key deleted", "action", "prune", "policy", k.Policy, "key_id", k.KeyID, "key_name", k.KeyName, "outcome", "done")
-	r.countLost(k.Workspace)
-	return nil
-}
-
 func (r *Rotator) pruneUnmanaged(ctx context.Context, k LostKey) error {
 	e, err := r.entryOf(ctx, k.Policy)
 	if err != nil || e == nil {
-		return fmt.Errorf("pruning policy %s: its ledger entry cannot be read: %w", k.Policy, orUnknown(err))
+		return fmt.Errorf("reading its ledger entry: %w", orUnknown(err))
 	}
 	r.addUnmanaged(removedPolicy(e))
 	r.mu.Lock()
 	st := r.unmanaged[k.Policy]
 	r.mu.Unlock()
 	if st == nil {
-		return fmt.Errorf("pruning policy %s: it is loaded, or its workspace %s is not", k.Policy, k.Workspace)
+		return fmt.Errorf("the policy is loaded, or its workspace %s is not", k.Workspace)
 	}
 	if err := r.readEntry(ctx, st, k.Policy); err != nil {
 		return err
 	}
 	if cur := st.known.entry; cur == nil || cur.Claim != nil || currentID(cur) != k.KeyID {
-		return fmt.Errorf("pruning policy %s: work on it is under way; try again", k.Policy)
+		return errors.New("work on the policy is under way; try again")
 	}
 	j := r.newJob(st, *st.policy, Step{Action: ActDisable, Reason: ReasonUnmanaged, KeyID: k.KeyID, Workspace: k.Workspace})
 	if err := j.adminMoved(ctx, *st.known.entry.Current, nil); err != nil {
-		return fmt.Errorf("pruning policy %s: %w", k.Policy, err)
+		return err
 	}
 	return j.retireUnmanaged(ctx)
 }
@@ -272,16 +271,16 @@ func (j *job) retireUnmanaged(ctx context.Context) error {
 		e.Current = nil
 	})
 	if err != nil {
-		return fmt.Errorf("pruning policy %s: %w", j.p.Name, err)
+		return err
 	}
 	err = j.send(ctx, call, old)
 	gone := errors.Is(err, elevenlabs.ErrNotFound)
 	if err != nil && !gone {
 		_ = j.release(ctx, nil) // a daemon disables it: it is noted
-		return fmt.Errorf("pruning policy %s: %w", j.p.Name, err)
+		return err
 	}
 	if !j.retired(ctx, Step{Action: ActDisable, Reason: ReasonUnmanaged, KeyID: old.ID}, Retiring{KeyRef: old}, gone) {
-		return fmt.Errorf("pruning policy %s: key %s is disabled, but that could not be noted; try again", j.p.Name, old.ID)
+		return errors.New("it is disabled, but that could not be noted; try again")
 	}
 	return nil
 }

@@ -57,6 +57,8 @@ type Rotator struct {
 	workspaces map[string]*workspace
 	spaces     []*workspace // the same, by name
 	queue      []*policyState
+	loads      int           // counts the calls of Load
+	reloaded   chan struct{} // holds a value once the set of policies changed
 	stopping   bool
 	running    bool
 	cron       *cron.Cron
@@ -85,7 +87,7 @@ func New(o Options) (*Rotator, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Rotator{Options: o, holder: holder, policies: map[string]*policyState{}, unmanaged: map[string]*policyState{}, workspaces: map[string]*workspace{}}
+	r := &Rotator{Options: o, holder: holder, policies: map[string]*policyState{}, unmanaged: map[string]*policyState{}, workspaces: map[string]*workspace{}, reloaded: make(chan struct{}, 1)}
 	r.wakeUp = sync.NewCond(&r.mu)
 	r.sink = newBreaker(o.Store)
 	r.Store = r.sink
@@ -100,6 +102,7 @@ func (r *Rotator) Load(policies []Policy, clients map[string]*elevenlabs.Client)
 	defer r.mu.Unlock()
 	r.loadWorkspaces(clients)
 	old := r.policies
+	r.loads++
 	r.policies, r.inOrder = make(map[string]*policyState, len(policies)), nil
 	for i := range policies {
 		p := new(policies[i]) // each by itself, as one that is removed stays for a while
@@ -110,6 +113,9 @@ func (r *Rotator) Load(policies []Policy, clients map[string]*elevenlabs.Client)
 		}
 		if st == nil {
 			st = &policyState{}
+		}
+		if old[p.Name] == nil {
+			st.loadedAt, st.mayTakeBack = r.loads, r.loads > 1
 		}
 		st.load(p, r.workspaces[p.Workspace])
 		r.policies[p.Name] = st
@@ -129,6 +135,12 @@ func (r *Rotator) Load(policies []Policy, clients map[string]*elevenlabs.Client)
 	for _, st := range r.policies {
 		if !st.counted {
 			st.ws.uncounted++
+		}
+	}
+	if slices.Compare(slices.Sorted(maps.Keys(old)), slices.Sorted(maps.Keys(r.policies))) != 0 {
+		select {
+		case r.reloaded <- struct{}{}:
+		default:
 		}
 	}
 	r.swapCron()
@@ -218,10 +230,12 @@ func (r *Rotator) Run(ctx context.Context) error {
 	}
 	r.loops.Go(func() { r.resyncLoop(ctx) })
 	r.loops.Go(func() { r.probeLoop(ctx) })
+	r.loops.Go(func() { r.announceLoop(ctx) })
 
 	<-ctx.Done()
 	r.stop()
 	r.loops.Wait()
+	defer r.leave(ctx)
 	return r.drain(&workers, abort)
 }
 

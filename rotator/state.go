@@ -12,19 +12,21 @@ import (
 // policyState is one policy and all that this process knows about it.
 type policyState struct {
 	// Guarded by Rotator.mu.
-	policy  *Policy // replaced whole, never changed
-	ws      *workspace
-	queued  bool
-	working bool
-	again   bool // something happened while it was being worked on
-	resync  bool // read ledger and record again
-	edited  bool // the policy was changed by a reload
-	counted bool // its entry was read for the brake, or seen not to be readable
-	hurry   bool // what waits for its next try is tried once more at once
-	request *Request
-	timer   *time.Timer // the next look that time alone calls for
-	order   uint64      // differs between replicas, so that they begin at different ends
-	status  PolicyStatus
+	policy      *Policy // replaced whole, never changed
+	ws          *workspace
+	queued      bool
+	working     bool
+	again       bool // something happened while it was being worked on
+	resync      bool // read ledger and record again
+	edited      bool // the policy was changed by a reload
+	counted     bool // its entry was read for the brake, or seen not to be readable
+	hurry       bool // what waits for its next try is tried once more at once
+	request     *Request
+	timer       *time.Timer // the next look that time alone calls for
+	loadedAt    int         // which Load had it and the one before had not; 0: it is only of the ledger
+	mayTakeBack bool        // it was loaded again while others were, and has not taken its entry back since
+	order       uint64      // differs between replicas, so that they begin at different ends
+	status      PolicyStatus
 
 	known knowledge // owned by the one worker that has the policy
 }

@@ -35,38 +35,6 @@ func (j *job) follow(ctx context.Context, s Step) bool {
 	return j.noted(err, "record was rolled back", s.KeyID)
 }
 
-// inherit takes over the ledger entry of the policy that this one replaces. The old entry is marked first, so that a
-// replica that still loads the old name stops working on it; a crash in between is taken up by the next try.
-func (j *job) inherit(ctx context.Context) bool {
-	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
-	if err != nil {
-		j.r.noteSinkFailure(j.st, err)
-		return false
-	}
-	old, err := j.r.predecessor(ctx, j.p, j.st.known.record)
-	if err != nil || old == "" {
-		return err == nil
-	}
-	doc, err := j.r.Store.Read(ctx, j.r.entryRef(old), 0)
-	if err != nil || doc.JSON == nil {
-		return false
-	}
-	e, err := ParseEntry(doc.JSON, old)
-	if err != nil || e.Claim != nil || (e.MovedTo != "" && e.MovedTo != j.p.Name) {
-		return false // work on it is under way: look again at the next occasion
-	}
-	e.MovedTo = j.p.Name
-	if _, err := j.r.Store.Write(ctx, j.r.entryRef(old), e.Data(), doc.Version); err != nil {
-		j.r.noteSinkFailure(j.st, err)
-		return false
-	}
-	err = j.write(ctx, func(next *Entry) {
-		*next = *e.clone()
-		next.Policy, next.MovedTo = j.p.Name, ""
-	})
-	return j.noted(err, "ledger entry taken over from "+old, rec.KeyID)
-}
-
 // enable undoes a disable of our own that came so late that its key was current again.
 func (j *job) enable(ctx context.Context, s Step) bool {
 	call, err := j.newCall(CallEnable)

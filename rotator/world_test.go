@@ -227,8 +227,8 @@ func (w *world) start(policies ...rotator.Policy) (r *rotator.Rotator, stop func
 	return w.startProcess(&process{}, policies...)
 }
 
-// startProcess runs a rotator whose calls go through p.
-func (w *world) startProcess(p *process, policies ...rotator.Policy) (r *rotator.Rotator, stop func()) {
+// buildProcess returns a rotator that does not run, whose calls go through p.
+func (w *world) buildProcess(p *process, policies ...rotator.Policy) *rotator.Rotator {
 	w.t.Helper()
 	p.Store, p.api, w.last = w.store, w.api, p
 	clients := w.clients(p)
@@ -243,6 +243,13 @@ func (w *world) startProcess(p *process, policies ...rotator.Policy) (r *rotator
 		w.t.Fatal(err)
 	}
 	r.Load(policies, clients)
+	return r
+}
+
+// startProcess runs a rotator whose calls go through p.
+func (w *world) startProcess(p *process, policies ...rotator.Policy) (r *rotator.Rotator, stop func()) {
+	w.t.Helper()
+	r = w.buildProcess(p, policies...)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- r.Run(ctx) }()

@@ -51,6 +51,8 @@ const usage = `rekeyd rotates the API keys of ElevenLabs service accounts and pu
   rekeyd rotate POLICY... [--revoke-now] [--reason TEXT] [--json]
                                      rotate now; --revoke-now: every older key is disabled at once
   rekeyd rollback POLICY [--json]    put the previous key back
+  rekeyd rename OLD NEW [--json]     give the ledger entry of OLD, which is no longer in the policy file, to NEW: where a
+                                     rename was undone, rekeyd rename speech tts-prod
   rekeyd prune [POLICY...] [--yes] [--json]
                                      list, then delete, keys that nobody holds; those of a removed policy if it is named
   rekeyd health                      ask the daemon beside this process whether it is alive: /healthz, without curl
@@ -58,7 +60,7 @@ const usage = `rekeyd rotates the API keys of ElevenLabs service accounts and pu
   rekeyd version
   rekeyd help [env]                  this text, or the environment variables
 
-rotate, rollback and prune are safe beside a running daemon. Everything else is configured by environment variables
+rotate, rollback, rename and prune are safe beside a running daemon. Everything else is configured by environment variables
 and the policy file that REKEYD_POLICY_FILE names.
 Exit status: 0 done, 1 failed, 2 usage or configuration, 3 plan has something to do.
 `
@@ -71,7 +73,7 @@ func (a app) run(ctx context.Context, args []string) int {
 	name, rest := args[0], args[1:]
 	commands := map[string]func(context.Context, []string) error{
 		"run": a.daemon, "check": a.check, "status": a.status, "schedule": a.schedule, "version": a.version,
-		"plan": a.plan, "rotate": a.rotate, "rollback": a.rollback, "prune": a.prune, "completion": a.completion,
+		"plan": a.plan, "rotate": a.rotate, "rollback": a.rollback, "rename": a.rename, "prune": a.prune, "completion": a.completion,
 		"health": a.health, "help": a.help, "-h": a.help, "-help": a.help, "--help": a.help, "--version": a.version,
 	}
 	command, known := commands[name]

@@ -11,7 +11,7 @@ import (
 func offered() [][2]string {
 	return [][2]string{
 		{"run", ""}, {"check", "--online --json"}, {"plan", "--json"}, {"status", "--json"}, {"schedule", "-n --from --json"},
-		{"rotate", "--revoke-now --reason --json"}, {"rollback", "--json"}, {"prune", "--yes --json"},
+		{"rotate", "--revoke-now --reason --json"}, {"rollback", "--json"}, {"rename", "--json"}, {"prune", "--yes --json"},
 		{"health", ""}, {"completion", "bash zsh fish"}, {"version", ""}, {"help", "env"},
 	}
 }

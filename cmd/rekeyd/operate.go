@@ -183,6 +183,8 @@ func unknown(names, all []string) error {
 func rotated(o daemon.Outcome, revoked bool, now time.Time) string {
 	text := fmt.Sprintf("%s: rotated; the key is now %s", o.Policy, o.KeyID)
 	switch {
+	case revoked && len(o.Unproven) > 0:
+		return text + ", and older keys are disabled: " + strings.Join(o.Disabled, ", ") + "; that readers had " + strings.Join(o.Unproven, ", ") + " is not proven, since it was adopted by its id alone"
 	case revoked && len(o.Disabled) > 0:
 		return text + ", and no older key works: disabled " + strings.Join(o.Disabled, ", ")
 	case revoked:

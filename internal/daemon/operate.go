@@ -23,6 +23,7 @@ type Outcome struct {
 	PreviousKeyID      string    `json:"previous_key_id,omitempty"`     // the one before it
 	PreviousValidUntil time.Time `json:"previous_valid_until,omitzero"` // while it works; zero when it does not any more
 	Disabled           []string  `json:"disabled,omitempty"`            // older keys that are disabled and not yet deleted
+	Unproven           []string  `json:"unproven,omitempty"`            // of those: adopted by their id alone, so that readers may have had another
 }
 
 // Rotate rotates a policy now.
@@ -41,6 +42,18 @@ func (d *Daemon) Rollback(ctx context.Context, policy string) (Outcome, error) {
 		return Outcome{}, err
 	}
 	return d.outcome(ctx, policy)
+}
+
+// Rename gives the ledger entry of a policy that is no longer loaded to one that is.
+func (d *Daemon) Rename(ctx context.Context, from, to string) (Outcome, error) {
+	if err := d.rotator.Rename(ctx, from, to); err != nil {
+		return Outcome{}, err
+	}
+	s, err := d.rotator.Survey(ctx, to)
+	if err == nil && len(s.Policies) == 1 && s.Policies[0].Current == nil {
+		return Outcome{Policy: to}, nil // the entry is of a policy that never had a key
+	}
+	return d.outcome(ctx, to)
 }
 
 func (d *Daemon) outcome(ctx context.Context, policy string) (Outcome, error) {
@@ -65,6 +78,9 @@ func outcomeOf(s rotator.PolicyStatus) Outcome {
 		k := &s.Retiring[i]
 		if k.State == rotator.InQuarantine {
 			o.Disabled = append(o.Disabled, k.ID)
+			if k.Unproven {
+				o.Unproven = append(o.Unproven, k.ID)
+			}
 		}
 		if previous == nil || !k.Published.Before(previous.Published) { // of two in one second, the later in the list
 			previous = k

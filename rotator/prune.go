@@ -1,0 +1,179 @@
+package rotator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+)
+
+// Prune deletes a lost key. The current key of a removed policy is disabled and enters its ledger entry as retiring: a
+// daemon deletes it after the quarantine. A key that readers may have is refused.
+func (r *Rotator) Prune(ctx context.Context, k LostKey) error {
+	if err := r.prune(ctx, k); err != nil {
+		return fmt.Errorf("pruning key %s of policy %s: %w", k.KeyID, k.Policy, err)
+	}
+	return nil
+}
+
+func (r *Rotator) prune(ctx context.Context, k LostKey) error {
+	if !r.isLoaded(k.Policy) {
+		if err := r.notRunning(ctx, k.Policy); err != nil {
+			return err
+		}
+	}
+	entries, err := r.entries(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.notUsed(ctx, k, entries); err != nil {
+		return err
+	}
+	if k.Unmanaged {
+		return r.pruneUnmanaged(ctx, k)
+	}
+	api := r.apiOf(k.Workspace)
+	if api == nil {
+		return fmt.Errorf("workspace %s is not configured", k.Workspace)
+	}
+	if err := r.giveUp(ctx, k); err != nil {
+		return err
+	}
+	if err := api.DeleteKey(ctx, k.Account, k.KeyID); err != nil && !errors.Is(err, elevenlabs.ErrNotFound) {
+		return fmt.Errorf("deleting it: %w", err)
+	}
+	r.Logger.Info("lost key deleted", "action", "prune", "policy", k.Policy, "key_id", k.KeyID, "key_name", k.KeyName, "outcome", "done")
+	r.countLost(k.Workspace)
+	return nil
+}
+
+// notUsed returns an error where a ledger entry or a record has the key, the own ones of a removed policy aside, or the
+// record of a loaded policy may hold its secret.
+func (r *Rotator) notUsed(ctx context.Context, k LostKey, entries []*Entry) error {
+	_, _, rotation, _ := parseKeyName(k.KeyName)
+	for _, e := range entries {
+		own := k.Unmanaged && e.Policy == k.Policy
+		if e.MovedTo == "" && !own && e.knows(k.KeyID, rotation) && !e.isAbandoned(k.KeyID, rotation) {
+			return fmt.Errorf("the ledger entry of policy %s names it", e.Policy)
+		}
+	}
+	loaded := r.loadedSinks()
+	for _, ref := range r.sinks(entries) {
+		policy := loaded[ref]
+		inUse, field := policy != nil, ""
+		if inUse {
+			field = policy.Sink.Field
+		}
+		doc, err := r.Store.Read(ctx, ref, 0)
+		if err != nil {
+			return fmt.Errorf("reading records: %w", err)
+		}
+		rec := parseRecord(doc, field)
+		if rec.KeyID == k.KeyID && (inUse || !ownPlace(k, ref, entries)) {
+			return fmt.Errorf("the record %s names it", ref)
+		}
+		if inUse && r.mayHold(rec, k, entries) {
+			return fmt.Errorf("%s, the record of policy %s, may hold its secret; say whose key that is with adopt, or rotate the policy", ref, policy.Name)
+		}
+	}
+	return nil
+}
+
+func (r *Rotator) loadedSinks() map[Ref]*Policy {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	loaded := map[Ref]*Policy{}
+	for _, st := range r.policies {
+		loaded[st.policy.Sink.Ref] = st.policy
+	}
+	return loaded
+}
+
+// ownPlace reports that the record is that of the removed policy whose key is to be pruned.
+func ownPlace(k LostKey, ref Ref, entries []*Entry) bool {
+	return k.Unmanaged && slices.ContainsFunc(entries, func(e *Entry) bool {
+		return e.Policy == k.Policy && e.Current != nil && e.Current.Sink.Ref == ref
+	})
+}
+
+// mayHold reports that the record's value is, or for all that is known could be, the key's secret: by its salted hash,
+// else by the hint.
+func (r *Rotator) mayHold(rec Record, k LostKey, entries []*Entry) bool {
+	if rec.Secret.IsZero() {
+		return false
+	}
+	for _, e := range entries {
+		hash := hashValue(e.Salt, rec.Secret.Reveal())
+		for known := range e.keys() {
+			if known.Hash == hash {
+				return known.ID == k.KeyID
+			}
+		}
+	}
+	view := viewOf(rec, nil)
+	if said, listed := r.listedAs(k.Workspace, k.Account, rec.KeyID); listed && said.ID != k.KeyID && view.fit(said.Hint) == fits {
+		return false
+	}
+	key, _ := r.listedAs(k.Workspace, k.Account, k.KeyID)
+	return view.fit(key.Hint) != misfit
+}
+
+// listedAs returns a key as its workspace listed it last.
+func (r *Rotator) listedAs(workspace, account, id string) (elevenlabs.Key, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ws := r.workspaces[workspace]; ws != nil && ws.listing != nil {
+		for _, k := range ws.listing.accounts[account] {
+			if k.ID == id {
+				return k, true
+			}
+		}
+	}
+	return elevenlabs.Key{}, false
+}
+
+// giveUp notes in the ledger, before the key is deleted, that its rotation is abandoned: so the key becomes current by no
+// way, and the delete does no harm however late it arrives.
+func (r *Rotator) giveUp(ctx context.Context, k LostKey) error {
+	_, _, rotation, ours := parseKeyName(k.KeyName)
+	if !ours || !validName(k.Policy) {
+		return errors.New("its name is not one that rekeyd gives")
+	}
+	name := k.Policy
+	for attempt, renames := 1, 0; ; {
+		doc, err := r.Store.Read(ctx, r.entryRef(name), 0)
+		if err != nil {
+			return fmt.Errorf("reading ledger entry of %s: %w", name, err)
+		}
+		var e *Entry
+		if doc.JSON != nil {
+			e, err = ParseEntry(doc.JSON, name)
+		} else {
+			e, err = r.blankEntry(name)
+		}
+		switch {
+		case err != nil:
+			return err
+		case e.MovedTo != "" && renames < maxRenames:
+			name, renames = e.MovedTo, renames+1
+			continue
+		case e.isAbandoned(k.KeyID, rotation):
+			return nil
+		case e.knows(k.KeyID, rotation):
+			return fmt.Errorf("the ledger entry of policy %s names it by now", name)
+		case e.Claim != nil || e.Intent != nil:
+			return fmt.Errorf("policy %s is being worked on; try again when that has ended", name)
+		}
+		e.Abandoned = append(e.Abandoned, Abandoned{Rotation: rotation, KeyName: k.KeyName, Workspace: k.Workspace, Account: k.Account, Since: r.Wall(), KeyID: k.KeyID})
+		_, err = r.Store.Write(ctx, r.entryRef(name), e.Data(), doc.Version)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, ErrConflict) && !maybeWritten(err), attempt == publishTries:
+			return fmt.Errorf("writing ledger entry of %s: %w", name, err)
+		}
+		attempt++ // what became of it is seen when it is read again
+	}
+}

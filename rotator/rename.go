@@ -1,0 +1,257 @@
+package rotator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// A policy's ledger entry moves to another name in two writes by check-and-set. First the entry that is given is marked:
+// nobody works on it any more. Then the taker's is written. The mark is written in any case, also where it is there, so that
+// a write of the other direction that began before is refused, however late it arrives. Of two entries that are marked
+// with each other's names, the one that moved more often has what counts.
+
+// maxRenames bounds how far names are followed that a policy had since its last rotation.
+const maxRenames = 32
+
+// inherit takes over the ledger entry of the policy that this one replaces, or takes its own entry back from the policy
+// that replaced it.
+func (j *job) inherit(ctx context.Context) bool {
+	from, err := j.giver(ctx)
+	if err == nil && from != "" {
+		err = j.takeEntry(ctx, from)
+	}
+	var busy *entryBusyError
+	switch {
+	case errors.As(err, &busy), errors.Is(err, ErrConflict), errors.Is(err, errClaimLost):
+		j.st.known.loaded = false
+		return false // work on it is under way: look again at the next occasion
+	case err != nil:
+		j.r.noteSinkFailure(j.st, err)
+		return false
+	case from == "":
+		return true
+	}
+	j.r.mu.Lock()
+	j.st.mayTakeBack = false
+	j.r.mu.Unlock()
+	j.st.known.inherits = ""
+	return j.noted(nil, "ledger entry taken over from "+from, currentID(j.entry()))
+}
+
+// giver reads again whose entry this policy may take.
+func (j *job) giver(ctx context.Context) (string, error) {
+	if e := j.entry(); e != nil {
+		return j.r.returning(ctx, j.st, j.p, e)
+	}
+	if _, err := j.r.readRecord(ctx, j.st, j.p.Sink); err != nil {
+		return "", err
+	}
+	return j.r.predecessor(ctx, j.p, j.st.known.record)
+}
+
+// entryBusyError says why an entry cannot change hands now.
+type entryBusyError struct{ policy, why string }
+
+func (e *entryBusyError) Error() string { return "policy " + e.policy + " " + e.why }
+
+// takeEntry makes another policy's ledger entry this one's.
+func (j *job) takeEntry(ctx context.Context, from string) error {
+	ref := j.r.entryRef(from)
+	doc, err := j.r.Store.Read(ctx, ref, 0)
+	if err != nil {
+		return fmt.Errorf("reading ledger entry of %s: %w", from, err)
+	}
+	if doc.JSON == nil {
+		return &entryBusyError{from, "has no ledger entry"}
+	}
+	given, err := ParseEntry(doc.JSON, from)
+	if err != nil {
+		return err
+	}
+	own, content := j.entry(), given
+	if own == nil {
+		own = &Entry{Moves: -1}
+	}
+	switch undo := own.MovedTo != "" && own.Moves > given.Moves; {
+	case undo:
+		content = own // it was to be given away, and the taker never had it
+	case given.Claim != nil || given.Intent != nil:
+		return &entryBusyError{from, "is being worked on"}
+	case given.MovedTo != "" && given.MovedTo != j.p.Name:
+		return &entryBusyError{from, fmt.Sprintf("gave its ledger entry to policy %s; run: rekeyd rename %s %s", given.MovedTo, given.MovedTo, j.p.Name)}
+	}
+	if content == given {
+		given.Moves = max(given.Moves, own.Moves+1)
+	}
+	given.MovedTo = j.p.Name
+	if _, err := j.r.Store.Write(ctx, ref, given.Data(), doc.Version); err != nil {
+		return fmt.Errorf("marking ledger entry of %s: %w", from, err)
+	}
+	return j.write(ctx, func(next *Entry) {
+		abandoned := next.Abandoned
+		*next = *content.clone()
+		next.Policy, next.MovedTo, next.Moves = j.p.Name, "", content.Moves+1
+		for _, a := range abandoned {
+			if !slices.Contains(next.Abandoned, a) {
+				next.Abandoned = append(next.Abandoned, a)
+			}
+		}
+	})
+}
+
+// returning finds the policy from which a policy may take its entry back, although that is marked as moved: one that was
+// already made to give it, or one by which this process saw it replaced before it was loaded again. "" is none.
+func (r *Rotator) returning(ctx context.Context, st *policyState, p Policy, e *Entry) (string, error) {
+	name := e.MovedTo
+	for range maxRenames {
+		next, err := r.entryOf(ctx, name)
+		switch {
+		case err != nil:
+			return "", fmt.Errorf("looking for the ledger entry of %s: %w", p.Name, err)
+		case next == nil:
+			return "", nil
+		case next.MovedTo == p.Name && next.Moves > e.Moves:
+			return name, nil
+		case next.MovedTo == p.Name:
+			name = e.MovedTo // this entry is the newer one
+			fallthrough
+		case next.MovedTo == "":
+			if r.sawReplaced(st, name) {
+				return name, nil
+			}
+			return "", nil
+		}
+		name = next.MovedTo
+	}
+	return "", nil
+}
+
+// sawReplaced reports that the policy was loaded again after another one that is no longer loaded, and has not taken its
+// entry back since.
+func (r *Rotator) sawReplaced(st *policyState, by string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	other := r.unmanaged[by]
+	return st.mayTakeBack && other != nil && other.loadedAt != 0 && other.loadedAt < st.loadedAt
+}
+
+// predecessor returns the policy of which this one is the new name; "" is none. It is the one that wrote the record,
+// under the last of its names, if that is no longer loaded and the record holds its current key. While a rotation of
+// it is under way nobody can say yet what the record will hold, so it counts as well.
+func (r *Rotator) predecessor(ctx context.Context, p Policy, v *RecordView) (string, error) {
+	name := v.Policy
+	for range maxRenames {
+		if !v.HasValue || name == p.Name || !validName(name) || r.isLoaded(name) {
+			return "", nil
+		}
+		e, err := r.entryOf(ctx, name)
+		switch {
+		case err != nil:
+			return "", fmt.Errorf("looking for the former name of %s: %w", p.Name, err)
+		case e == nil:
+			return "", nil
+		case e.MovedTo != "" && e.MovedTo != p.Name:
+			name = e.MovedTo
+		case e.Claim != nil || v.KeyID != "" && currentID(e) == v.KeyID:
+			return name, nil
+		default:
+			return "", nil
+		}
+	}
+	return "", nil
+}
+
+func (r *Rotator) isLoaded(policy string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.policies[policy] != nil
+}
+
+// Rename gives the ledger entry of one policy, which is no longer loaded, to another that is and has no keys of its own.
+func (r *Rotator) Rename(ctx context.Context, from, to string) error {
+	err := r.rename(ctx, from, to)
+	if err != nil {
+		return fmt.Errorf("giving the ledger entry of policy %s to policy %s: %w", from, to, err)
+	}
+	return nil
+}
+
+func (r *Rotator) rename(ctx context.Context, from, to string) error {
+	switch {
+	case !validName(from) || !validName(to):
+		return errors.New("a policy's name is 1 to 36 of a-z 0-9 -")
+	case from == to:
+		return errors.New("they are the same")
+	case r.isLoaded(from):
+		return fmt.Errorf("policy %s is still in the policy file; remove it there first", from)
+	}
+	r.mu.Lock()
+	st := r.policies[to]
+	r.mu.Unlock()
+	if st == nil {
+		return unknownPolicy(to)
+	}
+	if st.policy.Mode == ModePaused {
+		return pausedPolicy(to)
+	}
+	if err := r.loadOwner(ctx, false); err != nil {
+		return err
+	}
+	if err := r.notRunning(ctx, from); err != nil {
+		return err
+	}
+	if err := r.readEntry(ctx, st, to); err != nil {
+		return err
+	}
+	if st.known.ledgerError != "" {
+		return errors.New(st.known.ledgerError)
+	}
+	given, err := r.entryOf(ctx, from)
+	if err != nil {
+		return err
+	}
+	own := st.known.entry
+	switch {
+	case own == nil:
+	case own.Claim != nil || own.Intent != nil:
+		return fmt.Errorf("policy %s is being worked on; try again when that has ended", to)
+	case own.MovedTo == "" && given != nil && given.MovedTo == to:
+		return nil // it has it
+	case own.MovedTo == "" && (own.Current != nil || len(own.Retiring) > 0):
+		return fmt.Errorf("policy %s has keys of its own: %s", to, keysOf(own))
+	case own.MovedTo != "":
+		if err := r.leadsTo(ctx, own, from); err != nil {
+			return err
+		}
+	}
+	return r.newJob(st, *st.policy, Step{Action: ActInherit, Reason: ReasonRequested}).takeEntry(ctx, from)
+}
+
+func keysOf(e *Entry) string {
+	var ids []string
+	if e.Current != nil {
+		ids = append(ids, e.Current.ID)
+	}
+	for _, k := range e.Retiring {
+		ids = append(ids, k.ID)
+	}
+	return fmt.Sprint(ids)
+}
+
+// leadsTo returns nil where an entry that moved away is now, by whichever names, that of the given policy.
+func (r *Rotator) leadsTo(ctx context.Context, own *Entry, policy string) error {
+	seen, name := []string{own.Policy}, own.MovedTo
+	for name != policy {
+		e, err := r.entryOf(ctx, name)
+		if err != nil {
+			return err
+		}
+		if e == nil || e.MovedTo == "" || slices.Contains(seen, name) {
+			return fmt.Errorf("the entry of policy %s is that of policy %s now; run: rekeyd rename %s %s", own.Policy, name, name, own.Policy)
+		}
+		seen, name = append(seen, name), e.MovedTo
+	}
+	return nil
+}

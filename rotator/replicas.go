@@ -1,0 +1,129 @@
+package rotator
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// replicasDoc is the ledger's document about the running daemons: which policies they have loaded. It keeps a command with
+// an old policy file from taking for removed what a daemon works on. That is courtesy and no proof: a daemon may have
+// stood still for longer than it counts.
+type replicasDoc struct {
+	Schema   int                 `json:"schema"`
+	Replicas map[string]replica  `json:"replicas"` // by the name that the process has in claims
+	Sets     map[string][]string `json:"sets"`     // names of policies; mostly all replicas have the same, which is written once
+}
+
+type replica struct {
+	Set string    `json:"set"`
+	At  time.Time `json:"at"`
+}
+
+// heardFor is how long a daemon counts as running after it wrote that it does; it does so more often than that.
+const heardFor = time.Hour
+
+func (r *Rotator) replicasRef() Ref { return r.Ledger.Join("replicas") }
+
+func (r *Rotator) readReplicas(ctx context.Context) (replicasDoc, int, error) {
+	d := replicasDoc{Schema: ledgerSchema}
+	doc, err := r.Store.Read(ctx, r.replicasRef(), 0)
+	if err == nil && doc.JSON != nil {
+		if err = json.Unmarshal(doc.JSON, &d); err == nil && d.Schema != ledgerSchema {
+			err = fmt.Errorf("its schema is %d and this build knows %d", d.Schema, ledgerSchema)
+		}
+	}
+	if err != nil {
+		return d, 0, fmt.Errorf("reading which daemons run: %w", err)
+	}
+	return d, doc.Version, nil
+}
+
+// notRunning returns an error where a running daemon has the policy loaded.
+func (r *Rotator) notRunning(ctx context.Context, policy string) error {
+	d, _, err := r.readReplicas(ctx)
+	if err != nil {
+		return err
+	}
+	for holder, other := range d.Replicas {
+		if holder != r.holder && r.Wall().Sub(other.At) < heardFor && slices.Contains(d.Sets[other.Set], policy) {
+			return fmt.Errorf("a running daemon has policy %s loaded (as of %s); remove it from that daemon's policy file first, or stop the daemon: one that died counts for an hour",
+				policy, other.At.UTC().Format(time.RFC3339))
+		}
+	}
+	return nil
+}
+
+// announce writes down which policies this daemon has loaded; none when it stops.
+func (r *Rotator) announce(ctx context.Context, names []string) error {
+	for attempt := 1; ; attempt++ {
+		d, version, err := r.readReplicas(ctx)
+		if err != nil {
+			return err
+		}
+		now := r.Wall()
+		next := replicasDoc{Schema: ledgerSchema, Replicas: map[string]replica{}, Sets: map[string][]string{}}
+		for holder, other := range d.Replicas {
+			if holder != r.holder && now.Sub(other.At) < heardFor {
+				next.Replicas[holder], next.Sets[other.Set] = other, d.Sets[other.Set]
+			}
+		}
+		if len(names) > 0 {
+			sum := sha256.Sum256([]byte(strings.Join(names, "\n")))
+			set := hex.EncodeToString(sum[:8])
+			next.Replicas[r.holder], next.Sets[set] = replica{set, now}, names
+		}
+		data := map[string]any{"schema": next.Schema, "replicas": next.Replicas, "sets": next.Sets}
+		_, err = r.Store.Write(ctx, r.replicasRef(), data, version)
+		if err == nil || !errors.Is(err, ErrConflict) || attempt == publishTries || !sleep(ctx, time.Duration(r.jitter()*float64(time.Second))) {
+			return err
+		}
+	}
+}
+
+// announceLoop does so at the start, when the set changes, and often enough to count as running.
+func (r *Rotator) announceLoop(ctx context.Context) {
+	for ctx.Err() == nil {
+		select {
+		case <-r.reloaded: // what is written now has it
+		default:
+		}
+		wait := min(r.ResyncInterval, heardFor/3)
+		if err := r.announce(ctx, r.loadedNames()); err != nil && ctx.Err() == nil {
+			r.Logger.Warn("policies of this daemon not written down", "err", err)
+			wait = min(wait, max(r.ReconcileInterval, time.Second))
+		}
+		select {
+		case <-ctx.Done():
+		case <-r.reloaded:
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (r *Rotator) loadedNames() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.policies))
+}
+
+// leaveFor bounds how long a daemon that stops tries to say so.
+const leaveFor = 2 * time.Second
+
+func (r *Rotator) leave(ctx context.Context) {
+	if r.sink.down(r.Ledger.Mount) != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveFor)
+	defer cancel()
+	if err := r.announce(ctx, nil); err != nil {
+		r.Logger.Warn("end of this daemon not written down", "err", err)
+	}
+}
