@@ -20,11 +20,27 @@ import (
 // Every remote write of a policy's life is made to fail without having happened, to fail although it happened, and to
 // be the last thing that the process does. Afterwards no reader was ever broken and no key is unaccounted for.
 func TestEveryRemoteWriteFourWays(t *testing.T) {
+	for _, at := range lifeWrites() {
+		for _, m := range []mode{notApplied, applied, diesBefore, diesAfter} {
+			t.Run(fmt.Sprintf("%s %s", at.name, m), func(t *testing.T) {
+				w := newWorld(t)
+				p := testPolicy(t, nil)
+				w.guardReaders(p)
+				synctest.Test(t, func(*testing.T) { w.survive(p, fault{call: at.call, nth: at.nth, mode: m}) })
+			})
+		}
+	}
+}
+
+// lifeWrite is one remote write of a policy's life.
+type lifeWrite struct {
+	name, call string
+	nth        int
+}
+
+func lifeWrites() []lifeWrite {
 	const ledger, record = "write secret/rekeyd/policies", "write secret/elevenlabs"
-	writes := []struct {
-		name, call string
-		nth        int
-	}{
+	return []lifeWrite{
 		{"owner", "write secret/rekeyd/owner", 1},
 		{"first claim", ledger, 1},
 		{"first create", "POST", 1},
@@ -40,16 +56,6 @@ func TestEveryRemoteWriteFourWays(t *testing.T) {
 		{"claim to delete", ledger, 7},
 		{"delete", "DELETE", 1},
 		{"note of the delete", ledger, 8},
-	}
-	for _, at := range writes {
-		for _, m := range []mode{notApplied, applied, diesBefore, diesAfter} {
-			t.Run(fmt.Sprintf("%s %s", at.name, m), func(t *testing.T) {
-				w := newWorld(t)
-				p := testPolicy(t, nil)
-				w.guardReaders(p)
-				synctest.Test(t, func(*testing.T) { w.survive(p, fault{call: at.call, nth: at.nth, mode: m}) })
-			})
-		}
 	}
 }
 

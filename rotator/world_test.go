@@ -68,6 +68,8 @@ type process struct {
 	calls []string
 	dead  bool
 	fault fault
+
+	held, release chan struct{} // of a call that happens muchLater
 }
 
 // fault strikes one call of a process: the n-th whose name has the prefix.
@@ -86,6 +88,7 @@ const (
 	applied    mode = "fails, did happen"
 	diesBefore mode = "dies right before"
 	diesAfter  mode = "dies right after"
+	muchLater  mode = "happens much later"
 )
 
 // enter names a call and says whether it fails before (instead) or after it was carried out.
@@ -112,6 +115,12 @@ func (p *process) enter(call string) (instead, afterwards error) {
 	case diesBefore:
 		p.dead = true
 		return errCut, nil
+	case muchLater:
+		p.mu.Unlock()
+		defer p.mu.Lock()
+		close(p.held)
+		<-p.release
+		return nil, nil
 	}
 	p.dead = true
 	return nil, errCut
@@ -146,7 +155,7 @@ func (p *process) Write(ctx context.Context, ref rotator.Ref, data map[string]an
 	if instead != nil {
 		return 0, lostCall("writing "+ref.String(), instead)
 	}
-	v, err := p.Store.Write(ctx, ref, data, cas)
+	v, err := p.Store.Write(context.WithoutCancel(ctx), ref, data, cas)
 	if afterwards != nil {
 		return 0, lostCall("writing "+ref.String(), afterwards)
 	}
@@ -162,7 +171,7 @@ func (p *process) RoundTrip(req *http.Request) (*http.Response, error) {
 	p.mu.Lock()
 	api := p.api
 	p.mu.Unlock()
-	resp, err := api.RoundTrip(req)
+	resp, err := api.RoundTrip(req.WithContext(context.WithoutCancel(req.Context())))
 	if afterwards != nil {
 		return nil, afterwards
 	}

@@ -33,6 +33,7 @@ type life struct {
 	touched   bool        // others did something to it
 	version   int         // of its record when it was made
 	hidden    bool        // versions of its record since cannot be read, so that nobody can tell whether it was published
+	freed     bool        // a person enabled it, and nothing of ours has disabled it since
 	revoked   bool        // an operator wanted it dead
 	pruned    bool        // an operator gave it up
 	orphan    bool        // made in a time that Vault has forgotten
@@ -96,7 +97,7 @@ func (o *oracle) changed(workspace string, c elevensim.Change) {
 	byUs := c.By != elevensim.ByManagement
 	o.w.tracef("key %s (%s): %s by %s", short(k.ID), k.Name, c.Kind, c.By)
 	if !byUs {
-		k.touched = true
+		k.touched, k.freed = true, c.Kind == elevensim.Enabled
 		if c.Kind == elevensim.Disabled {
 			k.disabled = time.Now()
 		}
@@ -113,7 +114,7 @@ func (o *oracle) changed(workspace string, c elevensim.Change) {
 		o.retired(k, c.Kind)
 	}
 	if c.Kind == elevensim.Disabled {
-		k.disabled = time.Now()
+		k.disabled, k.freed = time.Now(), false
 	}
 }
 
@@ -351,6 +352,7 @@ func (o *oracle) conclude() {
 		switch {
 		case r.key == k, now.Sub(k.CreatedAt) < 2*time.Minute:
 		case r.removed && !r.touched.IsZero(): // its record is empty, and no rotation fills it: nothing more is taken away
+		case k.freed && !k.replaced.IsZero(): // in quarantine it is shown, and stays as that person wants it
 		case k.published.IsZero() && !k.hidden:
 			o.violated("invariant 2: key %s (%s) was never published and is still there", short(k.ID), k.Name)
 		case now.Sub(k.replaced) > r.policy.Overlap+r.policy.WaitUntilIdle+r.policy.Quarantine+3*time.Hour:
