@@ -1,6 +1,7 @@
 package rotator_test
 
 import (
+	"context"
 	"maps"
 	"strings"
 	"testing"
@@ -33,9 +34,9 @@ func (w *world) byHand() (id, secret string) {
 
 func (w *world) put(p rotator.Policy, data map[string]any) {
 	w.t.Helper()
-	doc, err := w.store.Read(w.t.Context(), p.Sink.Ref, 0)
+	doc, err := w.store.Read(context.Background(), p.Sink.Ref, 0)
 	if err == nil {
-		_, err = w.store.Write(w.t.Context(), p.Sink.Ref, data, doc.Version)
+		_, err = w.store.Write(context.Background(), p.Sink.Ref, data, doc.Version)
 	}
 	if err != nil {
 		w.t.Fatal(err)

@@ -1,6 +1,7 @@
 package rotator_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -84,7 +85,7 @@ func TestARenameThatIsUndoneFourWays(t *testing.T) {
 							t.Errorf("%s (%s): %s", s.State, s.Reason, s.Message)
 						}
 						after(time.Hour) // the process that died no longer counts
-						if err := w.build(options{}, a).Rename(t.Context(), b.Name, a.Name); err != nil {
+						if err := w.build(options{}, a).Rename(context.Background(), b.Name, a.Name); err != nil {
 							t.Fatal(err)
 						}
 						r, stop = w.startProcess(&process{}, a)
@@ -124,14 +125,14 @@ func TestARenameBackAndForthWithALateWrite(t *testing.T) {
 		e.stop()
 		e.stop = func() {}
 		after(time.Hour)
-		if err := w.build(options{}, b).Rename(t.Context(), a.Name, b.Name); err != nil {
+		if err := w.build(options{}, b).Rename(context.Background(), a.Name, b.Name); err != nil {
 			t.Fatal(err)
 		}
 		if got := w.ledgerOf(b.Name); got["moved_to"] != nil || got["current"] == nil {
 			t.Fatalf("the new name's entry is %v", got)
 		}
 		delete(before, "moved_to")
-		if _, err := w.store.Write(t.Context(), rotator.Ref{Mount: "secret", Path: "rekeyd/policies/" + a.Name}, before, late); err == nil {
+		if _, err := w.store.Write(context.Background(), rotator.Ref{Mount: "secret", Path: "rekeyd/policies/" + a.Name}, before, late); err == nil {
 			t.Error("the late write of the way back was not refused")
 		}
 		_, e.stop = w.startProcess(&process{}, b)
@@ -143,7 +144,7 @@ func TestARenameBackAndForthWithALateWrite(t *testing.T) {
 // version is that of a policy's entry.
 func (w *world) version(name string) int {
 	w.t.Helper()
-	doc, err := w.store.Read(w.t.Context(), rotator.Ref{Mount: "secret", Path: "rekeyd/policies/" + name}, 0)
+	doc, err := w.store.Read(context.Background(), rotator.Ref{Mount: "secret", Path: "rekeyd/policies/" + name}, 0)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -198,7 +199,7 @@ func TestRename(t *testing.T) {
 				t.Errorf("got %v, want %q", err, says)
 			}
 		}
-		ctx := t.Context()
+		ctx := context.Background()
 		refused("running daemon", w.build(options{}, b, c).Rename(ctx, a.Name, b.Name))
 		stop()
 		r := w.build(options{}, b, c)
@@ -241,13 +242,13 @@ func TestRenameWaitsForTheClaim(t *testing.T) {
 		<-h.held // the run of 03:00
 		d := w.kv
 		d.Delete("secret/rekeyd/replicas") // the courtesy is lost
-		if err := w.build(options{}, b).Rename(t.Context(), a.Name, b.Name); err == nil || !strings.Contains(err.Error(), "being worked on") {
+		if err := w.build(options{}, b).Rename(context.Background(), a.Name, b.Name); err == nil || !strings.Contains(err.Error(), "being worked on") {
 			t.Errorf("got %v", err)
 		}
 		close(h.release)
 		after(time.Minute)
 		stop()
-		if err := w.build(options{}, b).Rename(t.Context(), a.Name, b.Name); err != nil {
+		if err := w.build(options{}, b).Rename(context.Background(), a.Name, b.Name); err != nil {
 			t.Error(err)
 		}
 		w.mustWork(b, "after the rename")
