@@ -1,6 +1,7 @@
 package rotator_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -154,6 +155,46 @@ func TestAnEditAndARequestAreTriedAtOnce(t *testing.T) {
 		after(time.Minute)
 		if writes.Load() > n+12 {
 			t.Errorf("%d writes within a minute", writes.Load()-n)
+		}
+	})
+}
+
+// A policy that was pruned and is loaded again, whose record holds a value that nobody knows, is an error; its old key goes
+// all the same, since the record does not hold it.
+func TestAPrunedPolicyWithAStrangersValue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		p := testPolicy(t, nil)
+		other := testPolicy(t, func(p *rotator.Policy) { p.Name = "other"; p.Sink.Path = "elevenlabs/other" })
+		_, stop := w.daemon(options{}, p, other)
+		after(time.Hour)
+		first, _ := w.recordHolds(p)
+		stop()
+		op := w.build(options{}, other)
+		lost, err := op.Lost(context.Background(), p.Name)
+		if err != nil || len(lost) != 1 {
+			t.Fatal(lost, err)
+		}
+		if err := op.Prune(context.Background(), lost[0]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.kv.Put(p.Sink.String(), map[string]any{"api_key": "by hand"}); err != nil {
+			t.Fatal(err)
+		}
+		r, stop := w.daemon(options{}, p, other)
+		defer stop()
+		after(5*time.Hour + 50*time.Minute)
+		var calls atomic.Int64
+		w.kv.Before = func(*http.Request) error { calls.Add(1); after5ms(); return nil }
+		after(20 * time.Minute) // in the middle its quarantine ends
+		if n := calls.Load(); n > 60 {
+			t.Errorf("%d calls of Vault in twenty minutes", n)
+		}
+		if k := w.key(first.Secret); !k.Deleted() {
+			t.Error("the pruned key is still there")
+		}
+		if s := w.state(r, 1); s.State != rotator.StateError || s.Message == "" {
+			t.Errorf("%s %s: %s", s.State, s.Reason, s.Message)
 		}
 	})
 }

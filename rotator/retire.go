@@ -62,7 +62,7 @@ func (j *job) retire(ctx context.Context, s Step) bool {
 // stillRetiring returns the key if the entry, as just read, still says that the step is due.
 func (j *job) stillRetiring(s Step) *Retiring {
 	e := j.entry()
-	if e == nil || e.MovedTo != "" || e.Claim != nil || (e.Current == nil && j.p.Mode != modeRemoved) || currentID(e) == s.KeyID {
+	if e == nil || e.MovedTo != "" || e.Claim != nil || currentID(e) == s.KeyID {
 		return nil
 	}
 	key := e.retiring(s.KeyID)
@@ -110,7 +110,7 @@ func (j *job) mayRetire(ctx context.Context, what Action, old KeyRef) error {
 		}
 	}
 	if j.entry().Current == nil {
-		return nil // the policy was removed and its current key pruned: a person decided
+		return j.recordLacks(ctx, old)
 	}
 	c := *j.entry().Current
 	rec, err := j.r.readRecord(ctx, j.st, c.Sink)
