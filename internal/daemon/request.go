@@ -21,7 +21,7 @@ type rotateBody struct {
 type rotateAnswer struct {
 	Policy    string `json:"policy"`
 	Status    string `json:"status"`           // requested
-	KeyID     string `json:"key_id,omitempty"` // the key that is to be replaced
+	KeyID     string `json:"key_id,omitempty"` // the current key, as far as this replica knows
 	RevokeNow bool   `json:"revoke_now"`
 }
 

@@ -112,6 +112,9 @@ func text(err error) string {
 
 // Words says in a few words how the policy stands.
 func (p PolicyView) Words() string {
+	if p.Reason == rotator.ReasonClockSkew && p.State != rotator.StateError && p.Message != "" {
+		return "waiting: " + p.Message
+	}
 	switch p.State {
 	case rotator.StateOK:
 		switch {
