@@ -258,16 +258,34 @@ func claimOf(e *Entry) *Claim {
 	return e.Claim
 }
 
+// manyKeys is more than an account usually has. A listing may hold 130,000, which must not be compared with each other.
+const manyKeys = 64
+
 // addKeys collects the listed keys that concern a policy: its account's, its current key's account's, and all that
 // carry its name. Rotator.mu is held.
 func (r *Rotator) addKeys(o *Observed, p Policy, k *knowledge) {
+	var seen map[string]bool // the ids in o.Keys, once looking through those would take long
 	add := func(ws *workspace, keys []elevenlabs.Key) {
 		if o.Keys == nil {
 			o.Keys = make([]ListedKey, 0, len(keys)) // what follows is mostly the same ones again
 		}
 		for _, key := range keys {
-			if _, known := o.key(key.ID); !known {
-				o.Keys = append(o.Keys, ListedKey{ws.name, key})
+			if seen == nil && len(o.Keys) >= manyKeys {
+				seen = make(map[string]bool, len(keys))
+				for _, k := range o.Keys {
+					seen[k.ID] = true
+				}
+			}
+			known := seen[key.ID]
+			if seen == nil {
+				_, known = o.key(key.ID)
+			}
+			if known {
+				continue
+			}
+			o.Keys = append(o.Keys, ListedKey{ws.name, key})
+			if seen != nil {
+				seen[key.ID] = true
 			}
 		}
 	}
