@@ -165,3 +165,18 @@ func untrusted() map[string]func(*httptest.Server) {
 		},
 	}
 }
+
+// Server is one server that means harm, for a client that is a process.
+type Server struct {
+	Name  string
+	Serve http.HandlerFunc
+}
+
+// Servers are those that speak HTTP without TLS. Redirects lead to elsewhere.
+func Servers(elsewhere string) []Server {
+	var all []Server
+	for _, h := range slices.Concat(manners(elsewhere), texts(), raw()) {
+		all = append(all, Server{h.name, h.serve})
+	}
+	return all
+}

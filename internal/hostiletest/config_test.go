@@ -26,7 +26,7 @@ func tryConfigs(t *testing.T, binaries process.Programs) row {
 			}
 			env = append(env, "REKEYD_POLICY_FILE="+file)
 		}
-		status, said, took := finished(t.Context(), t, binaries.Rekeyd, env, "check")
+		status, said, took := finished(t, binaries.Rekeyd, env, "check")
 		v := verdict{took: took, accepted: status == 0, panicked: strings.Contains(said, "goroutine "), wrong: complaint(said)}
 		switch {
 		case v.panicked:
