@@ -3,7 +3,6 @@ package daemon
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -30,8 +29,10 @@ func (d *Daemon) rotateRequest(w http.ResponseWriter, r *http.Request) {
 	var body rotateBody
 	dec := json.NewDecoder(r.Body)
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(&body); err != nil && !errors.Is(err, io.EOF) {
-		http.Error(w, d.oneLine(fmt.Sprintf(`The body is not as {"revoke_now": false, "reason": "why"}: %v`, err)), http.StatusBadRequest)
+	err := dec.Decode(&body)
+	if empty := errors.Is(err, io.EOF); err != nil && !empty || !empty && !errors.Is(dec.Decode(new(any)), io.EOF) {
+		// What it is instead is not repeated: it may be a secret that was pasted into the wrong place.
+		http.Error(w, `The body must be one JSON object like {"revoke_now": false, "reason": "why"}, with no other field, or empty.`, http.StatusBadRequest)
 		return
 	}
 	name := r.PathValue("name")

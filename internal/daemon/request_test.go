@@ -57,6 +57,7 @@ func TestRotateIsAskedForOverHTTP(t *testing.T) {
 		{"paused", url + "/api/v1/policies/dubbing/rotate", bearer, "", http.StatusConflict},
 		{"no JSON", path, bearer, "now", http.StatusBadRequest},
 		{"an unknown field", path, bearer, `{"revoke": true}`, http.StatusBadRequest},
+		{"two objects", path, bearer, `{}{}`, http.StatusBadRequest},
 		{"too long", path, bearer, `{"reason": "` + strings.Repeat("x", maxRequest) + `"}`, http.StatusBadRequest},
 	} {
 		if status, body := post(t, c.url, c.authorization, c.body); status != c.status || strings.Count(body, "\n") != 1 {
