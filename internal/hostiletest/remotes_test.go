@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	onePolicy = `policies: [{name: tts-prod, service_account: svcacc_a, schedule: "@daily", permissions: all, sink: {path: app/tts}}]` + "\n"
+	servedPolicy = `policies: [{name: tts-prod, service_account: svcacc_a, schedule: "@daily", permissions: all, sink: {path: app/tts}}]` + "\n"
 
 	callTimeout = "1s"
 )
@@ -58,7 +58,7 @@ func meet(t *testing.T, binaries process.Programs, h hostile.Server, target stri
 	defer s.CloseClientConnections()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "policies.yaml")
-	if err := os.WriteFile(file, []byte(onePolicy), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(servedPolicy), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	env := []string{

@@ -27,7 +27,7 @@ func tryRequests(t *testing.T, binaries process.Programs) row {
 	sim := binaries.StartSimulator(t, key, 1, "svcacc_a")
 	dir := t.TempDir()
 	file := filepath.Join(dir, "policies.yaml")
-	if err := os.WriteFile(file, []byte(onePolicy), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(servedPolicy), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	d := process.Start(t, []string{
