@@ -41,13 +41,13 @@ type workspace struct {
 type apiKey struct {
 	Env   at[string] `yaml:"env" hush:"1" eg:"ELEVENLABS_API_KEY" pattern:"^ELEVENLABS_[A-Za-z0-9_]*$" rule:"the name of a variable that starts with ELEVENLABS_" doc:"Environment variable, also with _FILE. Its name starts with ELEVENLABS_."`
 	File  at[string] `yaml:"file" hush:"1" eg:"/run/secrets/elevenlabs" pattern:"^[^\x00-\x1f\x7f]+$" rule:"a path" doc:"File, read again when it changes."`
-	Vault vaultField `yaml:"vault" hush:"1" eg:"{path: elevenlabs/admin}" doc:"Field of a KV v2 record."`
+	Vault vaultField `yaml:"vault" hush:"1" eg:"{path: elevenlabs-admin/default}" doc:"Field of a KV v2 record."`
 }
 
 type vaultField struct {
 	object
 	Mount at[string] `yaml:"mount" hush:"1" eg:"secret" def:"secret" path:"1" doc:"KV v2 mount."`
-	Path  at[string] `yaml:"path" need:"1" hush:"1" eg:"elevenlabs/admin" path:"1" doc:"Path below the mount."`
+	Path  at[string] `yaml:"path" need:"1" hush:"1" eg:"elevenlabs-admin/default" path:"1" doc:"Path below the mount."`
 	Field at[string] `yaml:"field" hush:"1" eg:"api_key" def:"api_key" pattern:"^[A-Za-z0-9._-]{1,128}$" rule:"1 to 128 of a-z A-Z 0-9 . _ -" doc:"Field that holds the secret."`
 }
 

@@ -12,6 +12,7 @@
 #
 # Environment, with what is meant where it is not set:
 #   POLICY=rekeyd ROLE=rekeyd MOUNT=(the method's name) TOKEN_TTL=1h TOKEN_MAX_TTL=24h
+#   SECRET_ID_TTL=2160h SECRET_ID_NUM_USES=0 (approle: how long a secret id works, and for how many logins; 0: without an end)
 #   NAMESPACE=rekeyd SERVICE_ACCOUNT=rekeyd AUDIENCE=vault KUBERNETES_HOST=https://kubernetes.default.svc
 set -eu
 
@@ -25,6 +26,7 @@ approle | kubernetes) ;;
 esac
 command -v vault >/dev/null || die "the vault command is not installed"
 POLICY=${POLICY:-rekeyd} ROLE=${ROLE:-rekeyd} MOUNT=${MOUNT:-$method} TOKEN_TTL=${TOKEN_TTL:-1h} TOKEN_MAX_TTL=${TOKEN_MAX_TTL:-24h}
+SECRET_ID_TTL=${SECRET_ID_TTL:-2160h} SECRET_ID_NUM_USES=${SECRET_ID_NUM_USES:-0}
 
 # The policy, written only where it differs.
 file=$(dirname "$0")/policy.hcl
@@ -46,9 +48,10 @@ tokens="token_policies=$POLICY token_no_default_policy=true token_ttl=$TOKEN_TTL
 
 if [ "$method" = approle ]; then
   # shellcheck disable=SC2086 # words, on purpose
-  vault write "auth/$MOUNT/role/$ROLE" $tokens secret_id_ttl=0 secret_id_num_uses=0 >&2
+  vault write "auth/$MOUNT/role/$ROLE" $tokens "secret_id_ttl=$SECRET_ID_TTL" "secret_id_num_uses=$SECRET_ID_NUM_USES" >&2
   printf 'REKEYD_VAULT_AUTH=approle\nREKEYD_VAULT_AUTH_MOUNT=%s\nREKEYD_VAULT_ROLE_ID=%s\n' \
     "$MOUNT" "$(vault read -field=role_id "auth/$MOUNT/role/$ROLE/role-id")"
+  say "secret ids of this role work for $SECRET_ID_TTL (SECRET_ID_TTL); put a new one in the place of the old one before: rekeyd takes it at its next login"
   say "a secret id, wrapped for the way: vault write -wrap-ttl=5m -field=wrapping_token -f auth/$MOUNT/role/$ROLE/secret-id"
   exit 0
 fi

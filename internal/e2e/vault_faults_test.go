@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 
@@ -140,9 +141,17 @@ func TestEachLineOfThePolicyIsNeeded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, vaulttest.Start(t))
 	w.policy("@every 1h")
+	text, err := os.ReadFile(w.policyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	adminKey := "elevenlabs-admin/" + w.id
+	w.put(adminKey, map[string]any{"api_key": w.adminKey})
+	w.policies(fmt.Sprintf("workspaces: [{name: default, base_url: %q, api_key: {vault: {path: %s}}}]\n%s", w.sim.URL, adminKey, text))
 	hcl := policyHCL(t)
 	for i, c := range []struct{ path, capability string }{
 		{"secret/data/elevenlabs/*", "create"}, {"secret/data/elevenlabs/*", "read"}, {"secret/data/elevenlabs/*", "update"},
+		{"secret/data/elevenlabs-admin/*", "read"},
 		{"secret/data/rekeyd/*", "create"}, {"secret/data/rekeyd/*", "read"}, {"secret/data/rekeyd/*", "update"},
 		{"secret/metadata/rekeyd/*", "list"}, {"sys/capabilities-self", "update"}, {"auth/token/lookup-self", "read"}, {"auth/token/renew-self", "update"},
 	} {
