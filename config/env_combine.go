@@ -69,7 +69,7 @@ func (l *envLoader) files() {
 			continue
 		}
 		_, err := smallfile.Read(context.Background(), *f.path, f.most)
-		if errors.Is(err, smallfile.ErrNotRegular) || errors.Is(err, smallfile.ErrTooLarge) {
+		if errors.Is(err, smallfile.ErrNotRegular) || errors.Is(err, smallfile.ErrTooLarge) || err != nil && f.path == &e.WebConfigFile {
 			l.fault(f.name, "is %s, which cannot be read: %v; correct the path or what is there", quote(*f.path), reason(err))
 			*f.path = "" // nothing else tries it
 		}

@@ -55,11 +55,18 @@ func (fs Faults) asError() error {
 
 // quote shows a value in a sentence: escaped, and cut so that a pasted file does not fill the screen.
 func quote(s string) string {
-	const most = 80
-	if r := []rune(s[:min(len(s), 4*most)]); len(r) > most {
-		return fmt.Sprintf("%q…", string(r[:most]))
+	if short := cut(s, 80); short != s {
+		return fmt.Sprintf("%q…", strings.TrimSuffix(short, "…"))
 	}
 	return fmt.Sprintf("%q", s)
+}
+
+// cut returns at most most runes of s, and a mark where there are more.
+func cut(s string, most int) string {
+	if r := []rune(s[:min(len(s), 4*most)]); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return s
 }
 
 // nearest returns the known word that was probably meant, or "".

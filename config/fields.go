@@ -111,7 +111,7 @@ type field struct {
 	pattern                                  *regexp.Regexp
 	words                                    []string
 	taken                                    []string // names that it cannot have, since rekeyd writes them beside it
-	word                                     string // stands for a whole list
+	word                                     string   // stands for a whole list
 	min, max                                 int64
 	index                                    []int
 	typ                                      reflect.Type

@@ -139,6 +139,28 @@ func TestFilesThatAreNoFiles(t *testing.T) {
 	}
 }
 
+// TestALongPathIsNotRepeatedWhole: a line of an error stays one that can be read.
+func TestALongPathIsNotRepeatedWhole(t *testing.T) {
+	long := "/" + strings.Repeat("x/", 50_000)
+	_, err := load(t, "workspaces: [{name: default, api_key: {file: "+long+"}}]\n"+with())
+	if err == nil || len(err.Error()) > 500 {
+		t.Errorf("api_key.file: %.300v", err)
+	}
+	if _, err := LoadPolicies(t.Context(), Source{Path: long}, Env{}, environment("")); err == nil || len(err.Error()) > 500 {
+		t.Errorf("policy file: %.300v", err)
+	}
+	for _, v := range variables() {
+		for _, name := range v.names() {
+			if name == v.name && v.secret() || v.name == "REKEYD_POLICIES" {
+				continue
+			}
+			if _, err := LoadEnv(least(map[string]string{v.name: "", name: long})); err != nil && len(err.Error()) > 800 {
+				t.Errorf("%s: %.300v", name, err)
+			}
+		}
+	}
+}
+
 // TestEveryNumberIsBounded tries each number and duration beyond both of its ends.
 func TestEveryNumberIsBounded(t *testing.T) {
 	tried := 0

@@ -64,7 +64,7 @@ func (s SecretSource) flaw(ctx context.Context, least int) string {
 	secret, err := s.Get(ctx)
 	switch {
 	case err != nil:
-		return "cannot be read: " + s.path + ": " + reason(err).Error() + "; correct the path or what is there"
+		return "cannot be read: " + cut(s.path, 200) + ": " + reason(err).Error() + "; correct the path or what is there"
 	case !s.IsSet() || least == 0:
 		return ""
 	case strings.ContainsFunc(secret.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }):

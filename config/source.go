@@ -39,7 +39,7 @@ func (s Source) name() string {
 	if s.Path == "" {
 		return "REKEYD_POLICIES"
 	}
-	return s.Path
+	return cut(s.Path, 200)
 }
 
 func (s Source) read(ctx context.Context) ([]byte, error) {
