@@ -97,20 +97,22 @@ func open(in opener, name string, flag int, perm os.FileMode) (*os.File, error) 
 }
 
 // longest is how long the read of a file may take that never becomes readable, as some below /proc do not.
-const longest = 5 * time.Second
+const longest = time.Second
 
 func readAll(ctx context.Context, file *os.File, most int) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, longest)
-	defer cancel()
-	// A file that the kernel cannot wait for has no deadline and needs none.
-	defer context.AfterFunc(ctx, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	bounded, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	// A file that the kernel cannot wait for has no deadline and needs none.
+	defer context.AfterFunc(bounded, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })()
 	text, err := io.ReadAll(io.LimitReader(file, int64(most)+1))
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil:
 		return nil, ctx.Err()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, fmt.Errorf("it does not end, and is %w", ErrNotRegular)
 	case err != nil:
 		return nil, err
 	case len(text) > most:
