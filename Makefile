@@ -102,6 +102,10 @@ simulate: ## break replicas in simulated time: SEEDS (20000) seeds, then every s
 hostile: ## try hostile configurations, remotes and requests against the real binary, and print a table; five minutes
 	REKEYD_HOSTILE=1 $(GO) test ./internal/hostiletest -run "^TestHostileInput$$" -count=1 -timeout 20m -v
 
+.PHONY: model
+model: ## search every state of the model of the protocol, then find every planted mistake (needs spin and gcc); about two minutes
+	CI=true $(GO) test ./internal/model -count=1 -timeout 20m -v
+
 .PHONY: soak
 soak: ## simulate new seeds until it is stopped or finds something
 	@first=$$(date +%s)000; while $(GO) test ./internal/simulation -run 'TestSimulation$$' -count=1 -timeout 75m -v -args -seeds=5000 -first=$$first; do first=$$((first + 5000)); done
