@@ -93,8 +93,17 @@ func (j *job) changed(change func(*Entry)) (*Entry, error) {
 			k.settle(id)
 		}
 	}
-	next.forgetOld(j.r.Wall(), j.r.unlisted)
+	if !j.clockIsWrong() {
+		next.forgetOld(j.r.Wall(), j.r.unlisted)
+	}
 	return next, nil
+}
+
+// clockIsWrong reports that nothing can be forgotten by its age: this host does not know what time it is.
+func (j *job) clockIsWrong() bool {
+	j.r.mu.Lock()
+	defer j.r.mu.Unlock()
+	return j.r.wrongClock(j.api) != 0
 }
 
 // settleWrite finds out whether a write that failed has happened all the same. A conflict needs a look as well: the

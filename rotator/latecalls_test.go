@@ -298,3 +298,30 @@ func TestARollbackThatWaitedForRevoke(t *testing.T) {
 		w.mustWork(p, "in the end")
 	})
 }
+
+// TestAWrongClockForgetsNothing: to a process whose clock is a year ahead every note looks old.
+func TestAWrongClockForgetsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		p := testPolicy(t, func(p *rotator.Policy) { p.Mode = rotator.ModeManual })
+		h := hold(w.api, method(http.MethodPatch))
+		_, stopHeld := w.daemon(options{api: h}, p)
+		defer stopHeld()
+		after(time.Hour)
+		if err := w.build(options{}, p).Rotate(within(t, time.Hour), p.Name, rotator.RotateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		<-h.held
+		after(10 * time.Minute)
+		w.rollback(p)
+		ahead := w.build(options{wall: func() time.Time { return time.Now().Add(365 * 24 * time.Hour) }}, p)
+		if err := ahead.Rollback(within(t, time.Hour), p.Name); err != nil {
+			t.Fatal(err)
+		}
+		if k := w.entry(p).Retiring; len(k) != 1 || len(k[0].Calls) == 0 {
+			t.Errorf("retiring keys: %+v", k)
+		}
+		close(h.release)
+		w.mustWork(p, "in the end")
+	})
+}
