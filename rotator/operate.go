@@ -138,6 +138,9 @@ func (r *Rotator) driveStep(ctx context.Context, st *policyState, p Policy, d De
 			return false, err
 		}
 		st.known.problem = nil
+		if n := r.tried(st, attemptOf(s)); n > 1 && !sleep(ctx, min(poll<<min(n-1, 5), r.ReconcileInterval)) {
+			return false, fmt.Errorf("policy %s: %s was tried again and again: %w", p.Name, s.Action, ctx.Err())
+		}
 		acted := r.perform(ctx, r.newJob(st, p, s), s)
 		if acted && s.Action == ActRecover {
 			r.untried(st) // what was settled, and may have failed, was another process's rotation

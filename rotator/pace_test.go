@@ -198,3 +198,32 @@ func TestAPrunedPolicyWithAStrangersValue(t *testing.T) {
 		}
 	})
 }
+
+// A command against writes that all conflict waits longer each time, until it gives up.
+func TestACommandInVainIsNoStorm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		p := testPolicy(t, nil)
+		_, stop := w.daemon(options{}, p)
+		after(time.Hour)
+		stop()
+		var calls atomic.Int64
+		w.kv.Before = func(r *http.Request) error {
+			calls.Add(1)
+			after5ms()
+			if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/data/") {
+				return &memkv.Refusal{Status: 400, Errors: []string{"check-and-set parameter did not match the current version"}}
+			}
+			return nil
+		}
+		op := w.build(options{}, p)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		if err := op.Rotate(ctx, p.Name, rotator.RotateOptions{}); err == nil {
+			t.Error("the command says that it is done")
+		}
+		if n := calls.Load(); n > 60 {
+			t.Errorf("%d calls in five minutes", n)
+		}
+	})
+}
