@@ -64,14 +64,18 @@ func TestGuard(t *testing.T) {
 				w := newArena(t)
 				slow := &slowStore{Store: w.store}
 				w.store = slow
-				p := testPolicy(t, nil)
+				schedule, err := rotator.ParseSchedule("7 3 * * *", "UTC") // not when everything is read again
+				if err != nil {
+					t.Fatal(err)
+				}
+				p := testPolicy(t, func(p *rotator.Policy) { p.Schedule = schedule })
 				proc := &process{}
 				_, stop := w.startProcess(proc, p)
 				defer stop()
-				after(2*time.Hour + 59*time.Minute + 30*time.Second)
+				after(3*time.Hour + 6*time.Minute + 30*time.Second)
 				before := len(proc.made())
 				slow.set(31*time.Second, c.write)
-				after(2*time.Minute + 20*time.Second) // until what was claimed at 03:00 is created, or given back
+				after(2*time.Minute + 20*time.Second) // until what was claimed at 03:07 is created, or given back
 				calls := proc.made()[before:]
 				i := slices.Index(calls, "POST /v1/service-accounts/"+account+"/api-keys")
 				if (i >= 0) != c.creates {

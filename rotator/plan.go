@@ -389,8 +389,18 @@ func planRecord(p Policy, o Observed, now time.Time, d Decision) (Decision, bool
 		return planAdopt(p, o, p.Adopt, ReasonAdoptNamed, d), true
 	case o.otherOwner(p, r.KeyID) != "":
 		return failOthersKey(p, o, r.KeyID, ReasonRecordFound, d), true
+	case o.forgotten(r.KeyID):
+		return planAdopt(p, o, r.KeyID, ReasonRecordFound, d), true
 	}
 	return d.fail(ReasonRecordChanged, "%s holds a value that rekeyd did not put there; set adopt to its key's id, or run: rekeyd rotate %s", p.Sink, p.Name), true
+}
+
+// forgotten reports a working key that a rotation of this policy made and of which the ledger knows nothing, as where the
+// entry was deleted while that rotation was under way.
+func (o Observed) forgotten(id string) bool {
+	k, listed := o.key(id)
+	owner, policy, rotation, ours := parseKeyName(k.Name)
+	return listed && !k.Disabled && ours && owner == o.Entry.Owner && policy == o.Entry.Policy && !o.Entry.knows(id, rotation)
 }
 
 // mayReturn reports that a key to which the record was rolled back works, or was disabled by a call of ours that may have

@@ -169,6 +169,10 @@ func TestPlan(t *testing.T) {
 		{"record overwritten", func(s stage) { hours(s, 2); s.o.Record.Match = "" }, "", rotator.StateError, rotator.ReasonRecordChanged},
 		{"record overwritten, leaked", func(s stage) { s.o.Record.Match = ""; disable(s.o, "k2", "exposed_publicly") }, "", rotator.StateError, rotator.ReasonRecordChanged},
 		{"record overwritten, rotate", func(s stage) { s.o.Record.Match = ""; s.o.Request = &rotator.Request{NotKey: "k2"} }, "rotate requested", rotator.StateDue, rotator.ReasonRequested},
+		{"record holds a key of ours that the ledger forgot", func(s stage) {
+			s.o.Record.Match, s.o.Record.KeyID = "", "k3"
+			s.o.Keys = append(s.o.Keys, rotator.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k3", ServiceAccount: s.p.ServiceAccount, Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa3"}})
+		}, "adopt record_found k3", rotator.StateOK, ""},
 		{"record rolled back", func(s stage) { overlap(s, time.Hour); s.o.Record.Match = "k1" }, "follow rolled_back k1", rotator.StateOK, ""},
 		{"record rolled back to a dead key", func(s stage) { s.o.Record.Match = "k1" }, "", rotator.StateError, rotator.ReasonRecordChanged},
 		{"record overwritten, adopt", func(s stage) {
