@@ -85,10 +85,21 @@ func TestTheOracleFindsSeededBugs(t *testing.T) {
 	}
 }
 
-// build compiles this package over a copy of the source that has the bug.
-func build(t *testing.T, root string, b bug) string {
+// TestSeededBugsFitTheSource: each can be made in the code as it is now.
+func TestSeededBugsFitTheSource(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range bugs() {
+		t.Run(b.name, func(t *testing.T) { b.source(t, root) })
+	}
+}
+
+// source returns the file in which the bug is made, and its text, which holds what the bug replaces once.
+func (b bug) source(t *testing.T, root string) (file, text string) {
 	t.Helper()
-	file := filepath.Join(root, "rotator", b.file)
+	file = filepath.Join(root, "rotator", b.file)
 	source, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -96,6 +107,13 @@ func build(t *testing.T, root string, b bug) string {
 	if n := strings.Count(string(source), b.old); n != 1 {
 		t.Fatalf("%s holds the text that the bug replaces %d times, not once: %q", b.file, n, b.old)
 	}
+	return file, string(source)
+}
+
+// build compiles this package over a copy of the source that has the bug.
+func build(t *testing.T, root string, b bug) string {
+	t.Helper()
+	file, source := b.source(t, root)
 	dir := t.TempDir()
 	changed, overlay, binary := filepath.Join(dir, filepath.Base(b.file)), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "simulation.test")
 	text, err := json.Marshal(map[string]any{"Replace": map[string]string{file: changed}})
@@ -107,7 +125,7 @@ func build(t *testing.T, root string, b bug) string {
 			t.Fatal(err)
 		}
 	}
-	write(changed, []byte(strings.Replace(string(source), b.old, b.new, 1)))
+	write(changed, []byte(strings.Replace(source, b.old, b.new, 1)))
 	write(overlay, text)
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlay, "-o", binary, "./internal/simulation")
 	cmd.Dir = root
