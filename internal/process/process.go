@@ -90,8 +90,19 @@ func Start(t *testing.T, env []string, name string, args ...string) *Process {
 		t.Fatalf("starting %s: %v", name, err)
 	}
 	go func() { _ = p.cmd.Wait(); close(p.exited) }()
-	t.Cleanup(p.Kill)
+	t.Cleanup(func() {
+		p.Kill()
+		if t.Failed() {
+			t.Logf("%s said last:\n%s", filepath.Base(name), tail(p.Stderr.String(), 30))
+		}
+	})
 	return p
+}
+
+// tail returns the last lines of a text.
+func tail(text string, lines int) string {
+	all := strings.SplitAfter(text, "\n")
+	return strings.Join(all[max(0, len(all)-lines-1):], "")
 }
 
 // Exited reports whether the process has ended.
