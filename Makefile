@@ -90,11 +90,11 @@ fuzz: ## run each fuzz target for FUZZTIME (5s)
 	  $(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
 	done
 
-SEEDS ?= 20000
+SEEDS ?= 8000
 FIRST ?= 1
 
 .PHONY: simulate
-simulate: ## break replicas in simulated time: SEEDS (20000) seeds, then every seeded bug must be found
+simulate: ## break replicas in simulated time: SEEDS (8000) seeds, then every seeded bug must be found
 	$(GO) test ./internal/simulation -run 'TestSimulation$$|Replays' -count=1 -timeout 75m -v -args -seeds=$(SEEDS) -first=$(FIRST)
 	REKEYD_SEEDED_BUGS=1 $(GO) test ./internal/simulation -run SeededBugs -count=1 -timeout 30m -v
 

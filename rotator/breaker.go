@@ -115,7 +115,8 @@ func (b *breaker) probe(ctx context.Context, l *slog.Logger, owner Ref) {
 	b.mu.Lock()
 	outages := maps.Clone(b.outages)
 	b.mu.Unlock()
-	for place, o := range outages {
+	for _, place := range slices.Sorted(maps.Keys(outages)) {
+		o := outages[place]
 		if place == "" {
 			o.ref = owner
 		}

@@ -68,13 +68,13 @@ func (w *world) addAdmin(byHand elevensim.Key) {
 	p.Name, p.AdminOf, p.ServiceAccount, p.Schedule, p.Adopt = "admin", "default", adminAccount, schedule, byHand.ID
 	p.Settings.Permissions.Names = []string{"service_account_write"}
 	p.Overlap = 2*reconcile + time.Duration(w.rng.IntN(90))*time.Minute
-	p.Sink.Path = recordPrefix + p.Name
+	p.Sink.Mount, p.Sink.Path = "secret", recordPrefix+p.Name
 	w.admin = &p
 	w.policies = slices.Insert(w.policies, 2, p) // the last may be removed, and the second have a key from the start
 	w.put(p.Sink.String(), func(d map[string]any) { d["api_key"] = byHand.Secret })
 	o := w.oracle
-	o.records[p.Sink.String()] = &record{policy: p}
-	o.keys[byHand.ID] = &life{Key: byHand, listed: true}
+	o.records[p.Sink.String()] = newRecord(p)
+	o.keys[byHand.ID] = &life{Key: byHand, listed: true, space: p.Workspace, account: p.ServiceAccount}
 	o.adopt(p, o.keys[byHand.ID])
 }
 
@@ -92,14 +92,24 @@ func (w *world) sims() map[string]*elevensim.Server {
 	return all
 }
 
+// at is where a key lives.
+func (w *world) at(k *life) *elevensim.Server { return w.sims()[k.space] }
+
+// accountOf is that of the key which the call under way makes.
+func (w *world) accountOf() string {
+	_, rest, _ := strings.Cut(w.path, "/service-accounts/")
+	account, _, _ := strings.Cut(rest, "/")
+	return account
+}
+
 func (w *world) home(p rotator.Policy) *elevensim.Server { return w.sims()[p.Workspace] }
 
-func (w *world) newClients(g *gate, store rotator.Store) map[string]*elevenlabs.Client {
+func (w *world) newClients(r *replica, store rotator.Store) map[string]*elevenlabs.Client {
 	clients := map[string]*elevenlabs.Client{}
 	for _, name := range slices.Sorted(maps.Keys(w.sims())) {
 		cred := elevenlabs.NewCredential(nil)
 		cred.Use(reconcile, func(ctx context.Context) (elevenlabs.Secret, error) { return w.readAdminKey(ctx, name, store) })
-		c, err := elevenlabs.New(elevenlabs.Options{BaseURL: baseURL(name), Transport: g, Credential: cred.Get, Reread: cred.Reread})
+		c, err := elevenlabs.New(elevenlabs.Options{BaseURL: baseURL(name), Transport: r.gate, Timeout: r.patience(), Credential: cred.Get, Reread: cred.Reread})
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -131,8 +141,7 @@ func (o *oracle) checkWorkspace(workspace string, c elevensim.Change, k *life) {
 	if o.w.admin == nil {
 		return
 	}
-	r := o.records[k.policyPath()]
-	if k.ours && r != nil && r.policy.Workspace != workspace {
+	if k.ours && k.space != workspace {
 		o.violated("key %s of policy %s: %s in workspace %s", short(k.ID), k.policy, c.Kind, workspace)
 	}
 	person := c.By == elevensim.AdminID || c.By == elevensim.ByManagement
@@ -174,6 +183,7 @@ func (o *oracle) called(g *gate, req *http.Request, step string, resp *http.Resp
 		g.refused = now
 	case now.Sub(g.refused) > 2*reconcile && g.looked.After(g.refused):
 		o.violated("r%d.%d has had no working admin key for %s", g.replica, g.life, now.Sub(g.refused))
+		g.refused = now.Add(24 * time.Hour) // said once
 	}
 }
 

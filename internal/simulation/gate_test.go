@@ -37,6 +37,8 @@ type fate struct {
 	fault         string // "" or a word of faults()
 	crash         string // "", "before", "after"
 	freeze        time.Duration
+	late          time.Duration // how long the call is held back while its sender goes on
+	doubled       bool
 }
 
 // The faults. Those of the first list leave the call undone, those of the second lose or spoil the answer of a call
@@ -81,6 +83,7 @@ func (g *gate) fate(step, id string) fate {
 	if writes && z < p.freeze {
 		f.freeze = time.Duration(r.Int64N(int64(12 * time.Minute)))
 	}
+	g.more(&f, step, writes, r)
 	return f
 }
 
@@ -93,18 +96,24 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 	step := classify(req, body)
 	f := g.meet(step, req, body)
 	if !wait(req.Context(), f.before) {
-		return nil, req.Context().Err()
+		return nil, f.givenUp(req)
 	}
-	g.freeze(step, f)
+	g.freeze(req, step, f)
 	resp, err := g.pass(req, body, step, f)
 	if err == nil && f.fault == "timeout" {
 		<-req.Context().Done()
-		return nil, req.Context().Err()
+		return nil, f.givenUp(req)
 	}
 	if err == nil && !wait(req.Context(), f.after) {
-		return nil, req.Context().Err()
+		return nil, f.givenUp(req)
 	}
 	return resp, err
+}
+
+// givenUp returns why the caller no longer waits, a moment later: calls that end together would go on in an order of chance.
+func (f fate) givenUp(req *http.Request) error {
+	sleep(f.before + f.after)
+	return req.Context().Err()
 }
 
 func (g *gate) meet(step string, req *http.Request, body []byte) fate {
@@ -119,13 +128,17 @@ func (g *gate) meet(step string, req *http.Request, body []byte) fate {
 
 // freeze holds the call back for as long as the process is frozen. A frozen process sends nothing; what it was about
 // to send it sends when it wakes up, its timeouts long over.
-func (g *gate) freeze(step string, f fate) {
+func (g *gate) freeze(req *http.Request, step string, f fate) {
 	d := f.freeze
 	left := func() time.Duration {
 		g.w.mu.Lock()
 		defer g.w.mu.Unlock()
 		if d > 0 {
 			g.w.hit("freeze", step)
+			if g.standsStill() {
+				g.w.hit("suspended", step)
+				g.w.provoke(req, step, d)
+			}
 			g.frozen, d = time.Now().Add(d), 0
 		}
 		if g.dead || !time.Now().Before(g.frozen) {
@@ -149,6 +162,7 @@ func (g *gate) pass(req *http.Request, body []byte, step string, f fate) (*http.
 	if g.dead {
 		return nil, errCut
 	}
+	g.w.oracle.counted(g, req)
 	failing := f.fault != "" || g.w.down(req) != ""
 	if failing && g.w.oracle.readsAdminKey(req, step) {
 		g.missed = time.Now()
@@ -156,7 +170,19 @@ func (g *gate) pass(req *http.Request, body []byte, step string, f fate) (*http.
 	if resp, hit, err := g.undone(req, step, f.fault); hit {
 		return resp, err
 	}
+	if f.late > 0 {
+		return g.holdBack(req, body, step, f)
+	}
+	g.w.oracle.checkPaused(g, g.w.concerns(req), step)
 	resp, err := g.apply(req, body)
+	if f.doubled {
+		g.w.hits["create × doubled"]++
+		g.w.lateNow = true
+		defer func() { g.w.lateNow = false }()
+		if again, err := g.apply(req, body); err == nil && f.after%2 == 0 {
+			resp = again
+		}
+	}
 	g.w.oracle.called(g, req, step, resp, err)
 	g.w.tracef("r%d.%d %s → %s %s", g.replica, g.life, step, outcome(resp, err), f.fault)
 	if f.crash == "after" {
@@ -178,12 +204,17 @@ func (g *gate) apply(req *http.Request, body []byte) (*http.Response, error) {
 	// The call is under way whatever its sender's clock says by now.
 	r := req.Clone(context.WithoutCancel(req.Context()))
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	g.w.actor = g
-	defer func() { g.w.actor = nil }()
+	g.w.actor, g.w.path = g, req.URL.Path
+	defer func() { g.w.actor, g.w.path = nil, "" }()
+	remote := g.w.api
 	if isVault(req) {
-		return g.w.kv.RoundTrip(r)
+		remote = g.w.kv
 	}
-	return g.w.api.RoundTrip(r)
+	resp, err := remote.RoundTrip(r)
+	if err == nil {
+		resp.Header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	}
+	return resp, err
 }
 
 // undone answers a call that is not carried out, because of its own fault or because the remote is down.
@@ -209,6 +240,8 @@ func (g *gate) undone(req *http.Request, step, fault string) (resp *http.Respons
 			return answer(req, 429, `{"errors":["request path \"x\": rate limit quota exceeded"]}`), true, nil
 		}
 		return answer(req, 429, `{"detail":{"code":"rate_limit_exceeded","status":"rate_limit_exceeded","message":"slow down"}}`), true, nil
+	case "403":
+		return answer(req, 403, `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`), true, nil
 	case "sealed":
 		if isVault(req) {
 			return answer(req, 503, `{"errors":["Vault is sealed"]}`), true, nil
@@ -288,7 +321,7 @@ func classify(req *http.Request, body []byte) string {
 	switch {
 	case strings.Contains(path, "/data/rekeyd/groups/"):
 		kind = "group"
-	case strings.Contains(path, "/data/"+recordPrefix):
+	case strings.Contains(path, "/data/"+recordPrefix), strings.HasPrefix(path, "/v1/"+teamMount+"/data/"):
 		kind = "record"
 	case strings.Contains(path, "/data/rekeyd/policies/"):
 		kind = "ledger"

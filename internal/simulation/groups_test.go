@@ -17,12 +17,16 @@ func (w *world) use() {
 		return
 	}
 	for _, p := range w.policies {
-		for _, k := range w.oracle.keysOf(p.Name) {
+		if r := w.oracle.at(p.Sink.String()); w.profile.uses && w.snapshot && !w.oracle.restored && r.key != nil && r.key.ours && !r.foreign {
+			w.must(w.at(r.key).AddUsage(r.key.ID, 10))
+			r.key.used = append(r.key.used, time.Now())
+		}
+		for _, k := range w.oracle.keysOf(base(p.Name)) {
 			forever := k.ID[len(k.ID)-1]%2 == 0
 			if p.WaitUntilIdle == 0 || k.replaced.IsZero() || k.Disabled || k.Deleted() || !forever && time.Since(k.replaced) > p.Overlap {
 				continue
 			}
-			w.must(w.sim.AddUsage(k.ID, 10))
+			w.must(w.at(k).AddUsage(k.ID, 10))
 			k.used = append(k.used, time.Now())
 			w.hits["old key × used"]++
 		}
@@ -51,7 +55,7 @@ func (w *world) corruptGroup(p rotator.Policy, r *record) {
 func (o *oracle) keysOf(policy string) []*life {
 	var keys []*life
 	for _, k := range o.keys {
-		if k.policy == policy {
+		if k.policy == base(policy) {
 			keys = append(keys, k)
 		}
 	}
@@ -84,10 +88,11 @@ func (o *oracle) together(r *record) {
 
 // entered is told of each ledger entry: when a rotation begins, and which keys are known to be in overlap by then.
 func (o *oracle) entered(policy string, data map[string]any) {
-	r := o.records["secret/"+recordPrefix+policy]
+	r := o.byName(base(policy))
 	if r == nil {
 		return
 	}
+	o.alone(policy, data)
 	in, _ := data["intent"].(map[string]any)
 	if rotation := text(in["rotation"]); rotation != r.intent {
 		r.intent, r.begun = rotation, time.Now()

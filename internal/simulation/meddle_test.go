@@ -21,7 +21,8 @@ const foreignNote = "of another team"
 func meddlings() []string {
 	return []string{"leak", "delete key", "soft-delete record", "remove field", "person disables and enables", "drift", "foreign field", "foreign key", "overwrite and restore",
 		"edit policy", "corrupt ledger", "restore Vault",
-		"rotate", "rotate --revoke-now", "rollback", "prune", "remove policy", "vault kv rollback", "corrupt group"}
+		"rotate", "rotate --revoke-now", "rollback", "prune", "remove policy", "vault kv rollback", "corrupt group",
+		"request", "request --revoke-now", "enable quarantined key", "copy record", "rename policy", "move sink", "move account", "move workspace", "mode manual", "mode paused"}
 }
 
 func (w *world) meddleOrLurk(what string) {
@@ -35,7 +36,7 @@ func (w *world) meddleOrLurk(what string) {
 // pounce lets others strike a policy whose key has just been created: between the look at the record and its
 // replacement, which is a moment that they would hardly ever hit by chance.
 func (w *world) pounce(policy string) {
-	i := slices.IndexFunc(w.policies, func(p rotator.Policy) bool { return p.Name == policy })
+	i := slices.IndexFunc(w.policies, func(p rotator.Policy) bool { return base(p.Name) == policy })
 	if len(w.lurking) == 0 || i < 0 || w.calm {
 		return
 	}
@@ -61,7 +62,10 @@ func (w *world) meddle(what string, p rotator.Policy) {
 		p = w.policies[0]
 	}
 	path := p.Sink.String()
-	r := w.oracle.records[path]
+	r := w.oracle.at(path)
+	if r.path != path && what != "rename policy" {
+		return // it is moving
+	}
 	if r.key == nil || r.foreign {
 		return // one at a time
 	}
@@ -73,9 +77,9 @@ func (w *world) meddle(what string, p rotator.Policy) {
 	var err error
 	switch k := r.key; what {
 	case "leak":
-		err = w.home(p).DisableKey(k.ID, "exposed_publicly")
+		err = w.at(k).DisableKey(k.ID, "exposed_publicly")
 	case "delete key":
-		err = w.home(p).DeleteKey(k.ID)
+		err = w.at(k).DeleteKey(k.ID)
 	case "soft-delete record":
 		r.touched, r.noted = time.Now(), false
 		if w.unsettled(p) {
@@ -87,8 +91,10 @@ func (w *world) meddle(what string, p rotator.Policy) {
 		r.touched = time.Now()
 		w.put(path, func(d map[string]any) { delete(d, "api_key") })
 	case "person disables and enables":
-		if err = w.home(p).DisableKey(k.ID, ""); err == nil {
-			w.later(20*time.Minute, func() { w.must(w.home(p).EnableKey(k.ID)) })
+		if err = w.at(k).DisableKey(k.ID, ""); err == nil {
+			w.later(20*time.Minute, func() {
+				w.must(w.at(k).EnableKey(k.ID))
+			})
 		}
 	case "foreign field":
 		w.put(path, func(d map[string]any) { d["note"] = foreignNote })
@@ -120,27 +126,30 @@ func (w *world) meddle(what string, p rotator.Policy) {
 		w.kvRollback(p, r)
 	case "corrupt group":
 		w.corruptGroup(p, r)
+	default:
+		if !w.reorganise(what, p, r) {
+			w.hits["others × "+what]--
+		}
 	}
 	w.must(err)
 }
 
 // current reports that the ledger knows the key as the policy's current one.
 func (w *world) current(p rotator.Policy, k *life) bool {
-	entry, _ := w.kv.Get(ledgerPrefix+"policies/"+p.Name, 0)
+	entry := w.entry(base(p.Name))
 	c, _ := entry["current"].(map[string]any)
 	return c["id"] == k.ID
 }
 
 // unsettled reports that a rotation of the policy has begun and is not committed.
 func (w *world) unsettled(p rotator.Policy) bool {
-	entry, _ := w.kv.Get(ledgerPrefix+"policies/"+p.Name, 0)
-	return entry["intent"] != nil
+	return w.entry(base(p.Name))["intent"] != nil
 }
 
 // widen gives a key all permissions, as a person in the console would.
 func (w *world) widen(p rotator.Policy, k *life) error {
 	body := fmt.Sprintf(`{"name":%q,"permissions":"all"}`, k.Name)
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodPatch, baseURL(p.Workspace)+"/v1/service-accounts/"+p.ServiceAccount+"/api-keys/"+k.ID, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodPatch, baseURL(k.space)+"/v1/service-accounts/"+k.account+"/api-keys/"+k.ID, strings.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -162,21 +171,28 @@ func (w *world) must(err error) {
 
 // overwrite puts a value into the record that nobody knows, and takes it back after a while.
 func (w *world) overwrite(p rotator.Policy, r *record) {
+	w.occupy(p, r, func(d map[string]any) { d["api_key"] = "by hand" })
+}
+
+func (w *world) occupy(p rotator.Policy, r *record, change func(map[string]any)) bool {
 	path := p.Sink.String()
 	before, _ := w.kv.Get(path, 0)
 	if before["api_key"] == nil {
-		return // deleted by others already
+		return false // deleted by others already
 	}
 	before = maps.Clone(before)
 	r.foreign = true
-	w.put(path, func(d map[string]any) { d["api_key"] = "by hand" })
+	w.put(path, change)
+	now, _ := w.kv.Get(path, 0)
+	r.strange = text(now["api_key"])
 	w.later(40*time.Minute, func() {
 		if !r.foreign {
 			return // Vault was restored meanwhile, and with it the record
 		}
 		r.foreign = false
-		w.put(path, func(d map[string]any) { maps.Copy(d, before) })
+		w.put(path, func(d map[string]any) { clear(d); maps.Copy(d, before) })
 	})
+	return true
 }
 
 func (w *world) put(path string, change func(map[string]any)) {
@@ -202,15 +218,7 @@ func (w *world) editPolicies() {
 		w.oracle.records[w.admin.Sink.String()].asked = true // its drift is rotated
 	}
 	w.limit, w.edited = &limit, time.Now()
-	for _, r := range w.replicas {
-		g := r.gate
-		w.later(time.Duration(w.rng.Int64N(int64(30*time.Minute))), func() {
-			if r.gate == g && r.alive && !w.oracle.ended {
-				w.tracef("r%d.%d loads the edited policies", r.id, r.life)
-				r.rotator.Load(w.policies, r.clients) // the file as it is by then
-			}
-		})
-	}
+	w.reload()
 }
 
 // corrupt makes a ledger entry unreadable and puts it right again after a while. Nobody may write it meanwhile.
@@ -235,6 +243,9 @@ func (w *world) restoreVault() {
 		return // of the admin key only a version that is gone for good may be left, and a person is needed
 	}
 	w.snapshot = true
+	if slices.ContainsFunc(w.policies, w.unsettled) {
+		w.hits["others × snapshot in mid-rotation"]++
+	}
 	taken, at := w.kv.Snapshot(), time.Now()
 	w.later(time.Duration(1+w.rng.IntN(6))*time.Hour, func() {
 		if w.calm {
@@ -265,7 +276,7 @@ func (w *world) kvRollback(p rotator.Policy, r *record) {
 	w.hits["others × a working key came back"]++
 	_, err := w.kv.Put(path, before)
 	w.must(err)
-	r.key.replaced, r.key.touched = time.Now(), true
+	r.key.replaced, r.key.touched, r.held[path] = time.Now(), true, back
 	r.key, r.at, r.said, r.asked, r.noted, r.rolled = back, time.Now(), time.Now(), true, before["note"] != nil, true
-	back.replaced, back.promised, back.touched = time.Time{}, time.Time{}, true // a disable may be on its way
+	back.replaced, back.promised, back.disabled, back.touched = time.Time{}, time.Time{}, time.Time{}, true // a disable may be on its way
 }

@@ -13,10 +13,15 @@ import (
 // call, and it gives up after a while.
 func (w *world) operate(what string, do func(context.Context, *rotator.Rotator) error, done func(error)) {
 	w.commands++
-	r := &replica{id: 100 + w.commands, life: 1, command: true, alive: true}
+	r := &replica{id: 100 + w.commands, life: 1, command: true, alive: true, ttl: w.profile.ttls[0]}
+	patience := 20 * time.Minute
+	if w.profile.suspended >= 0 { // an operator's laptop
+		r.ttl, patience = standstill, longestHold+time.Hour
+	}
+	r.since = map[string]time.Time{}
 	r.gate = &gate{w: w, replica: r.id, life: 1, counts: map[string]uint64{}, command: r}
 	rot := w.newRotator(r)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	r.stop = cancel
 	w.running.Go(func() {
 		defer cancel()
@@ -39,12 +44,12 @@ func (w *world) operate(what string, do func(context.Context, *rotator.Rotator) 
 
 func (w *world) rotate(p rotator.Policy, revoke bool) {
 	path := p.Sink.String()
-	r := w.oracle.records[path]
+	r := w.oracle.at(path)
 	r.asked = true
-	before := r.key
+	before := w.committed(p, r)
 	var older []*life
 	for _, k := range w.oracle.keys {
-		if k.policy == p.Name && !k.published.IsZero() {
+		if k.policy == base(p.Name) && !k.published.IsZero() {
 			older = append(older, k)
 			k.revoked = k.revoked || revoke
 		}
@@ -56,7 +61,7 @@ func (w *world) rotate(p rotator.Policy, revoke bool) {
 		if err != nil || r.foreign || w.oracle.restored {
 			return
 		}
-		if r.key == before {
+		if before != nil && r.key == before {
 			w.oracle.violated("rotate ended well, and %s still holds key %s", path, short(before.ID))
 		}
 		for _, k := range older {
@@ -69,7 +74,7 @@ func (w *world) rotate(p rotator.Policy, revoke bool) {
 
 func (w *world) rollback(p rotator.Policy) {
 	path := p.Sink.String()
-	r := w.oracle.records[path]
+	r := w.oracle.at(path)
 	r.asked = true
 	before, begun := r.key, time.Now()
 	w.operate("rollback "+p.Name, func(ctx context.Context, rot *rotator.Rotator) error { return rot.Rollback(ctx, p.Name) }, func(err error) {
@@ -85,7 +90,7 @@ func (w *world) prune() {
 	var names []string
 	if w.removed != nil {
 		names = []string{w.removed.Name}
-		w.oracle.records[w.removed.Sink.String()].pruned = true
+		w.oracle.at(w.removed.Sink.String()).pruned = true
 	}
 	w.operate("prune", func(ctx context.Context, rot *rotator.Rotator) error {
 		lost, err := rot.Lost(ctx, names...)
@@ -108,7 +113,7 @@ func (w *world) pruning(l rotator.LostKey) {
 	switch {
 	case k == nil || !k.ours && !k.touched:
 		w.oracle.violated("prune names key %s, which is not ours", short(l.KeyID))
-	case l.Unmanaged && (w.removed == nil || l.Policy != w.removed.Name):
+	case l.Unmanaged && (w.removed == nil || base(l.Policy) != base(w.removed.Name)):
 		w.oracle.violated("prune names the current key of policy %s, which is loaded", l.Policy)
 	case !l.Unmanaged && !w.oracle.restored && !k.Deleted():
 		w.oracle.violated("prune names key %s, although Vault has forgotten nothing", short(l.KeyID))
@@ -120,16 +125,15 @@ func (w *world) pruning(l rotator.LostKey) {
 
 // removePolicy takes the last policy out of every replica's file.
 func (w *world) removePolicy() {
-	if w.removed != nil || w.snapshot {
+	if w.removed != nil || w.snapshot || w.renamed || w.paused {
 		return
 	}
 	p := w.policies[len(w.policies)-1]
 	w.removed = &p
 	w.policies = slices.Clone(w.policies[:len(w.policies)-1])
-	w.oracle.records[p.Sink.String()].removed = true
-	for _, r := range w.replicas {
-		if r.alive {
-			r.rotator.Load(w.policies, r.clients)
-		}
+	w.oracle.at(p.Sink.String()).removed = true
+	w.loadAll()
+	if w.profile.again && w.rng.IntN(2) == 0 {
+		w.later(time.Duration(1+w.rng.IntN(300))*time.Minute, w.addAgain)
 	}
 }

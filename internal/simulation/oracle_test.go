@@ -2,6 +2,7 @@ package simulation_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,6 +20,8 @@ type oracle struct {
 	restored  bool            // Vault forgot some of what happened
 	corrupt   map[string]bool // ledger entries that nobody can read
 	bad       []string
+	named     map[string]map[string]bool // the keys in each ledger entry
+	calls     map[cost]int
 }
 
 // life is what happened to one key.
@@ -33,7 +36,6 @@ type life struct {
 	touched   bool        // others did something to it
 	version   int         // of its record when it was made
 	hidden    bool        // versions of its record since cannot be read, so that nobody can tell whether it was published
-	freed     bool        // a person enabled it, and nothing of ours has disabled it since
 	revoked   bool        // an operator wanted it dead
 	pruned    bool        // an operator gave it up
 	orphan    bool        // made in a time that Vault has forgotten
@@ -41,35 +43,44 @@ type life struct {
 	leaving   time.Time   // when the ledger first said that it is in overlap
 	listed    bool        // it was seen to be good for an admin key
 	used      []time.Time // with costs, while it was an old key
-	late      bool        // its create was carried out for a process that was frozen
+	late      bool        // its create was carried out long after it was decided on
+	broken    time.Time   // when others disabled or deleted it
+	space     string      // the workspace and account where it lives
+	account   string
+	freed     bool // a person enabled it, and nothing of ours has disabled it since
 }
 
 // record is what readers find.
 type record struct {
-	policy   rotator.Policy
-	key      *life
-	at       time.Time
-	said     time.Time // its rotated_at, by the clock of the replica that wrote it
-	asked    bool      // an operator asked for another key
-	revoking bool      // … and for the older ones to die
-	removed  bool      // its policy is no longer loaded
-	pruned   bool      // … and its keys were given up
-	noted    bool      // others wrote a field of their own beside ours
-	foreign  bool      // holds a value that others wrote
-	touched  time.Time
-	rolled   bool // others put an older version back, and the ledger may not say so yet
-	version  int
-	intent   string    // the rotation that the ledger says is under way
-	begun    time.Time // … and since when
+	policy    rotator.Policy
+	key       *life
+	at        time.Time
+	said      time.Time // its rotated_at, by the clock of the replica that wrote it
+	asked     bool      // an operator asked for another key
+	revoking  bool      // … and for the older ones to die
+	removed   bool      // its policy is no longer loaded
+	pruned    bool      // … and its keys were given up
+	noted     bool      // others wrote a field of their own beside ours
+	foreign   bool      // holds a value that others wrote
+	strange   string    // … and which
+	touched   time.Time
+	rolled    bool // others put an older version back, and the ledger may not say so yet
+	version   int
+	intent    string                // the rotation that the ledger says is under way
+	begun     time.Time             // … and since when
+	path      string                // where the newest key was published
+	held      map[string]*life      // … and what each place holds
+	rotations map[time.Duration]int // in each hour
+	readded   bool                  // its policy was removed and added again
 }
 
 // keptVersions is how many versions of a record Vault keeps.
 const keptVersions = 10
 
 func newOracle(w *world) *oracle {
-	o := &oracle{w: w, keys: map[string]*life{}, corrupt: map[string]bool{}, records: map[string]*record{}}
+	o := &oracle{w: w, keys: map[string]*life{}, corrupt: map[string]bool{}, named: map[string]map[string]bool{}, calls: map[cost]int{}, records: map[string]*record{}}
 	for _, p := range w.policies {
-		o.records[p.Sink.String()] = &record{policy: p}
+		o.records[p.Sink.String()] = newRecord(p)
 	}
 	for name, sim := range w.sims() {
 		sim.OnChange(func(c elevensim.Change) { o.changed(name, c) })
@@ -88,7 +99,7 @@ func (o *oracle) violated(format string, args ...any) {
 func (o *oracle) changed(workspace string, c elevensim.Change) {
 	k := o.keys[c.Key.ID]
 	if k == nil {
-		k = &life{ours: strings.HasPrefix(c.Key.Name, "rekeyd."), policy: policyOf(c.Key.Name)}
+		k = &life{ours: strings.HasPrefix(c.Key.Name, "rekeyd."), policy: policyOf(c.Key.Name), space: workspace, account: o.w.accountOf()}
 		o.keys[c.Key.ID] = k
 	}
 	before := k.CharacterLimit
@@ -98,7 +109,10 @@ func (o *oracle) changed(workspace string, c elevensim.Change) {
 	o.w.tracef("key %s (%s): %s by %s", short(k.ID), k.Name, c.Kind, c.By)
 	if !byUs {
 		k.touched, k.freed = true, c.Kind == elevensim.Enabled
-		if c.Kind == elevensim.Disabled {
+		if c.Kind == elevensim.Disabled || c.Kind == elevensim.Deleted {
+			k.broken = time.Now()
+		}
+		if c.Kind == elevensim.Disabled && k.disabled.IsZero() {
 			k.disabled = time.Now()
 		}
 		return
@@ -112,17 +126,21 @@ func (o *oracle) changed(workspace string, c elevensim.Change) {
 		o.w.pounce(k.policy)
 	case elevensim.Disabled, elevensim.Deleted:
 		o.retired(k, c.Kind)
+	case elevensim.Enabled:
+		o.enabled(k)
 	}
 	if c.Kind == elevensim.Disabled {
-		k.disabled, k.freed = time.Now(), false
+		if k.freed = false; k.disabled.IsZero() {
+			k.disabled = time.Now()
+		}
 	}
 }
 
 // adopt makes a person's key one of a policy's.
 func (o *oracle) adopt(p rotator.Policy, k *life) {
 	k.ours, k.policy, k.published = true, p.Name, time.Now()
-	r := o.records[p.Sink.String()]
-	r.key, r.at, r.said = k, time.Now(), time.Now()
+	r := o.at(p.Sink.String())
+	r.key, r.at, r.said, r.held[r.path] = k, time.Now(), time.Now(), k
 }
 
 // hasLimit reports whether a key's limit is that of the edited policies.
@@ -133,9 +151,9 @@ func (o *oracle) hasLimit(limit *int64) bool {
 // created checks that no create is repeated blindly.
 func (o *oracle) created(k *life) {
 	if g := o.w.actor; g != nil {
-		k.late = time.Since(g.frozen) < 20*time.Minute && !g.frozen.IsZero()
+		k.late = o.belated()
 	}
-	r := o.records[k.policyPath()]
+	r := o.byName(k.policy)
 	if r != nil {
 		k.version = r.version
 	}
@@ -146,7 +164,7 @@ func (o *oracle) created(k *life) {
 		if other == k || other.policy != k.policy || other.Deleted() || !other.published.IsZero() || other.late || k.late || other.touched {
 			continue
 		}
-		if age := time.Since(other.CreatedAt); age < verifyTimeout {
+		if age := time.Since(other.CreatedAt); age < min(verifyTimeout, slices.Min(o.w.profile.ttls)) {
 			o.violated("invariant 3: key %s was created %s after key %s of the same policy, whose fate was not settled", short(k.ID), age, short(other.ID))
 		}
 	}
@@ -157,23 +175,31 @@ func (o *oracle) retired(k *life, what elevensim.ChangeKind) {
 	if k.orphan {
 		o.violated("invariant 2: key %s, of which the ledger knows nothing: %s", short(k.ID), what)
 	}
+	if o.restored && what == elevensim.Deleted && len(k.used) > 0 && k.disabled.IsZero() {
+		o.violated("key %s, which was in use, was deleted though Vault had forgotten its rotation", short(k.ID))
+	}
 	if !k.ours {
 		o.violated("invariant 6: foreign key %s: %s", short(k.ID), what)
 	}
 	for path, r := range o.records {
-		if r.key == k && !r.foreign && (!r.pruned || !r.removed) {
+		switch {
+		case r.key != k || r.foreign || r.pruned && r.removed:
+		case what == elevensim.Disabled && (o.belated() || time.Since(r.at) < time.Minute):
+			o.expectUndone(r, k)
+			return
+		default:
 			o.violated("invariant 1: key %s in %s: %s", short(k.ID), path, what)
 		}
 	}
 	if k.published.IsZero() {
 		return
 	}
-	r := o.records[k.policyPath()]
-	if k.pruned || (r.pruned && r.removed) {
+	r := o.byName(k.policy)
+	if k.pruned || (r.pruned && r.removed) || what == elevensim.Disabled && o.belated() {
 		return
 	}
 	k.revoked = k.revoked || r.revoking
-	if cur := r.key; cur != nil && !r.foreign && (cur.Disabled || cur.Deleted()) && !cur.touched {
+	if cur := r.key; cur != nil && !r.foreign && (cur.Disabled || cur.Deleted()) && (!cur.touched || time.Since(cur.broken) > time.Minute && cur.broken.After(cur.published) && !o.belated() && !o.restored) {
 		o.violated("invariant 1: key %s: %s, although the current key %s does not work", short(k.ID), what, short(cur.ID))
 	}
 	// Clocks differ between replicas, so what was promised by one may seem over to another.
@@ -200,27 +226,37 @@ func (o *oracle) written(path string, version int, data map[string]any) {
 	if policy, found := strings.CutPrefix(path, ledgerPrefix+"policies/"); found {
 		o.entered(policy, data)
 	}
-	r := o.records[path]
+	r := o.at(path)
 	if r == nil {
 		return
 	}
-	r.version = version
+	if path == r.path {
+		r.version = version
+	}
 	o.hide(r.policy, version-keptVersions/2) // a replica may not know of the newest ones before the key
-	if r.noted && data["note"] != foreignNote {
+	if r.noted && path == r.path && data["note"] != foreignNote {
 		o.violated("invariant 6: a field of others changed in %s", path)
 	}
 	secret, _ := data["api_key"].(string)
 	k := o.bySecret(secret)
 	switch {
-	case secret == "" && r.key != nil && r.touched.IsZero():
+	case secret == "" && r.key != nil && r.touched.IsZero() && path == r.path:
 		o.violated("invariant 1: the secret was taken out of %s", path)
 	case secret == "":
 		return
 	case k == nil && !r.foreign:
 		o.violated("%s was given a value that is no key's", path)
 		return
-	case k == nil || k == r.key:
+	case k == nil || k == r.held[path] || r.foreign && secret == r.strange:
 		return // rewritten as it was
+	}
+	if data["key_id"] != k.ID {
+		o.violated("%s says key_id %v for key %s", path, data["key_id"], short(k.ID))
+	}
+	r.held[path] = k
+	if path != r.path {
+		o.w.tracef("policy %s moved to %s", r.policy.Name, path)
+		r.path, r.asked, r.noted, r.version = path, true, data["note"] == foreignNote, version
 	}
 	o.published(r, k, path, data)
 	o.w.tracef("%s version %d publishes key %s", path, version, short(k.ID))
@@ -234,11 +270,8 @@ func (o *oracle) published(r *record, k *life, path string, data map[string]any)
 	if now.Before(k.UsableAt) {
 		o.violated("invariant 1: %s was given key %s before it works", path, short(k.ID))
 	}
-	if a := o.w.admin; a != nil && a.Sink.String() == path && !k.listed {
+	if a := o.w.admin; a != nil && base(r.policy.Name) == a.Name && !k.listed {
 		o.violated("%s was given admin key %s, which was never seen to list", path, short(k.ID))
-	}
-	if data["key_id"] != k.ID {
-		o.violated("%s says key_id %v for key %s", path, data["key_id"], short(k.ID))
 	}
 	o.together(r)
 	if r.foreign {
@@ -249,7 +282,7 @@ func (o *oracle) published(r *record, k *life, path string, data map[string]any)
 	}
 	if old := r.key; old != nil && !old.touched && r.touched.IsZero() && !r.asked {
 		skew := 2*o.w.profile.skew + time.Minute
-		if due := r.policy.Schedule.Next(r.said.Add(-skew)).Add(rotator.SplayOf(r.policy.Name, r.policy.Splay)); due.After(now.Add(skew)) {
+		if due := r.policy.Schedule.Next(r.said.Add(-skew)).Add(o.splay(r.policy)); due.After(now.Add(skew)) {
 			o.violated("invariant 5: %s was rotated %s after its last rotation, it was due in %s", path, now.Sub(r.at), due.Sub(now))
 		}
 	}
@@ -263,11 +296,13 @@ func (o *oracle) published(r *record, k *life, path string, data map[string]any)
 		if byAge := r.key.CreatedAt.Add(r.policy.MaxAge - 2*o.w.profile.skew - time.Minute); r.policy.MaxAge > 0 && byAge.Before(end) {
 			end = byAge
 		}
-		if r.key.promised.Before(end) && !r.key.touched && !r.key.hidden && !o.restored && !r.revoking {
+		if r.key.promised.Before(end) && !r.key.touched && !r.key.hidden && !r.key.Disabled && !o.restored && !r.revoking {
 			o.violated("readers of key %s were promised it until %s only, its overlap ends %s", short(r.key.ID), r.key.promised, end)
 		}
 	}
-	k.published, k.replaced, k.promised = now, time.Time{}, time.Time{}
+	k.published, k.replaced, k.promised, k.disabled = now, time.Time{}, time.Time{}, time.Time{}
+	r.rotations[now.Sub(o.w.started).Truncate(time.Hour)]++
+	o.w.askSoon(r)
 	r.key, r.at, r.touched, r.rolled = k, now, time.Time{}, false
 }
 
@@ -289,9 +324,10 @@ func (o *oracle) forget(at time.Time, restarted bool) {
 		// A rotation that was under way at that time is known to the ledger.
 		k.orphan = k.orphan || (restarted && k.CreatedAt.After(at.Add(20*time.Minute)))
 	}
-	for path, r := range o.records {
-		data, _ := o.w.kv.Get(path, 0)
+	for _, r := range o.records {
+		data, _ := o.w.kv.Get(r.path, 0)
 		secret := text(data["api_key"])
+		r.held[r.path] = o.bySecret(secret)
 		r.key, r.touched, r.noted = o.bySecret(secret), time.Now(), data["note"] != nil
 		r.foreign = secret != "" && r.key == nil // the snapshot was taken while others held the record
 	}
@@ -301,7 +337,7 @@ func (o *oracle) forget(at time.Time, restarted bool) {
 // be read any more: it may be kept for an overlap and a quarantine.
 func (o *oracle) hide(p rotator.Policy, gone int) {
 	for _, k := range o.keys {
-		if k.policy == p.Name && k.version < gone && k.published.IsZero() && !k.Deleted() && !k.hidden {
+		if k.policy == base(p.Name) && k.version < gone && k.published.IsZero() && !k.Deleted() && !k.hidden {
 			k.hidden, k.replaced = true, time.Now()
 		}
 	}
@@ -316,7 +352,7 @@ func (o *oracle) settled() {
 		if k.hidden && k.published.IsZero() {
 			k.replaced = time.Now() // its overlap may begin only when somebody could settle its rotation
 		}
-		if k.ours && !k.Deleted() && k.published.IsZero() && !k.hidden && k.CreatedAt.Before(o.calmSince) {
+		if k.ours && !k.Deleted() && k.published.IsZero() && !k.hidden && !o.shut(o.byName(k.policy)) && k.CreatedAt.Before(o.calmSince) {
 			o.violated("invariant 2: key %s (%s), created %s before the calm, is still there and was never published", short(k.ID), k.Name, o.calmSince.Sub(k.CreatedAt))
 		}
 	}
@@ -328,7 +364,9 @@ func (o *oracle) conclude() {
 	for path, r := range o.records {
 		k := r.key
 		switch {
-		case r.foreign, o.restored, r.removed:
+		case o.shut(r): // its mount is still refused
+			continue
+		case r.foreign, o.restored, r.removed, r.readded:
 			continue // a person has to decide, or has decided
 		case k == nil:
 			o.violated("%s was never written", path)
@@ -348,7 +386,11 @@ func (o *oracle) conclude() {
 		if !k.ours || k.Deleted() || o.restored {
 			continue
 		}
-		r := o.records[k.policyPath()]
+		o.checkQuarantine(k)
+		r := o.byName(k.policy)
+		if o.shut(r) {
+			continue
+		}
 		switch {
 		case r.key == k, now.Sub(k.CreatedAt) < 2*time.Minute:
 		case r.removed && !r.touched.IsZero(): // its record is empty, and no rotation fills it: nothing more is taken away
@@ -373,12 +415,10 @@ func longestGap(p rotator.Policy) time.Duration {
 	return longest + p.Splay
 }
 
-func (k *life) policyPath() string { return "secret/" + recordPrefix + k.policy }
-
 func policyOf(name string) string {
 	p := strings.Split(name, ".")
 	if len(p) == 4 {
-		return p[2]
+		return base(p[2])
 	}
 	return ""
 }

@@ -41,14 +41,14 @@ func TestSimulation(t *testing.T) {
 		t.Fatal(err)
 	}
 	if *verbose {
-		out, err := there(t.Context(), self, *first, uint64(*seeds), "-trace").CombinedOutput()
+		out, err := there(t.Context(), self, *first, uint64(*seeds), *direct, "-trace").CombinedOutput()
 		t.Logf("%s", out)
 		if err != nil {
 			t.Error(err)
 		}
 		return
 	}
-	total := simulate(t, self, *first, *seeds)
+	total := simulate(t, self, *first, *seeds, runtime.NumCPU(), *direct)
 	for seed, what := range total.Failed {
 		t.Errorf("seed %d: %s\nreplay it with: go test ./internal/simulation -v -args -trace -seeds=1 -first=%d", seed, what, seed)
 	}
@@ -74,7 +74,7 @@ func TestASeedReplaysExactly(t *testing.T) {
 	for _, seed := range []uint64{3, 1168, 10239} {
 		var traces [2]string
 		for i := range traces {
-			out, err := there(t.Context(), self, seed, 1, "-trace").CombinedOutput()
+			out, err := there(t.Context(), self, seed, 1, "", "-trace").CombinedOutput()
 			if err != nil {
 				t.Fatalf("seed %d: %v\n%s", seed, err, out)
 			}
@@ -92,17 +92,17 @@ func TestASeedReplaysExactly(t *testing.T) {
 	}
 }
 
-// simulate plays seeds in as many processes of the given test binary as there are processors.
-func simulate(t *testing.T, binary string, first uint64, n int) result {
+// simulate plays seeds in processes of the given test binary.
+func simulate(t *testing.T, binary string, first uint64, n, workers int, profile string) result {
 	t.Helper()
 	total := result{Hits: map[string]int{}, Failed: map[uint64]string{}}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	workers := min(runtime.NumCPU(), n)
+	workers = min(workers, n)
 	for i := range workers {
 		from, to := first+uint64(n*i/workers), first+uint64(n*(i+1)/workers)
 		wg.Go(func() {
-			r, err := simulateThere(t.Context(), binary, from, to-from)
+			r, err := simulateThere(t.Context(), binary, from, to-from, profile)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -121,9 +121,9 @@ func simulate(t *testing.T, binary string, first uint64, n int) result {
 
 const resultMark = "RESULT "
 
-func simulateThere(ctx context.Context, binary string, first, n uint64) (result, error) {
+func simulateThere(ctx context.Context, binary string, first, n uint64, profile string) (result, error) {
 	var r result
-	out, err := there(ctx, binary, first, n).CombinedOutput()
+	out, err := there(ctx, binary, first, n, profile).CombinedOutput()
 	scan := bufio.NewScanner(bytes.NewReader(out))
 	scan.Buffer(nil, 64<<20)
 	for scan.Scan() {
@@ -135,8 +135,8 @@ func simulateThere(ctx context.Context, binary string, first, n uint64) (result,
 }
 
 // there returns a process of one thread that plays the seeds.
-func there(ctx context.Context, binary string, first, n uint64, more ...string) *exec.Cmd {
-	args := append([]string{"-test.run=^TestSimulation$", "-test.timeout=80m", fmt.Sprintf("-first=%d", first), fmt.Sprintf("-seeds=%d", n)}, more...)
+func there(ctx context.Context, binary string, first, n uint64, profile string, more ...string) *exec.Cmd {
+	args := append([]string{"-test.run=^TestSimulation$", "-test.timeout=80m", fmt.Sprintf("-first=%d", first), fmt.Sprintf("-seeds=%d", n), "-profile=" + profile}, more...)
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Env = append(os.Environ(), "REKEYD_SIMULATE=1", "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1", "GOGC=off", "GOMEMLIMIT=1GiB")
 	return cmd
@@ -147,6 +147,7 @@ func simulateHere(t *testing.T) {
 	r := result{Hits: map[string]int{}, Failed: map[uint64]string{}}
 	for i := range *seeds {
 		w := run(t, *first+uint64(i))
+		runtime.GC() // between seeds only: in the middle of one it would move goroutines about
 		if *verbose {
 			_, _ = fmt.Fprintln(os.Stdout, strings.Join(w.lines(), "\n"))
 		}
@@ -188,7 +189,7 @@ func checkCoverage(t *testing.T, hits map[string]int) {
 		fmt.Fprintf(&table, "\n%-18s", step)
 		all := faults
 		if !strings.HasSuffix(step, "read") && !strings.HasPrefix(step, "list") {
-			all = append(slices.Clone(faults), "crash before", "crash after", "freeze")
+			all = append(slices.Clone(faults), "crash before", "crash after", "freeze", "late", "suspended")
 		}
 		for _, f := range all {
 			n := hits[f+" × "+step]
@@ -204,7 +205,10 @@ func checkCoverage(t *testing.T, hits map[string]int) {
 			t.Errorf("nobody ever did this: %s", m)
 		}
 	}
-	for _, what := range []string{"others × in mid-rotation", "others × after a death in mid-rotation", "others × a working key came back", "start × adopted key", "start × full account", "start × ignored allowlist", "start × admin key", "old key × used"} {
+	for _, what := range []string{"others × in mid-rotation", "others × after a death in mid-rotation", "others × a working key came back", "start × adopted key", "start × full account", "start × ignored allowlist", "start × admin key", "old key × used",
+		"create × doubled", "start × copied record", "outage × one mount", "outage × one mount to the end", "others × name taken back", "others × place taken back",
+		"others × policy added again", "others × pruned policy added again", "others × snapshot in mid-rotation", "command done: rename",
+		"request × accepted", "request × after a rotation", "request × after the first publication", "late × disabled the current key", "late × enabled an old key"} {
 		fmt.Fprintf(&table, "\n%s=%d", what, hits[what])
 		if hits[what] == 0 {
 			t.Errorf("this never happened: %s", what)

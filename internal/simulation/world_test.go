@@ -56,10 +56,21 @@ type profile struct {
 	meddling  []string // what others do to keys and records, in this order
 	pounce    bool     // … not when they like, but in the middle of a rotation
 	duration  time.Duration
+
+	late      float64         // chance for each write that it arrives when its sender has long given it up
+	doubled   float64         // … for each create that a proxy sends it twice
+	ttls      []time.Duration // of the replicas' claims
+	suspended int             // the replica whose clocks stand still while it is frozen; -1: none
+	wrong     int             // the replica whose wall clock is wrong by days for a while; -1: none
+	uses      bool            // readers use the keys that a restored Vault has forgotten
+	again     bool            // a removed policy may be loaded again
+	asks      bool            // requests come right after publications
+	equal     bool            // all claim TTLs are the usual one
+	team      bool            // one policy's record is in a mount of its own, which is refused now and then
 }
 
 func drawProfile(r *rand.Rand) profile {
-	p := profile{replicas: 1 + r.IntN(3), latency: time.Duration(1+r.IntN(400)) * time.Millisecond, duration: 36 * time.Hour}
+	p := profile{replicas: 1 + r.IntN(3), latency: time.Duration(1+r.IntN(400)) * time.Millisecond, duration: 20 * time.Hour}
 	p.fault = []float64{0, 0.005, 0.03, 0.15}[r.IntN(4)]
 	p.crash = []float64{0, 0.01, 0.05}[r.IntN(3)]
 	p.freeze = []float64{0, 0.01, 0.03}[r.IntN(3)]
@@ -69,11 +80,21 @@ func drawProfile(r *rand.Rand) profile {
 	p.outages = r.IntN(4)
 	p.keyLimit = []int{0, 0, 0, 6}[r.IntN(4)]
 	p.ignoreIPs, p.adopt = r.IntN(6) == 0, r.IntN(6) == 0
-	if r.IntN(2) == 0 {
-		for range 1 + r.IntN(4) {
+	if r.IntN(4) > 0 {
+		for range 1 + r.IntN(5) {
 			p.meddling = append(p.meddling, meddlings()[r.IntN(len(meddlings()))])
 		}
 	}
+	p.suspended, p.wrong = -1, -1
+	if r.IntN(4) == 0 {
+		p.suspended = r.IntN(p.replicas)
+	}
+	if r.IntN(8) == 0 {
+		p.wrong = r.IntN(p.replicas)
+	}
+	p.team, p.asks, p.uses, p.again = r.IntN(3) == 0, r.IntN(6) == 0, true, true
+	p.late = []float64{0, 0, 0.02, 0.08}[r.IntN(4)]
+	p.doubled = []float64{0, 0, 0.1}[r.IntN(3)]
 	return p
 }
 
@@ -92,18 +113,26 @@ type world struct {
 	oracle   *oracle
 	replicas []*replica
 	actor    *gate // whose call is being carried out; nil: somebody else
+	lateNow  bool  // … which its sender has long given up
 	calm     bool
 	vaultBad string
 	vaultEnd time.Time
 	apiBad   string
 	apiEnd   time.Time
+	teamBad  string // of one mount
+	teamEnd  time.Time
 	hits     map[string]int
+	toldMu   sync.Mutex
+	told     map[string]time.Time // when a failure of each policy was last told
+	path     string               // of the call that is being carried out
 	trace    []event
 	started  time.Time
 	policies []rotator.Policy
 	limit    *int64 // of the edited policies
 	edited   time.Time
 	removed  *rotator.Policy
+	renamed  bool // one policy has another name now
+	paused   bool // one policy is not in mode auto
 	commands int
 	running  sync.WaitGroup // commands
 	lurking  []string       // what others will do in the middle of the next rotations
@@ -116,35 +145,47 @@ type replica struct {
 	life    int
 	command bool // a command's process: it is not started again
 	skew    time.Duration
+	ttl     time.Duration // of its claims
+	wrong   [2]time.Time  // from when to when its wall clock is wrong, and
+	days    time.Duration // … by how much
 	gate    *gate
 	rotator *rotator.Rotator
 	clients map[string]*elevenlabs.Client
 	stop    context.CancelFunc
 	done    chan struct{}
 	alive   bool
+	loaded  []rotator.Policy
+	since   map[string]time.Time // when each policy's mode was loaded
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
-	w := &world{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), hits: map[string]int{}, started: time.Now()}
+	w := &world{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), hits: map[string]int{}, told: map[string]time.Time{}, started: time.Now()}
 	w.profile = drawProfile(w.rng)
+	for _, words := range []string{undrawn, *direct} {
+		if err := w.profile.directed(words); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.profile.drawClocks(w.rng)
 	w.profile.pounce = seed%3 == 0
 	w.sim = elevensim.New(elevensim.Options{AdminKey: adminKey, Seed: seed, HistoryLimit: 1,
 		Accounts: []elevensim.Account{{ID: "svcacc_a", Name: "a"}, {ID: "svcacc_b", Name: "b"}}})
 	w.api = elevensim.Transport(w.sim)
 	byHand := w.moreWorkspaces()
 	w.faults()
-	w.kv = memkv.New(vaultToken, "secret")
+	w.kv = memkv.New(vaultToken, "secret", teamMount)
 	w.policies = w.drawPolicies()
 	w.oracle = newOracle(w)
 	w.addAdmin(byHand)
 	w.adoptOne()
 	for i := range w.profile.replicas {
-		r := &replica{id: i, skew: time.Duration(i)} // a nanosecond, so that no two wake up at one instant: their order would be chance
+		r := &replica{id: i, skew: time.Duration(i), ttl: w.profile.ttls[i]} // a nanosecond, so that no two wake up at one instant: their order would be chance
 		if w.profile.skew > 0 {
 			r.skew += time.Duration(w.rng.Int64N(int64(2*w.profile.skew))) - w.profile.skew
 		}
 		w.replicas = append(w.replicas, r)
 	}
+	w.setWrong()
 	return w
 }
 
@@ -176,13 +217,15 @@ func (w *world) adoptOne() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.oracle.keys[id].account = p.ServiceAccount
 	w.oracle.adopt(p, w.oracle.keys[id])
 	w.put(p.Sink.String(), func(d map[string]any) { d["api_key"], d["key_id"] = secret, id })
+	w.copyToo(w.oracle.keys[id])
 }
 
 func (w *world) drawPolicies() []rotator.Policy {
 	var ps []rotator.Policy
-	for i, s := range []string{"@every 12h0m1s", "0 */12 * * *", "30 2 * * *"} {
+	for i, s := range []string{"@every 6h0m1s", "0 */6 * * *", "30 1,7,13,19 * * *"} {
 		schedule, err := rotator.ParseSchedule(s, "UTC")
 		if err != nil {
 			w.t.Fatal(err)
@@ -202,12 +245,16 @@ func (w *world) drawPolicies() []rotator.Policy {
 			Sink: rotator.Sink{Ref: rotator.Ref{Mount: "secret", Path: recordPrefix + name}, Field: "api_key"},
 		})
 	}
+	if w.profile.team {
+		ps[0].Sink.Mount = teamMount
+	}
 	return ps
 }
 
 // boot starts a replica's next life.
 func (w *world) boot(r *replica) {
 	r.life++
+	r.loaded, r.since = nil, map[string]time.Time{}
 	r.gate = &gate{w: w, replica: r.id, life: r.life, counts: map[string]uint64{}}
 	r.alive = true
 	rot := w.newRotator(r)
@@ -223,7 +270,7 @@ func (w *world) boot(r *replica) {
 func (w *world) newRotator(r *replica) *rotator.Rotator {
 	config := vaultapi.DefaultConfig()
 	config.Address = "http://" + vaultHost
-	store, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: elevenlabs.NewSecret(vaultToken), Transport: r.gate})
+	store, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: elevenlabs.NewSecret(vaultToken), Transport: r.gate, Timeout: r.patience()})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -233,14 +280,14 @@ func (w *world) newRotator(r *replica) *rotator.Rotator {
 	binary.LittleEndian.PutUint64(h[16:], uint64(r.life))
 	rot, err := rotator.New(rotator.Options{
 		Store: store, Ledger: rotator.Ref{Mount: "secret", Path: "rekeyd"}, Logger: w.logger(r), Concurrency: 4,
-		ReconcileInterval: reconcile, ResyncInterval: 2 * time.Hour, ClaimTTL: claimTTL, VerifyTimeout: verifyTimeout, ShutdownTimeout: 25 * time.Second,
-		Random: rand.NewChaCha8(h), Wall: func() time.Time { return time.Now().Add(r.skew) },
+		ReconcileInterval: reconcile, ResyncInterval: 2 * time.Hour, ClaimTTL: r.ttl, VerifyTimeout: verifyTimeout, ShutdownTimeout: 25 * time.Second,
+		Random: rand.NewChaCha8(h), Wall: r.wall, Observe: w.observe,
 	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	r.rotator, r.clients = rot, w.newClients(r.gate, store)
-	rot.Load(w.policies, r.clients)
+	r.rotator, r.clients = rot, w.newClients(r, store)
+	w.load(r)
 	return rot
 }
 
@@ -283,6 +330,8 @@ func (w *world) down(req *http.Request) string {
 	switch {
 	case isVault(req) && now.Before(w.vaultEnd):
 		return w.vaultBad
+	case isVault(req) && now.Before(w.teamEnd) && strings.HasPrefix(req.URL.Path, "/v1/"+teamMount+"/"):
+		return w.teamBad
 	case !isVault(req) && now.Before(w.apiEnd):
 		return w.apiBad
 	}
@@ -392,10 +441,15 @@ func (w *world) chaos() {
 func (w *world) outage() {
 	d := time.Duration(w.rng.Int64N(int64(90 * time.Minute)))
 	end := time.Now().Add(d)
-	if w.rng.IntN(2) == 0 {
+	switch n := w.rng.IntN(3); {
+	case n == 0 && w.profile.team:
+		w.teamBad, w.teamEnd = []string{"429", "403"}[w.rng.IntN(2)], end
+		w.hits["outage × one mount"]++
+		w.tracef("mount %s is refused for %s: %s", teamMount, d, w.teamBad)
+	case n == 1:
 		w.vaultBad, w.vaultEnd = []string{"sealed", "refused", "429", "500 before"}[w.rng.IntN(4)], end
 		w.tracef("Vault is down for %s: %s", d, w.vaultBad)
-	} else {
+	default:
 		w.apiBad, w.apiEnd = []string{"sealed", "refused", "429", "502"}[w.rng.IntN(4)], end
 		w.tracef("ElevenLabs is down for %s: %s", d, w.apiBad)
 	}
@@ -405,8 +459,14 @@ func (w *world) outage() {
 func (w *world) heal() {
 	w.locked(func() {
 		w.tracef("calm from here on")
-		w.calm, w.vaultEnd, w.apiEnd = true, time.Time{}, time.Time{}
+		w.calm, w.vaultEnd, w.apiEnd, w.teamEnd = true, time.Time{}, time.Time{}, time.Time{}
 		w.oracle.calmSince = time.Now()
+		if w.profile.team && w.rng.IntN(3) == 0 {
+			w.hits["outage × one mount to the end"]++
+			w.teamBad, w.teamEnd = "429", time.Now().Add(24*time.Hour)
+		}
+		w.settleEdits()
+		w.wakeUp()
 		for _, r := range w.replicas {
 			if !r.alive {
 				w.boot(r)
@@ -414,7 +474,7 @@ func (w *world) heal() {
 		}
 	})
 	// A frozen replica may sleep on for a while; what a claim covers is settled within a claim TTL and two intervals.
-	sleep(claimTTL + 2*reconcile + verifyTimeout + 15*time.Minute)
+	sleep(longestTTL + 2*reconcile + verifyTimeout + 15*time.Minute)
 	w.locked(w.oracle.settled)
 	sleep(5 * time.Hour)
 	w.locked(func() { w.oracle.ended = true })
