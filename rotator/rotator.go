@@ -144,7 +144,7 @@ func (r *Rotator) Load(policies []Policy, clients map[string]*elevenlabs.Client)
 		}
 	}
 	r.swapCron()
-	for _, st := range r.policies {
+	for _, st := range r.ordered() {
 		r.enqueue(st)
 	}
 }

@@ -370,7 +370,7 @@ func (w *world) logger(r *replica) *slog.Logger {
 		return slog.New(slog.DiscardHandler)
 	}
 	prefix := fmt.Sprintf("r%d.%d", r.id, r.life)
-	return slog.New(slog.NewTextHandler(traceWriter{w, prefix}, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+	return slog.New(slog.NewTextHandler(traceWriter{w, prefix, r.gate}, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey || a.Key == "replica" {
 			return slog.Attr{}
 		}
@@ -381,10 +381,15 @@ func (w *world) logger(r *replica) *slog.Logger {
 type traceWriter struct {
 	w      *world
 	prefix string
+	gate   *gate
 }
 
 func (t traceWriter) Write(b []byte) (int, error) {
-	t.w.locked(func() { t.w.tracef("%s says %s", t.prefix, strings.TrimSpace(string(b))) })
+	t.w.locked(func() {
+		if !t.gate.dead { // what ends in a process that was killed ends in an order of chance
+			t.w.tracef("%s says %s", t.prefix, strings.TrimSpace(string(b)))
+		}
+	})
 	return len(b), nil
 }
 
