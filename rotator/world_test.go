@@ -132,6 +132,14 @@ func (p *process) isDead() bool {
 	return p.dead
 }
 
+// outlives returns a context for a call: one that happens much later is given up by its caller, and carried out all the same.
+func (p *process) outlives(ctx context.Context) context.Context {
+	if p.held != nil {
+		return context.WithoutCancel(ctx)
+	}
+	return ctx
+}
+
 // made returns the calls so far.
 func (p *process) made() []string {
 	p.mu.Lock()
@@ -155,7 +163,7 @@ func (p *process) Write(ctx context.Context, ref rotator.Ref, data map[string]an
 	if instead != nil {
 		return 0, lostCall("writing "+ref.String(), instead)
 	}
-	v, err := p.Store.Write(context.WithoutCancel(ctx), ref, data, cas)
+	v, err := p.Store.Write(p.outlives(ctx), ref, data, cas)
 	if afterwards != nil {
 		return 0, lostCall("writing "+ref.String(), afterwards)
 	}
@@ -171,7 +179,7 @@ func (p *process) RoundTrip(req *http.Request) (*http.Response, error) {
 	p.mu.Lock()
 	api := p.api
 	p.mu.Unlock()
-	resp, err := api.RoundTrip(req.WithContext(context.WithoutCancel(req.Context())))
+	resp, err := api.RoundTrip(req.WithContext(p.outlives(req.Context())))
 	if afterwards != nil {
 		return nil, afterwards
 	}
