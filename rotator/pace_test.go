@@ -76,9 +76,11 @@ func TestAConflictOnEveryWriteIsNoStorm(t *testing.T) {
 		r, stop := w.daemon(options{}, ps...)
 		defer stop()
 		after(30 * time.Second)
-		var calls atomic.Int64
+		var calls, announcing atomic.Int64
 		w.kv.Before = func(r *http.Request) error {
-			if !strings.HasSuffix(r.URL.Path, "/replicas") { // which is no policy's
+			if strings.HasSuffix(r.URL.Path, "/replicas") { // which is no policy's
+				announcing.Add(1)
+			} else {
 				calls.Add(1)
 			}
 			after5ms()
@@ -91,6 +93,9 @@ func TestAConflictOnEveryWriteIsNoStorm(t *testing.T) {
 		after(3 * time.Hour)
 		if n := calls.Load(); n > 8*3*60 {
 			t.Errorf("%d calls of Vault in three hours for 8 policies", n)
+		}
+		if n := announcing.Load(); n > 60 {
+			t.Errorf("%d calls in three hours to say which policies are loaded", n)
 		}
 		for _, s := range r.Snapshot().Policies {
 			if s.State != rotator.StateFailing || s.Failure == nil || s.Failure.Reason != rotator.ReasonSinkConflict {

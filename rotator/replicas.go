@@ -63,42 +63,43 @@ func (r *Rotator) notRunning(ctx context.Context, policy string) error {
 
 // announce writes down which policies this daemon has loaded; none when it stops.
 func (r *Rotator) announce(ctx context.Context, names []string) error {
-	for attempt := 1; ; attempt++ {
-		d, version, err := r.readReplicas(ctx)
-		if err != nil {
-			return err
-		}
-		now := r.Wall()
-		next := replicasDoc{Schema: ledgerSchema, Replicas: map[string]replica{}, Sets: map[string][]string{}}
-		for holder, other := range d.Replicas {
-			if holder != r.holder && now.Sub(other.At) < heardFor {
-				next.Replicas[holder], next.Sets[other.Set] = other, d.Sets[other.Set]
-			}
-		}
-		if len(names) > 0 {
-			sum := sha256.Sum256([]byte(strings.Join(names, "\n")))
-			set := hex.EncodeToString(sum[:8])
-			next.Replicas[r.holder], next.Sets[set] = replica{set, now}, names
-		}
-		data := map[string]any{"schema": next.Schema, "replicas": next.Replicas, "sets": next.Sets}
-		_, err = r.Store.Write(ctx, r.replicasRef(), data, version)
-		if err == nil || !errors.Is(err, ErrConflict) || attempt == publishTries || !sleep(ctx, time.Duration(r.jitter()*float64(time.Second))) {
-			return err
+	d, version, err := r.readReplicas(ctx)
+	if err != nil {
+		return err
+	}
+	now := r.Wall()
+	next := replicasDoc{Schema: ledgerSchema, Replicas: map[string]replica{}, Sets: map[string][]string{}}
+	for holder, other := range d.Replicas {
+		if holder != r.holder && now.Sub(other.At) < heardFor {
+			next.Replicas[holder], next.Sets[other.Set] = other, d.Sets[other.Set]
 		}
 	}
+	if len(names) > 0 {
+		sum := sha256.Sum256([]byte(strings.Join(names, "\n")))
+		set := hex.EncodeToString(sum[:8])
+		next.Replicas[r.holder], next.Sets[set] = replica{set, now}, names
+	}
+	data := map[string]any{"schema": next.Schema, "replicas": next.Replicas, "sets": next.Sets}
+	_, err = r.Store.Write(ctx, r.replicasRef(), data, version)
+	return err
 }
 
-// announceLoop does so at the start, when the set changes, and often enough to count as running.
+// announceLoop does so at the start, when the set changes, and often enough to count as running. After a failure it waits
+// longer each time; replicas that start together conflict a few times.
 func (r *Rotator) announceLoop(ctx context.Context) {
-	for ctx.Err() == nil {
+	for failures := 0; ctx.Err() == nil; {
 		select {
 		case <-r.reloaded: // what is written now has it
 		default:
 		}
-		wait := min(r.ResyncInterval, heardFor/3)
-		if err := r.announce(ctx, r.loadedNames()); err != nil && ctx.Err() == nil {
-			r.Logger.Warn("policies of this daemon not written down", "err", err)
-			wait = min(wait, max(r.ReconcileInterval, time.Second))
+		wait := heardFor / 2
+		if err := r.announce(ctx, r.loadedNames()); err == nil {
+			failures = 0
+		} else if failures++; ctx.Err() == nil {
+			if failures == announceTries {
+				r.Logger.Warn("policies of this daemon not written down", "err", err)
+			}
+			wait = min(backoff(time.Second, failures, r.jitter()), heardFor/4)
 		}
 		select {
 		case <-ctx.Done():
@@ -107,6 +108,9 @@ func (r *Rotator) announceLoop(ctx context.Context) {
 		}
 	}
 }
+
+// announceTries is after how many failures in a row it is worth a warning that the policies are not written down.
+const announceTries = 6
 
 func (r *Rotator) loadedNames() []string {
 	r.mu.Lock()
@@ -123,7 +127,14 @@ func (r *Rotator) leave(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveFor)
 	defer cancel()
-	if err := r.announce(ctx, nil); err != nil {
-		r.Logger.Warn("end of this daemon not written down", "err", err)
+	for {
+		err := r.announce(ctx, nil)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, ErrConflict) || !sleep(ctx, time.Duration(r.jitter()*float64(leaveFor)/2)) {
+			r.Logger.Warn("end of this daemon not written down", "err", err)
+			return
+		}
 	}
 }
