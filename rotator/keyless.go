@@ -15,10 +15,14 @@ func (j *job) recordLacks(ctx context.Context, old KeyRef) error {
 		if _, err := j.r.readRecord(ctx, j.st, sink); err != nil {
 			return err
 		}
-		v := j.st.known.record
-		if v.HasValue && (v.Match == old.ID || v.KeyID == old.ID || v.Match == "" && old.Hash == "") {
+		if j.st.known.record.mayBe(old) {
 			return failedFor(StageRetire, ReasonUnsafe, "%s may hold key %s, and there is no current one", sink, old.ID)
 		}
 	}
 	return nil
+}
+
+// mayBe reports that the record may hold the key's secret: by its hash, by what it says, or because that is not known.
+func (v RecordView) mayBe(k KeyRef) bool {
+	return v.HasValue && (v.Match == k.ID || v.KeyID == k.ID || v.Match == "" && k.Hash == "")
 }

@@ -102,10 +102,10 @@ func (o Observed) twin(id, rotation string) bool {
 
 // planRetiring takes each former key to its next state when its time has come.
 func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
-	if o.Entry.Current == nil && p.Mode != modeRemoved {
-		return // nothing is there that readers could have instead
-	}
 	for _, r := range o.Entry.Retiring {
+		if o.Entry.Current == nil && p.Mode != modeRemoved && (o.Record == nil || o.Record.mayBe(r.KeyRef)) {
+			continue // nothing is there that readers could have instead
+		}
 		until := r.Until
 		if r.State == InOverlap {
 			until = o.overlapUntil(p, r)
