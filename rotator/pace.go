@@ -138,19 +138,19 @@ func (p *pace) affords(calls int) time.Duration {
 	return 0
 }
 
-// costOf is what a step may cost where it fails.
+// costOf is what a step may cost where it fails, its last write in four tries of which each is followed by a look.
 func costOf(a Action) int {
 	switch a {
 	case ActRotate, ActRecover:
-		return 24
+		return 32
 	case ActSweep:
 		return 1
 	}
-	return 8
+	return 18
 }
 
-// costOfALook is that of reading entry and record, each again where the other is a surprise.
-const costOfALook = 4
+// costOfALook is that of reading entry and record, each again where the other is a surprise, and what those of others say.
+const costOfALook = 6
 
 // Pacing is what Plan knows of earlier tries.
 type Pacing struct {
@@ -215,15 +215,16 @@ func urgent(s Step) bool {
 
 // meter counts the calls that are made under a context, and notes what refused them.
 type meter struct {
+	policy   string
 	calls    atomic.Int64
 	conflict atomic.Bool
 }
 
 type meterKey struct{}
 
-// metered returns a context whose calls are counted.
-func metered(ctx context.Context) (context.Context, *meter) {
-	m := &meter{}
+// metered returns a context whose calls are counted as a policy's.
+func metered(ctx context.Context, policy string) (context.Context, *meter) {
+	m := &meter{policy: policy}
 	return elevenlabs.WithCount(context.WithValue(ctx, meterKey{}, m), &m.calls), m
 }
 
@@ -334,10 +335,10 @@ var errTooSoon = errors.New("it was looked at in vain a moment ago")
 // tooSoon reports that nothing may be read about the policy yet. What ends a leak is tried once in any case.
 func (r *Rotator) tooSoon(st *policyState, p Policy, ws *workspace, asked bool) bool {
 	k := &st.known
-	if asked && k.pace.waits(lookAsked) <= 0 {
+	spent := k.pace.affords(costOfALook) > 0
+	if asked && k.pace.waits(lookAsked) <= 0 && (!spent || k.pace.tries[lookAsked].count == 0) {
 		return false
 	}
-	spent := k.pace.affords(costOfALook) > 0
 	if !spent && k.pace.waits(attempt{action: look}) <= 0 {
 		return false
 	}

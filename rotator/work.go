@@ -142,7 +142,10 @@ const maxPasses = 8
 
 // work brings one policy forward: look, decide, do the first thing, look again.
 func (r *Rotator) work(ctx context.Context, st *policyState) {
-	ctx, m := metered(ctx)
+	r.mu.Lock()
+	name := st.policy.Name
+	r.mu.Unlock()
+	ctx, m := metered(ctx, name)
 	defer func() { st.known.pace.charge(int(m.calls.Swap(0))) }()
 	for range maxPasses {
 		if r.isStopping() {
@@ -244,8 +247,8 @@ func (r *Rotator) isStopping() bool {
 // performFirst does the first step that can be done now, and reports whether to look again.
 func (r *Rotator) performFirst(ctx context.Context, m *meter, st *policyState, p Policy, d Decision) bool {
 	for _, step := range d.Steps {
-		if d.Later[step].After(r.Wall()) {
-			continue
+		if d.Later[step].After(r.Wall()) || !urgent(step) && st.known.pace.affords(costOf(step.Action)) > 0 {
+			continue // the steps before it may have cost what there was
 		}
 		if err := r.remoteDown(st, step); err != nil {
 			r.noteOutage(st, step, err)
