@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// configInputs are configurations of which none may do harm, accepted or refused.
+// configInputs are configurations of which none may do harm, accepted or refused. Base URLs are a family of their own.
 func configInputs() []input {
 	inputs := []input{{Name: "nothing"}}
-	for _, part := range [][]input{texts(), policyFields(), workspaceInputs(), baseURLs(), variableInputs(), fileInputs()} {
+	for _, part := range [][]input{texts(), policyFields(), workspaceInputs(), variableInputs(), fileInputs()} {
 		inputs = append(inputs, part...)
 	}
 	return inputs

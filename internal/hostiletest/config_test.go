@@ -10,10 +10,10 @@ import (
 	"github.com/rekeyd/rekeyd/internal/process"
 )
 
-// tryConfigs has rekeyd check every configuration. A refusal is exit status 2 and a line for each fault.
-func tryConfigs(t *testing.T, binaries process.Programs) row {
-	r := row{family: "configurations"}
-	for _, in := range configInputs() {
+// tryConfigs has rekeyd check every configuration of a family. A refusal is exit status 2 and a line for each fault.
+func tryConfigs(t *testing.T, binaries process.Programs, family string, inputs []input) row {
+	r := row{family: family}
+	for _, in := range inputs {
 		dir := t.TempDir()
 		env := []string{"HOME=" + dir}
 		for name, value := range in.Env {
@@ -26,11 +26,9 @@ func tryConfigs(t *testing.T, binaries process.Programs) row {
 			}
 			env = append(env, "REKEYD_POLICY_FILE="+file)
 		}
-		status, said, took := finished(t, binaries.Rekeyd, env, "check")
-		v := verdict{took: took, accepted: status == 0, panicked: strings.Contains(said, "goroutine "), wrong: complaint(said)}
+		status, said, v := run(t, binaries.Rekeyd, env, "check")
 		switch {
-		case v.panicked:
-			v.wrong = said
+		case v.wrong != "":
 		case status != 0 && status != 2:
 			v.wrong = "exit status of neither 0 nor 2: " + said
 		case status == 2 && !strings.Contains(said, "rekeyd: error: "):

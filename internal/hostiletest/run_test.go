@@ -71,7 +71,18 @@ func TestHostileInput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows := []row{tryConfigs(t, binaries), tryRemotes(t, binaries), tryRequests(t, binaries)}
+	families := []func(*testing.T) row{
+		func(t *testing.T) row { return tryConfigs(t, binaries, "configurations", configInputs()) },
+		func(t *testing.T) row { return tryConfigs(t, binaries, "base URLs", baseURLs()) },
+		func(t *testing.T) row { return tryRemotes(t, binaries) },
+		func(t *testing.T) row { return tryRequests(t, binaries) },
+	}
+	rows := make([]row, len(families))
+	t.Run("families", func(t *testing.T) {
+		for i, name := range []string{"configurations", "base URLs", "remotes", "requests"} {
+			t.Run(name, func(t *testing.T) { t.Parallel(); rows[i] = families[i](t) })
+		}
+	})
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
 	_, _ = fmt.Fprintln(w, "family\ttried\trefused with a clear sentence\taccepted\tslower than 200 ms\tpanics\twrong\t") // to memory
@@ -82,11 +93,24 @@ func TestHostileInput(t *testing.T) {
 	t.Logf("\n%s", table.String())
 }
 
-// finished runs rekeyd to its end; the time is that of the process.
-func finished(t *testing.T, binary string, env []string, args ...string) (status int, said string, took time.Duration) {
+// run runs rekeyd to its end; the time is that of the process. One that does not end is killed, and that is what is wrong.
+func run(t *testing.T, binary string, env []string, args ...string) (status int, said string, v verdict) {
 	t.Helper()
 	begun := time.Now()
 	p := process.Start(t, env, binary, args...)
+	defer p.Kill()
+	ended := p.Ended(process.Patience)
+	v.took = time.Since(begun)
+	said = p.Stdout.String() + p.Stderr.String()
+	v.panicked, v.wrong = strings.Contains(said, "goroutine "), complaint(said)
+	switch {
+	case v.panicked:
+		v.wrong = said
+	case !ended:
+		v.wrong = fmt.Sprintf("it does not end within %s; it said: %s", process.Patience, said)
+		return 0, said, v
+	}
 	status = p.Wait()
-	return status, p.Stdout.String() + p.Stderr.String(), time.Since(begun)
+	v.accepted = status == 0
+	return status, said, v
 }

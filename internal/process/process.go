@@ -149,12 +149,20 @@ func (p *Process) Stop() int {
 // Wait waits for the end of the process and returns the exit status.
 func (p *Process) Wait() int {
 	p.t.Helper()
-	select {
-	case <-p.exited:
-	case <-time.After(Patience):
+	if !p.Ended(Patience) {
 		p.t.Fatalf("the process does not end; it said:\n%s", p.Stderr.String())
 	}
 	return p.cmd.ProcessState.ExitCode()
+}
+
+// Ended waits for the end of the process, for so long.
+func (p *Process) Ended(within time.Duration) bool {
+	select {
+	case <-p.exited:
+		return true
+	case <-time.After(within):
+		return false
+	}
 }
 
 // Find waits for a match of the expression's first group in one of the outputs.
