@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/rotator"
 )
 
@@ -33,6 +34,10 @@ func (d *Daemon) rotateRequest(w http.ResponseWriter, r *http.Request) {
 	if empty := errors.Is(err, io.EOF); err != nil && !empty || !empty && !errors.Is(dec.Decode(new(any)), io.EOF) {
 		// What it is instead is not repeated: it may be a secret that was pasted into the wrong place.
 		http.Error(w, `The body must be one JSON object like {"revoke_now": false, "reason": "why"}, with no other field, or empty.`, http.StatusBadRequest)
+		return
+	}
+	if elevenlabs.LooksSecret(body.Reason) {
+		http.Error(w, "The reason holds what looks like a secret, and would be logged; say why without it.", http.StatusBadRequest)
 		return
 	}
 	name := r.PathValue("name")

@@ -58,9 +58,10 @@ func TestRotateIsAskedForOverHTTP(t *testing.T) {
 		{"no JSON", path, bearer, "now", http.StatusBadRequest},
 		{"an unknown field", path, bearer, `{"revoke": true}`, http.StatusBadRequest},
 		{"two objects", path, bearer, `{}{}`, http.StatusBadRequest},
+		{"a secret", path, bearer, `{"reason": "leaked: sk_0123456789abcdef0123456789abcdef"}`, http.StatusBadRequest},
 		{"too long", path, bearer, `{"reason": "` + strings.Repeat("x", maxRequest) + `"}`, http.StatusBadRequest},
 	} {
-		if status, body := post(t, c.url, c.authorization, c.body); status != c.status || strings.Count(body, "\n") != 1 {
+		if status, body := post(t, c.url, c.authorization, c.body); status != c.status || strings.Count(body, "\n") != 1 || strings.Contains(body, "sk_0") {
 			t.Errorf("%s: HTTP %d %s", c.name, status, body)
 		}
 	}
@@ -76,6 +77,9 @@ func TestRotateIsAskedForOverHTTP(t *testing.T) {
 		s := d.rotator.Snapshot().Policies[1]
 		return s.Current.ID != first && len(s.Retiring) == 1 && s.Retiring[0].State == rotator.InQuarantine
 	})
+	if w.log.count("sk_0123456789abcdef") != 0 {
+		t.Error("a secret that was given as the reason is in the log")
+	}
 	if w.log.count(`"reason":"a drill"`) != 1 {
 		t.Error("the person's reason is not in the log")
 	}
