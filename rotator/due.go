@@ -141,9 +141,12 @@ func (o Observed) inOverlap(p Policy, now time.Time) bool {
 func leaked(why Reason) bool { return why == ReasonExposed || why == ReasonSelfDisabled }
 
 // overlapEnd returns until when the key that is being replaced now may be used: the overlap, cut short where the key
-// would otherwise outlive max_age.
+// would otherwise outlive max_age. An overlap is rounded up to a whole second, which is what records can say.
 func overlapEnd(p Policy, old KeyRef, now time.Time) time.Time {
 	end := now.Add(p.Overlap)
+	if whole := end.Truncate(time.Second); p.Overlap > 0 && whole.Before(end) {
+		end = whole.Add(time.Second)
+	}
 	if p.MaxAge == 0 {
 		return end
 	}

@@ -293,10 +293,10 @@ func (j *job) findByName(ctx context.Context, account, name string) (elevenlabs.
 
 // publication is the new key as the record will say it.
 func (j *job) publication(in *Intent, key newKey) publication {
-	now := j.r.Wall().Truncate(time.Second)
-	pub := publication{sink: in.Sink, secret: key.secret, policy: j.p.Name, account: in.Account, keyID: key.id, keyName: key.name, at: now}
+	now := j.r.Wall()
+	pub := publication{sink: in.Sink, secret: key.secret, policy: j.p.Name, account: in.Account, keyID: key.id, keyName: key.name, at: now.Truncate(time.Second)}
 	if old := j.entry().Current; old != nil {
-		pub.previousID, pub.previousUntil = old.ID, now
+		pub.previousID, pub.previousUntil = old.ID, pub.at
 		if r := j.retiringOf(*old, in.Reason, now, time.Time{}); r.State == InOverlap {
 			pub.previousUntil = r.Until
 		}
