@@ -7,22 +7,10 @@ import (
 	"net/http"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // maxConnections is for two Prometheus, probes and dozens of open pages. Each costs 10 to 50 KiB.
 const maxConnections = 256
-
-// connectionLimit leaves three quarters of the process's file descriptors to its own calls and files, without which no key
-// is rotated. Go has raised the soft limit to the hard one.
-func connectionLimit() int {
-	var files unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
-		return maxConnections
-	}
-	return int(max(4, min(maxConnections, files.Cur/4))) //nolint:gosec // at most maxConnections
-}
 
 // kernelBytes is what the kernel keeps of an answer that is not read; by itself it takes up to 4 MiB, on the pod's account.
 const kernelBytes = 128 << 10
