@@ -111,7 +111,7 @@ func TestSlowReadersOfMetrics(t *testing.T) {
 func TestRotationsGoOnWithFewDescriptors(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, common.vault)
-	w.policy("@every 3s")
+	w.policy("@every 5s")
 	d := w.run(w.environment(nil), "prlimit", "--nofile=64:64")
 	ctx, cancel := context.WithCancel(t.Context())
 	var clients sync.WaitGroup

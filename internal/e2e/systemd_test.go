@@ -60,7 +60,7 @@ func TestSystemdUnit(t *testing.T) {
 	if got := u["ExecStart"]; len(got) != 1 || got[0] != "/usr/local/bin/rekeyd run" {
 		t.Errorf("the unit runs %q, and this test rekeyd run", got)
 	}
-	w.policy("@every 3s")
+	w.policy("@every 5s")
 	d := w.start(env)
 	w.settled("")
 	before, _ := w.record()
