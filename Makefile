@@ -104,7 +104,7 @@ hostile: ## try hostile configurations, remotes and requests against the real bi
 
 .PHONY: model
 model: ## search every state of the model of the protocol, then find every planted mistake (needs spin and gcc); about two minutes
-	CI=true $(GO) test ./internal/model -count=1 -timeout 20m -v
+	CI=true REKEYD_MODEL=1 $(GO) test ./internal/model -count=1 -timeout 20m -v
 
 .PHONY: soak
 soak: ## simulate new seeds until it is stopped or finds something

@@ -64,6 +64,30 @@ byte rotations, rollbacks, revokes, persons;
 #define IDLE      (holder == 0 && intent == NONE)
 #define FRESH     fresh[me]
 
+/* The facts of events.pml, of key k and process me. */
+#include "events.pml"
+#define CLAIMED   (holder != 0)
+#define MINE      (holder == me)
+#define BEGUN     (intent != NONE)
+#define INTENDED  (intent == k)
+#define UNUSED    (key[k] == 0 && !abandoned[k])
+#define MADE      (key[k] == 1 || key[k] == 2)
+#define GONE      (key[k] == 3)
+#define CURRENT   (cur == k)
+#define FORMER    (ret[k] != 0)
+#define REVOKED   (revoked[k])
+#define ABANDONED (abandoned[k])
+#define PUBLISHED (published[k])
+#define TODISABLE (toDisable[k] != 0)
+#define TOENABLE  (toEnable[k] != 0)
+#define TODELETE  (toDelete[k] != 0)
+#define SAME      true            /* a fence writes what it read */
+#ifdef MISTAKEN                 /* a mistake is to be found by what comes of it */
+#define MAY(event) skip
+#else
+#define MAY(event) assert(MAY_##event)
+#endif
+
 /* Mistakes, each of which the search must find. TODAY is the protocol before it was mended. */
 #ifdef TODAY
 #define BUG_NO_RENEWAL_AFTER_LOOK
@@ -167,11 +191,11 @@ inline rewrote() {
 
 inline apply(c, k) {
   if
-  :: c == CREATE  && key[k] == 0 -> key[k] = 1
-  :: c == ENABLE  && key[k] == 2 -> key[k] = 1
-  :: c == DISABLE && key[k] == 1 -> key[k] = 2
-  :: c == DELETE  && key[k] != 0 -> key[k] = 3
-  :: c == PUBLISH -> rkey = k; published[k] = 1; waived = 0; rewrote()
+  :: c == CREATE  && key[k] == 0 -> MAY(create); key[k] = 1
+  :: c == ENABLE  && key[k] == 2 -> MAY(enable); key[k] = 1
+  :: c == DISABLE && key[k] == 1 -> MAY(disable); key[k] = 2
+  :: c == DELETE  && MADE -> MAY(delete); key[k] = 3
+  :: c == PUBLISH -> MAY(publish); rkey = k; published[k] = 1; waived = 0; rewrote()
   :: else
   fi
 }
@@ -193,10 +217,10 @@ inline die() { if :: holder == me -> holder = 3 :: else fi; forget() }
 
 #define RETIRE(i) \
   :: d_step { IDLE && (ret[i] == 1 || AGAIN(ret, key, i)) -> \
-       k = i; what = DISABLE; holder = me; c = cur; NOTEDISABLE(i); wrote() } goto mayRetire \
+       k = i; what = DISABLE; MAY(claim); MAY(noteDisable); holder = me; c = cur; NOTEDISABLE(i); wrote() } goto mayRetire \
   :: d_step { IDLE && ret[i] == 2 && key[i] != 1 -> \
-       k = i; what = DELETE; holder = me; c = cur; NOTEDELETE(i); wrote() } goto mayRetire
-#define SWEEP(i) :: d_step { SWEPT(i) && (key[i] == 1 || key[i] == 2) -> key[i] = 3 } goto start
+       k = i; what = DELETE; MAY(claim); MAY(noteDelete); holder = me; c = cur; NOTEDELETE(i); wrote() } goto mayRetire
+#define SWEEP(i) :: d_step { SWEPT(i) && (key[i] == 1 || key[i] == 2) -> k = i; apply(DELETE, k); k = 0 } goto start
 #define ROLLBACK(i) \
   :: d_step { rollbacks < ROLLBACKS && MAYCOMEBACK(i) && key[i] != 3 -> rollbacks++; k = i } goto rollback
 
@@ -209,19 +233,19 @@ start:
   if
   /* rotate: claim and intent are one write */
   :: d_step { IDLE && rotations < ROTATIONS ->
-       rotations++; k = N - 1 - ROTATIONS + rotations; holder = me; intent = k; back = 0; c = cur; wrote(); rfresh[me] = 1 } goto look
+       rotations++; k = N - 1 - ROTATIONS + rotations; MAY(claim); MAY(intend); holder = me; intent = k; back = 0; c = cur; wrote(); rfresh[me] = 1 } goto look
   :: d_step { IDLE && rotations < ROTATIONS && revokes < REVOKES ->
        rotations++; revokes++; rev = 1;
-       k = N - 1 - ROTATIONS + rotations; holder = me; intent = k; back = 0; c = cur; wrote(); rfresh[me] = 1 } goto look
+       k = N - 1 - ROTATIONS + rotations; MAY(claim); MAY(intend); holder = me; intent = k; back = 0; c = cur; wrote(); rfresh[me] = 1 } goto look
   ROLLBACK(0) ROLLBACK(1)
   /* settle what another process left */
-  :: d_step { holder != 0 && holder != me && intent == NONE -> holder = me; wrote() } goto release
-  :: d_step { holder != 0 && holder != me && intent != NONE -> holder = me; k = intent; rb = back; c = cur; wrote() } goto fence
+  :: d_step { holder != 0 && holder != me && intent == NONE -> MAY(takeover); holder = me; wrote() } goto release
+  :: d_step { holder != 0 && holder != me && intent != NONE -> MAY(takeover); holder = me; k = intent; rb = back; c = cur; wrote() } goto fence
 #ifdef RETIRING
   /* a former key leaves; one in quarantine that a late call enabled is disabled again */
   RETIRE(0) RETIRE(1)
   /* a current key that a late call disabled is enabled again */
-  :: d_step { IDLE && key[cur] == 2 && toDisable[cur] != 0 -> k = cur; holder = me; NOTEENABLE(k); wrote() } goto undo
+  :: d_step { IDLE && key[cur] == 2 && toDisable[cur] != 0 -> k = cur; MAY(claim); MAY(noteEnable); holder = me; NOTEENABLE(k); wrote() } goto undo
 #endif
   /* a person rolled the record back */
   :: d_step { IDLE && rkey != cur && ret[rkey] != 0 && FOLLOWED(rkey) ->
@@ -234,7 +258,7 @@ rollback:                       /* it waits for its turn, and asks again under t
   if
   :: d_step { IDLE && !STILLMAYCOMEBACK(k) -> forget() } goto start
   :: d_step { IDLE && STILLMAYCOMEBACK(k) ->
-       holder = me; intent = k; back = 1; rb = 1; c = cur; NOTEENABLE(k); wrote(); rfresh[me] = 1 }
+       MAY(claim); MAY(putback); MAY(noteEnable); holder = me; intent = k; back = 1; rb = 1; c = cur; NOTEENABLE(k); wrote(); rfresh[me] = 1 }
   fi;
 
 look:
@@ -250,7 +274,7 @@ renew:                          /* the record moved since the intent: was that t
 #ifdef BUG_NO_RENEWAL_AFTER_LOOK
   :: true
 #else
-  :: d_step { FRESH -> wrote() }
+  :: d_step { FRESH -> MAY(renew); wrote() }
   :: d_step { !FRESH -> forget() } goto start
 #endif
   fi;
@@ -259,7 +283,7 @@ make:
   if
   :: d_step { !rb -> apply(CREATE, k) } goto publish
   :: d_step { rb && key[k] != 3 -> apply(ENABLE, k); ok = 1 } goto publish
-  :: d_step { !rb } goto release                        /* refused */
+  :: d_step { !rb } goto withdraw                       /* refused */
   :: d_step { rb -> ok = 1 } goto fence
   LOST(true, (rb -> ENABLE : CREATE), fence)
   fi;
@@ -288,13 +312,13 @@ renewed:                        /* … or was that? */
 #ifdef BUG_NO_RENEWAL_BEFORE_RETRY
   :: goto publish
 #else
-  :: d_step { FRESH -> wrote() } goto publish
+  :: d_step { FRESH -> MAY(renew); wrote() } goto publish
   :: d_step { !FRESH -> forget() } goto start
 #endif
   fi;
 
 commit:
-  WRITE(
+  WRITE(MAY(commit);
 #ifndef BUG_FORGET_THE_OLD_KEY
     if :: cur != k -> ret[cur] = 1; revoked[cur] = revoked[cur] || rev :: else fi;
 #endif
@@ -311,7 +335,7 @@ fence:
   fi;
   if
   :: d_step { !rfresh[me] } goto fence
-  :: d_step { rfresh[me] -> rewrote() }
+  :: d_step { rfresh[me] -> MAY(fence); rewrote() }
 #ifdef BUG_NO_FENCE
   :: skip
 #endif
@@ -323,15 +347,15 @@ fence:
   fi;
 
 undone:                         /* a rollback is given up: its key leaves again */
-  WRITE(
+  WRITE(MAY(giveup);
     if :: ret[k] == 2 -> ret[k] = 1 :: else fi;
     if :: ok -> SETTLEUNSENT(toEnable[k]) :: else fi;
     holder = 0; intent = NONE; back = 0);
 
 abandon:                        /* whether it is listed or not, or not yet: its rotation is remembered */
   if
-  :: d_step { FRESH && (key[k] == 1 || key[k] == 2) -> ABANDON intent = NONE; wrote() }
-  :: d_step { FRESH -> ABSENT intent = NONE; holder = 0; wrote(); forget() } goto start
+  :: d_step { FRESH && (key[k] == 1 || key[k] == 2) -> MAY(abandon); ABANDON intent = NONE; wrote() }
+  :: d_step { FRESH -> MAY(abandon); ABSENT intent = NONE; holder = 0; wrote(); forget() } goto start
   :: d_step { !FRESH -> forget() } goto start
   DIE
   fi;
@@ -370,8 +394,8 @@ mayRetire:
   fi;
   WRITE(
     if
-    :: what == DISABLE -> ret[k] = 2; SETTLEDONE(toDisable[k])
-    :: else -> ret[k] = 0; toDisable[k] = 0; toEnable[k] = 0; toDelete[k] = 0
+    :: what == DISABLE -> MAY(quarantine); ret[k] = 2; SETTLEDONE(toDisable[k])
+    :: else -> MAY(leave); ret[k] = 0; toDisable[k] = 0; toEnable[k] = 0; toDelete[k] = 0
     fi;
     holder = 0);
 
@@ -394,10 +418,13 @@ undone2:
   WRITE(if :: ok -> UNDONE(k) :: else fi; holder = 0);
 
 follow:
-  WRITE(ret[cur] = 1; ret[k] = 0; cur = k);
+  WRITE(MAY(follow); ret[cur] = 1; ret[k] = 0; cur = k);
+
+withdraw:
+  WRITE(MAY(withdraw); holder = 0; intent = NONE);
 
 release:
-  WRITE(holder = 0; intent = NONE)
+  WRITE(MAY(release); holder = 0)
 }
 
 /* Calls arrive late. */
