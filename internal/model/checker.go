@@ -92,8 +92,10 @@ func (e *entry) keys() []key {
 	return all
 }
 
-func (e *entry) current(k key) bool  { return e.Current != nil && same(*e.Current, k) }
-func (e *entry) retiring(k key) bool { return slices.ContainsFunc(e.Retiring, func(r key) bool { return same(r, k) }) }
+func (e *entry) current(k key) bool { return e.Current != nil && same(*e.Current, k) }
+func (e *entry) retiring(k key) bool {
+	return slices.ContainsFunc(e.Retiring, func(r key) bool { return same(r, k) })
+}
 func (e *entry) knows(k key) bool    { return e.current(k) || e.retiring(k) }
 func (e *entry) intended(k key) bool { return e.Intent != nil && e.Intent.Name == k.Name }
 

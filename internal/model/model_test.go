@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// search is one run of Spin over rekeyd.pml.
+// search is one run of Spin over rekeyd.pml, or over adoption.pml where the switches say ADOPTION.
 type search struct {
 	name    string
 	defines string
@@ -24,6 +24,8 @@ func configurations() []search {
 		{"rotate and retire", "REPLACED RETIRING ROTATIONS=1"},
 		{"rollback", rollback},
 		{"revoke", revoke},
+		{"adopt", "ADOPTION"},
+		{"adopt and prune", prune},
 	}
 }
 
@@ -32,6 +34,7 @@ const (
 	retire   = "REPLACED RETIRING PERSON=1"
 	rollback = "REPLACED RETIRING ROLLBACKS=1"
 	revoke   = "REPLACED ROTATIONS=1 ROLLBACKS=1 REVOKES=1"
+	prune    = "ADOPTION PRUNED"
 )
 
 // mistakes are switches of the model, each of which must be found in the part that it is named with.
@@ -60,16 +63,21 @@ func mistakes() []search {
 		{"UNDO_SETTLES_DISABLE", rollback},
 		{"LATE_ENABLE_STAYS", rollback},
 		{"ROLLBACK_NOT_ASKED_AGAIN", revoke},
+		{"ADOPT_WITHOUT_THE_DOCUMENT", "ADOPTION"},
+		{"ADOPT_WITHOUT_CAS", prune},
+		{"ADOPT_THE_ABANDONED", prune},
+		{"PRUNE_WITHOUT_ABANDONING", prune},
+		{"PRUNE_WITHOUT_CAS", prune},
 	}
 }
 
 // yesterday is the protocol before it was mended, in which each kind of fault is there to be found.
 func yesterday() []search {
 	return []search{
-		{"the record holds a deleted key after a rotation", rotate + " TODAY ASK=1"},
-		{"the record holds a deleted key after a rollback", rollback + " TODAY ASK=1"},
-		{"the record holds a key that we disabled and do not enable", rollback + " TODAY ASK=2"},
-		{"a key in quarantine stays enabled", rollback + " TODAY ASK=3"},
+		{"the record holds a deleted key after a rotation", rotate + " MISTAKEN TODAY ASK=1"},
+		{"the record holds a deleted key after a rollback", rollback + " MISTAKEN TODAY ASK=1"},
+		{"the record holds a key that we disabled and do not enable", rollback + " MISTAKEN TODAY ASK=2"},
+		{"a key in quarantine stays enabled", rollback + " MISTAKEN TODAY ASK=3"},
 	}
 }
 
@@ -98,7 +106,7 @@ func TestTheModelFindsMistakes(t *testing.T) {
 	}
 	dir := needSpin(t)
 	for _, s := range mistakes() {
-		t.Run(s.name, func(t *testing.T) { search{s.name, s.defines + " BUG_" + s.name}.mustFind(t, dir) })
+		t.Run(s.name, func(t *testing.T) { search{s.name, s.defines + " MISTAKEN BUG_" + s.name}.mustFind(t, dir) })
 	}
 	for _, s := range yesterday() {
 		t.Run("before the mend "+s.name, func(t *testing.T) { s.mustFind(t, dir) })
@@ -150,9 +158,13 @@ func (s search) run(t *testing.T, dir string) (states, fault string) {
 	for _, d := range strings.Fields(s.defines) {
 		args = append(args, "-D"+d)
 	}
-	call(t, work, "spin", append(args, filepath.Join(dir, "rekeyd.pml"))...)
+	file := "rekeyd.pml"
+	if strings.Contains(s.defines, "ADOPTION") {
+		file = "adoption.pml"
+	}
+	call(t, work, "spin", append(args, filepath.Join(dir, file))...)
 	optimise := "-O2"
-	if strings.Contains(s.defines, "BUG_") || strings.Contains(s.defines, "TODAY") {
+	if strings.Contains(s.defines, "MISTAKEN") {
 		optimise = "-O0" // what is found at once takes longer to compile than to find
 	}
 	call(t, work, "gcc", optimise, "-DSAFETY", "-DNOREDUCE", "-DMEMLIM=6000", "-o", "pan", "pan.c")

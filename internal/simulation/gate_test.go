@@ -201,6 +201,7 @@ func (g *gate) pass(req *http.Request, body []byte, step string, f fate) (*http.
 }
 
 func (g *gate) apply(req *http.Request, body []byte) (*http.Response, error) {
+	defer g.w.follow(g, req)()
 	// The call is under way whatever its sender's clock says by now.
 	r := req.Clone(context.WithoutCancel(req.Context()))
 	r.Body = io.NopCloser(bytes.NewReader(body))

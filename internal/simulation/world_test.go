@@ -24,6 +24,7 @@ import (
 	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/internal/memkv"
+	"github.com/rekeyd/rekeyd/internal/model"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/sinks"
 )
@@ -111,6 +112,7 @@ type world struct {
 	admin    *rotator.Policy // of the admin key of the workspace default; nil: it has one for ever
 	kv       *memkv.Server
 	oracle   *oracle
+	model    *model.Checker // what the protocol allows
 	replicas []*replica
 	actor    *gate // whose call is being carried out; nil: somebody else
 	lateNow  bool  // … which its sender has long given up
