@@ -203,7 +203,7 @@ func giveBack(ctx context.Context) {
 
 func (a app) build(s daemon.Settings, log io.Writer, warnings []config.Fault) (*daemon.Daemon, error) {
 	v, rev := built()
-	return daemon.New(daemon.Config{Settings: s, Log: log, Warnings: warnings, Version: v, Revision: rev, Hangup: a.hangup})
+	return daemon.New(daemon.Config{Settings: s, Log: log, Warnings: warnings, Version: v, Revision: rev, Hangup: a.hangup, Wall: wall})
 }
 
 // built says which source this is: by the linker's flags, else by what Go notes in a binary.

@@ -35,6 +35,7 @@ type Config struct {
 	Listener net.Listener
 	// Observe is told every state change, beside the metrics. It must not block, nor call the Daemon; nil: nobody.
 	Observe func(rotator.Event)
+	Wall    func() time.Time // the time of day; nil: time.Now
 
 	transport http.RoundTripper // in place of the network, for tests with both remotes in their process; nil: the network
 }
@@ -97,7 +98,7 @@ func (d *Daemon) rotatorOptions(store rotator.Store) rotator.Options {
 		Store: store, Ledger: env.Ledger(), Logger: d.log,
 		Concurrency: env.Concurrency, ReconcileInterval: env.ReconcileInterval, ResyncInterval: env.ResyncInterval,
 		ClaimTTL: env.ClaimTTL, VerifyTimeout: env.VerifyTimeout, ShutdownTimeout: env.ShutdownTimeout,
-		MaxRotationsPerHour: env.MaxRotationsPerHour, Redactor: d.redactor, Observe: d.observe,
+		MaxRotationsPerHour: env.MaxRotationsPerHour, Redactor: d.redactor, Observe: d.observe, Wall: d.cfg.Wall,
 	}
 }
 

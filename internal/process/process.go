@@ -23,10 +23,10 @@ const Patience = 20 * time.Second
 // Programs are the paths of binaries.
 type Programs struct{ Rekeyd, Simulator string }
 
-// Build builds the programs into a folder, without the race detector.
-func Build(ctx context.Context, dir string) (Programs, error) {
+// Build builds the programs into a folder, without the race detector, under the given build tags.
+func Build(ctx context.Context, dir string, tags ...string) (Programs, error) {
 	const commands = "github.com/rekeyd/rekeyd/cmd/"
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator), commands+"rekeyd", commands+"elevensim") //nolint:gosec // a folder of the test's own
+	cmd := exec.CommandContext(ctx, "go", "build", "-tags", strings.Join(tags, ","), "-o", dir+string(filepath.Separator), commands+"rekeyd", commands+"elevensim") //nolint:gosec // a folder of the test's own
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return Programs{}, fmt.Errorf("building: %w: %s", err, out)
 	}

@@ -17,15 +17,22 @@ import (
 
 const (
 	defaultKills = 200
-	settleTime   = 2 * time.Minute // for what failed attempts wait after the last fault, on a busy machine
+	settleTime   = 4 * time.Minute // for what failed attempts, and times of a clock that was fast, wait after the last fault, on a busy machine
 )
 
-func TestTorture(t *testing.T) {
-	kills := number(t, "REKEYD_TORTURE_KILLS", defaultKills)
+func TestTorture(t *testing.T) { torture(t, defaultKills, false) }
+
+// TestTortureWithAWrongClock has one replica whose clock is wrong: by minutes, and in every fourth life by days.
+func TestTortureWithAWrongClock(t *testing.T) { torture(t, defaultKills/2, true) }
+
+func torture(t *testing.T, kills uint64, wrongClock bool) {
+	t.Helper()
+	kills = number(t, "REKEYD_TORTURE_KILLS", kills)
 	seed := number(t, "REKEYD_TORTURE_SEED", uint64(time.Now().UnixNano()))
 	t.Logf("REKEYD_TORTURE_SEED=%d REKEYD_TORTURE_KILLS=%d", seed, kills)
 
 	w := newWorld(t, seed)
+	w.wrongClock = wrongClock
 	stop := w.read()
 	w.torture(int(kills))
 	w.heal()
@@ -34,8 +41,8 @@ func TestTorture(t *testing.T) {
 	stop()
 	w.check()
 	w.checkOutputs()
-	t.Logf("%d kills, %d stops, %d Vault restarts, %d changes of faults; %d rotations, %d creates, %d reads; settled in %s; %d violations",
-		w.did.kills, w.did.stops, w.did.vaultRestarts, w.did.faults, w.did.rotations, w.did.creates, w.reads.Load(),
+	t.Logf("%d kills, %d stops, %d lives with a clock wrong by days, %d Vault restarts, %d changes of faults; %d rotations, %d creates, %d reads; settled in %s; %d violations",
+		w.did.kills, w.did.stops, w.did.days, w.did.vaultRestarts, w.did.faults, w.did.rotations, w.did.creates, w.reads.Load(),
 		w.settled.Round(100*time.Millisecond), w.violations.Load())
 }
 
@@ -93,11 +100,25 @@ func (w *world) revive() {
 			w.note("replica %d wakes up", r.number)
 			r.Signal(syscall.SIGCONT)
 		case r.Process == nil:
+			w.setClock(r)
 			w.start(r)
 		}
 	}
 	if w.vaultDown && !w.vaultUntil.After(time.Now()) {
 		w.restartVault()
+	}
+}
+
+// setClock makes the clock of the first replica wrong for its next life, until all is healed.
+func (w *world) setClock(r *replica) {
+	r.clock = 0
+	if !w.wrongClock || r.number != 0 || !w.healed.IsZero() {
+		return
+	}
+	r.clock = w.span(-100*time.Second, 100*time.Second)
+	if w.dice.IntN(4) == 0 {
+		r.clock = time.Duration(w.dice.IntN(2)*2-1) * w.span(24*time.Hour, 10*24*time.Hour)
+		w.did.days++
 	}
 }
 
@@ -116,7 +137,7 @@ func (w *world) kill(n int) {
 	w.did.kills++
 }
 
-// freeze stops a replica for longer than its claims last, one at a time.
+// freeze stops a replica, one at a time, for up to as long as the longest claim lasts: others take over what it was at.
 func (w *world) freeze(n int) {
 	w.t.Helper()
 	for _, r := range w.replicas {
@@ -131,7 +152,7 @@ func (w *world) freeze(n int) {
 	w.note("replica %d is frozen", n)
 	w.mustRun(r)
 	r.Signal(syscall.SIGSTOP)
-	r.frozen, r.until = true, time.Now().Add(w.span(claimTTL, claimTTL+2500*time.Millisecond))
+	r.frozen, r.until = true, time.Now().Add(w.span(500*time.Millisecond, claimTTLs()[replicas-1]))
 	w.did.stops++
 }
 
@@ -160,12 +181,16 @@ func (w *world) span(from, to time.Duration) time.Duration {
 func (w *world) heal() {
 	w.t.Helper()
 	w.sim.SetFaults(elevensim.Faults{})
+	w.healed = time.Now()
 	for _, r := range w.replicas {
 		r.until = time.Time{}
+		if r.clock != 0 && r.Process != nil {
+			r.Kill() // its next life has the right time
+			r.Process, r.frozen = nil, false
+		}
 	}
 	w.vaultUntil = time.Time{}
 	w.revive()
-	w.healed = time.Now()
 	w.note("all is healed")
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -28,8 +29,12 @@ const (
 	every      = 3 * time.Second
 	overlap    = 2 * time.Second
 	quarantine = 2 * time.Second
-	claimTTL   = 2 * time.Second
 )
+
+// claimTTLs are those of the replicas, as in a rollout that changes the variable, or beside an operator's shell.
+func claimTTLs() [replicas]time.Duration {
+	return [replicas]time.Duration{2 * time.Second, 5 * time.Second, 12 * time.Second}
+}
 
 // world is what is tortured, and what was done to it.
 type world struct {
@@ -49,8 +54,9 @@ type world struct {
 	vaultUntil time.Time
 	healed     time.Time
 	settled    time.Duration // after that
+	wrongClock bool          // one replica's clock is wrong, so no promise of a time can be kept
 	notes      []event
-	did        struct{ kills, stops, vaultRestarts, faults, rotations, creates int }
+	did        struct{ kills, stops, days, vaultRestarts, faults, rotations, creates int }
 	reads      atomic.Int64
 	violations atomic.Int64
 
@@ -63,7 +69,8 @@ type replica struct {
 	*process.Process // nil: it was killed
 	number           int
 	frozen           bool
-	until            time.Time // when it is started or woken up
+	until            time.Time     // when it is started or woken up
+	clock            time.Duration // by how much its clock is wrong
 }
 
 // event is a line of a trace.
@@ -80,7 +87,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	}
 	w.root = w.vault.Client(t)
 	var err error
-	if w.programs, err = process.Build(t.Context(), t.TempDir()); err != nil {
+	if w.programs, err = process.Build(t.Context(), t.TempDir(), "wrongclock"); err != nil {
 		t.Fatal(err)
 	}
 	hcl, err := os.ReadFile("../../deploy/vault/policy.hcl")
@@ -152,7 +159,7 @@ func (w *world) setEnvironment() {
 	w.env = []string{
 		"REKEYD_POLICY_FILE=" + file, "REKEYD_LISTEN_ADDR=127.0.0.1:0", "REKEYD_LOG_LEVEL=debug",
 		"REKEYD_MIN_INTERVAL=1s", "REKEYD_RECONCILE_INTERVAL=500ms", "REKEYD_RESYNC_INTERVAL=2s", "REKEYD_VERIFY_TIMEOUT=2s",
-		fmt.Sprint("REKEYD_CLAIM_TTL=", claimTTL), "REKEYD_API_RATE=1000", "REKEYD_API_TIMEOUT=3s",
+		"REKEYD_API_RATE=1000", "REKEYD_API_TIMEOUT=3s",
 		"REKEYD_MAX_ROTATIONS_PER_HOUR=1000000", "REKEYD_SHUTDOWN_TIMEOUT=15s",
 		"ELEVENLABS_API_KEY=" + w.secrets["admin key"], "ELEVENLABS_BASE_URL=" + w.sim.URL,
 		"VAULT_ADDR=" + w.vault.Addr, "VAULT_TOKEN=" + w.secrets["Vault token"], "HOME=" + w.t.TempDir(),
@@ -161,9 +168,10 @@ func (w *world) setEnvironment() {
 
 func (w *world) start(r *replica) {
 	w.t.Helper()
-	r.Process = process.Start(w.t, w.env, w.programs.Rekeyd, "run")
+	env := append(slices.Clone(w.env), fmt.Sprint("REKEYD_CLAIM_TTL=", claimTTLs()[r.number]), fmt.Sprint("TEST_CLOCK_OFFSET=", r.clock))
+	r.Process = process.Start(w.t, env, w.programs.Rekeyd, "run")
 	w.said = append(w.said, &r.Stdout, &r.Stderr)
-	w.note("replica %d is started", r.number)
+	w.note("replica %d is started, its clock wrong by %s", r.number, r.clock)
 }
 
 // mustRun checks, before a process is struck, that it had not ended by itself.
