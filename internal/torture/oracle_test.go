@@ -159,7 +159,7 @@ func (w *world) checkLife(l *life) {
 	}
 }
 
-const settleSlack = 5 * time.Second // for retirements on a busy machine
+const settleSlack = 15 * time.Second // for retirements on a busy machine
 
 func earliest(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
