@@ -106,6 +106,13 @@ hostile: ## try hostile configurations, remotes and requests against the real bi
 model: ## search every state of the model of the protocol, then find every planted mistake (needs spin and gcc); about two minutes
 	CI=true REKEYD_MODEL=1 $(GO) test ./internal/model -count=1 -timeout 20m -v
 
+SAMPLE ?= 0
+
+.PHONY: mutants
+mutants: ## make small mistakes in rotator and sinks and say which no test notices: hours; SAMPLE=100 draws so many of each
+	$(GO) run ./internal/mutants -sample $(SAMPLE) -files rotate.go,recover.go,retire.go,rollback.go,calls.go,plan.go,due.go,ledger.go,job.go rotator
+	$(GO) run ./internal/mutants -sample $(SAMPLE) sinks
+
 .PHONY: soak
 soak: ## simulate new seeds until it is stopped or finds something
 	@first=$$(date +%s)000; while $(GO) test ./internal/simulation -run 'TestSimulation$$' -count=1 -timeout 75m -v -args -seeds=5000 -first=$$first; do first=$$((first + 5000)); done

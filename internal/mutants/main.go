@@ -1,7 +1,7 @@
 // Command mutants measures how many small mistakes in a package its tests notice. It makes every mistake in one copy of
 // the package, each behind a switch, compiles the tests once, and runs for each mistake the tests that reach it:
 //
-//	go run ./internal/mutants [-files rotate.go,plan.go] [-timeout 2m] rotator
+//	go run ./internal/mutants [-files rotate.go,plan.go] [-sample 100] [-timeout 2m] rotator
 //
 // A mistake is: a condition turned round, an operand of && or || left out, or a statement left out. What survives is
 // printed with its place; docs/reliability.md has a reason for each.
@@ -15,6 +15,7 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,23 +38,24 @@ const (
 
 func main() {
 	files := flag.String("files", "", "only these files of the package, separated by commas")
+	sample := flag.Int("sample", 0, "try only so many, drawn at random, always the same; 0: all")
 	timeout := flag.Duration("timeout", 2*time.Minute, "for the tests of one mutant; a mutant that hangs is killed")
 	flag.Parse()
 	if flag.NArg() != 1 {
-		fmt.Fprintln(os.Stderr, "usage: mutants [-files a.go,b.go] [-timeout 2m] FOLDER")
+		fmt.Fprintln(os.Stderr, "usage: mutants [-files a.go,b.go] [-sample N] [-timeout 2m] FOLDER")
 		os.Exit(2)
 	}
 	var only []string
 	if *files != "" {
 		only = strings.Split(*files, ",")
 	}
-	if err := run(context.Background(), flag.Arg(0), only, *timeout); err != nil {
+	if err := run(context.Background(), flag.Arg(0), only, *sample, *timeout); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, dir string, only []string, timeout time.Duration) error {
+func run(ctx context.Context, dir string, only []string, sample int, timeout time.Duration) error {
 	work, err := os.MkdirTemp("", "mutants")
 	if err != nil {
 		return err
@@ -62,6 +64,12 @@ func run(ctx context.Context, dir string, only []string, timeout time.Duration) 
 	mutants, err := plant(dir, work, only)
 	if err != nil {
 		return err
+	}
+	if sample > 0 && sample < len(mutants) {
+		draw := rand.New(rand.NewPCG(1, 1)) //nolint:gosec // the same draw each time is the point
+		draw.Shuffle(len(mutants), func(i, j int) { mutants[i], mutants[j] = mutants[j], mutants[i] })
+		mutants = mutants[:sample]
+		slices.SortFunc(mutants, func(a, b mutant) int { return cmp.Compare(a.id, b.id) })
 	}
 	l := lab{dir: dir, binary: filepath.Join(work, "tests"), work: work, timeout: timeout}
 	if err := l.build(ctx); err != nil {
