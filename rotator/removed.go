@@ -73,7 +73,11 @@ func removedPolicy(e *Entry) Policy {
 	if ref != nil {
 		p.Workspace, p.ServiceAccount, p.Sink, p.Verify = ref.Workspace, ref.Account, ref.Sink, ref.Verified
 	}
-	if ref == nil && len(e.Abandoned) > 0 { // the sweep is all that is left to do
+	switch in := e.Intent; {
+	case ref != nil:
+	case in != nil: // its first rotation is still to be settled, and a policy of another name may wait for that
+		p.Workspace, p.ServiceAccount, p.Sink, p.Verify = in.Workspace, in.Account, in.Sink, in.Verify
+	case len(e.Abandoned) > 0: // the sweep is all that is left to do
 		p.Workspace, p.ServiceAccount = e.Abandoned[0].Workspace, e.Abandoned[0].Account
 	}
 	if p.Quarantine = time.Duration(e.Quarantine); p.Quarantine == 0 {

@@ -1,6 +1,7 @@
 package rotator_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -79,12 +80,15 @@ func TestAPolicyRenamedTwiceKeepsItsKey(t *testing.T) {
 
 // TestARenameAfterACrash: what the process left that died in mid-rotation is settled under the old name, then taken over.
 func TestARenameAfterACrash(t *testing.T) {
-	for call, m := range map[string]mode{"POST": diesAfter, "write secret/elevenlabs": diesAfter} {
-		t.Run(call, func(t *testing.T) {
+	for _, c := range []struct {
+		call string
+		nth  int
+	}{{"POST", 2}, {"write secret/elevenlabs", 2}, {"write secret/elevenlabs", 1}} { // 1: there is no current key yet
+		t.Run(fmt.Sprint(c.call, " ", c.nth), func(t *testing.T) {
 			w := newWorld(t)
 			old, renamed := testPolicy(t, nil), testPolicy(t, func(p *rotator.Policy) { p.Name = "speech" })
 			synctest.Test(t, func(*testing.T) {
-				proc := &process{fault: fault{call: call, nth: 2, mode: m}}
+				proc := &process{fault: fault{call: c.call, nth: c.nth, mode: diesAfter}}
 				_, stop := w.startProcess(proc, old)
 				after(3*time.Hour + time.Minute)
 				if !proc.isDead() {

@@ -235,7 +235,7 @@ func (w *world) copyToo(k *life) {
 	data, _ := w.kv.Get(second.Sink.String(), 0)
 	w.put(first.Sink.String(), func(d map[string]any) { maps.Copy(d, data) })
 	r := w.oracle.at(first.Sink.String())
-	r.key, r.foreign = k, true
+	r.key, r.foreign, r.held[r.path] = k, true, k
 	w.later(3*time.Hour, func() {
 		mine, other := first, second
 		if w.current(second, k) || !w.current(first, k) {
