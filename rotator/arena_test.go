@@ -135,7 +135,7 @@ func (w *world) daemon(o options, policies ...rotator.Policy) (r *rotator.Rotato
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- r.Run(ctx) }()
-	return r, func() { cancel(); <-done }
+	return r, func() { cancel(); _ = <-done } //nolint:staticcheck // a late stop is no failure here
 }
 
 // key returns the key with this secret.

@@ -18,16 +18,15 @@ func TestTheBrakeHoldsThroughRestarts(t *testing.T) {
 		after(2*time.Hour + 59*time.Minute)
 		stop()
 		rotated := w.countEvents(rotator.EventRotated)
-		var r *rotator.Rotator
 		for range 8 { // all are due at 03:00, until 03:41
-			r, stop = w.daemon(options{max: most}, ps...)
+			_, stop = w.daemon(options{max: most}, ps...)
 			after(5*time.Minute + 10*time.Second)
 			stop()
 		}
 		if n := w.countEvents(rotator.EventRotated) - rotated; n != most {
 			t.Errorf("%d rotations within the hour, %d are allowed", n, most)
 		}
-		r, stop = w.daemon(options{max: most}, ps...)
+		r, stop := w.daemon(options{max: most}, ps...)
 		defer stop()
 		after(time.Minute)
 		throttled := 0

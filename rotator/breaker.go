@@ -71,7 +71,7 @@ func (b *breaker) note(ctx context.Context, ref Ref, err error) error {
 	lasted, came := time.Duration(0), false
 	for _, over := range []string{"", ref.Mount} {
 		was, down := b.outages[over]
-		if down && !(out && over == place) && !(out && place == "") {
+		if down && (!out || over != place && place != "") {
 			lasted, came = max(lasted, time.Since(was.since)), true
 			delete(b.outages, over)
 		}

@@ -146,7 +146,7 @@ func TestARetirementLooksAtTheCurrentKey(t *testing.T) {
 		_, stop := w.start(p)
 		defer stop()
 		after(6*time.Hour + 59*time.Minute + 15*time.Second)
-		first, _ := w.sim.KeyBySecret(w.secretOf(p, 1))
+		first, _ := w.sim.KeyBySecret(w.firstSecret(p))
 		current, _ := w.recordHolds(p)
 		if err := w.sim.DisableKey(current.ID, ""); err != nil { // at 06:59:45, past the last listing of the overlap
 			t.Fatal(err)
@@ -168,7 +168,7 @@ func TestARetirementsCalls(t *testing.T) {
 		_, stop := w.startProcess(proc, p)
 		defer stop()
 		after(6*time.Hour + 59*time.Minute + 25*time.Second)
-		first, _ := w.sim.KeyBySecret(w.secretOf(p, 1))
+		first, _ := w.sim.KeyBySecret(w.firstSecret(p))
 		before := len(proc.made())
 		after(10 * time.Second)
 		const entry, record, keys = "secret/rekeyd/policies/tts-prod", "secret/elevenlabs/tts-prod", "/v1/service-accounts/" + account + "/api-keys"

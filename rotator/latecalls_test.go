@@ -21,21 +21,21 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-// secretOf returns the secret that a version of the policy's record holds.
-func (a *arena) secretOf(p rotator.Policy, version int) string {
+// firstSecret returns the secret that the first version of the policy's record holds.
+func (a *arena) firstSecret(p rotator.Policy) string {
 	a.t.Helper()
-	data, _ := a.kv.Get(p.Sink.String(), version)
+	data, _ := a.kv.Get(p.Sink.String(), 1)
 	secret, _ := data[p.Sink.Field].(string)
 	if secret == "" {
-		a.t.Fatalf("version %d of %s holds no secret", version, p.Sink)
+		a.t.Fatalf("the first version of %s holds no secret", p.Sink)
 	}
 	return secret
 }
 
-// putBack is what a person does with vault kv rollback.
-func (a *arena) putBack(p rotator.Policy, version int) {
+// putBack is what a person does with vault kv rollback -version=1.
+func (a *arena) putBack(p rotator.Policy) {
 	a.t.Helper()
-	data, _ := a.kv.Get(p.Sink.String(), version)
+	data, _ := a.kv.Get(p.Sink.String(), 1)
 	if _, err := a.kv.Put(p.Sink.String(), data); err != nil {
 		a.t.Fatal(err)
 	}
@@ -84,9 +84,9 @@ func TestALateDisableAfterARefusal(t *testing.T) {
 		r, stopB := w.daemon(options{}, p)
 		defer stopB()
 		after(30 * time.Second)
-		w.putBack(p, 1)
+		w.putBack(p)
 		after(30 * time.Minute)
-		if s := w.state(r, 0); len(s.Current.Calls) == 0 || s.Current.ID != w.key(w.secretOf(p, 1)).ID {
+		if s := w.state(r, 0); len(s.Current.Calls) == 0 || s.Current.ID != w.key(w.firstSecret(p)).ID {
 			t.Errorf("current is %s, with the calls %+v", s.Current.ID, s.Current.Calls)
 		}
 		close(h.release)
@@ -108,7 +108,7 @@ func TestALateDisableBeforeTheRollbackIsSeen(t *testing.T) {
 		<-h.held
 		r, stopB := w.daemon(options{}, p)
 		defer stopB()
-		w.putBack(p, 1)
+		w.putBack(p)
 		close(h.release)
 		after(30 * time.Minute)
 		w.mustWork(p, "half an hour after the rollback")
@@ -150,10 +150,10 @@ func TestARecordRolledBackToAKeyThatIsBeingDeleted(t *testing.T) {
 		<-h.held
 		r, stopB := w.daemon(options{}, p)
 		defer stopB()
-		if err := w.sim.EnableKey(w.key(w.secretOf(p, 1)).ID); err != nil {
+		if err := w.sim.EnableKey(w.key(w.firstSecret(p)).ID); err != nil {
 			t.Fatal(err)
 		}
-		w.putBack(p, 1)
+		w.putBack(p)
 		after(30 * time.Minute)
 		s := w.state(r, 0)
 		if s.State != rotator.StateError || !strings.Contains(s.Message, "delete is not answered") {
@@ -177,7 +177,7 @@ func TestALateEnableOfARevokedKey(t *testing.T) {
 		_, stop := w.daemon(options{}, p)
 		defer stop()
 		after(8 * time.Hour) // the first key is in quarantine since 07:00
-		first := w.secretOf(p, 1)
+		first := w.firstSecret(p)
 		h := hold(w.api, method(http.MethodPatch))
 		ctx := within(t, 10*time.Hour)
 		go func() { _ = w.build(options{api: h}, p).Rollback(ctx, p.Name) }()
@@ -244,7 +244,7 @@ func TestAPersonEnablesAKeyInQuarantine(t *testing.T) {
 		r, stop := w.daemon(options{}, p)
 		defer stop()
 		after(8 * time.Hour)
-		first := w.key(w.secretOf(p, 1))
+		first := w.key(w.firstSecret(p))
 		if err := w.sim.EnableKey(first.ID); err != nil {
 			t.Fatal(err)
 		}
@@ -274,7 +274,7 @@ func TestARollbackThatWaitedForRevoke(t *testing.T) {
 		_, stop := w.daemon(options{}, p)
 		defer stop()
 		after(3*time.Hour + time.Minute) // the first key is in overlap
-		first := w.secretOf(p, 1)
+		first := w.firstSecret(p)
 		h := hold(w.api, creating)
 		ctx := within(t, 10*time.Minute)
 		revoked, back := make(chan error, 1), make(chan error, 1)

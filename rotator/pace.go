@@ -327,7 +327,7 @@ func (r *Rotator) noteInVain(st *policyState, s Step, conflict bool) {
 }
 
 // lookAsked is the look that a request calls for.
-var lookAsked = attempt{action: look, reason: ReasonRequested}
+func lookAsked() attempt { return attempt{action: look, reason: ReasonRequested} }
 
 // errTooSoon says that a look has to wait.
 var errTooSoon = errors.New("it was looked at in vain a moment ago")
@@ -336,7 +336,7 @@ var errTooSoon = errors.New("it was looked at in vain a moment ago")
 func (r *Rotator) tooSoon(st *policyState, p Policy, ws *workspace, asked bool) bool {
 	k := &st.known
 	spent := k.pace.affords(costOfALook) > 0
-	if asked && k.pace.waits(lookAsked) <= 0 && (!spent || k.pace.tries[lookAsked].count == 0) {
+	if asked && k.pace.waits(lookAsked()) <= 0 && (!spent || k.pace.tries[lookAsked()].count == 0) {
 		return false
 	}
 	if !spent && k.pace.waits(attempt{action: look}) <= 0 {
@@ -374,7 +374,7 @@ func (r *Rotator) lookLater(st *policyState, err error) {
 		r.tried(st, attemptOf(s))
 	}
 	r.tried(st, attempt{action: look})
-	r.tried(st, lookAsked)
+	r.tried(st, lookAsked())
 }
 
 func (r *Rotator) tried(st *policyState, a attempt) int {

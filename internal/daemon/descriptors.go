@@ -11,5 +11,5 @@ func connectionLimit() int {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		return maxConnections
 	}
-	return int(max(4, min(maxConnections, files.Cur/4))) //nolint:gosec // at most maxConnections
+	return int(max(4, min(maxConnections, files.Cur/4)))
 }

@@ -41,7 +41,7 @@ func newOutbox(atOnce int) *outbox { return &outbox{turns: make(chan struct{}, a
 
 func (o *outbox) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		made := o.make(next, w, r)
+		made := o.make(next, r)
 		control := http.NewResponseController(w)
 		now := time.Now()
 		s := &sending{now, made.body.Len(), func() { _ = control.SetWriteDeadline(now) }} // a writer that cannot have deadlines is a test's
@@ -62,7 +62,7 @@ func (o *outbox) wrap(next http.Handler) http.Handler {
 }
 
 // make makes an answer; status 0: there was no turn in time.
-func (o *outbox) make(next http.Handler, w http.ResponseWriter, r *http.Request) *wholeAnswer {
+func (o *outbox) make(next http.Handler, r *http.Request) *wholeAnswer {
 	a := &wholeAnswer{header: http.Header{}}
 	late := time.NewTimer(turnWithin)
 	defer late.Stop()

@@ -28,7 +28,7 @@ func newStory(t *testing.T) *story {
 		t.Fatal(err)
 	}
 	s := &story{t, c, m{"policy": "p"}}
-	s.rotate("a", "k1", first)
+	s.rotate("k1", first)
 	return s
 }
 
@@ -68,26 +68,26 @@ func (s *story) commit(writer, id, name string) error {
 	return s.write(writer, m{"claim": nil, "intent": nil, "current": m{"id": id, "name": name, "hash": "x"}, "retiring": retiring})
 }
 
-func (s *story) rotate(writer, id, name string) {
-	s.begin(writer, name)
+func (s *story) rotate(id, name string) {
+	s.begin("a", name)
 	s.make(id, name)
 	s.must(s.publish(id))
-	s.must(s.commit(writer, id, name))
+	s.must(s.commit("a", id, name))
 }
 
-func (s *story) note(writer, kind, state string) error {
-	return s.write(writer, m{"claim": claim(writer, 1), "retiring": []any{m{"id": "k1", "name": first, "state": state, "calls": []any{m{"kind": kind, "id": kind}}}}})
+func (s *story) note(kind, state string) error {
+	return s.write("a", m{"claim": claim("a", 1), "retiring": []any{m{"id": "k1", "name": first, "state": state, "calls": []any{m{"kind": kind, "id": kind}}}}})
 }
 
 // TestATraceThatTheModelAllows is a rotation, a retirement and a rotation that is abandoned after a takeover, with a create
 // and a delete that come late.
 func TestATraceThatTheModelAllows(t *testing.T) {
 	s := newStory(t)
-	s.rotate("a", "k2", second)
-	s.must(s.note("a", "disable", "overlap"))
+	s.rotate("k2", second)
+	s.must(s.note("disable", "overlap"))
 	s.must(s.c.Call("disable", model.Key{ID: "k1", Name: first, Disabled: true}))
 	s.must(s.write("a", m{"claim": nil, "retiring": []any{m{"id": "k1", "name": first, "state": "quarantine"}}}))
-	s.must(s.note("a", "delete", "quarantine"))
+	s.must(s.note("delete", "quarantine"))
 	s.must(s.c.Call("delete", model.Key{ID: "k1", Name: first, Deleted: true}))
 	s.must(s.write("a", m{"claim": nil, "retiring": nil}))
 	s.begin("a", "rekeyd.o.p.3")
@@ -132,12 +132,12 @@ func TestTracesThatTheModelRefuses(t *testing.T) {
 			return s.write("a", m{"claim": nil, "intent": nil})
 		},
 		"disable without a note": func(s *story) error {
-			s.rotate("a", "k2", second)
+			s.rotate("k2", second)
 			return s.c.Call("disable", model.Key{ID: "k1", Name: first, Disabled: true})
 		},
 		"enable under the note of a disable": func(s *story) error {
-			s.rotate("a", "k2", second)
-			s.must(s.note("a", "disable", "overlap"))
+			s.rotate("k2", second)
+			s.must(s.note("disable", "overlap"))
 			return s.c.Call("enable", model.Key{ID: "k1", Name: first})
 		},
 		"delete of the current key": func(s *story) error { return s.c.Call("delete", model.Key{ID: "k1", Name: first, Deleted: true}) },
@@ -145,8 +145,8 @@ func TestTracesThatTheModelRefuses(t *testing.T) {
 			return s.write("a", m{"claim": claim("a", 1), "current": m{"id": "k1", "name": first, "hash": "x", "calls": []any{m{"kind": "disable", "id": "c"}}}})
 		},
 		"follow to a key that is being deleted": func(s *story) error {
-			s.rotate("a", "k2", second)
-			s.must(s.note("a", "delete", "overlap"))
+			s.rotate("k2", second)
+			s.must(s.note("delete", "overlap"))
 			s.must(s.write("a", m{"claim": nil}))
 			return s.write("a", m{"current": m{"id": "k1", "name": first}, "retiring": []any{m{"id": "k2", "name": second, "state": "overlap"}}})
 		},

@@ -90,7 +90,7 @@ type lab struct {
 }
 
 func (l lab) build(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-overlay", filepath.Join(l.work, "overlay.json"), "-o", l.binary, "./"+l.dir)
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-overlay", filepath.Join(l.work, "overlay.json"), "-o", l.binary, "./"+l.dir) //nolint:gosec // a folder that the caller names
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("compiling the mutants: %w\n%s", err, out)
 	}
@@ -101,7 +101,7 @@ func (l lab) build(ctx context.Context) error {
 func (l lab) test(ctx context.Context, pattern string, env ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, l.binary, "-test.failfast", "-test.run", pattern)
+	cmd := exec.CommandContext(ctx, l.binary, "-test.failfast", "-test.run", pattern) //nolint:gosec // the binary that was just built
 	cmd.Dir, cmd.Env = l.dir, append(os.Environ(), env...)
 	cmd.WaitDelay = time.Second
 	return cmd.CombinedOutput()
@@ -109,7 +109,7 @@ func (l lab) test(ctx context.Context, pattern string, env ...string) ([]byte, e
 
 // trace runs each test once, without a mutant, and returns the tests that reach each place, quickest first.
 func (l lab) trace(ctx context.Context) (map[int][]string, error) {
-	out, err := exec.CommandContext(ctx, l.binary, "-test.list", ".").Output()
+	out, err := exec.CommandContext(ctx, l.binary, "-test.list", ".").Output() //nolint:gosec // likewise
 	if err != nil {
 		return nil, fmt.Errorf("listing the tests: %w", err)
 	}

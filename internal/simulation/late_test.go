@@ -53,7 +53,7 @@ func (g *gate) holdBack(req *http.Request, body []byte, step string, f fate) (*h
 		}
 		w.lateNow = true
 		defer func() { w.lateNow = false }()
-		resp, err := g.apply(held, body)
+		resp, err := g.apply(held, body) //nolint:bodyclose // nobody reads it: the answer is lost, and its body is in memory
 		w.tracef("r%d.%d %s, held back for %s → %s", g.replica, g.life, step, f.late, outcome(resp, err))
 	})
 	w.provoke(req, step, f.late)

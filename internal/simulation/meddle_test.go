@@ -101,7 +101,7 @@ func (w *world) meddle(what string, p rotator.Policy) {
 		r.noted = true
 	case "drift":
 		r.asked = r.asked || p.AdminOf != "" // its drift is rotated
-		err = w.widen(p, k)
+		err = w.widen(k)
 	case "foreign key":
 		_, _, err = w.home(p).AddKey(p.ServiceAccount, elevensim.KeySpec{Name: "by hand"})
 	case "overwrite and restore":
@@ -147,7 +147,7 @@ func (w *world) unsettled(p rotator.Policy) bool {
 }
 
 // widen gives a key all permissions, as a person in the console would.
-func (w *world) widen(p rotator.Policy, k *life) error {
+func (w *world) widen(k *life) error {
 	body := fmt.Sprintf(`{"name":%q,"permissions":"all"}`, k.Name)
 	req, err := http.NewRequestWithContext(context.Background(), http.MethodPatch, baseURL(k.space)+"/v1/service-accounts/"+k.account+"/api-keys/"+k.ID, strings.NewReader(body))
 	if err != nil {

@@ -71,7 +71,7 @@ func (r *results) read(stream io.Reader) error {
 			_, _ = r.out.Write(line) // go itself says something
 		}
 		switch {
-		case err == io.EOF: //nolint:errorlint // bufio does not wrap it
+		case err == io.EOF:
 			return nil
 		case err != nil:
 			return fmt.Errorf("reading what go test says: %w", err)
