@@ -142,7 +142,12 @@ func (j *job) giveBack(ctx context.Context, f *stageError) bool {
 		j.r.noteFailure(j.st, j.p, f, j.begun)
 		j.log.Error("rotation failed", "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)
 	}
-	err := j.release(ctx, func(e *Entry) { j.failing(e, f) })
+	err := j.release(ctx, func(e *Entry) {
+		if mayHaveTwin(f) {
+			e.abandon(j.r.Wall(), j.seen())
+		}
+		j.failing(e, f)
+	})
 	if err != nil {
 		if !quiet {
 			j.postpone(f)
@@ -151,6 +156,12 @@ func (j *job) giveBack(ctx context.Context, f *stageError) bool {
 		return false
 	}
 	return true
+}
+
+// mayHaveTwin reports a refusal that may be the answer to the second of two creates, sent by a proxy, of which the first
+// made a key: it is for what the first used up. The rotation is abandoned, so that such a key is deleted once it is listed.
+func mayHaveTwin(f *stageError) bool {
+	return f.stage == StageCreate && (errors.Is(f.err, elevenlabs.ErrKeyLimit) || errors.Is(f.err, elevenlabs.ErrRateLimited))
 }
 
 // newKey is a key between its create and its commit: the only place outside the sink where the secret is.

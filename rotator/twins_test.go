@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
 )
 
@@ -62,6 +63,43 @@ func TestACreateThatArrivedTwice(t *testing.T) {
 		w.mustWork(p, "after the rotation")
 		w.accounted(p)
 		if s := w.state(r, 0); s.State != rotator.StateOK || s.Keys.Lost != 0 {
+			t.Errorf("%s %s, keys %+v", s.State, s.Reason, s.Keys)
+		}
+	})
+}
+
+// TestATwinThatIsRefused: the account was full once the first of two creates had made its key, and the refusal of the second
+// is all that is heard. The key is deleted all the same.
+func TestATwinThatIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		p := testPolicy(t, nil)
+		_, stop := w.daemon(options{}, p)
+		after(time.Hour)
+		stop()
+		if err := w.sim.SetFaults(elevensim.Faults{KeyLimit: 2}); err != nil {
+			t.Fatal(err)
+		}
+		r, stop := w.daemon(options{api: doubling{RoundTripper: w.api}}, p)
+		after(2*time.Hour + 30*time.Second)
+		if n := len(w.alive()); n != 2 {
+			t.Fatalf("%d keys exist, not the current one and the one that was made", n)
+		}
+		stop()
+		if s := w.state(r, 0); s.Failure == nil || s.Failure.Reason != rotator.ReasonKeyLimit {
+			t.Errorf("the failure is %+v", s.Failure)
+		}
+		if err := w.sim.SetFaults(elevensim.Faults{KeyLimit: 1}); err != nil { // no further key is made
+			t.Fatal(err)
+		}
+		r, stop = w.daemon(options{}, p)
+		defer stop()
+		after(3 * time.Minute)
+		if n := len(w.alive()); n != 1 {
+			t.Errorf("%d keys exist, not the current one alone", n)
+		}
+		w.mustWork(p, "with a full account")
+		if s := w.state(r, 0); s.Keys.Lost != 0 {
 			t.Errorf("%s %s, keys %+v", s.State, s.Reason, s.Keys)
 		}
 	})

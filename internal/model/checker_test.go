@@ -49,8 +49,8 @@ func (s *story) write(writer string, change m) error {
 
 func claim(holder string, nonce int) m { return m{"holder": holder, "nonce": nonce} }
 
-func (s *story) begin(writer, name string) {
-	s.must(s.write(writer, m{"claim": claim(writer, 1), "intent": m{"key_name": name}}))
+func (s *story) begin(name string) {
+	s.must(s.write("a", m{"claim": claim("a", 1), "intent": m{"key_name": name}}))
 }
 
 func (s *story) make(id, name string) { s.must(s.c.Call("create", model.Key{ID: id, Name: name})) }
@@ -69,7 +69,7 @@ func (s *story) commit(writer, id, name string) error {
 }
 
 func (s *story) rotate(id, name string) {
-	s.begin("a", name)
+	s.begin(name)
 	s.make(id, name)
 	s.must(s.publish(id))
 	s.must(s.commit("a", id, name))
@@ -90,7 +90,7 @@ func TestATraceThatTheModelAllows(t *testing.T) {
 	s.must(s.note("delete", "quarantine"))
 	s.must(s.c.Call("delete", model.Key{ID: "k1", Name: first, Deleted: true}))
 	s.must(s.write("a", m{"claim": nil, "retiring": nil}))
-	s.begin("a", "rekeyd.o.p.3")
+	s.begin("rekeyd.o.p.3")
 	s.must(s.write("b", m{"claim": claim("b", 2)}))
 	_, err := s.c.Record(m{"key_id": "k2"}, m{"key_id": "k2"})
 	s.must(err)
@@ -104,30 +104,30 @@ func TestTracesThatTheModelRefuses(t *testing.T) {
 	for event, mistake := range map[string]func(*story) error{
 		"create without an intent": func(s *story) error { return s.c.Call("create", model.Key{ID: "k2", Name: second}) },
 		"publish of a key that was abandoned": func(s *story) error {
-			s.begin("a", second)
+			s.begin(second)
 			s.make("k2", second)
 			s.must(s.write("a", m{"claim": nil, "intent": nil, "abandoned": []any{m{"key_name": second}}}))
 			return s.publish("k2")
 		},
 		"commit of a key that was never published": func(s *story) error {
-			s.begin("a", second)
+			s.begin(second)
 			s.make("k2", second)
 			return s.commit("a", "k2", second)
 		},
 		"commit under another's claim": func(s *story) error {
-			s.begin("a", second)
+			s.begin(second)
 			s.make("k2", second)
 			s.must(s.publish("k2"))
 			return s.commit("b", "k2", second)
 		},
 		"commit that forgets the old key (leave)": func(s *story) error {
-			s.begin("a", second)
+			s.begin(second)
 			s.make("k2", second)
 			s.must(s.publish("k2"))
 			return s.write("a", m{"claim": nil, "intent": nil, "current": m{"id": "k2", "name": second, "hash": "x"}})
 		},
 		"withdraw although the key was made": func(s *story) error {
-			s.begin("a", second)
+			s.begin(second)
 			s.make("k2", second)
 			return s.write("a", m{"claim": nil, "intent": nil})
 		},
