@@ -393,8 +393,10 @@ func (o *oracle) conclude() {
 		}
 		switch {
 		case r.key == k, now.Sub(k.CreatedAt) < 2*time.Minute:
+		case r.foreign: // a person has to decide, and until then nothing is taken away
 		case r.removed && !r.touched.IsZero(): // its record is empty, and no rotation fills it: nothing more is taken away
 		case r.removed && r.key != nil && (r.key.Deleted() || r.key.Disabled): // likewise: others took its key, and no rotation replaces that
+		case k.published.IsZero() && len(k.used) > 0: // given up, and in use all the same: shown as lost
 		case k.freed && !k.replaced.IsZero(): // in quarantine it is shown, and stays as that person wants it
 		case k.published.IsZero() && !k.hidden:
 			o.violated("invariant 2: key %s (%s) was never published and is still there", short(k.ID), k.Name)
