@@ -148,11 +148,11 @@ func (o *oracle) turn(p rotator.Policy) time.Duration {
 	return wait
 }
 
-// othersHadTheirTurn reports another member of the policy's group that was rotated since the faults ended: where many runs were
-// missed, members that are due again may go before one that is due for longer.
+// othersHadTheirTurn reports another member of the policy's group that was rotated since the faults ended (where many runs were
+// missed, members that are due again may go before one that is due for longer), or whose rotation cannot be settled to the end.
 func (o *oracle) othersHadTheirTurn(p rotator.Policy) bool {
 	for _, r := range o.records {
-		if p.Group != "" && r.policy.Group == p.Group && r.policy.Name != p.Name && r.at.After(o.calmSince) {
+		if p.Group != "" && r.policy.Group == p.Group && r.policy.Name != p.Name && (r.at.After(o.calmSince) || o.shut(r)) {
 			return true
 		}
 	}

@@ -92,13 +92,14 @@ func (w *world) prune() {
 		names = []string{w.removed.Name}
 		w.oracle.at(w.removed.Sink.String()).pruned = true
 	}
+	begun := time.Now()
 	w.operate("prune", func(ctx context.Context, rot *rotator.Rotator) error {
 		lost, err := rot.Lost(ctx, names...)
 		if err != nil {
 			return err
 		}
 		for _, l := range lost {
-			w.locked(func() { w.pruning(l) })
+			w.locked(func() { w.pruning(l, begun) })
 			if err := rot.Prune(ctx, l); err != nil {
 				return err
 			}
@@ -117,7 +118,8 @@ func (o *oracle) hasTwin(k *life) bool {
 	return false
 }
 
-func (w *world) pruning(l rotator.LostKey) {
+// pruning checks what a prune that was begun at a time is about to delete. What is newer it may name, and is then refused.
+func (w *world) pruning(l rotator.LostKey, begun time.Time) {
 	k := w.oracle.keys[l.KeyID]
 	w.tracef("prune names key %s (unmanaged %t)", short(l.KeyID), l.Unmanaged)
 	switch {
@@ -125,7 +127,7 @@ func (w *world) pruning(l rotator.LostKey) {
 		w.oracle.violated("prune names key %s, which is not ours", short(l.KeyID))
 	case l.Unmanaged && (w.removed == nil || base(l.Policy) != base(w.removed.Name)):
 		w.oracle.violated("prune names the current key of policy %s, which is loaded", l.Policy)
-	case !l.Unmanaged && !w.oracle.restored && !k.Deleted() && !w.oracle.hasTwin(k):
+	case !l.Unmanaged && !w.oracle.restored && !k.Deleted() && !w.oracle.hasTwin(k) && k.CreatedAt.Before(begun):
 		w.oracle.violated("prune names key %s, although Vault has forgotten nothing", short(l.KeyID))
 	}
 	if k != nil {
@@ -144,6 +146,8 @@ func (w *world) removePolicy() {
 	w.oracle.at(p.Sink.String()).removed = true
 	w.loadAll()
 	if w.profile.again && w.rng.IntN(2) == 0 {
-		w.later(time.Duration(1+w.rng.IntN(300))*time.Minute, w.addAgain)
+		until := time.Duration(1+w.rng.IntN(300)) * time.Minute
+		w.later(until/2, w.prune)
+		w.later(until, w.addAgain)
 	}
 }

@@ -195,7 +195,7 @@ func (o *oracle) retired(k *life, what elevensim.ChangeKind) {
 		return
 	}
 	r := o.byName(k.policy)
-	if k.pruned || (r.pruned && r.removed) || what == elevensim.Disabled && o.belated() {
+	if k.pruned || r.pruned && (r.removed || r.readded) || what == elevensim.Disabled && o.belated() {
 		return
 	}
 	k.revoked = k.revoked || r.revoking
