@@ -1,6 +1,9 @@
 package elevenlabs
 
-import "regexp"
+import (
+	"regexp"
+	"strings"
+)
 
 // shapes are those of secrets that people paste into the wrong place: keys of ElevenLabs, tokens of Vault, and what
 // else names its kind at its start. The first are known by little, the others only at full length.
@@ -16,7 +19,10 @@ var (
 
 // LooksSecret reports whether a text that is to be a name, an id or a path looks like a secret, pasted into the wrong
 // place.
-func LooksSecret(text string) bool { return secretValue.MatchString(text) }
+func LooksSecret(text string) bool {
+	const starts = "shgnxAe-" // of the shapes: lists of many addresses cost nothing
+	return strings.ContainsAny(text, starts) && secretValue.MatchString(text)
+}
 
 // HideShapes replaces by "[secret]" what looks like a secret in a text, whether or not the process holds it.
 func HideShapes(text string) string { return secretShape.ReplaceAllString(text, hidden) }

@@ -34,7 +34,7 @@ func TestAnyStateCostsABoundedNumberOfCalls(t *testing.T) {
 }
 
 const (
-	boundedWorlds   = 30
+	boundedWorlds   = 60
 	boundedPolicies = 10
 	dayHours        = 24
 	// What work that succeeds may cost: a rotation, and the leaving of a key.

@@ -144,7 +144,7 @@ func costOf(a Action) int {
 	case ActRotate, ActRecover:
 		return 32
 	case ActSweep:
-		return 1
+		return 36 // it costs one call, and leaves room for a rotation that does not wait for the budget
 	}
 	return 18
 }
