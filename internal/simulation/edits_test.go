@@ -154,8 +154,8 @@ func (w *world) setMode(p rotator.Policy, mode rotator.Mode) bool {
 // rename gives a policy another name, and, as by git revert, its old one back after a while. Where no process remembers
 // that it had the new name loaded, an operator says so.
 func (w *world) rename(p rotator.Policy) bool {
-	if w.renamed || p.Name != base(p.Name) {
-		return false
+	if r := w.oracle.at(p.Sink.String()); w.renamed || p.Name != base(p.Name) || r.path != p.Sink.String() {
+		return false // one whose key is still to move is another policy under another name
 	}
 	w.renamed = true
 	w.edit(p.Name, func(p *rotator.Policy) { p.Name += otherName })
@@ -197,7 +197,7 @@ func (w *world) moveSink(p rotator.Policy, r *record) bool {
 	}
 	w.edit(p.Name, there)
 	w.later(editedWithin+w.hours(), func() {
-		if w.calm || w.removed != nil || r.path == r.policy.Sink.String() || w.snapshot {
+		if w.calm || w.removed != nil || w.renamed || r.path == r.policy.Sink.String() || w.snapshot {
 			return
 		}
 		w.hits["others × place taken back"]++

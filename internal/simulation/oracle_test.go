@@ -175,7 +175,7 @@ func (o *oracle) retired(k *life, what elevensim.ChangeKind) {
 	if k.orphan {
 		o.violated("invariant 2: key %s, of which the ledger knows nothing: %s", short(k.ID), what)
 	}
-	if o.restored && what == elevensim.Deleted && len(k.used) > 0 && k.disabled.IsZero() {
+	if o.restored && what == elevensim.Deleted && len(k.used) > 0 && k.disabled.IsZero() && !k.pruned {
 		o.violated("key %s, which was in use, was deleted though Vault had forgotten its rotation", short(k.ID))
 	}
 	if !k.ours {
