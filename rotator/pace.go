@@ -10,7 +10,8 @@ import (
 	"github.com/rekeyd/rekeyd/elevenlabs"
 )
 
-// callsPerHour is what a policy may cost beside the listings of its workspace and the calls of work that succeeds.
+// callsPerHour is what a policy may cost beside the listings of its workspace and the calls of work that succeeds. Where people
+// have looks made more often than by default, the hour is as much shorter.
 const callsPerHour = 60
 
 // attempt is one thing that is tried until it is no longer called for: a step, or a look.
@@ -36,6 +37,7 @@ const (
 type pace struct {
 	tries map[attempt]tries
 	spent []expense
+	hour  time.Duration // in which callsPerHour count; 0: an hour
 }
 
 type tries struct {
@@ -45,14 +47,22 @@ type tries struct {
 	version    int // of the entry at the last try
 }
 
-// expense is the calls of one minute.
+// expense is the calls of one minute, or of one reconcile interval.
 type expense struct {
 	begun time.Time
 	calls int
 }
 
-// countedFor is for how long the calls of a minute count: the last of them for a whole hour.
-const countedFor = time.Hour + time.Minute
+// lasts is for how long an expense is added to: a sixtieth of the hour.
+func (p *pace) lasts() time.Duration {
+	if p.hour == 0 {
+		return time.Minute
+	}
+	return p.hour / 60
+}
+
+// counts is for how long an expense counts: the last call of it for a whole hour.
+func (p *pace) counts() time.Duration { return 61 * p.lasts() }
 
 // tried notes one more try that has to wait before the next. It returns how many there were.
 func (p *pace) tried(a attempt, wait func(count int) time.Duration) int {
@@ -116,8 +126,8 @@ func (p *pace) charge(calls int) {
 		return
 	}
 	now := time.Now()
-	p.spent = slices.DeleteFunc(p.spent, func(x expense) bool { return now.Sub(x.begun) >= countedFor })
-	if n := len(p.spent); n > 0 && now.Sub(p.spent[n-1].begun) < time.Minute {
+	p.spent = slices.DeleteFunc(p.spent, func(x expense) bool { return now.Sub(x.begun) >= p.counts() })
+	if n := len(p.spent); n > 0 && now.Sub(p.spent[n-1].begun) < p.lasts() {
 		p.spent[n-1].calls += calls
 		return
 	}
@@ -129,7 +139,7 @@ func (p *pace) affords(calls int) time.Duration {
 	now, sum := time.Now(), calls
 	for i := len(p.spent) - 1; i >= 0; i-- {
 		x := p.spent[i]
-		if left := countedFor - now.Sub(x.begun); left > 0 {
+		if left := p.counts() - now.Sub(x.begun); left > 0 {
 			if sum += x.calls; sum > callsPerHour {
 				return left
 			}
@@ -335,6 +345,7 @@ var errTooSoon = errors.New("it was looked at in vain a moment ago")
 // tooSoon reports that nothing may be read about the policy yet. What ends a leak is tried once in any case.
 func (r *Rotator) tooSoon(st *policyState, p Policy, ws *workspace, asked bool) bool {
 	k := &st.known
+	k.pace.hour = min(time.Hour, 60*r.ReconcileInterval, 4*r.ResyncInterval)
 	spent := k.pace.affords(costOfALook) > 0
 	if asked && k.pace.waits(lookAsked()) <= 0 && (!spent || k.pace.tries[lookAsked()].count == 0) {
 		return false
