@@ -187,6 +187,8 @@ func (o *oracle) retired(k *life, what elevensim.ChangeKind) {
 		case what == elevensim.Disabled && (o.belated() || time.Since(r.at) < time.Minute):
 			o.expectUndone(r, k)
 			return
+		case what == elevensim.Deleted && r.rolled && time.Since(r.at) < time.Minute: // put back while its delete was on its way
+			k.touched = true
 		default:
 			o.violated("invariant 1: key %s in %s: %s", short(k.ID), path, what)
 		}
@@ -393,6 +395,7 @@ func (o *oracle) conclude() {
 		}
 		switch {
 		case r.key == k, now.Sub(k.CreatedAt) < 2*time.Minute:
+		case k.published.IsZero() && now.Sub(k.CreatedAt) < claimTTL+2*reconcile: // invariant 2 gives it so long
 		case r.foreign: // a person has to decide, and until then nothing is taken away
 		case r.removed && !r.touched.IsZero(): // its record is empty, and no rotation fills it: nothing more is taken away
 		case r.removed && r.key != nil && (r.key.Deleted() || r.key.Disabled): // likewise: others took its key, and no rotation replaces that
