@@ -90,12 +90,15 @@ fuzz: ## run each fuzz target for FUZZTIME (5s)
 	  $(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
 	done
 
-SEEDS ?= 8000
+SEEDS ?= 900
 FIRST ?= 1
 
-.PHONY: simulate
-simulate: ## break replicas in simulated time: SEEDS (8000) seeds, then every seeded bug must be found
+.PHONY: seeds
+seeds: ## break replicas in simulated time: SEEDS (900) seeds
 	$(GO) test ./internal/simulation -run 'TestSimulation$$|Replays' -count=1 -timeout 75m -v -args -seeds=$(SEEDS) -first=$(FIRST)
+
+.PHONY: simulate
+simulate: seeds ## the same, then every seeded bug must be found
 	REKEYD_SEEDED_BUGS=1 $(GO) test ./internal/simulation -run SeededBugs -count=1 -timeout 30m -v
 
 .PHONY: hostile

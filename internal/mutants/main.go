@@ -4,7 +4,7 @@
 //	go run ./internal/mutants [-files rotate.go,plan.go] [-sample 100] [-timeout 2m] rotator
 //
 // A mistake is: a condition turned round, an operand of && or || left out, or a statement left out. What survives is
-// printed with its place; docs/reliability.md has a reason for each.
+// printed with its place.
 package main
 
 import (

@@ -23,7 +23,7 @@ const (
 func TestTorture(t *testing.T) { torture(t, defaultKills, false) }
 
 // TestTortureWithAWrongClock has one replica whose clock is wrong: by minutes, and in every fourth life by days.
-func TestTortureWithAWrongClock(t *testing.T) { torture(t, defaultKills/2, true) }
+func TestTortureWithAWrongClock(t *testing.T) { torture(t, defaultKills/5, true) }
 
 func torture(t *testing.T, kills uint64, wrongClock bool) {
 	t.Helper()
