@@ -278,6 +278,6 @@ func (w *world) kvRollback(p rotator.Policy, r *record) {
 	w.must(err)
 	r.key.replaced, r.key.touched, r.held[path] = time.Now(), true, back
 	r.key, r.at, r.said, r.asked, r.noted, r.rolled = back, time.Now(), time.Now(), true, before["note"] != nil, true
-	r.foreign = r.foreign || back.ours && base(back.policy) != base(p.Name) // what came back is a copy of another policy's record
+	r.foreign = r.foreign || back.ours && base(back.policy) != base(p.Name)                                 // what came back is a copy of another policy's record
 	back.replaced, back.promised, back.disabled, back.touched = time.Time{}, time.Time{}, time.Time{}, true // a disable may be on its way
 }
