@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
 )
@@ -57,8 +58,8 @@ func mustJSON(t *testing.T, v any) []byte {
 // FuzzRecord looks for a record in which a published key cannot be read back, or that takes a field of others with it.
 func FuzzRecord(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte, field string) {
-		if field == "" || slices.Contains(RecordFields(), field) || !json.Valid([]byte(`"`+field+`"`)) {
-			return // refused when policies are loaded
+		if field == "" || slices.Contains(RecordFields(), field) || !utf8.ValidString(field) || !json.Valid([]byte(`"`+field+`"`)) {
+			return // refused when policies are loaded; a file that is not UTF-8 is no YAML
 		}
 		before := parseRecord(Doc{JSON: text, Version: 1}, field)
 		if before.Secret.IsZero() != emptyValue(before.fields[field]) {

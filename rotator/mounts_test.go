@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,11 +15,11 @@ import (
 // limitedStore answers 429 for one mount, as a Vault quota on that mount does.
 type limitedStore struct {
 	rotator.Store
-	mount string
+	mount atomic.Pointer[string] // nil for none
 }
 
 func (s *limitedStore) limited(ref rotator.Ref) error {
-	if ref.Mount != s.mount {
+	if m := s.mount.Load(); m == nil || ref.Mount != *m {
 		return nil
 	}
 	return &rotator.Error{Op: "reading " + ref.String(), Reason: rotator.ReasonSinkRateLimited, Outage: true, Err: errors.New("Vault answers 429")}
@@ -56,7 +57,8 @@ func TestAQuotaOfOneMountStopsNoOther(t *testing.T) {
 		_, stop := w.daemon(options{}, ps...)
 		after(time.Hour)
 		stop()
-		limited := &limitedStore{w.store, "team"}
+		limited := &limitedStore{Store: w.store}
+		limited.mount.Store(new("team"))
 		w.store = limited
 		r, stop := w.daemon(options{}, ps...)
 		defer stop()
@@ -75,7 +77,7 @@ func TestAQuotaOfOneMountStopsNoOther(t *testing.T) {
 		if n := strings.Count(w.logs.String(), `msg="store does not serve" mount=team`); n != 1 {
 			t.Errorf("the log says %d times that the mount does not serve", n)
 		}
-		limited.mount = ""
+		limited.mount.Store(nil)
 		after(2 * time.Minute)
 		for _, s := range r.Snapshot().Policies {
 			if s.State != rotator.StateOK || s.LastRotation.Hour() < 3 {

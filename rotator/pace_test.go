@@ -37,7 +37,7 @@ func TestARefusedRevokeIsNoStorm(t *testing.T) {
 				patches.Add(1)
 			}
 		}}
-		w.kv.Before = func(*http.Request) error { after5ms(); return nil }
+		w.kv.Before(func(*http.Request) error { after5ms(); return nil })
 		r, stop := w.daemon(options{api: count, rate: 5}, p)
 		defer stop()
 		after(time.Hour)
@@ -77,7 +77,7 @@ func TestAConflictOnEveryWriteIsNoStorm(t *testing.T) {
 		defer stop()
 		after(30 * time.Second)
 		var calls, announcing atomic.Int64
-		w.kv.Before = func(r *http.Request) error {
+		w.kv.Before(func(r *http.Request) error {
 			if strings.HasSuffix(r.URL.Path, "/replicas") { // which is no policy's
 				announcing.Add(1)
 			} else {
@@ -88,7 +88,7 @@ func TestAConflictOnEveryWriteIsNoStorm(t *testing.T) {
 				return &memkv.Refusal{Status: 400, Errors: []string{"check-and-set parameter did not match the current version"}}
 			}
 			return nil
-		}
+		})
 		failed := w.countEvents(rotator.EventFailed)
 		after(3 * time.Hour)
 		if n := calls.Load(); n > 8*3*60 {
@@ -105,7 +105,7 @@ func TestAConflictOnEveryWriteIsNoStorm(t *testing.T) {
 		if n := w.countEvents(rotator.EventFailed) - failed; n != 8 {
 			t.Errorf("%d failures were told of 8 policies", n)
 		}
-		w.kv.Before = nil
+		w.kv.Before(nil)
 		after(time.Hour)
 		for _, s := range r.Snapshot().Policies {
 			if s.State != rotator.StateOK || s.LastRotation.Hour() < 6 {
@@ -136,13 +136,13 @@ func TestAnEditAndARequestAreTriedAtOnce(t *testing.T) {
 		r, stop := w.daemon(options{}, p)
 		defer stop()
 		after(time.Hour)
-		w.kv.Before = func(r *http.Request) error {
+		w.kv.Before(func(r *http.Request) error {
 			if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "policies/") {
 				writes.Add(1)
 				return &memkv.Refusal{Status: 400, Errors: []string{"check-and-set parameter did not match the current version"}}
 			}
 			return nil
-		}
+		})
 		after(8 * time.Hour) // waits are at their longest
 		p.Schedule, _ = rotator.ParseSchedule("0 */2 * * *", "UTC")
 		n := writes.Load()
@@ -192,7 +192,7 @@ func TestAPrunedPolicyWithAStrangersValue(t *testing.T) {
 		defer stop()
 		after(5*time.Hour + 50*time.Minute)
 		var calls atomic.Int64
-		w.kv.Before = func(*http.Request) error { calls.Add(1); after5ms(); return nil }
+		w.kv.Before(func(*http.Request) error { calls.Add(1); after5ms(); return nil })
 		after(20 * time.Minute) // in the middle its quarantine ends
 		if n := calls.Load(); n > 60 {
 			t.Errorf("%d calls of Vault in twenty minutes", n)
@@ -215,14 +215,14 @@ func TestACommandInVainIsNoStorm(t *testing.T) {
 		after(time.Hour)
 		stop()
 		var calls atomic.Int64
-		w.kv.Before = func(r *http.Request) error {
+		w.kv.Before(func(r *http.Request) error {
 			calls.Add(1)
 			after5ms()
 			if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/data/") {
 				return &memkv.Refusal{Status: 400, Errors: []string{"check-and-set parameter did not match the current version"}}
 			}
 			return nil
-		}
+		})
 		op := w.build(options{}, p)
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()

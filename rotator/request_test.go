@@ -76,7 +76,7 @@ func TestARequestDuringTheFirstPublish(t *testing.T) {
 						published <- struct{}{}
 					}
 				}
-				w.kv.After = func(*http.Request, *http.Response) error { after5ms(); return nil }
+				w.kv.After(func(*http.Request, *http.Response) error { after5ms(); return nil })
 				r, stop := w.daemon(options{}, p)
 				defer stop()
 				<-published

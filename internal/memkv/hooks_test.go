@@ -85,8 +85,8 @@ func TestHooks(t *testing.T) {
 			}
 			return nil
 		}
-		s.Before = func(r *http.Request) error { return only(r, &before) }
-		s.After = func(r *http.Request, _ *http.Response) error { return only(r, &after) }
+		s.Before(func(r *http.Request) error { return only(r, &before) })
+		s.After(func(r *http.Request, _ *http.Response) error { return only(r, &after) })
 		v := open(t, s)
 		write := func(cas int) error {
 			_, err := v.Write(t.Context(), ref, map[string]any{"n": cas + 1}, cas)
@@ -109,11 +109,11 @@ func TestHooks(t *testing.T) {
 		if err := write(0); !errors.Is(err, rotator.ErrConflict) {
 			t.Errorf("what had been applied: %v", err)
 		}
-		s.Before = func(*http.Request) error { <-time.After(time.Minute); return nil }
+		s.Before(func(*http.Request) error { <-time.After(time.Minute); return nil })
 		if err := write(1); !maybe(err) || reason(err) != rotator.ReasonSinkTimeout {
 			t.Errorf("an answer that takes too long: %v", err)
 		}
-		s.Before = nil
+		s.Before(nil)
 		if err := write(1); err != nil {
 			t.Error(err)
 		}

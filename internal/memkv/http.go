@@ -52,9 +52,10 @@ func (s *Server) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	before, after := s.hooks()
 	var refusal *Refusal
-	if s.Before != nil {
-		if err := s.Before(r); err != nil && !errors.As(err, &refusal) {
+	if before != nil {
+		if err := before(r); err != nil && !errors.As(err, &refusal) {
 			return nil, err
 		}
 	}
@@ -71,8 +72,8 @@ func (s *Server) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp := respond(r, status, body)
-	if s.After != nil {
-		if err := s.After(r, resp); err != nil {
+	if after != nil {
+		if err := after(r, resp); err != nil {
 			return nil, err
 		}
 	}

@@ -19,11 +19,6 @@ import (
 // It is an http.RoundTripper. Set the fields before the first request; the methods may be called at any time, but
 // not from OnWrite.
 type Server struct {
-	// Before is called with each request, outside of any lock, so it may sleep. An error is that of the transport:
-	// the request never arrived. A *Refusal instead is Vault's own answer.
-	Before func(*http.Request) error
-	// After is called when a request was carried out; an error loses the answer.
-	After func(*http.Request, *http.Response) error
 	// OnWrite is told of each version written through the API, under the lock that orders all of them: the path with
 	// its mount, and what a reader will find there.
 	OnWrite func(path string, version int, data map[string]any)
@@ -31,6 +26,8 @@ type Server struct {
 	Deny func(path string) bool
 
 	mu     sync.Mutex
+	before func(*http.Request) error
+	after  func(*http.Request, *http.Response) error
 	mounts map[string]*mount
 	token  token
 	sealed bool
@@ -38,6 +35,27 @@ type Server struct {
 }
 
 var _ http.RoundTripper = (*Server)(nil)
+
+// Before sets what is called with each request from now on, outside of any lock, so it may sleep; nil for nothing. An error is
+// that of the transport: the request never arrived. A *Refusal instead is Vault's own answer.
+func (s *Server) Before(f func(*http.Request) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before = f
+}
+
+// After sets what is called when a request was carried out; nil for nothing. An error loses the answer.
+func (s *Server) After(f func(*http.Request, *http.Response) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.after = f
+}
+
+func (s *Server) hooks() (before func(*http.Request) error, after func(*http.Request, *http.Response) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.before, s.after
+}
 
 // New returns an unsealed server with the given mounts, whose token never ends.
 func New(rootToken string, mounts ...string) *Server {
