@@ -40,7 +40,8 @@ func (r *Rotator) othersDue(p Policy) bool {
 		if st.policy.Workspace != p.AdminOf || st.policy.AdminOf != "" || st.policy.Mode == ModePaused {
 			continue
 		}
-		if !s.Loaded || s.State == StateRotating || slices.ContainsFunc(s.Steps, func(s Step) bool { return s.Action == ActRotate }) {
+		expired := s.State == StateOK && !s.NextDue.IsZero() && !s.NextDue.After(r.Wall()) // due since it was last looked at
+		if !s.Loaded || expired || s.State == StateRotating || slices.ContainsFunc(s.Steps, func(s Step) bool { return s.Action == ActRotate }) {
 			return true
 		}
 	}

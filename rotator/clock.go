@@ -79,9 +79,9 @@ func (r *Rotator) logSkew(ws *workspace) {
 	r.Logger.Error("clock differs from what ElevenLabs and the store say, nothing scheduled begins", "workspace", ws.name, "ahead_by", skew.Round(time.Second).String())
 }
 
-// planSkew holds back what only the clock calls for.
+// planSkew holds back what only the clock calls for, where the clock is wrong or nothing vouches for it yet.
 func planSkew(o Observed, d Decision) Decision {
-	if o.Skew == 0 {
+	if o.Skew == 0 && !o.ClockUnknown {
 		return d
 	}
 	n := len(d.Steps)
@@ -92,6 +92,9 @@ func planSkew(o Observed, d Decision) Decision {
 		}
 		return false
 	})
+	if o.Skew == 0 {
+		return d
+	}
 	if d.State == StateOK || d.State == StateDue || len(d.Steps) < n {
 		d.Reason = ReasonClockSkew
 		d.Message = fmt.Sprintf("this host's clock differs by %s from what ElevenLabs and Vault say, so nothing scheduled begins; set it right", o.Skew.Round(time.Second).Abs())

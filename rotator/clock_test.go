@@ -1,6 +1,7 @@
 package rotator_test
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -61,6 +62,30 @@ func TestAWrongClockBeginsNothing(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A process begins nothing that only its clock calls for before ElevenLabs has told it the time.
+func TestNothingScheduledBeginsBeforeTheClockIsCompared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		p := testPolicy(t, nil)
+		_, stop := w.daemon(options{}, p)
+		after(8 * time.Hour) // one key is in quarantine, until 13:00
+		stop()
+		keys := w.alive()
+		h := hold(w.api, method(http.MethodGet))
+		_, stop = w.daemon(options{api: h, wall: func() time.Time { return time.Now().Add(400 * 24 * time.Hour) }}, p)
+		defer stop()
+		<-h.held
+		after(10 * time.Second)
+		close(h.release)
+		after(time.Hour)
+		for _, k := range keys {
+			if k := w.key(k.Secret); k.Deleted() {
+				t.Errorf("%s was deleted by a clock that is wrong", k.ID)
+			}
+		}
+	})
 }
 
 // What was written by a clock that was wrong is not waited for.

@@ -77,6 +77,9 @@ type RecordView struct {
 // Request is a person's wish for a rotation now.
 type Request struct {
 	NotKey string // the key that must not be current any more when it is done
+	// NotRotation is a rotation that had published its key, but not committed it, when the request was accepted: readers had
+	// that key, so it is the one to be replaced.
+	NotRotation string
 	Revoke bool   // every older key is disabled before it is done
 	Reason string // the person's words, for the log
 	Failed bool   // it was tried; from now on it is backed off like any other rotation
@@ -118,7 +121,8 @@ type Observed struct {
 	Differs      bool            // other settings were applied after this process loaded the policy
 	Displaced    bool            // another replica has moved the key away from where the policy says since then
 
-	Skew time.Duration // by which this host's clock is wrong, where that is too much; 0: it is not
+	Skew         time.Duration // by which this host's clock is wrong, where that is too much; 0: it is not
+	ClockUnknown bool          // the workspace has not answered this process yet, so nothing vouches for the clock
 
 	Rotations    int // of the workspace in the last hour, as far as this replica knows
 	MaxRotations int

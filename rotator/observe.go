@@ -27,7 +27,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 	case asked == nil || !asked.Pending:
 		asked = nil
 	case asked.read:
-		r.aim(st, asked)
+		r.aim(ctx, st, asked)
 		asked = nil
 	}
 	if r.tooSoon(st, p, ws, asked != nil) {
@@ -52,7 +52,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 			r.requestResync(st, resync)
 			return p, Observed{}, err
 		}
-		r.aim(st, asked)
+		r.aim(ctx, st, asked)
 		if k.version != version {
 			k.pace.forget(lookClaimed)
 		} else if claimed {
@@ -106,17 +106,32 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 }
 
 // aim says which key a request is about, once the ledger was read after it was accepted.
-func (r *Rotator) aim(st *policyState, q *Request) {
+func (r *Rotator) aim(ctx context.Context, st *policyState, q *Request) {
 	if q == nil {
 		return
 	}
 	aimed, id := *q, currentID(st.known.entry)
 	aimed.NotKey, aimed.Pending, aimed.read = id, id == "", true
+	if id != "" {
+		aimed.NotRotation = r.uncommitted(ctx, st.known.entry)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if st.request == q { // and not another that came meanwhile
 		st.request = &aimed
 	}
+}
+
+// uncommitted returns the rotation whose key the record holds, or may hold, before the ledger says that it is current.
+func (r *Rotator) uncommitted(ctx context.Context, e *Entry) string {
+	if e == nil || e.Intent == nil {
+		return ""
+	}
+	doc, err := r.Store.Read(ctx, e.Intent.Sink.Ref, 0)
+	if err == nil && !parseRecord(doc, e.Intent.Sink.Field).holds(e.Intent.KeyName) {
+		return ""
+	}
+	return e.Intent.Rotation
 }
 
 // requestResync puts a resync that could not be carried out back.
@@ -168,7 +183,7 @@ func (r *Rotator) assemble(st *policyState, p Policy, ws *workspace) Observed {
 	}
 	o.Request, o.Owner = st.request, r.owner
 	o.Rotations, o.Uncounted = ws.rotations(r.Wall(), p.Name), r.running && ws.uncounted > 0
-	o.Skew = r.wrongClock(ws.api)
+	o.Skew, o.ClockUnknown = r.wrongClock(ws.api), ws.listing == nil
 	o.AdminRefused = errors.Is(ws.err, elevenlabs.ErrInvalidKey)
 	o.OthersDue, o.Answers = p.AdminOf != "" && r.othersDue(p) || r.leftOut(p, k.entry), ws.since
 	if ws.err == nil && ws.listing != nil {

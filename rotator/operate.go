@@ -51,6 +51,9 @@ func (r *Rotator) Rotate(ctx context.Context, name string, o RotateOptions) erro
 		return err
 	}
 	req := Request{NotKey: currentID(seen.Entry), Revoke: o.Revoke, Reason: o.Reason}
+	if req.NotKey != "" {
+		req.NotRotation = r.uncommitted(ctx, seen.Entry)
+	}
 	req.Pending = req.NotKey == "" && claimOf(seen.Entry) != nil // another process is about to publish the first key
 	r.Logger.Info("rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", shorten(o.Reason))
 	r.mu.Lock()
@@ -61,10 +64,15 @@ func (r *Rotator) Rotate(ctx context.Context, name string, o RotateOptions) erro
 	})
 }
 
+// wants reports that this very key is to be replaced.
+func (q *Request) wants(c KeyRef) bool {
+	return c.ID == q.NotKey || q.NotRotation != "" && c.Rotation == q.NotRotation
+}
+
 // fulfilled reports that the key which was current at the request is not any more, nor any older one enabled where
 // that was asked for.
 func (q *Request) fulfilled(e *Entry) bool {
-	if q.Pending || e == nil || e.Current == nil || e.Current.ID == q.NotKey {
+	if q.Pending || e == nil || e.Current == nil || q.wants(*e.Current) {
 		return false
 	}
 	for _, k := range e.Retiring {

@@ -136,7 +136,7 @@ func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
 // revoking reports a request that every older key be disabled, whose new key is in place.
 func (o Observed) revoking() bool {
 	c := o.Entry.Current
-	return o.Request != nil && !o.Request.Pending && o.Request.Revoke && c != nil && c.ID != o.Request.NotKey
+	return o.Request != nil && !o.Request.Pending && o.Request.Revoke && c != nil && !o.Request.wants(*c)
 }
 
 // overlapUntil prolongs the overlap of a key that is not known to be idle, within the policy's bounds.
@@ -237,7 +237,7 @@ func failUnknownAccount(p Policy, d Decision) Decision {
 func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
 	d.NextDue, _ = nextDue(p, o.Entry)
 	if why, urgent := o.urgent(p); urgent {
-		return planRotation(p, o, now, why, d)
+		return planRequested(p, o, now, why, d)
 	}
 	if future, found := planFuture(p, o.Entry, now, d); found && o.Skew == 0 {
 		return future
@@ -274,9 +274,25 @@ func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
 	return due
 }
 
+// planRequested does what a person asked for. While that waits for its next try, a record that was rolled back is followed:
+// no key leaves before the ledger knows which one readers have, and the rotation may wait for just that.
+func planRequested(p Policy, o Observed, now time.Time, why Reason, d Decision) Decision {
+	asked := planRotation(p, o, now, why, d)
+	if len(asked.Steps) > len(d.Steps) {
+		return asked
+	}
+	record, _ := planRecord(p, o, now, d)
+	for _, s := range record.Steps {
+		if s.Action == ActFollow {
+			asked.add(s)
+		}
+	}
+	return asked
+}
+
 // urgent reports a request of a person that is not yet fulfilled.
 func (o Observed) urgent(Policy) (Reason, bool) {
-	if o.Request == nil || o.Request.Pending || o.Entry.Current.ID != o.Request.NotKey {
+	if o.Request == nil || o.Request.Pending || !o.Request.wants(*o.Entry.Current) {
 		return "", false
 	}
 	if o.Request.Revoke {

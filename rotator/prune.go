@@ -41,6 +41,9 @@ func (r *Rotator) prune(ctx context.Context, k LostKey) error {
 	if err := r.giveUp(ctx, k); err != nil {
 		return err
 	}
+	if err := r.stillUnused(ctx, k); err != nil {
+		return err
+	}
 	if err := api.DeleteKey(ctx, k.Account, k.KeyID); err != nil && !errors.Is(err, elevenlabs.ErrNotFound) {
 		return fmt.Errorf("deleting it: %w", err)
 	}
@@ -79,6 +82,22 @@ func (r *Rotator) notUsed(ctx context.Context, k LostKey, entries []*Entry) erro
 		}
 	}
 	return nil
+}
+
+// stillUnused looks at the records once more when the ledger says that the key is given up: who looks at the ledger from now
+// on finds that, but its secret may have been put into a record right before. Then the mark is taken back.
+func (r *Rotator) stillUnused(ctx context.Context, k LostKey) error {
+	entries, err := r.entries(ctx)
+	if err == nil {
+		err = r.notUsed(ctx, k, entries)
+	}
+	if err == nil {
+		return nil
+	}
+	if back := r.mark(ctx, k, false); back != nil {
+		return fmt.Errorf("%w; and the ledger goes on saying that the key is given up: %w", err, back)
+	}
+	return err
 }
 
 func (r *Rotator) loadedSinks() map[Ref]*Policy {
@@ -136,7 +155,10 @@ func (r *Rotator) listedAs(workspace, account, id string) (elevenlabs.Key, bool)
 
 // giveUp notes in the ledger, before the key is deleted, that its rotation is abandoned: so the key becomes current by no
 // way, and the delete does no harm however late it arrives.
-func (r *Rotator) giveUp(ctx context.Context, k LostKey) error {
+func (r *Rotator) giveUp(ctx context.Context, k LostKey) error { return r.mark(ctx, k, true) }
+
+// mark writes into the ledger that a lost key is given up, or that it is not.
+func (r *Rotator) mark(ctx context.Context, k LostKey, given bool) error {
 	_, _, rotation, ours := parseKeyName(k.KeyName)
 	if !ours || !validName(k.Policy) {
 		return errors.New("its name is not one that rekeyd gives")
@@ -159,14 +181,18 @@ func (r *Rotator) giveUp(ctx context.Context, k LostKey) error {
 		case e.MovedTo != "" && renames < maxRenames:
 			name, renames = e.MovedTo, renames+1
 			continue
-		case e.isAbandoned(k.KeyID, rotation):
+		case e.isAbandoned(k.KeyID, rotation) == given:
 			return nil
-		case e.knows(k.KeyID, rotation):
+		case given && e.knows(k.KeyID, rotation):
 			return fmt.Errorf("the ledger entry of policy %s names it by now", name)
 		case e.Claim != nil || e.Intent != nil:
 			return fmt.Errorf("policy %s is being worked on; try again when that has ended", name)
 		}
-		e.Abandoned = append(e.Abandoned, Abandoned{Rotation: rotation, KeyName: k.KeyName, Workspace: k.Workspace, Account: k.Account, Since: r.Wall(), KeyID: k.KeyID})
+		if given {
+			e.Abandoned = append(e.Abandoned, Abandoned{Rotation: rotation, KeyName: k.KeyName, Workspace: k.Workspace, Account: k.Account, Since: r.Wall(), KeyID: k.KeyID})
+		} else {
+			e.Abandoned = slices.DeleteFunc(e.Abandoned, func(a Abandoned) bool { return a.KeyID == k.KeyID })
+		}
 		_, err = r.Store.Write(ctx, r.entryRef(name), e.Data(), doc.Version)
 		switch {
 		case err == nil:

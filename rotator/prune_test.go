@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,6 +67,38 @@ func TestPruneLeavesTheKeyInUse(t *testing.T) {
 		after(time.Minute)
 		if s := named(t, r, p.Name); s.Current == nil || s.Current.ID != current.ID {
 			t.Errorf("%s (%s): %s", s.State, s.Reason, s.Message)
+		}
+	})
+}
+
+// TestPruneLooksAgain: a secret that is put into a record while its key is being given up stays.
+func TestPruneLooksAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		p := testPolicy(t, nil)
+		_, stop := w.daemon(options{}, p)
+		after(4 * time.Hour) // the first key is in overlap
+		stop()
+		first, current := w.alive()[0], w.inRecord(p)
+		w.kv.Delete("secret/rekeyd/policies/" + p.Name)
+		var once sync.Once
+		w.kv.After(func(r *http.Request, _ *http.Response) error {
+			if r.Method != http.MethodGet && strings.HasSuffix(r.URL.Path, "/rekeyd/policies/"+p.Name) {
+				once.Do(func() { w.kv.Put(p.Sink.String(), map[string]any{"api_key": first.Secret}) }) //nolint:errcheck // seen below
+			}
+			return nil
+		})
+		wantError(t, w.pruneAll(w.build(options{}, p)), "may hold its secret")
+		w.mustWork(p, "after the refusal")
+		w.kv.After(nil)
+		_, stop = w.daemon(options{}, p)
+		defer stop()
+		after(24 * time.Hour)
+		if k := w.key(first.Secret); k.Deleted() || k.Disabled {
+			t.Error("the key that readers have went all the same")
+		}
+		if first.ID == current.ID {
+			t.Error("nothing was rotated")
 		}
 	})
 }

@@ -12,6 +12,7 @@ import (
 
 // recover takes over a claim whose holder is gone, or takes up our own work that did not come to its end.
 func (j *job) recover(ctx context.Context) bool {
+	since := j.st.known.claimSince
 	if err := j.write(ctx, j.takeClaim); err != nil {
 		return j.notBegun(err)
 	}
@@ -26,6 +27,7 @@ func (j *job) recover(ctx context.Context) bool {
 	if f == nil {
 		f = failedFor(StageCreate, ReasonInterrupted, "the process that worked on rotation %s went away", in.Rotation)
 	}
+	j.lost = since                     // its create was sent before, and may not be listed yet
 	j.unsure, j.attempted = true, true // a frozen holder still knows a valid version of the record
 	return j.settleIntent(ctx, in, f)
 }
@@ -185,8 +187,8 @@ func (j *job) published(ctx context.Context, in *Intent, newest Record) (h histo
 	return h, nil
 }
 
-// search looks for the intent's key by its name. Where a create's answer was lost, it looks until the verify timeout,
-// since listings may lag; a holder that is gone was given that time by the claim.
+// search looks for the intent's key by its name. Where a create's answer was lost, or its sender, it looks until the verify
+// timeout after that, since listings may lag.
 func (j *job) search(ctx context.Context, in *Intent) (elevenlabs.Key, bool, error) {
 	api := j.r.apiOf(in.Workspace)
 	if api == nil { // the ledger remembers the key for a while, should the workspace come back

@@ -49,6 +49,38 @@ func TestProcessesWithDifferentClaimTTLs(t *testing.T) {
 	})
 }
 
+// A takeover looks for the other's key until listings must show it, also where its own claim TTL is shorter than that.
+func TestATakeoverWaitsForListingsThatLag(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		p := testPolicy(t, nil)
+		if err := w.sim.SetFaults(elevensim.Faults{ListLag: elevensim.Duration(25 * time.Second)}); err != nil {
+			t.Fatal(err)
+		}
+		h := hold(w.api, verifying)
+		_, stopFirst := w.daemon(options{api: h}, p)
+		defer stopFirst()
+		<-h.held
+		first := w.alive()[0]
+		gone, made := false, 0 // OnChange is called under the simulator's lock
+		w.sim.OnChange(func(c elevensim.Change) {
+			gone = gone || c.Kind == elevensim.Deleted && c.Key.ID == first.ID
+			if c.Kind == elevensim.Created && !gone {
+				made++
+			}
+		})
+		_, stop := w.daemon(options{claimTTL: 5 * time.Second}, p)
+		defer stop()
+		after(5 * time.Minute)
+		close(h.release)
+		after(time.Minute)
+		w.mustWork(p, "after the takeover")
+		if k := w.key(first.Secret); !k.Deleted() || made > 0 {
+			t.Errorf("the abandoned key is gone: %t; made before it was: %d", k.Deleted(), made)
+		}
+	})
+}
+
 // slow sets how long a new key takes to work, and how long each answer of the API takes.
 func (w *world) slow(newKey, answers time.Duration) {
 	w.t.Helper()

@@ -21,7 +21,7 @@ func (j *job) noted(err error, what, keyID string) bool {
 // follow makes the ledger agree with a record that holds a retiring key, which is current again: others rolled it back, or
 // a pruned policy is loaded again. The record is not rewritten and the last rotation does not change.
 func (j *job) follow(ctx context.Context, s Step) bool {
-	now := j.r.Wall()
+	now, before := j.r.Wall(), currentID(j.entry())
 	err := j.write(ctx, func(e *Entry) {
 		ref, old := e.retiring(s.KeyID).KeyRef, e.Current
 		e.dropRetiring(s.KeyID)
@@ -32,7 +32,21 @@ func (j *job) follow(ctx context.Context, s Step) bool {
 		}
 		e.Current = &ref
 	})
+	if err == nil {
+		j.r.redirect(j.st, before, s.KeyID)
+	}
 	return j.noted(err, "record was rolled back", s.KeyID)
+}
+
+// redirect has a request that is not carried out yet replace the key that readers have instead.
+func (r *Rotator) redirect(st *policyState, before, now string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if q := st.request; q != nil && before != "" && q.NotKey == before {
+		again := *q
+		again.NotKey = now
+		st.request = &again
+	}
 }
 
 // enable undoes a disable of our own that came so late that its key was current again.
