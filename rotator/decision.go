@@ -80,9 +80,9 @@ type Request struct {
 	// NotRotation is a rotation that had published its key, but not committed it, when the request was accepted: readers had
 	// that key, so it is the one to be replaced.
 	NotRotation string
-	Revoke bool   // every older key is disabled before it is done
-	Reason string // the person's words, for the log
-	Failed bool   // it was tried; from now on it is backed off like any other rotation
+	Revoke      bool   // every older key is disabled before it is done
+	Reason      string // the person's words, for the log
+	Failed      bool   // it was tried; from now on it is backed off like any other rotation
 	// Pending: which key is to be replaced is not known yet: the one that is current when the ledger is read after the
 	// request was accepted, or where there is none then, the first one that is.
 	Pending bool
