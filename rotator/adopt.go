@@ -134,7 +134,7 @@ func (j *job) adopt(ctx context.Context, s Step) bool {
 		j.r.noteSinkFailure(j.st, err)
 		return false
 	}
-	now := j.r.Wall()
+	now := j.now()
 	err = j.write(ctx, func(e *Entry) {
 		if old := e.Current; old != nil && old.ID != key.ID {
 			e.Retiring = append(e.Retiring, j.retiringOf(*old, s.Reason, now, time.Time{}))

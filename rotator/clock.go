@@ -65,6 +65,13 @@ func (r *Rotator) wrongClock(api *elevenlabs.Client) time.Duration {
 	return d
 }
 
+// now is the time for what ledger and record promise: by this host's clock, or, where that is wrong, by the remotes.
+func (j *job) now() time.Time {
+	j.r.mu.Lock()
+	defer j.r.mu.Unlock()
+	return j.r.Wall().Add(-j.r.wrongClock(j.api))
+}
+
 // logSkew says once that the clock is wrong, and once that it is right again. Rotator.mu is held.
 func (r *Rotator) logSkew(ws *workspace) {
 	skew := r.wrongClock(ws.api)

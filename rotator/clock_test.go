@@ -88,6 +88,51 @@ func TestNothingScheduledBeginsBeforeTheClockIsCompared(t *testing.T) {
 	})
 }
 
+// What a process promises whose clock is wrong is right by everybody else's: the end of an overlap that a request, or a
+// record that was rolled back, begins.
+func TestAWrongClockPromisesTheRightTime(t *testing.T) {
+	for name, ahead := range map[string]time.Duration{"ahead": 2 * 24 * time.Hour, "behind": -2 * 24 * time.Hour} {
+		for _, begin := range []string{"request", "rolled back"} {
+			t.Run(name+" "+begin, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newArena(t)
+					p := testPolicy(t, func(p *rotator.Policy) { p.Mode = rotator.ModeManual })
+					_, stop := w.daemon(options{}, p)
+					after(time.Hour)
+					if begin == "rolled back" {
+						if err := w.build(options{}, p).Rotate(within(t, time.Hour), p.Name, rotator.RotateOptions{}); err != nil {
+							t.Fatal(err)
+						}
+					}
+					stop()
+					old, _ := w.recordHolds(p)
+					r, stop := w.daemon(options{wall: func() time.Time { return time.Now().Add(ahead) }}, p)
+					after(time.Minute)
+					if begin == "request" {
+						if err := r.Request(p.Name, rotator.RotateOptions{}); err != nil {
+							t.Fatal(err)
+						}
+					} else {
+						w.putBack(p)
+					}
+					after(20 * time.Minute) // a record is read again every quarter of an hour
+					stop()
+					_, stop = w.daemon(options{}, p) // its clock is right
+					defer stop()
+					after(p.Overlap - 30*time.Minute)
+					if k := w.key(old.Secret); k.Disabled || k.Deleted() {
+						t.Error("the overlap was cut short")
+					}
+					after(40 * time.Minute)
+					if k := w.key(old.Secret); !k.Disabled || k.Deleted() {
+						t.Error("the overlap did not end")
+					}
+				})
+			})
+		}
+	}
+}
+
 // What was written by a clock that was wrong is not waited for.
 func TestTimesInTheFutureAreNotWaitedFor(t *testing.T) {
 	p := testPolicy(t, nil)

@@ -137,7 +137,7 @@ func (j *job) rollForward(ctx context.Context, in *Intent, rec Record) bool {
 // keep retires a key that may have been published in a version of the record that cannot be read any more, as if it had
 // been current: readers may have it.
 func (j *job) keep(ctx context.Context, in *Intent, f *stageError, key elevenlabs.Key) bool {
-	now := j.r.Wall()
+	now := j.now()
 	ref := KeyRef{ID: key.ID, Name: in.KeyName, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
 		Created: key.CreatedAt, Published: now}
 	if ref.Created.IsZero() {

@@ -203,7 +203,7 @@ func (j *job) retired(ctx context.Context, s Step, key Retiring, gone bool) bool
 		}
 		r := e.retiring(s.KeyID)
 		if r.State == InOverlap {
-			r.State, r.Until = InQuarantine, j.r.Wall().Add(time.Duration(r.Quarantine))
+			r.State, r.Until = InQuarantine, j.now().Add(time.Duration(r.Quarantine))
 		}
 		r.Tries, r.NextTry = 0, time.Time{}
 		if s.Reason == ReasonRevoke {

@@ -304,7 +304,7 @@ func (j *job) findByName(ctx context.Context, account, name string) (elevenlabs.
 
 // publication is the new key as the record will say it.
 func (j *job) publication(in *Intent, key newKey) publication {
-	now := j.r.Wall()
+	now := j.now()
 	pub := publication{sink: in.Sink, secret: key.secret, policy: j.p.Name, account: in.Account, keyID: key.id, keyName: key.name, at: now.Truncate(time.Second)}
 	if old := j.entry().Current; old != nil {
 		pub.previousID, pub.previousUntil = old.ID, pub.at

@@ -21,7 +21,7 @@ func (j *job) noted(err error, what, keyID string) bool {
 // follow makes the ledger agree with a record that holds a retiring key, which is current again: others rolled it back, or
 // a pruned policy is loaded again. The record is not rewritten and the last rotation does not change.
 func (j *job) follow(ctx context.Context, s Step) bool {
-	now, before := j.r.Wall(), currentID(j.entry())
+	now, before := j.now(), currentID(j.entry())
 	err := j.write(ctx, func(e *Entry) {
 		ref, old := e.retiring(s.KeyID).KeyRef, e.Current
 		e.dropRetiring(s.KeyID)

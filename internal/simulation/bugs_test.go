@@ -37,7 +37,7 @@ func bugs() []bug {
 		{"claim without check-and-set", "job.go", "version, err := j.r.Store.Write(ctx, j.r.entryRef(j.p.Name), data, k.version)", "last, _ := j.r.Store.Read(ctx, j.r.entryRef(j.p.Name), 0)\n\t\tversion, err := j.r.Store.Write(ctx, j.r.entryRef(j.p.Name), data, last.Version)", 1000, ""},
 		{"drop the fields of others", "record.go", "data := maps.Clone(r.fields)\n\tif data == nil {", "data := maps.Clone(r.fields)\n\tclear(data)\n\tif data == nil {", 3000, ""},
 		{"cut the overlap short", "due.go", "end := now.Add(p.Overlap)", "end := now.Add(p.Overlap)\n\tnow = now.Add(-p.Overlap)\n\tend = now", 300, ""},
-		{"skip the quarantine", "retire.go", "r.State, r.Until = InQuarantine, j.r.Wall().Add(time.Duration(r.Quarantine))", "r.State, r.Until = InQuarantine, j.r.Wall()", 300, ""},
+		{"skip the quarantine", "retire.go", "r.State, r.Until = InQuarantine, j.now().Add(time.Duration(r.Quarantine))", "r.State, r.Until = InQuarantine, j.now()", 300, ""},
 		{"overwrite what nobody knows", "plan.go", "\treturn d.fail(ReasonRecordChanged, \"%s holds a value that rekeyd did not put there;", "\tif true {\n\t\treturn planRotation(p, o, now, ReasonRecordMissing, d), true\n\t}\n\treturn d.fail(ReasonRecordChanged, \"%s holds a value that rekeyd did not put there;", 2000, ""},
 		{"roll forward nothing", "recover.go", "if past.found && (!in.Rollback", "if false && past.found && (!in.Rollback", 1000, ""},
 		{"take what cannot be read for unpublished", "recover.go", "if found && past.hidden {", "if false && found && past.hidden {", 20000, ""},
