@@ -42,6 +42,28 @@ func (w *world) setWrong() {
 	w.hits["start × wrong clock"]++
 }
 
+// clockIsWrong reports that what is being written was decided on by a clock that is wrong by days.
+func (o *oracle) clockIsWrong() bool {
+	g := o.w.actor
+	if g == nil || g.command != nil {
+		return false
+	}
+	w := o.w.replicas[g.replica].wrong
+	return !w[1].IsZero() && time.Now().After(w[0]) && time.Now().Before(w[1].Add(longestHold+longestTTL))
+}
+
+// clocked leaves promises of a time of day out of what is checked where a process whose clock is wrong has written them.
+// That nothing stands still for ever because of them, and all else, must hold as before.
+func (o *oracle) clocked(r *record) {
+	if !o.clockIsWrong() {
+		return
+	}
+	r.mistimed = true
+	for _, k := range o.keysOf(r.policy.Name) {
+		k.mistimed = true
+	}
+}
+
 func (r *replica) wall() time.Time {
 	now := time.Now()
 	if !now.Before(r.wrong[0]) && now.Before(r.wrong[1]) {

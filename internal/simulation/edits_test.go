@@ -246,7 +246,7 @@ func (w *world) copyToo(k *life) {
 		if p.foreign = false; p.key == nil {
 			p.key = k
 		}
-		o.foreign, o.key, o.touched = false, nil, time.Now()
+		o.foreign, o.noted, o.key, o.touched = false, false, nil, time.Now()
 		w.kv.SoftDelete(other.Sink.String())
 	})
 }

@@ -79,7 +79,7 @@ func (o *oracle) together(r *record) {
 		}
 		for _, k := range o.keysOf(other.policy.Name) {
 			known := !k.leaving.IsZero() && k.leaving.Before(r.begun)
-			if !k.replaced.IsZero() && !k.touched && !k.revoked && (!k.ahead || known) && !k.Disabled && !k.Deleted() && k.promised.After(time.Now()) {
+			if !k.replaced.IsZero() && !k.touched && !k.revoked && (!k.ahead || known) && !k.Disabled && !k.Deleted() && !k.mistimed && k.promised.After(time.Now()) {
 				o.violated("policy %s was rotated while key %s of its group's policy %s was in overlap", r.policy.Name, short(k.ID), k.policy)
 			}
 		}
@@ -92,6 +92,7 @@ func (o *oracle) entered(policy string, data map[string]any) {
 	if r == nil {
 		return
 	}
+	o.clocked(r)
 	o.alone(policy, data)
 	in, _ := data["intent"].(map[string]any)
 	if rotation := text(in["rotation"]); rotation != r.intent {
@@ -110,7 +111,7 @@ func (o *oracle) entered(policy string, data map[string]any) {
 // use within a reconcile interval, and knows a key to be idle after two more; a frozen process knows only what was.
 func (o *oracle) cutShort(k *life, r *record) {
 	wait := r.policy.WaitUntilIdle
-	if wait == 0 || o.restored || r.asked || k.touched || k.revoked || o.w.profile.freeze > 0 || r.removed {
+	if wait == 0 || o.restored || r.asked || k.touched || k.revoked || k.mistimed || o.w.profile.freeze > 0 || r.removed {
 		return
 	}
 	slack := 2*o.w.profile.skew + time.Minute

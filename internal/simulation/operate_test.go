@@ -118,6 +118,17 @@ func (o *oracle) hasTwin(k *life) bool {
 	return false
 }
 
+// leftAlone reports a key whose create arrived twice, and whose twin others deleted before it was noted: nothing says then
+// that its secret is nowhere.
+func (o *oracle) leftAlone(k *life) bool {
+	for _, other := range o.keys {
+		if other != k && other.Name == k.Name && other.Deleted() && other.touched {
+			return true
+		}
+	}
+	return false
+}
+
 // pruning checks what a prune that was begun at a time is about to delete. What is newer it may name, and is then refused.
 func (w *world) pruning(l rotator.LostKey, begun time.Time) {
 	k := w.oracle.keys[l.KeyID]
@@ -127,6 +138,7 @@ func (w *world) pruning(l rotator.LostKey, begun time.Time) {
 		w.oracle.violated("prune names key %s, which is not ours", short(l.KeyID))
 	case l.Unmanaged && (w.removed == nil || base(l.Policy) != base(w.removed.Name)):
 		w.oracle.violated("prune names the current key of policy %s, which is loaded", l.Policy)
+	case w.removed != nil && k.policy == base(w.removed.Name) && k.published.IsZero(): // abandoned, and no daemon has its policy
 	case !l.Unmanaged && !w.oracle.restored && !k.Deleted() && !w.oracle.hasTwin(k) && k.CreatedAt.Before(begun):
 		w.oracle.violated("prune names key %s, although Vault has forgotten nothing", short(l.KeyID))
 	}

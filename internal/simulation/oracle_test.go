@@ -18,6 +18,7 @@ type oracle struct {
 	calmSince time.Time
 	ended     bool
 	restored  bool            // Vault forgot some of what happened
+	forgot    time.Time       // … and when
 	corrupt   map[string]bool // ledger entries that nobody can read
 	bad       []string
 	named     map[string]map[string]bool // the keys in each ledger entry
@@ -43,11 +44,13 @@ type life struct {
 	leaving   time.Time   // when the ledger first said that it is in overlap
 	listed    bool        // it was seen to be good for an admin key
 	used      []time.Time // with costs, while it was an old key
+	lateOff   time.Time   // when a disable was carried out long after it was decided on
 	late      bool        // its create was carried out long after it was decided on
 	broken    time.Time   // when others disabled or deleted it
 	space     string      // the workspace and account where it lives
 	account   string
 	freed     bool // a person enabled it, and nothing of ours has disabled it since
+	mistimed  bool // a process whose clock was wrong wrote when its overlap or quarantine ends
 }
 
 // record is what readers find.
@@ -72,6 +75,7 @@ type record struct {
 	held      map[string]*life      // … and what each place holds
 	rotations map[time.Duration]int // in each hour
 	readded   bool                  // its policy was removed and added again
+	mistimed  bool                  // a process whose clock was wrong wrote when it was rotated
 }
 
 // keptVersions is how many versions of a record Vault keeps.
@@ -133,6 +137,9 @@ func (o *oracle) changed(workspace string, c elevensim.Change) {
 		if k.freed = false; k.disabled.IsZero() {
 			k.disabled = time.Now()
 		}
+		if o.belated() {
+			k.lateOff = time.Now()
+		}
 	}
 }
 
@@ -187,6 +194,7 @@ func (o *oracle) retired(k *life, what elevensim.ChangeKind) {
 		case what == elevensim.Disabled && (o.belated() || time.Since(r.at) < time.Minute):
 			o.expectUndone(r, k)
 			return
+		case what == elevensim.Deleted && o.belated() && !k.disabled.IsZero() && k.disabled.Before(o.forgot): // dead before the restore, and its delete on its way
 		case what == elevensim.Deleted && r.rolled && time.Since(r.at) < time.Minute: // put back while its delete was on its way
 			k.touched = true
 		default:
@@ -206,13 +214,13 @@ func (o *oracle) retired(k *life, what elevensim.ChangeKind) {
 	}
 	// Clocks differ between replicas, so what was promised by one may seem over to another.
 	slack := 2 * o.w.profile.skew
-	if what == elevensim.Disabled && time.Now().Before(k.promised.Add(-slack-time.Second)) && !k.touched && !k.revoked {
+	if what == elevensim.Disabled && time.Now().Before(k.promised.Add(-slack-time.Second)) && !k.touched && !k.revoked && !k.mistimed {
 		o.violated("key %s was disabled %s before the end that readers were told", short(k.ID), time.Until(k.promised))
 	}
 	if what == elevensim.Disabled {
 		o.cutShort(k, r)
 	}
-	if quarantine := r.policy.Quarantine; what == elevensim.Deleted && !k.disabled.IsZero() && time.Since(k.disabled) < quarantine-slack-time.Second && !k.touched && o.w.profile.keyLimit == 0 {
+	if quarantine := r.policy.Quarantine; what == elevensim.Deleted && !k.disabled.IsZero() && time.Since(k.disabled) < quarantine-slack-time.Second && !k.touched && !k.mistimed && o.w.profile.keyLimit == 0 {
 		o.violated("key %s was deleted %s after it was disabled, the quarantine is %s", short(k.ID), time.Since(k.disabled), quarantine)
 	}
 	if what == elevensim.Deleted && k.disabled.IsZero() && !k.touched {
@@ -235,6 +243,7 @@ func (o *oracle) written(path string, version int, data map[string]any) {
 	if path == r.path {
 		r.version = version
 	}
+	o.clocked(r)
 	o.hide(r.policy, version-keptVersions/2) // a replica may not know of the newest ones before the key
 	if r.noted && path == r.path && data["note"] != foreignNote {
 		o.violated("invariant 6: a field of others changed in %s", path)
@@ -266,7 +275,9 @@ func (o *oracle) written(path string, version int, data map[string]any) {
 
 func (o *oracle) published(r *record, k *life, path string, data map[string]any) {
 	now := time.Now()
-	if (k.Disabled || k.Deleted()) && !k.touched {
+	if k.Disabled && !k.Deleted() && !r.begun.IsZero() && k.lateOff.After(r.begun) {
+		o.expectUndone(r, k) // by a call that arrived since its rollback began
+	} else if (k.Disabled || k.Deleted()) && !k.touched {
 		o.violated("invariant 1: %s was given key %s, which is disabled or deleted", path, short(k.ID))
 	}
 	if now.Before(k.UsableAt) {
@@ -276,13 +287,13 @@ func (o *oracle) published(r *record, k *life, path string, data map[string]any)
 		o.violated("%s was given admin key %s, which was never seen to list", path, short(k.ID))
 	}
 	o.together(r)
-	if r.foreign {
+	if r.foreign && !k.CreatedAt.Before(o.forgot) { // after a restore a version number may mean another version
 		o.violated("%s held a value of others and was overwritten", path)
 	}
 	if !k.published.IsZero() && !r.asked {
 		o.violated("key %s was published a second time", short(k.ID))
 	}
-	if old := r.key; old != nil && !old.touched && r.touched.IsZero() && !r.asked {
+	if old := r.key; old != nil && !old.touched && r.touched.IsZero() && !r.asked && !r.mistimed {
 		skew := 2*o.w.profile.skew + time.Minute
 		if due := r.policy.Schedule.Next(r.said.Add(-skew)).Add(o.splay(r.policy)); due.After(now.Add(skew)) {
 			o.violated("invariant 5: %s was rotated %s after its last rotation, it was due in %s", path, now.Sub(r.at), due.Sub(now))
@@ -298,10 +309,11 @@ func (o *oracle) published(r *record, k *life, path string, data map[string]any)
 		if byAge := r.key.CreatedAt.Add(r.policy.MaxAge - 2*o.w.profile.skew - time.Minute); r.policy.MaxAge > 0 && byAge.Before(end) {
 			end = byAge
 		}
-		if r.key.promised.Before(end) && !r.key.touched && !r.key.hidden && !r.key.Disabled && !o.restored && !r.revoking {
+		if r.key.promised.Before(end) && !r.key.touched && !r.key.hidden && !r.key.Disabled && !o.restored && !r.revoking && !r.mistimed {
 			o.violated("readers of key %s were promised it until %s only, its overlap ends %s", short(r.key.ID), r.key.promised, end)
 		}
 	}
+	r.mistimed = o.clockIsWrong()
 	k.published, k.replaced, k.promised, k.disabled = now, time.Time{}, time.Time{}, time.Time{}
 	r.rotations[now.Sub(o.w.started).Truncate(time.Hour)]++
 	o.w.askSoon(r)
@@ -320,7 +332,7 @@ func (o *oracle) bySecret(secret string) *life {
 // forget follows Vault into the past: records are as they were then, and the keys made since are nobody's.
 // A replica that goes on without a restart still knows some of them, and may retire them on that evidence.
 func (o *oracle) forget(at time.Time, restarted bool) {
-	o.restored = true
+	o.restored, o.forgot = true, time.Now()
 	for _, k := range o.keys {
 		k.touched = true // what was promised and noted about it may be forgotten
 		// A rotation that was under way at that time is known to the ledger.
@@ -354,7 +366,7 @@ func (o *oracle) settled() {
 		if k.hidden && k.published.IsZero() {
 			k.replaced = time.Now() // its overlap may begin only when somebody could settle its rotation
 		}
-		if k.ours && !k.Deleted() && k.published.IsZero() && !k.hidden && !o.shut(o.byName(k.policy)) && k.CreatedAt.Before(o.calmSince) {
+		if k.ours && !k.Deleted() && k.published.IsZero() && !k.hidden && !o.leftAlone(k) && !o.shut(o.byName(k.policy)) && k.CreatedAt.Before(o.calmSince) {
 			o.violated("invariant 2: key %s (%s), created %s before the calm, is still there and was never published", short(k.ID), k.Name, o.calmSince.Sub(k.CreatedAt))
 		}
 	}
@@ -399,6 +411,7 @@ func (o *oracle) conclude() {
 		case r.foreign: // a person has to decide, and until then nothing is taken away
 		case r.removed && !r.touched.IsZero(): // its record is empty, and no rotation fills it: nothing more is taken away
 		case r.removed && r.key != nil && (r.key.Deleted() || r.key.Disabled): // likewise: others took its key, and no rotation replaces that
+		case o.leftAlone(k): // shown as lost
 		case k.published.IsZero() && len(k.used) > 0: // given up, and in use all the same: shown as lost
 		case k.freed && !k.replaced.IsZero(): // in quarantine it is shown, and stays as that person wants it
 		case k.published.IsZero() && !k.hidden:

@@ -10,9 +10,6 @@ import (
 
 var direct = flag.String("profile", "", "what to fix in every seed's profile, separated by commas: a kind of chaos, one with a minus to go without, or do=what others do")
 
-// undrawn is the chaos that only the flag adds.
-const undrawn = "-wrong"
-
 // directed fixes what the words name: a seed that is to meet one mistake need not draw its circumstances.
 func (p *profile) directed(words string) error {
 	only := false

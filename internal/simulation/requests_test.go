@@ -72,7 +72,12 @@ func (o *oracle) answered(p rotator.Policy, r *record, g *gate, at time.Time, ke
 		return
 	}
 	for _, s := range o.w.replicas[g.replica].rotator.Snapshot().Policies {
-		if base(s.Policy.Name) == base(p.Name) && (s.State == rotator.StateError || s.State == rotator.StateFailing || s.State == rotator.StatePaused) {
+		switch waits := s.Reason == rotator.ReasonGroup || s.Reason == rotator.ReasonThrottled; {
+		case base(s.Policy.Name) != base(p.Name):
+		case waits: // as it says
+			o.inCalm(func() { o.answered(p, r, g, at, key) })
+			return
+		case s.State == rotator.StateError || s.State == rotator.StateFailing || s.State == rotator.StatePaused:
 			return
 		}
 	}

@@ -163,10 +163,8 @@ type replica struct {
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), hits: map[string]int{}, told: map[string]time.Time{}, started: time.Now()}
 	w.profile = drawProfile(w.rng)
-	for _, words := range []string{undrawn, *direct} {
-		if err := w.profile.directed(words); err != nil {
-			t.Fatal(err)
-		}
+	if err := w.profile.directed(*direct); err != nil {
+		t.Fatal(err)
 	}
 	w.profile.drawClocks(w.rng)
 	w.profile.pounce = seed%3 == 0
