@@ -90,11 +90,11 @@ fuzz: ## run each fuzz target for FUZZTIME (5s)
 	  $(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
 	done
 
-SEEDS ?= 900
+SEEDS ?= 1000
 FIRST ?= 1
 
 .PHONY: seeds
-seeds: ## break replicas in simulated time: SEEDS (900) seeds
+seeds: ## break replicas in simulated time: SEEDS (1000) seeds
 	$(GO) test ./internal/simulation -run 'TestSimulation$$|Replays' -count=1 -timeout 75m -v -args -seeds=$(SEEDS) -first=$(FIRST)
 
 .PHONY: simulate

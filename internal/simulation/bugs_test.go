@@ -73,7 +73,7 @@ func bugs() []bug {
 		{"retire under another's claim", "retire.go", "if e == nil || e.MovedTo != \"\" || e.Claim != nil ||", "if e == nil || e.MovedTo != \"\" ||", 3000, "crash,late"},
 		{"retire though the current key does not work", "retire.go", "\treturn j.currentWorks(ctx, c, rec.Secret)", "\t_ = rec\n\treturn nil", 3000, "do=person disables and enables"},
 		{"adopt a key that is another policy's", "adopt.go", "if !validKeyID(key.ID) {", "if true {\n\t\treturn \"\", nil\n\t}\n\tif !validKeyID(key.ID) {", 3000, "adopt"},
-		{"take the refusal of one mount for an outage of all", "breaker.go", "\t\tplace = ref.Mount\n", "\t\tplace = \"\"\n", 1000, "team"},
+		{"take the refusal of one mount for an outage of all", "breaker.go", "for _, place := range append(mounts, \"\") {", "for place := range b.outages {", 1000, "team"},
 		{"disable what a person enabled in quarantine", "plan.go", "case enabled && r.outstanding(CallEnable, now):", "case enabled:", 1000, "do=enable quarantined key"},
 	}
 }

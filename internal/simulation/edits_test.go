@@ -167,6 +167,13 @@ func (w *world) rename(p rotator.Policy) bool {
 			return
 		}
 		w.hits["others × name taken back"]++
+		if w.rng.IntN(2) == 0 { // by a deployment: no process remembers the other name
+			for _, r := range w.replicas {
+				if r.alive {
+					w.kill(r.gate)
+				}
+			}
+		}
 		w.edit(p.Name, func(p *rotator.Policy) { p.Name = base(p.Name) })
 		w.later(editedWithin+time.Hour, func() { w.sayRenamed(p.Name) })
 	})
@@ -215,7 +222,7 @@ func (w *world) addAgain() {
 	}
 	r := w.oracle.at(w.removed.Sink.String())
 	w.hits["others × policy added again"]++
-	if r.pruned {
+	if r.key != nil && r.key.pruned && r.key.Disabled {
 		w.hits["others × pruned policy added again"]++
 	}
 	w.tracef("policy %s is added again", w.removed.Name)

@@ -75,7 +75,7 @@ func (g *gate) fate(step, id string) fate {
 		f.fault = kinds[r.IntN(len(kinds))]
 	}
 	if g.command != nil {
-		p.crash = 0.1 // commands make few calls
+		p.crash = g.command.crash
 	}
 	if writes && y < p.crash {
 		f.crash = []string{"before", "after"}[r.IntN(2)]

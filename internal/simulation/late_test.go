@@ -24,6 +24,9 @@ func (g *gate) more(f *fate, step string, writes bool, r *rand.Rand) {
 	if writes && f.fault == "" && f.crash == "" && f.freeze == 0 && r.Float64() < p.late {
 		f.late = hold(r)
 	}
+	if step == "record write" && len(g.w.lurking) > 0 && r.Float64() < 0.1 {
+		f.crash, f.late, f.fault = "after", 0, ""
+	}
 	if step == "create" && f.late == 0 && r.Float64() < p.doubled {
 		f.doubled = true
 	}

@@ -68,7 +68,7 @@ func (w *world) askSoon(r *record) {
 
 // answered wants the key that was current at the request to have been replaced, or a failure to have been told.
 func (o *oracle) answered(p rotator.Policy, r *record, g *gate, at time.Time, key *life) {
-	if g.dead || r.key != key || r.foreign || r.removed || r.readded || o.restored || key.touched || o.w.told[base(p.Name)].After(at) {
+	if g.dead || r.key != key || r.at.After(at) || r.foreign || r.removed || r.readded || o.restored || key.touched || o.w.told[base(p.Name)].After(at) {
 		return
 	}
 	for _, s := range o.w.replicas[g.replica].rotator.Snapshot().Policies {

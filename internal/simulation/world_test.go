@@ -146,6 +146,7 @@ type replica struct {
 	id      int
 	life    int
 	command bool // a command's process: it is not started again
+	crash   float64
 	skew    time.Duration
 	ttl     time.Duration // of its claims
 	wrong   [2]time.Time  // from when to when its wall clock is wrong, and
