@@ -53,6 +53,21 @@ func (o *oracle) checkQuarantine(k *life) {
 	}
 }
 
+// noted reports that the ledger has a note of a call about a key that is in no current use.
+func (o *oracle) noted(k *life, kind string) bool {
+	retiring, _ := o.w.entry(k.policy)["retiring"].([]any)
+	for _, one := range retiring {
+		old, _ := one.(map[string]any)
+		calls, _ := old["calls"].([]any)
+		for _, c := range calls {
+			if call, _ := c.(map[string]any); old["id"] == k.ID && call["kind"] == kind {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // stateOf is what the ledger says of a key of its policy: current, overlap, quarantine or nothing.
 func (o *oracle) stateOf(k *life) string {
 	entry := o.w.entry(k.policy)

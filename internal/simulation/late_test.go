@@ -60,8 +60,11 @@ func (g *gate) holdBack(req *http.Request, body []byte, step string, f fate) (*h
 		w.tracef("r%d.%d %s, held back for %s → %s", g.replica, g.life, step, f.late, outcome(resp, err))
 	})
 	w.provoke(req, step, f.late)
-	if f.after%2 == 0 {
+	switch f.after % 3 {
+	case 0:
 		return nil, errCut
+	case 1:
+		return answer(req, http.StatusInternalServerError, `{"errors":["internal error"],"detail":{"code":"internal","status":"internal","message":"internal"}}`), nil
 	}
 	return answer(req, http.StatusGatewayTimeout, "<html>gateway timeout</html>"), nil
 }

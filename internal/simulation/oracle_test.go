@@ -134,6 +134,9 @@ func (o *oracle) changed(workspace string, c elevensim.Change) {
 		o.enabled(k)
 	}
 	if c.Kind == elevensim.Disabled {
+		if k.freed && !k.revoked && !o.belated() && !o.restored && o.stateOf(k) == "quarantine" && !o.noted(k, "enable") {
+			o.violated("key %s, which a person enabled in quarantine, was disabled again", short(k.ID))
+		}
 		if k.freed = false; k.disabled.IsZero() {
 			k.disabled = time.Now()
 		}
