@@ -49,7 +49,7 @@ func (w *world) rotate(p rotator.Policy, revoke bool) {
 	path := p.Sink.String()
 	r := w.oracle.at(path)
 	r.asked = true
-	before, begun := w.committed(p, r), time.Now()
+	before, begun := r.key, time.Now()
 	var older []*life
 	for _, k := range w.oracle.keys {
 		if k.policy == base(p.Name) && !k.published.IsZero() {

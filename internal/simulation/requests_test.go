@@ -31,21 +31,13 @@ func (w *world) request(p rotator.Policy, revoke bool) {
 				return
 			}
 			w.hits["request × accepted"]++
-			at, key := time.Now(), w.committed(p, r)
+			at, key := time.Now(), r.key
 			w.tracef("r%d.%d accepts a request for policy %s", g.replica, g.life, p.Name)
 			if key != nil {
 				w.oracle.inCalm(func() { w.oracle.answered(p, r, g, at, key) })
 			}
 		})
 	})
-}
-
-// committed is the key that the ledger says is current; nil where readers have another one already, which is about to be.
-func (w *world) committed(p rotator.Policy, r *record) *life {
-	if r.key != nil && w.current(p, r.key) {
-		return r.key
-	}
-	return nil
 }
 
 // askSoon has a request come within moments of a publication: at a replica that may not know of it yet.
