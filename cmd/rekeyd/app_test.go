@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/sethvargo/go-envconfig"
@@ -61,28 +62,67 @@ func TestCommands(t *testing.T) {
 		{args: "check", stdout: "ok: 2 policies in 1 workspace\n", stderr: warning},
 		{args: "check", change: map[string]string{"REKEYD_LISTEN_ADR": ":1"}, stdout: "ok", stderr: "did you mean REKEYD_LISTEN_ADDR?"},
 		{args: "check", change: map[string]string{"REKEYD_SINK": ""}, status: 2, stderr: "rekeyd: error: VAULT_ADDR is not set"},
-		{args: "check tts-prod", status: 2, stderr: `unexpected argument "tts-prod"`},
+		{args: "check tts-prod", status: 2, stderr: "1 argument is given; write rekeyd check [flags]; see rekeyd check --help"},
 		{args: "version", stdout: "rekeyd "},
 		{args: "health", change: map[string]string{"REKEYD_LISTEN_ADDR": "127.0.0.1:1"}, status: 1, stderr: "rekeyd: error: asking the daemon: "},
-		{args: "health --fast", status: 2, stderr: "flag provided but not defined"},
-		{args: "help", stdout: "rekeyd schedule [POLICY]"},
+		{args: "health --fast", status: 2, stderr: "unknown flag: --fast"},
+		{args: "help", stdout: "List the next runs"},
 		{args: "help env", stdout: "REKEYD_POLICY_FILE"},
-		{args: "help all", status: 2, stderr: "no help on"},
+		{args: "help rotate", stdout: "rekeyd rotate POLICY... [flags]"},
+		{args: "help rotate tts-prod", status: 2, stderr: `there is no command "tts-prod"`},
+		{args: "help all", status: 2, stderr: `there is no command "all"`},
 		{args: "--help", stdout: "Exit status"},
-		{args: "status -h", stderr: "-json"},
-		{args: "rotat", status: 2, stderr: `there is no command "rotat"`},
-		{args: "run --fast", status: 2, stderr: "flag provided but not defined"},
+		{args: "--version", stdout: "rekeyd "},
+		{args: "status -h", stdout: "--json"},
+		{args: "rotat", status: 2, stderr: `there is no command "rotat"; did you mean rotate?`},
+		{args: "rotat tts-prod --json", status: 2, stderr: `there is no command "rotat"`},
+		{args: "-- rotat", status: 2, stderr: `there is no command "rotat"`},
+		{args: "frobnicate", status: 2, stderr: "known are check, completion, "},
+		{args: "--fast", status: 2, stderr: "unknown flag: --fast; see rekeyd --help"},
+		{args: "status -o xml", status: 2, stderr: "write table or json"},
+		{args: "status tts-prod dubbing", status: 2, stderr: "2 arguments are given; write rekeyd status [POLICY] [flags]"},
+		{args: "run --fast", status: 2, stderr: "unknown flag: --fast"},
 		{args: "status none", status: 2, stderr: `there is no policy "none"`},
 		{args: "schedule -n 0", status: 2, stderr: "-n is 0"},
 		{args: "schedule --from tomorrow", status: 2, stderr: `--from is "tomorrow"`},
 		{args: "run", change: map[string]string{"REKEYD_LISTEN_ADDR": taken.Addr().String()}, status: 1, stderr: "listening on REKEYD_LISTEN_ADDR"},
 	} {
 		status, stdout, stderr := command(t, c.change, strings.Fields(c.args)...)
+		if status == 2 && c.change == nil && strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%s: more than one line:\n%s", c.args, stderr)
+		}
 		if status != c.status || !strings.Contains(stdout, c.stdout) || !strings.Contains(stderr, c.stderr) {
 			t.Errorf("%s: exit status %d\n%s\n%s", c.args, status, stdout, stderr)
 		}
 	}
 }
+
+// TestWithoutACommand prints help for a person. TestRunEndsWithItsContext runs the daemon where stdout is no terminal.
+func TestWithoutACommand(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	help := w.must(0, "help")
+	w.tty = true
+	if got := w.must(0); got != help {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestStdoutThatFails is that of a full disk.
+func TestStdoutThatFails(t *testing.T) {
+	t.Parallel()
+	for _, args := range []string{"help", "help env", "rotate --help", "--version", "version", "completion bash", "completion zsh", "completion fish"} {
+		var errs bytes.Buffer
+		a := app{lookuper: envconfig.MapLookuper(nil), stdout: full{}, stderr: &errs}
+		if status := a.run(t.Context(), strings.Fields(args)); status != exitFailed || errs.String() != "rekeyd: error: writing to stdout: no space left on device\n" {
+			t.Errorf("%s: exit status %d: %s", args, status, errs.String())
+		}
+	}
+}
+
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
 func TestScheduleLines(t *testing.T) {
 	t.Parallel()
@@ -96,7 +136,7 @@ func TestScheduleLines(t *testing.T) {
 	if stdout != both {
 		t.Errorf("got %q, want %q", stdout, both)
 	}
-	_, stdout, _ = command(t, nil, "schedule", "--json", "tts-prod", "-n", "1", "--from", "2026-03-23T12:00:00Z")
+	_, stdout, _ = command(t, nil, "schedule", "-o", "json", "tts-prod", "-n", "1", "--from", "2026-03-23T12:00:00Z")
 	var runs []run
 	if err := json.Unmarshal([]byte(stdout), &runs); err != nil || len(runs) != 1 || runs[0] != (run{"tts-prod", "2026-03-30T03:00:00+02:00", "2026-03-30T01:00:00Z"}) {
 		t.Errorf("got %q (%v)", stdout, err)

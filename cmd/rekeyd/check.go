@@ -10,20 +10,14 @@ import (
 )
 
 // check is `rekeyd check`. It touches no network unless it is told to.
-func (a app) check(ctx context.Context, args []string) error {
-	f := a.flags("check")
-	online := f.Bool("online", false, "ask Vault and ElevenLabs too; changes nothing")
-	asJSON := f.Bool("json", false, "with --online: write JSON")
-	if _, err := a.parse(f, args, 0); err != nil {
-		return err
-	}
+func (a app) check(ctx context.Context, o options, _ []string) error {
 	s, err := a.load()
 	if err != nil {
 		return err
 	}
 	a.warn(append(s.Env.Warnings(), s.Policies.Warnings...))
-	if *online {
-		return a.examine(ctx, s, *asJSON)
+	if o.online {
+		return a.examine(ctx, s, o.json)
 	}
 	return a.print("ok: %s in %s\n", count(len(s.Policies.Policies), "policy", "policies"), count(len(s.Policies.Workspaces), "workspace", "workspaces"))
 }
@@ -35,7 +29,7 @@ func (a app) examine(ctx context.Context, s daemon.Settings, asJSON bool) error 
 	if err != nil {
 		return fmt.Errorf("preparing to look: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience(s.Env))
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout(s.Env))
 	defer cancel()
 	findings := d.Examine(ctx)
 	if asJSON {
@@ -43,7 +37,13 @@ func (a app) examine(ctx context.Context, s daemon.Settings, asJSON bool) error 
 	} else {
 		err = a.report(findings)
 	}
-	if n := howMany(findings, daemon.LevelError); n > 0 {
+	n := 0
+	for _, f := range findings {
+		if f.Level == daemon.LevelError {
+			n++
+		}
+	}
+	if n > 0 {
 		return errors.Join(err, fmt.Errorf("checking online: %s; the report says which", count(n, "fault", "faults")))
 	}
 	return err
@@ -58,14 +58,4 @@ func (a app) report(findings []daemon.Finding) error {
 		}
 	}
 	return nil
-}
-
-func howMany(findings []daemon.Finding, level daemon.Level) int {
-	n := 0
-	for _, f := range findings {
-		if f.Level == level {
-			n++
-		}
-	}
-	return n
 }

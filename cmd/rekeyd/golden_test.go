@@ -175,22 +175,6 @@ func TestCheckSession(t *testing.T) {
 	w.golden("check")
 }
 
-func TestCompletionSession(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	for _, shell := range []string{"bash", "zsh", "fish"} {
-		w.must(0, "completion", shell)
-	}
-	w.must(2, "completion")
-	w.must(2, "completion", "csh")
-	w.golden("completion")
-	for _, o := range offered() {
-		if !strings.Contains(usage, "rekeyd "+o[0]) && o[0] != "run" {
-			t.Errorf("%s is completed and not in the help", o[0])
-		}
-	}
-}
-
 // TestPlanOfEverything shows each kind of change, in colours and without.
 func TestPlanOfEverything(t *testing.T) {
 	t.Parallel()

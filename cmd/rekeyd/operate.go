@@ -16,54 +16,31 @@ import (
 )
 
 // rotate is `rekeyd rotate`: through the same protocol and claims as the daemon's own work, so it is safe beside it.
-func (a app) rotate(ctx context.Context, args []string) error {
-	f := a.flags("rotate")
-	revoke := f.Bool("revoke-now", false, "disable every older key of the policy before it is done, those in overlap included")
-	reason := f.String("reason", "", "why, for the log")
-	asJSON := f.Bool("json", false, "write JSON")
-	names, err := a.parse(f, args, manyNames)
-	switch {
-	case err != nil:
-		return err
-	case len(names) == 0:
-		return usageError{errors.New("rekeyd rotate: name at least one policy")}
-	case elevenlabs.LooksSecret(*reason):
+func (a app) rotate(ctx context.Context, o options, names []string) error {
+	if elevenlabs.LooksSecret(o.reason) {
 		return usageError{errors.New("rekeyd rotate: --reason holds what looks like a secret, and would be logged; say why without it")}
 	}
 	d, s, err := a.working(names)
 	if err != nil {
 		return err
 	}
-	o := rotator.RotateOptions{Revoke: *revoke, Reason: *reason}
-	return a.each(ctx, s, names, *asJSON, func(ctx context.Context, name string) (daemon.Outcome, string, error) {
-		out, err := d.Rotate(ctx, name, o)
-		return out, rotated(out, *revoke, time.Now()), err
+	return a.each(ctx, s, names, o.json, func(ctx context.Context, name string) (daemon.Outcome, string, error) {
+		out, err := d.Rotate(ctx, name, rotator.RotateOptions{Revoke: o.revoke, Reason: o.reason})
+		return out, rotated(out, o.revoke, time.Now()), err
 	})
 }
 
 // rollback is `rekeyd rollback`.
-func (a app) rollback(ctx context.Context, args []string) error {
-	f := a.flags("rollback")
-	asJSON := f.Bool("json", false, "write JSON")
-	names, err := a.parse(f, args, 1)
-	switch {
-	case err != nil:
-		return err
-	case len(names) == 0:
-		return usageError{errors.New("rekeyd rollback: name a policy")}
-	}
+func (a app) rollback(ctx context.Context, o options, names []string) error {
 	d, s, err := a.working(names)
 	if err != nil {
 		return err
 	}
-	return a.each(ctx, s, names, *asJSON, func(ctx context.Context, name string) (daemon.Outcome, string, error) {
+	return a.each(ctx, s, names, o.json, func(ctx context.Context, name string) (daemon.Outcome, string, error) {
 		out, err := d.Rollback(ctx, name)
 		return out, rolledBack(out, time.Now()), err
 	})
 }
-
-// manyNames is no limit in practice; a shell has a lower one.
-const manyNames = 1 << 20
 
 // each does a verb for one policy after the other, whatever becomes of the others, and tells how each went.
 func (a app) each(ctx context.Context, s daemon.Settings, names []string, asJSON bool, do func(context.Context, string) (daemon.Outcome, string, error)) error {
@@ -91,11 +68,11 @@ func (a app) each(ctx context.Context, s daemon.Settings, names []string, asJSON
 
 // within gives one policy's work its time.
 func (a app) within(ctx context.Context, env config.Env, name string, do func(context.Context, string) (daemon.Outcome, string, error)) (daemon.Outcome, string, error) {
-	limit := patience(env)
+	limit := commandTimeout(env)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if a.isTerminal(a.stderr) {
-		defer a.reassure(name, limit)()
+		defer a.reportProgress(name, limit)()
 	}
 	out, text, err := do(ctx, name)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
@@ -104,10 +81,10 @@ func (a app) within(ctx context.Context, env config.Env, name string, do func(co
 	return out, text, err
 }
 
-// reassure tells a person who waits that the work goes on.
-func (a app) reassure(name string, limit time.Duration) (stop func()) {
+// reportProgress tells a person who waits that the work goes on.
+func (a app) reportProgress(name string, limit time.Duration) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
-	begun, tick := time.Now(), time.NewTicker(reassureEvery)
+	begun, tick := time.Now(), time.NewTicker(progressEvery)
 	go func() {
 		defer close(ended)
 		defer tick.Stop()
@@ -124,11 +101,11 @@ func (a app) reassure(name string, limit time.Duration) (stop func()) {
 	return func() { close(done); <-ended }
 }
 
-const reassureEvery = 5 * time.Second
+const progressEvery = 5 * time.Second
 
-// patience is how long the work on one policy may take: another process's claim may have to run out, what it left be
+// commandTimeout is how long the work on one policy may take: another process's claim may have to run out, what it left be
 // settled, and the new key become usable.
-func patience(env config.Env) time.Duration {
+func commandTimeout(env config.Env) time.Duration {
 	return env.ClaimTTL + 2*env.VerifyTimeout + time.Minute
 }
 
@@ -158,12 +135,14 @@ func (a app) log(s *daemon.Settings) io.Writer {
 }
 
 // known refuses names that no policy has, each with the one that was probably meant.
-func known(c *config.Config, names []string) error {
+func known(c *config.Config, names []string) error { return unknown(names, namesOf(c)) }
+
+func namesOf(c *config.Config) []string {
 	all := make([]string, len(c.Policies))
 	for i, p := range c.Policies {
 		all[i] = p.Name
 	}
-	return unknown(names, all)
+	return all
 }
 
 func unknown(names, all []string) error {

@@ -15,20 +15,14 @@ import (
 var errToDo = errors.New("there is something to do")
 
 // plan is `rekeyd plan`: what the daemon would do now and why, and what comes later. It changes nothing.
-func (a app) plan(ctx context.Context, args []string) error {
-	f := a.flags("plan")
-	asJSON := f.Bool("json", false, "write JSON")
-	names, err := a.parse(f, args, 1)
-	if err != nil {
-		return err
-	}
+func (a app) plan(ctx context.Context, o options, names []string) error {
 	snapshot, err := a.survey(ctx, names)
 	if err != nil {
 		return err
 	}
 	now := time.Now()
 	plan := planOf(snapshot, now)
-	if *asJSON {
+	if o.json {
 		err = a.json(plan)
 	} else {
 		err = a.print("%s", safe(plan.text(a.painter(), now)))

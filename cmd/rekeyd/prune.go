@@ -22,34 +22,27 @@ type pruned struct {
 }
 
 // prune is `rekeyd prune`: it lists, asks, and deletes.
-func (a app) prune(ctx context.Context, args []string) error {
-	f := a.flags("prune")
-	yes := f.Bool("yes", false, "do not ask")
-	asJSON := f.Bool("json", false, "write JSON")
-	names, err := a.parse(f, args, manyNames)
-	if err != nil {
-		return err
-	}
+func (a app) prune(ctx context.Context, o options, names []string) error {
 	d, s, err := a.working(nil)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience(s.Env))
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout(s.Env))
 	defer cancel()
 	lost, err := a.lost(ctx, d, s.Policies, names)
 	if err != nil {
 		return err
 	}
-	if !*asJSON {
+	if !o.json {
 		if err := a.showLost(lost, time.Now()); err != nil {
 			return err
 		}
 	}
 	result := pruned{Found: append([]rotator.LostKey{}, lost...), Pruned: []string{}}
-	if err = a.confirm(len(lost), *yes); err == nil {
-		result.Pruned, err = a.pruneAll(ctx, d, lost, *asJSON)
+	if err = a.confirm(len(lost), o.yes); err == nil {
+		result.Pruned, err = a.pruneAll(ctx, d, lost, o.json)
 	}
-	if *asJSON {
+	if o.json {
 		err = errors.Join(a.json(result), err)
 	}
 	return err
@@ -65,9 +58,7 @@ func (a app) lost(ctx context.Context, d *daemon.Daemon, c *config.Config, names
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range c.Policies {
-		all = append(all, p.Name)
-	}
+	all = append(all, namesOf(c)...)
 	for _, k := range lost {
 		all = append(all, k.Policy)
 	}
@@ -102,13 +93,13 @@ func (a app) showLost(lost []rotator.LostKey, now time.Time) error {
 	return nil
 }
 
-// confirm asks before anything is deleted. Where nobody can be asked, --yes must have been given.
+// confirm asks before anything is deleted. Without a terminal it demands --yes.
 func (a app) confirm(n int, yes bool) error {
 	switch {
 	case n == 0 || yes:
 		return nil
 	case !a.isTerminal(a.stdin) || !a.isTerminal(a.stderr):
-		return usageError{fmt.Errorf("rekeyd prune: %s would be deleted or disabled, and nobody can be asked here; add --yes", count(n, "key", "keys"))}
+		return usageError{fmt.Errorf("rekeyd prune: %s would be deleted or disabled, and there is no terminal to ask at; add --yes", count(n, "key", "keys"))}
 	}
 	a.say("\nDelete or disable %s? Type %d or yes: ", count(n, "key", "keys"), n)
 	answer, _ := bufio.NewReader(a.stdin).ReadString('\n') // the end of the input is no yes

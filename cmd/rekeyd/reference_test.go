@@ -1,27 +1,31 @@
 package main
 
 import (
+	"io"
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
 )
 
 const commandLineHead = `# Command line
 
-What ` + "`rekeyd help`" + ` and ` + "`rekeyd COMMAND -h`" + ` say; this page is made from them. [operating.md](operating.md) shows each command at
-work. Flags may come before or after the names of policies.
-
-` + "```text\n" + usage + "```\n"
+What ` + "`rekeyd help`" + ` and ` + "`rekeyd COMMAND --help`" + ` say; this page is made from them. [operating.md](operating.md) shows each
+command at work. Flags may come before or after the names of policies.
+`
 
 // TestCommandLineReference holds docs/cli.md against what the commands say of themselves.
 func TestCommandLineReference(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	page := commandLineHead
-	for _, command := range offered() {
-		if _, _, flags := w.run(command[0], "-h"); flags != "" {
-			page += "\n## " + command[0] + "\n\n```text\n" + strings.ReplaceAll(flags, "\t", "  ") + "```\n"
+	page := commandLineHead + "\n```text\n" + w.must(0, "help") + "```\n"
+	for _, c := range documented() {
+		help := w.must(0, c.Name(), "--help")
+		if c.Name() != "completion" && strings.Count(c.Example, "\n") != 1 || c.Short == "" || !strings.Contains(help, "  rekeyd "+c.Name()) {
+			t.Errorf("%s has no help, or not two examples:\n%s", c.Name(), help)
 		}
+		page += "\n## " + c.Name() + "\n\n```text\n" + help + "```\n"
 	}
 	const path = "../../docs/cli.md"
 	if *update {
@@ -32,4 +36,15 @@ func TestCommandLineReference(t *testing.T) {
 	if have, err := os.ReadFile(path); err != nil || string(have) != page {
 		t.Errorf("docs/cli.md is not what the commands say (%v); write it with: go test ./cmd/rekeyd -run Reference -args -update", err)
 	}
+}
+
+// documented returns the commands that do something.
+func documented() []*cobra.Command {
+	var all []*cobra.Command
+	for _, c := range (app{}).root(io.Discard).Commands() {
+		if c.Runnable() {
+			all = append(all, c)
+		}
+	}
+	return all
 }

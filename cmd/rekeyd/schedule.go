@@ -19,21 +19,13 @@ type run struct {
 }
 
 // schedule is `rekeyd schedule`: the runs as the schedule has them, whatever the ledger says.
-func (a app) schedule(_ context.Context, args []string) error {
-	f := a.flags("schedule")
-	n := f.Int("n", 5, "how many runs")
-	from := f.String("from", "", "runs after this time (RFC 3339); default now")
-	asJSON := f.Bool("json", false, "write JSON")
-	names, err := a.parse(f, args, 1)
-	if err != nil {
-		return err
-	}
-	start, err := startOf(*from)
+func (a app) schedule(_ context.Context, o options, names []string) error {
+	start, err := startOf(o.from)
 	switch {
 	case err != nil:
 		return usageError{err}
-	case *n < 1 || *n > maxRuns:
-		return usageError{fmt.Errorf("-n is %d; write a number from 1 to %d", *n, maxRuns)}
+	case o.runs < 1 || o.runs > maxRuns:
+		return usageError{fmt.Errorf("-n is %d; write a number from 1 to %d", o.runs, maxRuns)}
 	}
 	s, err := a.load()
 	if err != nil {
@@ -45,9 +37,9 @@ func (a app) schedule(_ context.Context, args []string) error {
 	}
 	runs := []run{}
 	for _, p := range policies {
-		runs = append(runs, runsOf(p, start, *n)...)
+		runs = append(runs, runsOf(p, start, o.runs)...)
 	}
-	if *asJSON {
+	if o.json {
 		return a.json(runs)
 	}
 	for _, r := range runs {

@@ -79,12 +79,12 @@ func stripControls(text string) string {
 
 // escapeControls writes what stripControls takes out as JSON does, which it leaves valid. Line breaks stay.
 func escapeControls(text []byte) []byte {
-	if !bytes.ContainsFunc(text, commands) {
+	if !bytes.ContainsFunc(text, isControl) {
 		return text
 	}
 	var out []byte
 	for _, r := range string(text) {
-		if commands(r) {
+		if isControl(r) {
 			for _, unit := range utf16.Encode([]rune{r}) {
 				out = fmt.Appendf(out, `\u%04x`, unit)
 			}
@@ -95,7 +95,7 @@ func escapeControls(text []byte) []byte {
 	return out
 }
 
-func commands(r rune) bool {
+func isControl(r rune) bool {
 	return r != '\n' && r != '\t' && !unicode.IsPrint(r) && !unicode.Is(unicode.Zs, r) || r == utf8.RuneError
 }
 

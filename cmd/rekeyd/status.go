@@ -17,19 +17,13 @@ import (
 )
 
 // status is `rekeyd status`: it looks and changes nothing.
-func (a app) status(ctx context.Context, args []string) error {
-	f := a.flags("status")
-	asJSON := f.Bool("json", false, "write JSON")
-	names, err := a.parse(f, args, 1)
-	if err != nil {
-		return err
-	}
+func (a app) status(ctx context.Context, o options, names []string) error {
 	snapshot, err := a.survey(ctx, names)
 	if err != nil {
 		return err
 	}
 	view := daemon.ViewOf(snapshot)
-	if *asJSON {
+	if o.json {
 		err = a.json(view)
 	} else {
 		err = a.table(statusRows(view, time.Now()), trouble(view))

@@ -89,7 +89,7 @@ func TestEveryPrinterStrips(t *testing.T) {
 			if lines := strings.Count(out.String(), "\n"); !harmless(out.String()) || lines != map[bool]int{true: 8, false: 7}[terminal] {
 				t.Errorf("%q: %d lines: %q", text, lines, out.String())
 			}
-			a.complain("error", errorText(text))
+			a.printError("error", errorText(text))
 			for line := range strings.Lines(out.String()) {
 				if strings.HasPrefix(line, "Delete") {
 					t.Errorf("%q begins a line of its own", text)
@@ -126,7 +126,7 @@ func TestAPastedSecretAsAnArgumentIsNotRepeated(t *testing.T) {
 	for _, args := range [][]string{
 		{secret}, {"rotate", secret}, {"rotate", "tts-prod", "--reason", secret}, {"rotate", "tts-prod", "--reason", "it leaked: " + secret}, {"rollback", secret},
 		{"prune", secret}, {"plan", secret}, {"plan", "a", secret}, {"status", secret}, {"status", "--" + secret}, {"schedule", secret}, {"schedule", "--from", secret},
-		{"schedule", "-n", secret}, {"check", secret}, {"help", secret}, {"completion", secret}, {"version", secret}, {"health", secret}, {"run", secret},
+		{"schedule", "-n", secret}, {"check", secret}, {"help", secret}, {"completion", secret}, {"-" + secret}, {"plan", "-o", secret}, {"rotat", "--reason", secret}, {"version", secret}, {"health", secret}, {"run", secret},
 	} {
 		status, stdout, stderr := command(t, nil, args...)
 		if status == 0 || strings.Contains(stdout+stderr, secret[:12]) || stderr == "" {

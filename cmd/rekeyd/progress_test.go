@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-func TestWhoeverWaitsIsReassured(t *testing.T) {
+func TestProgressOfLongWork(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var errs bytes.Buffer
-		stop := app{stderr: &errs}.reassure("tts-prod", 4*time.Minute)
+		stop := app{stderr: &errs}.reportProgress("tts-prod", 4*time.Minute)
 		<-time.After(11 * time.Second)
 		stop()
 		if text := errs.String(); strings.Count(text, "\n") != 2 || !strings.Contains(text, "tts-prod: not done after 10s") || !strings.Contains(text, "given up after 4m0s") {
@@ -23,7 +23,7 @@ func TestWhoeverWaitsIsReassured(t *testing.T) {
 	})
 }
 
-func TestNobodyIsAtANullDevice(t *testing.T) {
+func TestNullDeviceIsNoTerminal(t *testing.T) {
 	t.Parallel()
 	f, err := os.Open(os.DevNull)
 	if err != nil {
@@ -35,8 +35,8 @@ func TestNobodyIsAtANullDevice(t *testing.T) {
 	}
 }
 
-// TestOthersDoNotCommandTheTerminal prints a name that somebody may have given a key.
-func TestOthersDoNotCommandTheTerminal(t *testing.T) {
+// TestKeyNamesDoNotControlTheTerminal prints a hostile name of a key.
+func TestKeyNamesDoNotControlTheTerminal(t *testing.T) {
 	t.Parallel()
 	var out, errs bytes.Buffer
 	a := app{stdout: &out, stderr: &errs}
@@ -44,11 +44,11 @@ func TestOthersDoNotCommandTheTerminal(t *testing.T) {
 	if err := a.print("%s\t%s\n", painter{true}.paint(red, "error"), name); err != nil {
 		t.Fatal(err)
 	}
-	a.complain("error", errors.New(name))
+	a.printError("error", errors.New(name))
 	if got, want := out.String(), "\x1b[31merror\x1b[0m\t]0;owned[2J[8mkey\n"; got != want {
 		t.Errorf("printed %q", got)
 	}
 	if got, want := errs.String(), "rekeyd: error: ]0;owned[2J[8mkey\n"; got != want {
-		t.Errorf("complained %q", got)
+		t.Errorf("the error is %q", got)
 	}
 }

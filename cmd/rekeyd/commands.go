@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rekeyd/rekeyd/config"
+	"github.com/rekeyd/rekeyd/internal/daemon"
+)
+
+// options are the flags of all commands; each command sets its own.
+type options struct {
+	json, online, revoke, yes bool
+	runs                      int
+	from, reason              string
+}
+
+// Groups of commands in the help.
+const (
+	groupDaemon = "Daemon:"
+	groupLook   = "Look, and change nothing:"
+	groupChange = "Change, safe beside a running daemon:"
+	groupHelp   = "Help:"
+)
+
+// manyNames is no limit in practice; a shell has a lower one.
+const manyNames = 1 << 20
+
+// root returns the command line: every command with its help, which goes to stdout, flags and completion.
+func (a app) root(stdout io.Writer) *cobra.Command {
+	v, rev := built()
+	var o options
+	root := &cobra.Command{Use: "rekeyd", Version: v + " (revision " + rev + ")", Args: knownCommand, SilenceErrors: true, SilenceUsage: true,
+		Long: `rekeyd rotates the API keys of ElevenLabs service accounts and publishes them in Vault.
+
+Without a command rekeyd is the daemon, as with run; on a terminal it prints this text.
+Environment variables and the policy file that REKEYD_POLICY_FILE names configure everything else.
+Exit status: 0 done, 1 failed, 2 usage or configuration, 3 plan has something to do.`}
+	root.RunE = func(c *cobra.Command, names []string) error {
+		if a.isTerminal(a.stdout) {
+			return c.Help()
+		}
+		return a.daemon(c.Context(), o, names)
+	}
+	root.SetVersionTemplate("rekeyd {{.Version}}\n")
+	root.SetOut(stdout)
+	root.SetErr(a.stderr)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		if !c.HasParent() && c.Flags().NArg() > 0 { // the flag of a command that does not exist
+			return knownCommand(c, c.Flags().Args())
+		}
+		return misuse(c, "%w", err)
+	})
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	for _, title := range []string{groupDaemon, groupLook, groupChange, groupHelp} {
+		root.AddGroup(&cobra.Group{ID: title, Title: title})
+	}
+	a.addCommands(root, &o)
+	addHelp(root)
+	return root
+}
+
+func (a app) addCommands(root *cobra.Command, o *options) {
+	add := func(group string, c *cobra.Command, least, most int, do func(context.Context, options, []string) error) *cobra.Command {
+		c.GroupID, c.Args, c.ValidArgsFunction = group, operands(least, most), a.policyNames(least, most)
+		c.RunE = func(c *cobra.Command, names []string) error { return do(c.Context(), *o, names) }
+		if group == groupLook || group == groupChange {
+			o.addOutput(c)
+		}
+		root.AddCommand(c)
+		return c
+	}
+	add(groupDaemon, &cobra.Command{Use: "run", Short: "Rotate keys until SIGTERM", Example: "  REKEYD_POLICY_FILE=policies.yaml rekeyd run\n  REKEYD_LOG_FORMAT=text rekeyd run",
+		Long: "Rotate keys until SIGTERM or SIGINT. SIGHUP reads the policies anew."}, 0, 0, a.daemon)
+	add(groupDaemon, &cobra.Command{Use: "health", Short: "Ask the daemon beside this process whether it is alive", Example: "  rekeyd health\n  docker exec rekeyd /rekeyd health",
+		Long: "Ask the daemon that runs here with the same environment for /healthz, in images without curl. It needs no policies."}, 0, 0, a.health)
+
+	check := add(groupLook, &cobra.Command{Use: "check", Short: "Find faults in environment and policies", Example: "  rekeyd check\n  rekeyd check --online -o json",
+		Long: "Find every fault in environment and policies, without the network. With --online: a doctor's report on Vault and ElevenLabs."}, 0, 0, a.check)
+	check.Flags().BoolVar(&o.online, "online", false, "ask Vault and ElevenLabs too; changes nothing")
+	add(groupLook, &cobra.Command{Use: "plan [POLICY]", Short: "Show what would be done now and why", Example: "  rekeyd plan\n  rekeyd plan tts-prod -o json",
+		Long: "Show what the daemon would do now and why, like a diff, and what comes later. Exit status 3: there is something to do."}, 0, 1, a.plan)
+	add(groupLook, &cobra.Command{Use: "status [POLICY]", Short: "Show how each policy stands", Example: "  rekeyd status\n  rekeyd status tts-prod -o json",
+		Long: "Show state, current key, its age, the next rotation, old keys and the last error of each policy."}, 0, 1, a.status)
+	schedule := add(groupLook, &cobra.Command{Use: "schedule [POLICY]", Short: "List the next runs", Example: "  rekeyd schedule tts-prod\n  rekeyd schedule -n 10 --from 2026-03-01T00:00:00Z",
+		Long: "List the next runs of each schedule, without the network: in the policy's zone, a tab, and in UTC."}, 0, 1, a.schedule)
+	schedule.Flags().IntVarP(&o.runs, "n", "n", 5, "`RUNS` of each policy")
+	schedule.Flags().StringVar(&o.from, "from", "", "runs after this `TIME` (RFC 3339); default now")
+
+	rotate := add(groupChange, &cobra.Command{Use: "rotate POLICY...", Short: "Rotate keys now", Example: "  rekeyd rotate tts-prod\n  rekeyd rotate tts-prod --revoke-now --reason \"seen in a build log\"",
+		Long: "Rotate the keys of these policies now, by the same protocol as the daemon. The key that was current is replaced."}, 1, manyNames, a.rotate)
+	rotate.Flags().BoolVar(&o.revoke, "revoke-now", false, "disable every older key of the policy before it is done, those in overlap included")
+	rotate.Flags().StringVar(&o.reason, "reason", "", "why, as `TEXT` for the log")
+	add(groupChange, &cobra.Command{Use: "rollback POLICY", Short: "Put the previous key back", Example: "  rekeyd rollback tts-prod\n  rekeyd rollback tts-prod -o json",
+		Long: "Enable the previous key again, verify it, and publish its secret from the record's kept versions."}, 1, 1, a.rollback)
+	add(groupChange, &cobra.Command{Use: "rename OLD NEW", Short: "Give the ledger entry of a removed policy to another", Example: "  rekeyd rename speech tts-prod\n  rekeyd rename speech tts-prod -o json",
+		Long: "Give the ledger entry of OLD, which is no longer in the policy file, to NEW: for a rename that was undone, or one that the\ndaemon cannot tell by itself."}, 2, 2, a.rename)
+	prune := add(groupChange, &cobra.Command{Use: "prune [POLICY...]", Short: "List lost keys, ask, and delete them", Example: "  rekeyd prune\n  rekeyd prune old-policy --yes",
+		Long: "List this installation's lost keys, ask, and delete them. The keys of a removed policy, if it is named, are disabled, and the\ndaemon deletes them after their quarantine."}, 0, manyNames, a.prune)
+	prune.Flags().BoolVar(&o.yes, "yes", false, "do not ask")
+	add(groupHelp, &cobra.Command{Use: "version", Short: "Print version and revision", Example: "  rekeyd version\n  rekeyd --version"}, 0, 0,
+		func(context.Context, options, []string) error { return a.print("rekeyd %s\n", root.Version) })
+}
+
+// addOutput adds the flags that choose the format.
+func (o *options) addOutput(c *cobra.Command) {
+	c.Flags().BoolVar(&o.json, "json", false, "the same as -o json")
+	c.Flags().FuncP("output", "o", "`FORMAT`: table or json (default table)", func(format string) error {
+		if o.json = format == "json"; !o.json && format != "table" {
+			return errors.New("write table or json")
+		}
+		return nil
+	})
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp)) // it exists
+}
+
+// addHelp adds the commands that cobra brings. On their own they answer an unknown command or shell with help and exit
+// status 0.
+func addHelp(root *cobra.Command) {
+	env := &cobra.Command{Use: "env", Short: "Environment variables"}
+	env.SetHelpFunc(func(c *cobra.Command, _ []string) { _ = config.WriteHelp(c.OutOrStdout()) }) // which remembers a failure
+	root.AddCommand(env)
+	root.SetHelpCommandGroupID(groupHelp)
+	root.InitDefaultHelpCmd()
+	help, _, _ := root.Find([]string{"help"})
+	help.Use, help.Short, help.Long, help.Example = "help [COMMAND]", "Explain a command, or with env the environment variables", "",
+		"  rekeyd help rotate\n  rekeyd help env"
+	help.Args = func(_ *cobra.Command, topic []string) error {
+		_, unknown, _ := root.Find(topic)
+		return knownCommand(root, unknown)
+	}
+	complete := help.ValidArgsFunction
+	help.ValidArgsFunction = func(c *cobra.Command, args []string, text string) ([]string, cobra.ShellCompDirective) {
+		topics, directive := complete(c, args, text)
+		return append(topics, "env\t"+env.Short), directive
+	}
+	root.SetCompletionCommandGroupID(groupHelp)
+	root.InitDefaultCompletionCmd()
+	completion, _, _ := root.Find([]string{"completion"})
+	completion.Args, completion.Example = knownCommand, "  source <(rekeyd completion bash)\n  rekeyd completion fish > ~/.config/fish/completions/rekeyd.fish"
+	for _, shell := range completion.Commands() {
+		shell.Args = operands(0, 0)
+	}
+	completion.RunE = func(c *cobra.Command, _ []string) error { return misuse(c, "name a shell: bash, zsh or fish") }
+}
+
+// usageError is a command line that means nothing.
+type usageError struct{ error }
+
+func misuse(c *cobra.Command, format string, args ...any) error {
+	return usageError{fmt.Errorf(format+"; see %s --help", append(args, c.CommandPath())...)}
+}
+
+// knownCommand refuses arguments: a known one would have been taken for a command below c.
+func knownCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var known []string
+	for _, sub := range c.Commands() {
+		known = append(known, sub.Name())
+	}
+	return misuse(c, "there is no command %q; %s", args[0], config.Meant(args[0], known))
+}
+
+func operands(least, most int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) < least || len(args) > most {
+			return misuse(c, "%s given; write %s", count(len(args), "argument is", "arguments are"), c.UseLine())
+		}
+		return nil
+	}
+}
+
+// policyNames completes names from the policy file, without the network. The old name of a rename is not in it.
+func (a app) policyNames(least, most int) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		s, err := daemon.Load(a.lookuper)
+		if err != nil || len(args) < least-1 || len(args) >= most {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return slices.DeleteFunc(namesOf(s.Policies), func(name string) bool { return slices.Contains(args, name) }), cobra.ShellCompDirectiveNoFileComp
+	}
+}
