@@ -3,7 +3,7 @@ package config
 import (
 	"slices"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // adminPlace is a field of a record in which a workspace's admin key is.
@@ -16,7 +16,7 @@ const manageAccounts = "service_account_write"
 
 // adminKey finds out whether the policy publishes where a workspace reads its admin key, and refuses what would leave
 // that workspace without a working one.
-func (l *loader) adminKey(p *policy, out *rotator.Policy) {
+func (l *loader) adminKey(p *policy, out *plan.Policy) {
 	places := l.adminKeys[out.Sink.String()]
 	if len(places) == 0 {
 		return
@@ -49,7 +49,7 @@ func (l *loader) adminKey(p *policy, out *rotator.Policy) {
 }
 
 // adminOverlap wants the old admin key to work until every replica has the new one.
-func (l *loader) adminOverlap(p *policy, out rotator.Policy) {
+func (l *loader) adminOverlap(p *policy, out plan.Policy) {
 	if least := 2 * l.env.ReconcileInterval; out.AdminOf != "" && out.Overlap < least {
 		l.fault(p.Overlap.where(p.Node), "%soverlap is %s, but this is the admin key of workspace %s, and REKEYD_RECONCILE_INTERVAL is %s; write an overlap of at least %s, in which every replica takes the new key up",
 			p.says(), short(out.Overlap), out.AdminOf, short(l.env.ReconcileInterval), short(least))

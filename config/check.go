@@ -9,16 +9,18 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 // meant applies the defaults of a sink.
-func (s sink) meant() rotator.Sink {
-	return rotator.Sink{Ref: rotator.Ref{Mount: s.Mount.or("secret"), Path: s.Path.Value}, Field: s.Field.or("api_key")}
+func (s sink) meant() ledger.Sink {
+	return ledger.Sink{Ref: ledger.Ref{Mount: s.Mount.or("secret"), Path: s.Path.Value}, Field: s.Field.or("api_key")}
 }
 
 // sink checks where a policy publishes. Mounts may nest, so paths are compared with their mount in front.
-func (l *loader) sink(p *policy, out *rotator.Policy) {
+func (l *loader) sink(p *policy, out *plan.Policy) {
 	ref := out.Sink
 	if !p.Sink.Path.given() {
 		return
@@ -102,7 +104,7 @@ func (l *loader) durations(p *policy) {
 
 // timing is a schedule with its gaps, or why it is none.
 type timing struct {
-	schedule          rotator.Schedule
+	schedule          schedule.Schedule
 	shortest, longest time.Duration
 	err               error
 }
@@ -141,7 +143,7 @@ func (l *loader) scheduleFault(p *policy, err error) {
 	}
 	for _, part := range parts {
 		n := p.Schedule.node
-		if f, ok := errors.AsType[*rotator.ScheduleError](part); ok && f.Field == "timezone" {
+		if f, ok := errors.AsType[*schedule.ScheduleError](part); ok && f.Field == "timezone" {
 			n = p.Timezone.where(n)
 		}
 		l.fault(n, "%s%v", p.says(), part)
@@ -149,7 +151,7 @@ func (l *loader) scheduleFault(p *policy, err error) {
 }
 
 // relations checks the durations of a policy against each other.
-func (l *loader) relations(p *policy, out rotator.Policy, t timing) {
+func (l *loader) relations(p *policy, out plan.Policy, t timing) {
 	every := fmt.Sprintf("schedule %s fires every %s at its closest", quote(p.Schedule.Value), short(t.shortest))
 	if out.Overlap >= t.shortest {
 		l.fault(p.Overlap.where(p.Node), "%soverlap is %s, but %s; write an overlap of less than %s", p.says(), short(out.Overlap), every, short(t.shortest))

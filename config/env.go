@@ -3,7 +3,7 @@ package config
 import (
 	"time"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 // Env is everything that the environment says about the process. The tags are the documentation that users read:
@@ -68,7 +68,7 @@ type Env struct {
 }
 
 // Ledger returns the prefix of the ledger.
-func (e Env) Ledger() rotator.Ref { return rotator.Ref{Mount: e.LedgerMount, Path: e.LedgerPath} }
+func (e Env) Ledger() ledger.Ref { return ledger.Ref{Mount: e.LedgerMount, Path: e.LedgerPath} }
 
 // usualMount is where each auth method is mounted unless someone chose otherwise.
 func usualMount(method string) string {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/agext/levenshtein"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
 // Fault is one thing that is wrong, or in a list of warnings one that is doubtful, as a sentence for a person.
@@ -30,7 +30,7 @@ func (f Fault) Error() string {
 	default:
 		place = fmt.Sprintf("%s:%d:%d: ", f.File, f.Line, f.Column)
 	}
-	return elevenlabs.HideShapes(place + f.Text)
+	return secret.HideShapes(place + f.Text)
 }
 
 // Faults is everything that is wrong, as one error.

@@ -9,7 +9,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 // The policy file. The tags are its documentation and its grammar, for the decoder and for the JSON Schema alike:
@@ -157,7 +157,7 @@ func fieldOf(f reflect.StructField) field {
 		word: f.Tag.Get("word"), index: f.Index, typ: f.Type,
 	}
 	if f.Tag.Get("taken") != "" {
-		out.taken = rotator.RecordFields()
+		out.taken = ledger.RecordFields()
 	}
 	pattern := f.Tag.Get("pattern")
 	if out.path = f.Tag.Get("path") != ""; out.path {

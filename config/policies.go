@@ -13,15 +13,16 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 // Config is a policy file without faults.
 type Config struct {
-	Policies   []rotator.Policy // in the order of the file
-	Workspaces []Workspace      // in the order of the file
-	Warnings   []Fault          // what is allowed and probably not meant
-	Digest     string           // SHA-256 of the text, in hex: equal texts are the same configuration
+	Policies   []plan.Policy // in the order of the file
+	Workspaces []Workspace   // in the order of the file
+	Warnings   []Fault       // what is allowed and probably not meant
+	Digest     string        // SHA-256 of the text, in hex: equal texts are the same configuration
 }
 
 // LoadPolicies reads the policy file, and the files that it names, until ctx ends. env says what else is allowed, and lookup finds the variables that the
@@ -61,8 +62,8 @@ type loader struct {
 	allowed map[string]bool // origins
 	known   []string        // permissions, and the same as a set
 	isKnown map[string]bool
-	parser  rotator.ScheduleParser
-	gaps    rotator.Gaps
+	parser  schedule.ScheduleParser
+	gaps    schedule.Gaps
 	timings map[[2]string]timing // by expression and zone
 
 	// What was seen, to find what is there twice.
@@ -122,13 +123,13 @@ func (l *loader) policy(p *policy, defaults *common) {
 	p.inherit(defaults)
 	l.unique(l.names, p.Name, "name", p.Name.Value, p)
 	l.workspaceOf(p)
-	out := rotator.Policy{
+	out := plan.Policy{
 		Name: p.Name.Value, Workspace: p.Workspace.or("default"), ServiceAccount: p.ServiceAccount.Value,
 		Splay: p.Splay.Value, Window: p.Window.Value, Group: p.Group.Value, MaxAge: p.MaxAge.Value,
 		Quarantine: p.Quarantine.or(24 * time.Hour), WaitUntilIdle: p.WaitUntilIdle.Value,
 		Verify:  p.Verify.or("auto") == "auto",
-		OnDrift: rotator.OnDrift(p.OnDrift.or(string(rotator.DriftPatch))),
-		Mode:    rotator.Mode(p.Mode.or(string(rotator.ModeAuto))), Adopt: p.Adopt.Value,
+		OnDrift: plan.OnDrift(p.OnDrift.or(string(plan.DriftPatch))),
+		Mode:    plan.Mode(p.Mode.or(string(plan.ModeAuto))), Adopt: p.Adopt.Value,
 		Sink: p.Sink.meant(), Settings: l.settings(p),
 	}
 	l.sink(p, &out)

@@ -15,7 +15,9 @@ import (
 	"github.com/sethvargo/go-envconfig"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 var update = flag.Bool("update", false, "write what is said now into testdata, to be read before it is kept")
@@ -135,7 +137,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-func only(t *testing.T, text string, more ...string) rotator.Policy {
+func only(t *testing.T, text string, more ...string) plan.Policy {
 	t.Helper()
 	c, err := load(t, text, more...)
 	if err != nil {
@@ -164,16 +166,16 @@ func TestEveryFieldIsUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	limit := int64(100000)
-	schedule, err := rotator.ParseSchedule("0 3 * * 1", "Europe/Oslo")
+	sched, err := schedule.Parse("0 3 * * 1", "Europe/Oslo")
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := c.Policies[1]
-	if got.Schedule.String() != schedule.String() || got.Schedule.Zone() != "Europe/Oslo" {
+	if got.Schedule.String() != sched.String() || got.Schedule.Zone() != "Europe/Oslo" {
 		t.Errorf("schedule %v in %s", got.Schedule, got.Schedule.Zone())
 	}
-	got.Schedule = rotator.Schedule{}
-	want := rotator.Policy{
+	got.Schedule = schedule.Schedule{}
+	want := plan.Policy{
 		Name: "tts-prod", Workspace: "eu", ServiceAccount: "svcacc_9f8b7c6d5e4a3b2c1d0e",
 		Splay: 10 * time.Minute, Window: 4 * time.Hour, Group: "tts", MaxAge: 200 * time.Hour,
 		Settings: elevenlabs.Settings{
@@ -181,8 +183,8 @@ func TestEveryFieldIsUsed(t *testing.T) {
 			AllowedIPs:     []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("2001:db8::7/128")},
 			CharacterLimit: &limit,
 		},
-		Overlap: 24 * time.Hour, Quarantine: 24 * time.Hour, Verify: false, OnDrift: rotator.DriftReport, Mode: rotator.ModeManual,
-		Sink: rotator.Sink{Ref: rotator.Ref{Mount: "kv/team", Path: "elevenlabs/tts-prod"}, Field: "api_key"},
+		Overlap: 24 * time.Hour, Quarantine: 24 * time.Hour, Verify: false, OnDrift: plan.DriftReport, Mode: plan.ModeManual,
+		Sink: ledger.Sink{Ref: ledger.Ref{Mount: "kv/team", Path: "elevenlabs/tts-prod"}, Field: "api_key"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -198,7 +200,7 @@ func TestEveryFieldIsUsed(t *testing.T) {
 func TestPolicyDefaults(t *testing.T) {
 	p := only(t, with())
 	if p.Workspace != "default" || p.Schedule.Zone() != "UTC" || p.Splay != 0 || p.Overlap != 24*time.Hour || p.Quarantine != 24*time.Hour ||
-		p.WaitUntilIdle != 0 || !p.Verify || p.OnDrift != rotator.DriftPatch || p.Mode != rotator.ModeAuto || p.Sink.Mount != "secret" ||
+		p.WaitUntilIdle != 0 || !p.Verify || p.OnDrift != plan.DriftPatch || p.Mode != plan.ModeAuto || p.Sink.Mount != "secret" ||
 		p.Sink.Field != "api_key" || p.MaxAge != 0 || p.Window != 0 || p.Group != "" || p.Adopt != "" || p.Settings.AllowedIPs != nil ||
 		p.Settings.CharacterLimit != nil || !p.Settings.Permissions.All {
 		t.Errorf("got %+v", p)
@@ -323,7 +325,7 @@ policies:
 
 // TestNamesOfTheRecord: no policy keeps its secret in a field that rekeyd overwrites with something else.
 func TestNamesOfTheRecord(t *testing.T) {
-	for _, name := range rotator.RecordFields() {
+	for _, name := range ledger.RecordFields() {
 		if _, err := load(t, with("sink: {path: a, field: "+name+"}")); err == nil || !strings.Contains(err.Error(), "sink.field") {
 			t.Errorf("field %s: %v", name, err)
 		}

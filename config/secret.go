@@ -8,13 +8,14 @@ import (
 	"strings"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/internal/smallfile"
 )
 
 // SecretSource is where a secret comes from: the value of a variable X, or the file that X_FILE names.
 // The zero SecretSource is that of a secret which was not given.
 type SecretSource struct {
-	value elevenlabs.Secret
+	value secret.Secret
 	path  string
 }
 
@@ -22,7 +23,7 @@ type SecretSource struct {
 func SecretFile(path string) SecretSource { return SecretSource{path: path} }
 
 // SecretValue returns the source that holds the secret itself.
-func SecretValue(value string) SecretSource { return SecretSource{value: elevenlabs.NewSecret(value)} }
+func SecretValue(value string) SecretSource { return SecretSource{value: secret.New(value)} }
 
 // EnvDecode lets go-envconfig set the value.
 func (s *SecretSource) EnvDecode(value string) error {
@@ -38,19 +39,19 @@ func (s SecretSource) Path() string { return s.path }
 
 // Get returns the secret; a file is read anew each time, less one final newline. It is an error if the file is not a
 // regular one of at most [smallfile.Secret] bytes, or holds nothing. A source that is not set returns the zero Secret.
-func (s SecretSource) Get(ctx context.Context) (elevenlabs.Secret, error) {
+func (s SecretSource) Get(ctx context.Context) (secret.Secret, error) {
 	if s.path == "" {
 		return s.value, nil
 	}
 	content, err := smallfile.Read(ctx, s.path, smallfile.Secret)
 	if err != nil {
-		return elevenlabs.Secret{}, fmt.Errorf("taking a secret: %w", err)
+		return secret.Secret{}, fmt.Errorf("taking a secret: %w", err)
 	}
 	text := strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
 	if text == "" {
-		return elevenlabs.Secret{}, fmt.Errorf("taking a secret: %w", &fs.PathError{Op: "reading", Path: s.path, Err: errEmpty})
+		return secret.Secret{}, fmt.Errorf("taking a secret: %w", &fs.PathError{Op: "reading", Path: s.path, Err: errEmpty})
 	}
-	return elevenlabs.NewSecret(text), nil
+	return secret.New(text), nil
 }
 
 var errEmpty = errors.New("the file is empty")

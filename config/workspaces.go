@@ -4,7 +4,7 @@ import (
 	"context"
 	"slices"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 // Workspace is one ElevenLabs workspace and where its admin key is.
@@ -17,7 +17,7 @@ type Workspace struct {
 // KeySource is where an admin key is: in Vault, or else in Secret.
 type KeySource struct {
 	Secret SecretSource
-	Vault  *rotator.Sink // nil: in Secret
+	Vault  *ledger.Sink // nil: in Secret
 }
 
 const vendorURL = "https://api.elevenlabs.io"
@@ -110,7 +110,7 @@ func (l *loader) keyFromEnv(ctx context.Context, name at[string], says string) S
 }
 
 // keyFromVault also notes the place, for the policy that may publish there, and against others.
-func (l *loader) keyFromVault(v vaultField, w *workspace) *rotator.Sink {
+func (l *loader) keyFromVault(v vaultField, w *workspace) *ledger.Sink {
 	ref := sink(v).meant()
 	l.adminKeys[ref.String()] = append(l.adminKeys[ref.String()], adminPlace{w, ref.Field})
 	return &ref

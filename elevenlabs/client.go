@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
 const (
@@ -43,9 +45,9 @@ type Options struct {
 	BaseURL string
 	// Credential returns the admin key. It is asked before every request, so that a key which was replaced in a
 	// file is used from then on; it should cache what is costly to read.
-	Credential func(context.Context) (Secret, error)
+	Credential func(context.Context) (secret.Secret, error)
 	// Reread, if set, returns the admin key as it is now where it is kept. It is asked when the one in use was refused.
-	Reread func(context.Context) (Secret, error)
+	Reread func(context.Context) (secret.Secret, error)
 	// Transport sends the requests; nil is HTTP/1.1 with up to MaxConns connections that stay open. It must not
 	// retry. One that does not report to net/http/httptrace makes every failed write count as possibly applied,
 	// unless its error is that of a dial (net.OpError).
@@ -63,7 +65,7 @@ type Options struct {
 	// probe), the HTTP status or "error" where there was none, and how long it took without the wait for the budget.
 	Observe func(operation, code string, d time.Duration)
 	// Redactor holds further secrets to cut out of what the remote says; the key in use is always cut out.
-	Redactor *Redactor
+	Redactor *secret.Redactor
 }
 
 // Client speaks for one workspace. It is safe for concurrent use. Its methods return errors of type [*Error].
@@ -100,7 +102,7 @@ func New(o Options) (*Client, error) {
 		o.UserAgent = "rekeyd"
 	}
 	if o.Redactor == nil {
-		o.Redactor = new(Redactor)
+		o.Redactor = new(secret.Redactor)
 	}
 	return &Client{base: base, opt: o, budget: newBudget(o.Rate), clock: new(atomic.Pointer[reading])}, nil
 }
@@ -141,10 +143,10 @@ func newTransport(conns int) *http.Transport {
 // ServiceAccounts lists every service account of the workspace with all of its keys. An answer that lacks a list or
 // an id is ErrBadAnswer and never an empty list.
 func (c *Client) ServiceAccounts(ctx context.Context) ([]ServiceAccount, error) {
-	return c.accounts(ctx, opList, Secret{})
+	return c.accounts(ctx, opList, secret.Secret{})
 }
 
-func (c *Client) accounts(ctx context.Context, operation string, key Secret) ([]ServiceAccount, error) {
+func (c *Client) accounts(ctx context.Context, operation string, key secret.Secret) ([]ServiceAccount, error) {
 	var accounts []ServiceAccount
 	err := c.do(ctx, call{operation: operation, method: http.MethodGet, path: "/v1/service-accounts", key: key, limit: listLimit,
 		decode: func(body []byte) (err error) {
@@ -215,60 +217,60 @@ func (c *Client) DeleteKey(ctx context.Context, account, id string) error {
 	return c.do(ctx, call{operation: opDelete, method: http.MethodDelete, path: path, limit: answerLimit, decode: decodeAny})
 }
 
-// Probe makes one request with the given key. For Alive and Dead the error is nil; for LifeUnknown it says why
+// Probe makes one request with the given key. For Valid and Invalid the error is nil; for Inconclusive it says why
 // nothing was proven.
-func (c *Client) Probe(ctx context.Context, secret Secret) (Life, error) {
+func (c *Client) Probe(ctx context.Context, secret secret.Secret) (ProbeResult, error) {
 	if secret.IsZero() {
-		return LifeUnknown, refuse(opProbe, "there is no key to probe")
+		return Inconclusive, refuse(opProbe, "there is no key to probe")
 	}
 	return lifeOf(c.do(ctx, call{operation: opProbe, method: http.MethodGet, path: "/v1/user", key: secret,
 		limit: answerLimit, decode: decodeAny}))
 }
 
-// ProbeAdmin lists the service accounts with the given key. Alive is a key that may manage them from where this process
-// runs; a key that works but may not is LifeUnknown, with the refusal.
-func (c *Client) ProbeAdmin(ctx context.Context, secret Secret) (Life, error) {
+// ProbeAdmin lists the service accounts with the given key. Valid is a key that may manage them from where this process
+// runs; a key that works but may not is Inconclusive, with the refusal.
+func (c *Client) ProbeAdmin(ctx context.Context, secret secret.Secret) (ProbeResult, error) {
 	if secret.IsZero() {
-		return LifeUnknown, refuse(opProbe, "there is no key to probe")
+		return Inconclusive, refuse(opProbe, "there is no key to probe")
 	}
 	_, err := c.accounts(ctx, opProbe, secret)
 	switch {
 	case err == nil:
-		return Alive, nil
+		return Valid, nil
 	case errors.Is(err, ErrInvalidKey):
-		return Dead, nil
+		return Invalid, nil
 	}
-	return LifeUnknown, err
+	return Inconclusive, err
 }
 
 // AdminKey returns the key that the next call will use; fresh: read again where it is kept, if that can be done.
-func (c *Client) AdminKey(ctx context.Context, fresh bool) (Secret, error) {
+func (c *Client) AdminKey(ctx context.Context, fresh bool) (secret.Secret, error) {
 	get := c.opt.Credential
 	if fresh && c.opt.Reread != nil {
 		get = c.opt.Reread
 	}
 	key, err := get(ctx)
 	if err != nil {
-		return Secret{}, fmt.Errorf("reading the admin key: %w", err)
+		return secret.Secret{}, fmt.Errorf("reading the admin key: %w", err)
 	}
 	return key, nil
 }
 
 // lifeOf is the rule of proof of life. ASSUMPTION: a key without the permission is refused with 401 or 403 and a
 // code of its own, and only an unknown, deleted or disabled one with 401 invalid_api_key.
-func lifeOf(err error) (Life, error) {
+func lifeOf(err error) (ProbeResult, error) {
 	var e *Error
 	switch {
 	case err == nil:
-		return Alive, nil
+		return Valid, nil
 	case errors.Is(err, ErrInvalidKey):
-		return Dead, nil
+		return Invalid, nil
 	case !errors.As(err, &e) || (e.Status != http.StatusUnauthorized && e.Status != http.StatusForbidden):
-		return LifeUnknown, err
+		return Inconclusive, err
 	case e.Code == "" || e.says(codeInvalidKey) || errors.Is(err, ErrBadAnswer):
-		return LifeUnknown, err
+		return Inconclusive, err
 	}
-	return Alive, nil
+	return Valid, nil
 }
 
 func keysPath(operation, account string) (string, error) {

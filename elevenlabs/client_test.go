@@ -14,11 +14,13 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
 const adminKey = "sk_admin_0123456789abcdef"
 
-func admin(context.Context) (Secret, error) { return NewSecret(adminKey), nil }
+func admin(context.Context) (secret.Secret, error) { return secret.New(adminKey), nil }
 
 func newClient(t *testing.T, base string, change func(*Options)) *Client {
 	t.Helper()
@@ -178,19 +180,19 @@ func TestCredentialIsReadForEveryRequest(t *testing.T) {
 	r := newRemote(t, 200, nil, `{"service-accounts":[]}`)
 	n := 0
 	c := newClient(t, r.URL, func(o *Options) {
-		o.Credential = func(context.Context) (Secret, error) {
+		o.Credential = func(context.Context) (secret.Secret, error) {
 			n++
 			switch n {
 			case 1:
-				return NewSecret("sk_first"), nil
+				return secret.New("sk_first"), nil
 			case 2:
-				return NewSecret("sk_second"), nil
+				return secret.New("sk_second"), nil
 			case 3:
-				return NewSecret("sk_with\nnewline"), nil
+				return secret.New("sk_with\nnewline"), nil
 			case 4:
-				return Secret{}, nil
+				return secret.Secret{}, nil
 			}
-			return Secret{}, errors.New("no such file")
+			return secret.Secret{}, errors.New("no such file")
 		}
 	})
 	for i := range 5 {
@@ -232,7 +234,7 @@ func TestRefusedBeforeSending(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if life, err := c.Probe(ctx, Secret{}); life != LifeUnknown || err == nil {
+	if life, err := c.Probe(ctx, secret.Secret{}); life != Inconclusive || err == nil {
 		t.Errorf("probing nothing: %v %v", life, err)
 	}
 	if n := len(r.requests()); n != 0 {
@@ -373,32 +375,32 @@ func TestProbe(t *testing.T) {
 	for name, tc := range map[string]struct {
 		status int
 		body   string
-		life   Life
+		life   ProbeResult
 	}{
-		"accepted":              {200, `{"user_id":"u"}`, Alive},
-		"accepted by a portal":  {200, `<html>`, LifeUnknown},
-		"missing permission":    {401, detail("missing_permissions"), Alive},
-		"legacy permission":     {401, `{"detail":{"status":"missing_permissions","message":"m"}}`, Alive},
-		"forbidden":             {403, detail("ip_not_allowed"), Alive},
-		"dead":                  {401, detail("invalid_api_key"), Dead},
-		"legacy dead":           {401, `{"detail":{"status":"invalid_api_key"}}`, Dead},
-		"dead by one of two":    {401, `{"detail":{"code":"unauthorized","status":"invalid_api_key"}}`, Dead},
-		"403 invalid key":       {403, detail("invalid_api_key"), LifeUnknown},
-		"401 without code":      {401, `{"detail":{"message":"Invalid API key"}}`, LifeUnknown},
-		"401 with a string":     {401, `{"detail":"Unauthorized"}`, LifeUnknown},
-		"401 without detail":    {401, `{"error":"x"}`, LifeUnknown},
-		"403 of a proxy":        {403, `<html>denied</html>`, LifeUnknown},
-		"redirect to a login":   {302, ``, LifeUnknown},
-		"not found":             {404, detail("not_found"), LifeUnknown},
-		"rate limit":            {429, detail("rate_limit_exceeded"), LifeUnknown},
-		"server error":          {500, detail("invalid_api_key"), LifeUnknown},
-		"bad gateway":           {502, `<html>`, LifeUnknown},
-		"validation is no life": {422, `{"detail":[{"loc":["a"],"msg":"m","type":"t"}]}`, LifeUnknown},
+		"accepted":              {200, `{"user_id":"u"}`, Valid},
+		"accepted by a portal":  {200, `<html>`, Inconclusive},
+		"missing permission":    {401, detail("missing_permissions"), Valid},
+		"legacy permission":     {401, `{"detail":{"status":"missing_permissions","message":"m"}}`, Valid},
+		"forbidden":             {403, detail("ip_not_allowed"), Valid},
+		"dead":                  {401, detail("invalid_api_key"), Invalid},
+		"legacy dead":           {401, `{"detail":{"status":"invalid_api_key"}}`, Invalid},
+		"dead by one of two":    {401, `{"detail":{"code":"unauthorized","status":"invalid_api_key"}}`, Invalid},
+		"403 invalid key":       {403, detail("invalid_api_key"), Inconclusive},
+		"401 without code":      {401, `{"detail":{"message":"Invalid API key"}}`, Inconclusive},
+		"401 with a string":     {401, `{"detail":"Unauthorized"}`, Inconclusive},
+		"401 without detail":    {401, `{"error":"x"}`, Inconclusive},
+		"403 of a proxy":        {403, `<html>denied</html>`, Inconclusive},
+		"redirect to a login":   {302, ``, Inconclusive},
+		"not found":             {404, detail("not_found"), Inconclusive},
+		"rate limit":            {429, detail("rate_limit_exceeded"), Inconclusive},
+		"server error":          {500, detail("invalid_api_key"), Inconclusive},
+		"bad gateway":           {502, `<html>`, Inconclusive},
+		"validation is no life": {422, `{"detail":[{"loc":["a"],"msg":"m","type":"t"}]}`, Inconclusive},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRemote(t, tc.status, nil, tc.body)
-			life, err := newClient(t, r.URL, nil).Probe(t.Context(), NewSecret("sk_probed_key"))
-			if life != tc.life || (err == nil) != (tc.life != LifeUnknown) || MaybeApplied(err) {
+			life, err := newClient(t, r.URL, nil).Probe(t.Context(), secret.New("sk_probed_key"))
+			if life != tc.life || (err == nil) != (tc.life != Inconclusive) || MaybeApplied(err) {
 				t.Errorf("life %v, error %v", life, err)
 			}
 			seen := r.requests()
@@ -407,7 +409,7 @@ func TestProbe(t *testing.T) {
 			}
 		})
 	}
-	if life, err := newClient(t, closedPort(t), nil).Probe(t.Context(), NewSecret("sk_probed_key")); life != LifeUnknown || !errors.Is(err, ErrUnreachable) {
+	if life, err := newClient(t, closedPort(t), nil).Probe(t.Context(), secret.New("sk_probed_key")); life != Inconclusive || !errors.Is(err, ErrUnreachable) {
 		t.Errorf("nobody there: %v %v", life, err)
 	}
 }
@@ -429,7 +431,7 @@ func TestObserve(t *testing.T) {
 	_, _ = c.CreateKey(ctx, "a", "n", Settings{})
 	_ = c.UpdateKey(ctx, "a", "k", Update{Name: "n", Enabled: new(true)})
 	_ = c.DeleteKey(ctx, "a", "k")
-	_, _ = c.Probe(ctx, NewSecret("sk_probed_key"))
+	_, _ = c.Probe(ctx, secret.New("sk_probed_key"))
 	_, _ = newClient(t, closedPort(t), observe).ServiceAccounts(ctx)
 	if got, want := strings.Join(seen, ", "), "list 404, keys 404, create 404, update 404, delete 404, probe 404, list error"; got != want {
 		t.Errorf("observed %s\nwant     %s", got, want)

@@ -4,29 +4,31 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
 // Credential is an admin key as this process last read it from where it is kept. Its methods Get and Reread are what
 // [Options] asks for. It is safe for concurrent use.
 type Credential struct {
-	redactor *Redactor
+	redactor *secret.Redactor
 	turn     chan struct{} // taken while the key is read; not a mutex, since whoever waits for it may give up
 
 	mu     sync.Mutex
-	read   func(context.Context) (Secret, error)
+	read   func(context.Context) (secret.Secret, error)
 	keep   time.Duration
-	key    Secret
+	key    secret.Secret
 	readAt time.Time
 	forget func() // takes the key out of the redactor
 }
 
 // NewCredential returns one that reads nothing yet. The redactor, which may be nil, holds the key that is in use.
-func NewCredential(r *Redactor) *Credential {
+func NewCredential(r *secret.Redactor) *Credential {
 	return &Credential{redactor: r, turn: make(chan struct{}, 1)}
 }
 
 // Use says where the key is read, and for how long what was read is used without another look.
-func (c *Credential) Use(keep time.Duration, read func(context.Context) (Secret, error)) {
+func (c *Credential) Use(keep time.Duration, read func(context.Context) (secret.Secret, error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.read, c.keep, c.readAt = read, keep, time.Time{}
@@ -34,7 +36,7 @@ func (c *Credential) Use(keep time.Duration, read func(context.Context) (Secret,
 
 // Get returns the key, read anew where the last look was too long ago. A key that cannot be read is still the one that
 // was read before: whether it is any good is for the remote to say.
-func (c *Credential) Get(ctx context.Context) (Secret, error) {
+func (c *Credential) Get(ctx context.Context) (secret.Secret, error) {
 	if key, fresh := c.held(); fresh {
 		return key, nil
 	}
@@ -46,20 +48,20 @@ func (c *Credential) Get(ctx context.Context) (Secret, error) {
 }
 
 // Reread returns the key as it is now where it is kept.
-func (c *Credential) Reread(ctx context.Context) (Secret, error) { return c.look(ctx, true) }
+func (c *Credential) Reread(ctx context.Context) (secret.Secret, error) { return c.look(ctx, true) }
 
-func (c *Credential) held() (key Secret, fresh bool) {
+func (c *Credential) held() (key secret.Secret, fresh bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.key, !c.readAt.IsZero() && time.Since(c.readAt) < c.keep
 }
 
 // look reads the key, unless somebody else has done so just before and anew is not asked for.
-func (c *Credential) look(ctx context.Context, anew bool) (Secret, error) {
+func (c *Credential) look(ctx context.Context, anew bool) (secret.Secret, error) {
 	select {
 	case c.turn <- struct{}{}:
 	case <-ctx.Done():
-		return Secret{}, ctx.Err()
+		return secret.Secret{}, ctx.Err()
 	}
 	defer func() { <-c.turn }()
 	if key, fresh := c.held(); fresh && !anew {
@@ -72,7 +74,7 @@ func (c *Credential) look(ctx context.Context, anew bool) (Secret, error) {
 	return key, c.hold(key, err)
 }
 
-func (c *Credential) hold(key Secret, err error) error {
+func (c *Credential) hold(key secret.Secret, err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
 // kept is a place where an admin key is kept.
@@ -20,20 +22,20 @@ type kept struct {
 	reads int
 }
 
-func (k *kept) read(context.Context) (Secret, error) {
+func (k *kept) read(context.Context) (secret.Secret, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.reads++
-	return NewSecret(k.key), k.err
+	return secret.New(k.key), k.err
 }
 
 func TestCredential(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		k := &kept{key: "sk_the_first_key"}
-		c := NewCredential(new(Redactor))
+		c := NewCredential(new(secret.Redactor))
 		c.Use(time.Minute, k.read)
-		want := func(get func(context.Context) (Secret, error), key string, reads int, when string) {
+		want := func(get func(context.Context) (secret.Secret, error), key string, reads int, when string) {
 			t.Helper()
 			got, err := get(t.Context())
 			if err != nil || got.Reveal() != key || k.reads != reads {
@@ -103,7 +105,7 @@ func TestARefusedAdminKeyIsLookedForOnce(t *testing.T) {
 
 	seen = nil // a key on trial is not the admin key: nothing is read again, nothing sent twice
 	reads := k.reads
-	if life, err := c.ProbeAdmin(t.Context(), NewSecret("sk_on_trial")); life != Dead || err != nil {
+	if life, err := c.ProbeAdmin(t.Context(), secret.New("sk_on_trial")); life != Invalid || err != nil {
 		t.Errorf("a dead key on trial is %v (%v)", life, err)
 	}
 	if len(seen) != 1 || k.reads != reads {

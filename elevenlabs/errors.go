@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
 // What can be wrong, for errors.Is. An [*Error] is at most one of these, except that ErrConcurrent is also
@@ -167,7 +169,8 @@ type fault struct {
 	text        string
 }
 
-func (f *fault) Error() string   { return f.kind.Error() + ": " + f.text }
+func (f *fault) Error() string { return f.kind.Error() + ": " + f.text }
+
 func (f *fault) Unwrap() []error { return []error{f.kind, f.cause} }
 
 // refuse is the error of a request that is not even sent.
@@ -176,7 +179,7 @@ func refuse(operation, why string) *Error {
 }
 
 // refusal reads an answer that is no success.
-func refusal(operation string, status int, header http.Header, body []byte, r *Redactor) *Error {
+func refusal(operation string, status int, header http.Header, body []byte, r *secret.Redactor) *Error {
 	e := &Error{Operation: operation, Status: status, RetryAfter: retryAfter(header), RequestID: requestID(header, r)}
 	proper := e.readDetail(body, r)
 	e.maybe = !proper || status < 400 || status >= 500
@@ -192,7 +195,7 @@ func refusal(operation string, status int, header http.Header, body []byte, r *R
 
 // readDetail fills e from the detail of a body, an object or a list, and reports whether it was one of the API's.
 // Fields of the wrong type are passed over, as far as there are others.
-func (e *Error) readDetail(body []byte, r *Redactor) bool {
+func (e *Error) readDetail(body []byte, r *secret.Redactor) bool {
 	var answer struct {
 		Detail json.RawMessage `json:"detail"`
 	}
@@ -253,7 +256,7 @@ func validationDetail(list []byte) detail {
 	return d
 }
 
-func requestID(header http.Header, r *Redactor) string {
+func requestID(header http.Header, r *secret.Redactor) string {
 	id := header.Get("request-id")
 	if id == "" {
 		id = header.Get("x-request-id")

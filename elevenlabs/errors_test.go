@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
 var sentinels = []error{ErrInvalidKey, ErrMissingPermissions, ErrForbidden, ErrNotFound, ErrInvalidRequest, ErrKeyLimit,
@@ -117,8 +119,8 @@ func TestErrorFields(t *testing.T) {
 }
 
 func TestErrorTextIsCleaned(t *testing.T) {
-	r := new(Redactor)
-	defer r.Add(NewSecret("sk_held_by_us"))()
+	r := new(secret.Redactor)
+	defer r.Add(secret.New("sk_held_by_us"))()
 	long := strings.Repeat("é", 290)
 	for _, message := range []string{
 		`sk_held_by_us`, `a sk_held_by\u0000_us b`, `sk_held\u200b_by_us`, long + `sk_held_by_us`, `\u001b[31mred\u0007\r\nnext`,
@@ -176,8 +178,8 @@ func FuzzError(f *testing.F) {
 	f.Add(404, "1e400", `{"detail":"Not Found"}`)
 	f.Add(502, "", "<html>\x00sk_held_by_us</html>")
 	f.Fuzz(func(t *testing.T, status int, after, body string) {
-		r := new(Redactor)
-		defer r.Add(NewSecret("sk_held_by_us"))()
+		r := new(secret.Redactor)
+		defer r.Add(secret.New("sk_held_by_us"))()
 		e := refusal(opCreate, status, http.Header{"Retry-After": {after}, "Request-Id": {body}}, []byte(body), r)
 		checkError(t, e, "sk_held_by_us")
 		if n := len(matching(e)); n > 1 && (n != 2 || !errors.Is(e, ErrConcurrent)) {
@@ -186,7 +188,7 @@ func FuzzError(f *testing.F) {
 		if errors.Is(e, ErrBadAnswer) && !e.MaybeApplied() {
 			t.Errorf("%v is unusable but says that nothing happened", e)
 		}
-		if life, err := lifeOf(e); life == Dead && (status != 401 || !strings.Contains(body, "detail")) || (life == LifeUnknown) == (err == nil) {
+		if life, err := lifeOf(e); life == Invalid && (status != 401 || !strings.Contains(body, "detail")) || (life == Inconclusive) == (err == nil) {
 			t.Errorf("%v proves %v", e, life)
 		}
 	})

@@ -15,15 +15,16 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/internal/jsonvalues"
+	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
 // call is one request, as far as the operations differ.
 type call struct {
 	operation    string
 	method, path string
-	key          Secret // zero: the admin key
-	body         any    // nil: none
-	limit        int64  // of an answer with success, in bytes after decompression
+	key          secret.Secret // zero: the admin key
+	body         any           // nil: none
+	limit        int64         // of an answer with success, in bytes after decompression
 	decode       func([]byte) error
 }
 
@@ -51,13 +52,13 @@ func (c *Client) do(ctx context.Context, q call) error {
 }
 
 // send waits for the budget, sends one request and judges the answer. It returns the key that was used.
-func (c *Client) send(ctx context.Context, q call) (Secret, error) {
+func (c *Client) send(ctx context.Context, q call) (secret.Secret, error) {
 	if err := c.budget.ready(ctx); err != nil {
-		return Secret{}, &Error{Operation: q.operation, Err: fmt.Errorf("waiting for the rate budget: %w", err)}
+		return secret.Secret{}, &Error{Operation: q.operation, Err: fmt.Errorf("waiting for the rate budget: %w", err)}
 	}
 	key, err := c.credential(ctx, q)
 	if err != nil {
-		return Secret{}, &Error{Operation: q.operation, Err: err}
+		return secret.Secret{}, &Error{Operation: q.operation, Err: err}
 	}
 	defer c.opt.Redactor.Add(key)()
 	started := time.Now()
@@ -72,27 +73,27 @@ func (c *Client) send(ctx context.Context, q call) (Secret, error) {
 }
 
 // replaced returns the admin key that is in the refused one's place by now; zero: none.
-func (c *Client) replaced(ctx context.Context, refused Secret) Secret {
+func (c *Client) replaced(ctx context.Context, refused secret.Secret) secret.Secret {
 	key, err := c.opt.Credential(ctx)
 	if err == nil && key.Reveal() == refused.Reveal() && c.opt.Reread != nil {
 		key, err = c.opt.Reread(ctx)
 	}
 	if err != nil || key.Reveal() == refused.Reveal() {
-		return Secret{}
+		return secret.Secret{}
 	}
 	return key
 }
 
-func (c *Client) credential(ctx context.Context, q call) (Secret, error) {
+func (c *Client) credential(ctx context.Context, q call) (secret.Secret, error) {
 	key := q.key
 	if key.IsZero() {
 		var err error
 		if key, err = c.opt.Credential(ctx); err != nil {
-			return Secret{}, fmt.Errorf("reading the admin key: %w", err)
+			return secret.Secret{}, fmt.Errorf("reading the admin key: %w", err)
 		}
 	}
 	if key.IsZero() || !printable(key.Reveal()) {
-		return Secret{}, errors.New("the key is empty or has characters that no header can carry")
+		return secret.Secret{}, errors.New("the key is empty or has characters that no header can carry")
 	}
 	return key, nil
 }
@@ -124,7 +125,7 @@ func WithCount(ctx context.Context, n *atomic.Int64) context.Context {
 }
 
 // exchange sends the request and reads the answer, both within the timeout.
-func (c *Client) exchange(ctx context.Context, q call, key Secret) answer {
+func (c *Client) exchange(ctx context.Context, q call, key secret.Secret) answer {
 	ctx, cancel := context.WithTimeout(ctx, c.opt.Timeout)
 	defer cancel()
 	var sent evidence
@@ -166,7 +167,7 @@ func readBody(resp *http.Response, limit int64) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-func (c *Client) request(ctx context.Context, q call, key Secret) (*http.Request, error) {
+func (c *Client) request(ctx context.Context, q call, key secret.Secret) (*http.Request, error) {
 	var body io.Reader
 	if q.body != nil {
 		text, err := json.Marshal(q.body)

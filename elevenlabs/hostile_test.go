@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/internal/hostile"
+	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
 func TestHostileServers(t *testing.T) {
@@ -18,7 +19,7 @@ func TestHostileServers(t *testing.T) {
 				func() error { _, err := fresh().CreateKey(t.Context(), "a", "n", Settings{}); return err },
 				func() error { return fresh().UpdateKey(t.Context(), "a", "k", Update{Name: "n", Enabled: new(false)}) },
 				func() error { return fresh().DeleteKey(t.Context(), "a", "k") },
-				func() error { _, err := fresh().Probe(t.Context(), NewSecret("sk_probed_key")); return err },
+				func() error { _, err := fresh().Probe(t.Context(), secret.New("sk_probed_key")); return err },
 			}
 		},
 	})

@@ -7,38 +7,38 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/url"
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
 const canary = "sk_canary_5ecret+/ \"quoted\""
 
 // holder is what embeds a Secret by accident: exported, hidden, in lists and maps.
 type holder struct {
-	Public  Secret
-	private Secret
-	Pointer *Secret
-	List    []Secret
-	Map     map[string]Secret
+	Public  secret.Secret
+	private secret.Secret
+	Pointer *secret.Secret
+	List    []secret.Secret
+	Map     map[string]secret.Secret
 	Any     any
 }
 
 func newHolder() holder {
-	s := NewSecret(canary)
-	return holder{s, s, &s, []Secret{s}, map[string]Secret{"k": s}, CreatedKey{ID: "k", Secret: s}}
+	s := secret.New(canary)
+	return holder{s, s, &s, []secret.Secret{s}, map[string]secret.Secret{"k": s}, CreatedKey{ID: "k", Secret: s}}
 }
 
 func TestNothingPrintsASecret(t *testing.T) {
-	r := new(Redactor)
-	r.Add(NewSecret(canary))
+	r := new(secret.Redactor)
+	r.Add(secret.New(canary))
 	c := newClient(t, "http://127.0.0.1", func(o *Options) { o.Redactor = r })
 	h := newHolder()
 	if h.private.Reveal() != canary {
@@ -73,7 +73,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 	if strings.Contains(out.String(), "canary") || strings.Contains(out.String(), "5ecret") || strings.Contains(out.String(), fmt.Sprintf("%x", canary[:9])) {
 		t.Error("it is in the output")
 	}
-	if !strings.Contains(out.String(), hidden) {
+	if !strings.Contains(out.String(), secret.Placeholder) {
 		t.Error("no placeholder in the output")
 	}
 }
@@ -82,7 +82,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 func TestPanicsPrintNoSecret(t *testing.T) {
 	if os.Getenv("PANIC_WITH_A_SECRET") != "" {
 		if os.Getenv("PANIC_WITH_A_SECRET") == "bare" {
-			panic(NewSecret(canary))
+			panic(secret.New(canary))
 		}
 		panic(newHolder())
 	}
@@ -98,8 +98,8 @@ func TestPanicsPrintNoSecret(t *testing.T) {
 
 func TestErrorsHoldNoSecret(t *testing.T) {
 	echo := `{"detail":{"code":"` + adminKey + `","message":"bad key ` + adminKey + ` or sk_new_from_create","request_id":"` + adminKey + `"}}`
-	r := new(Redactor)
-	r.Add(NewSecret("sk_new_from_create"))
+	r := new(secret.Redactor)
+	r.Add(secret.New("sk_new_from_create"))
 	c := newClient(t, newRemote(t, 400, nil, echo).URL, func(o *Options) { o.Redactor = r })
 	_, err := c.CreateKey(t.Context(), "a", "n", Settings{})
 	var out bytes.Buffer
@@ -107,7 +107,7 @@ func TestErrorsHoldNoSecret(t *testing.T) {
 	slog.New(slog.NewJSONHandler(&out, nil)).Error("m", "error", err)
 	text, _ := json.Marshal(err)
 	out.Write(text)
-	if strings.Contains(out.String(), adminKey) || strings.Contains(out.String(), "sk_new") || !strings.Contains(out.String(), hidden) {
+	if strings.Contains(out.String(), adminKey) || strings.Contains(out.String(), "sk_new") || !strings.Contains(out.String(), secret.Placeholder) {
 		t.Errorf("%s", out.String())
 	}
 	if got := r.Cut(adminKey); got != adminKey {
@@ -116,9 +116,9 @@ func TestErrorsHoldNoSecret(t *testing.T) {
 }
 
 func TestCut(t *testing.T) {
-	r := new(Redactor)
+	r := new(secret.Redactor)
 	for _, s := range []string{canary, "abcdef", "defghi", "short", "aXaXaX", ""} {
-		r.Add(NewSecret(s))
+		r.Add(secret.New(s))
 	}
 	text, _ := json.Marshal(canary)
 	for in, want := range map[string]string{
@@ -139,42 +139,9 @@ func TestCut(t *testing.T) {
 			t.Errorf("Cut(%q) = %q, want %q", in, got, want)
 		}
 	}
-	var none *Redactor
-	none.Add(NewSecret("abcdef"))()
+	var none *secret.Redactor
+	none.Add(secret.New("abcdef"))()
 	if none.Cut("abcdef") != "abcdef" {
 		t.Error("a nil redactor cuts")
-	}
-}
-
-func TestRemove(t *testing.T) {
-	r := new(Redactor)
-	first, second := r.Add(NewSecret("abcdef")), r.Add(NewSecret("abcdef"))
-	first()
-	first()
-	if r.Cut("abcdef") != hidden {
-		t.Error("forgotten while one still holds it")
-	}
-	second()
-	if r.Cut("abcdef") != "abcdef" {
-		t.Error("not forgotten")
-	}
-	var group sync.WaitGroup
-	for i := range 8 {
-		group.Go(func() {
-			for range 100 {
-				remove := r.Add(NewSecret("abcdef"))
-				other := r.Add(NewSecret(fmt.Sprintf("secret-%d", i)))
-				if got := r.Cut("abcdef!"); got != hidden+"!" {
-					_, _ = io.WriteString(t.Output(), got)
-					t.Error("lost under concurrency")
-				}
-				remove()
-				other()
-			}
-		})
-	}
-	group.Wait()
-	if len(r.held) != 0 {
-		t.Errorf("%d still held", len(r.held))
 	}
 }

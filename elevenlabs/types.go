@@ -3,6 +3,8 @@ package elevenlabs
 import (
 	"net/netip"
 	"time"
+
+	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
 // Permissions is what a key may do: everything, or the named permissions.
@@ -42,15 +44,15 @@ type ServiceAccount struct {
 // it; the key is then found by its name.
 type CreatedKey struct {
 	ID     string
-	Secret Secret
+	Secret secret.Secret
 }
 
-// Life is what one request with a key says about the key.
-type Life int
+// ProbeResult is what one request with a key says about the key.
+type ProbeResult int
 
 // The answers of Client.Probe.
 const (
-	LifeUnknown Life = iota // nothing was proven: 429, 5xx, no JSON, no answer
-	Alive                   // accepted, or refused for a reason that only a living key gets
-	Dead                    // invalid_api_key: unknown, deleted or disabled
+	Inconclusive ProbeResult = iota // nothing was proven: 429, 5xx, no JSON, no answer
+	Valid                           // accepted, or refused for a reason that only a living key gets
+	Invalid                         // invalid_api_key: unknown, deleted or disabled
 )

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
 const noUpdate, clearIt = "no_update", "clear"
@@ -171,7 +173,7 @@ func decodeCreated(body []byte) (CreatedKey, error) {
 	if !printable(w.Secret) { // nobody could use it, and what reads records may trip over it
 		return CreatedKey{ID: w.ID}, errors.New("its xi-api-key has characters that no header can carry")
 	}
-	return CreatedKey{ID: w.ID, Secret: NewSecret(w.Secret)}, nil
+	return CreatedKey{ID: w.ID, Secret: secret.New(w.Secret)}, nil
 }
 
 type wireCreate struct {

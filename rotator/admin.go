@@ -5,43 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// The admin key of a workspace is a key like any other, which is published where the workspace's client reads it
-// (Policy.AdminOf). What differs is here: it is proven by what an admin key is for, it goes last, and the key before
-// it stays until this process is seen to use the new one.
-
-// lastFor is for how long, from when it could have begun, an admin key lets the other keys of its workspace go first, and
-// a member of a group the one whose turn it is.
-const lastFor = time.Hour
-
-// goesLast returns until when a scheduled run that is due lets others go first. With a window it is half of that at most.
-func (o Observed) goesLast(p Policy, run time.Time) time.Time {
-	if !o.OthersDue {
-		return run
-	}
-	from := run
-	if o.Answers.After(run) {
-		from = o.Answers // they could not go before
-	}
-	if until := run.Add(p.Window / 2); p.Window > 0 {
-		return earlier(until, from.Add(lastFor))
-	}
-	return from.Add(lastFor)
-}
-
 // othersDue reports another policy of the admin key's workspace that is about to rotate, or may be. Rotator.mu is held.
-func (r *Rotator) othersDue(p Policy) bool {
+func (r *Rotator) othersDue(p plan.Policy) bool {
 	for _, st := range r.policies {
 		s := &st.status
-		if st.policy.Workspace != p.AdminOf || st.policy.AdminOf != "" || st.policy.Mode == ModePaused {
+		if st.policy.Workspace != p.AdminOf || st.policy.AdminOf != "" || st.policy.Mode == plan.ModePaused {
 			continue
 		}
-		expired := s.State == StateOK && !s.NextDue.IsZero() && !s.NextDue.After(r.Wall()) // due since it was last looked at
-		if !s.Loaded || expired || s.State == StateRotating || slices.ContainsFunc(s.Steps, func(s Step) bool { return s.Action == ActRotate }) {
+		expired := s.State == plan.StateOK && !s.NextDue.IsZero() && !s.NextDue.After(r.Wall()) // due since it was last looked at
+		if !s.Loaded || expired || s.State == plan.StateRotating || slices.ContainsFunc(s.Steps, func(s plan.Step) bool { return s.Action == plan.ActRotate }) {
 			return true
 		}
 	}
@@ -49,16 +28,16 @@ func (r *Rotator) othersDue(p Policy) bool {
 }
 
 // probe asks whether a key of the policy works. An admin key must be able to list.
-func (j *job) probe(ctx context.Context, api *elevenlabs.Client, secret elevenlabs.Secret) (elevenlabs.Life, error) {
+func (j *job) probe(ctx context.Context, api *elevenlabs.Client, secret secret.Secret) (elevenlabs.ProbeResult, error) {
 	if j.p.AdminOf != "" {
 		return api.ProbeAdmin(ctx, secret)
 	}
 	return api.Probe(ctx, secret)
 }
 
-// takeUp has this process use the admin key that was just published. Where that fails it does so at the next refusal,
+// switchAdminKey has this process use the admin key that was just published. Where that fails it does so at the next refusal,
 // and at the latest before the old key is retired.
-func (j *job) takeUp(ctx context.Context) {
+func (j *job) switchAdminKey(ctx context.Context) {
 	api := j.r.apiOf(j.p.AdminOf)
 	if api == nil {
 		return
@@ -70,7 +49,7 @@ func (j *job) takeUp(ctx context.Context) {
 
 // adminMoved returns nil when this process does not manage the old key's workspace with that very key, whichever policy
 // it is of. Where the policy is the admin key's own, it must be seen to use the current one.
-func (j *job) adminMoved(ctx context.Context, old KeyRef, current *KeyRef) error {
+func (j *job) adminMoved(ctx context.Context, old ledger.KeyRef, current *ledger.KeyRef) error {
 	api := j.r.apiOf(old.Workspace)
 	if api == nil {
 		return nil
@@ -80,10 +59,10 @@ func (j *job) adminMoved(ctx context.Context, old KeyRef, current *KeyRef) error
 	if err != nil {
 		return fmt.Errorf("looking at the admin key of workspace %s: %w", old.Workspace, err)
 	}
-	hash := hashValue(j.entry().Salt, key.Reveal())
+	hash := ledger.HashValue(j.entry().Salt, key.Reveal())
 	stale := own && current != nil && current.Sink == j.p.Sink && current.Hash != "" && hash != current.Hash
 	if hash == old.Hash || stale {
-		return failedFor(StageRetire, ReasonUnsafe, "workspace %s is not managed with the key that replaces %s yet", old.Workspace, old.ID)
+		return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "workspace %s is not managed with the key that replaces %s yet", old.Workspace, old.ID)
 	}
 	return nil
 }
@@ -100,7 +79,7 @@ func (r *Rotator) refused(ws *workspace, err error) error {
 			advice += fmt.Sprintf("; policy %s cannot replace a key that is refused: set its adopt to the id of the key that you put there", st.policy.Name)
 		}
 	}
-	return &Error{Op: "using the admin key", Reason: ReasonAdminKeyRefused, Advice: advice, Err: err}
+	return &ledger.Error{Op: "using the admin key", Reason: ledger.ReasonAdminKeyRefused, Advice: advice, Err: err}
 }
 
 // noteRefused leaves a workspace whose admin key was refused alone until its next listing: whatever else is asked of it

@@ -16,15 +16,17 @@ import (
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // newAdminWorld is a world whose admin key is where the policy publishes; putAdminKey has to put it there.
-func newAdminWorld(t *testing.T) (*world, rotator.Policy) {
+func newAdminWorld(t *testing.T) (*world, plan.Policy) {
 	w := newWorld(t)
 	w.sim = elevensim.New(elevensim.Options{Accounts: []elevensim.Account{{ID: account, Name: "tts"}}, Seed: 1})
 	w.api = elevensim.Transport(w.sim)
-	p := testPolicy(t, func(p *rotator.Policy) {
+	p := testPolicy(t, func(p *plan.Policy) {
 		p.Name, p.AdminOf, p.Sink.Path = "admin", "default", "elevenlabs/admin"
 		p.Settings.Permissions.Names = []string{"service_account_write"}
 	})
@@ -33,7 +35,7 @@ func newAdminWorld(t *testing.T) (*world, rotator.Policy) {
 }
 
 // putAdminKey makes an admin key by hand, puts it where it is read, and returns its id.
-func (w *world) putAdminKey(p rotator.Policy) string {
+func (w *world) putAdminKey(p plan.Policy) string {
 	w.t.Helper()
 	id, secret, err := w.sim.AddKey(account, elevensim.KeySpec{Name: "by hand", Permissions: p.Settings.Permissions.Names})
 	if err != nil {
@@ -50,7 +52,7 @@ func (w *world) putAdminKey(p rotator.Policy) string {
 }
 
 // keepAdmin fails the test when the key where the admin key is read is none that may manage keys.
-func (w *world) keepAdmin(p rotator.Policy) {
+func (w *world) keepAdmin(p plan.Policy) {
 	w.sim.OnChange(func(c elevensim.Change) {
 		may := c.Key.Permissions == nil || slices.Contains(c.Key.Permissions, "service_account_write")
 		if w.published(p) == c.Key.Secret && (c.Key.Disabled || c.Key.Deleted() || !may) {
@@ -93,7 +95,7 @@ func TestTheAdminKeyRotates(t *testing.T) {
 }
 
 // proven checks that the new admin key could list before it was published, and that it came after the other policy's.
-func (w *world) proven(t *testing.T, admin elevensim.Key, other rotator.Policy) {
+func (w *world) proven(t *testing.T, admin elevensim.Key, other plan.Policy) {
 	t.Helper()
 	history := w.sim.History()
 	made := slices.IndexFunc(history, func(r elevensim.Request) bool { return r.Operation == "createAPIKey" && r.KeyID == admin.ID })
@@ -142,16 +144,16 @@ func TestEveryRemoteWriteOfAnAdminKey(t *testing.T) {
 
 // TestANewAdminKeyThatCannotListIsNotPublished, as when its allowlist lacks the address of rekeyd itself.
 func TestANewAdminKeyThatCannotListIsNotPublished(t *testing.T) {
-	for name, change := range map[string]func(*rotator.Policy){
-		"permission": func(p *rotator.Policy) { p.Settings.Permissions.Names = []string{"user_read"} },
-		"address": func(p *rotator.Policy) {
+	for name, change := range map[string]func(*plan.Policy){
+		"permission": func(p *plan.Policy) { p.Settings.Permissions.Names = []string{"user_read"} },
+		"address": func(p *plan.Policy) {
 			p.Settings.AllowedIPs = []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, p := newAdminWorld(t)
 			w.keepAdmin(p)
-			p.OnDrift = rotator.DriftReport
+			p.OnDrift = plan.DriftReport
 			synctest.Test(t, func(t *testing.T) {
 				p.Adopt = w.putAdminKey(p)
 				change(&p)
@@ -161,7 +163,7 @@ func TestANewAdminKeyThatCannotListIsNotPublished(t *testing.T) {
 				if w.inRecord(p).ID != p.Adopt {
 					t.Error("it was published")
 				}
-				if s := r.Snapshot().Policies[0]; s.Failure == nil || s.Failure.Stage != rotator.StageVerify {
+				if s := r.Snapshot().Policies[0]; s.Failure == nil || s.Failure.Stage != ledger.StageVerify {
 					t.Errorf("the failure is %+v", s.Failure)
 				}
 				for range 60 { // one may be on trial just now
@@ -198,13 +200,13 @@ func TestALeakedAdminKey(t *testing.T) {
 			t.Errorf("the workspace says: %v", ws.Err)
 		}
 		after(3 * time.Hour)
-		if s := r.Snapshot().Policies[0]; s.State != rotator.StateFailing || s.Reason != rotator.ReasonAdminKeyRefused {
+		if s := r.Snapshot().Policies[0]; s.State != plan.StateFailing || s.Reason != ledger.ReasonAdminKeyRefused {
 			t.Errorf("when it is due, the policy is %s: %s", s.State, s.Reason)
 		}
 
 		second := w.putAdminKey(p)
 		after(20 * time.Minute)
-		if s := r.Snapshot().Policies[0]; s.State != rotator.StateError || s.Reason != rotator.ReasonRecordChanged {
+		if s := r.Snapshot().Policies[0]; s.State != plan.StateError || s.Reason != ledger.ReasonRecordChanged {
 			t.Errorf("with an unknown key in place the policy is %s: %s", s.State, s.Reason)
 		}
 		if err := r.Snapshot().Workspaces[0].Err; err != nil {
@@ -212,10 +214,10 @@ func TestALeakedAdminKey(t *testing.T) {
 		}
 		first := p.Adopt
 		p.Adopt = second
-		r.Load([]rotator.Policy{p}, w.clients(w.last))
+		r.Load([]plan.Policy{p}, w.clients(w.last))
 		after(time.Minute)
 		s := r.Snapshot().Policies[0]
-		if s.Current == nil || s.Current.ID != second || len(s.Retiring) != 1 || s.Retiring[0].ID != first || s.Retiring[0].State != rotator.InQuarantine {
+		if s.Current == nil || s.Current.ID != second || len(s.Retiring) != 1 || s.Retiring[0].ID != first || s.Retiring[0].State != ledger.InQuarantine {
 			t.Errorf("after adoption: current %+v, retiring %+v", s.Current, s.Retiring)
 		}
 		after(30 * time.Hour)
@@ -235,8 +237,8 @@ func TestAKeyInUseAsAdminKeyIsNotRetired(t *testing.T) {
 		p.Adopt = w.putAdminKey(p)
 		kept := w.inRecord(p).Secret
 		var inUse atomic.Value
-		inUse.Store(elevenlabs.NewSecret(kept))
-		w.adminSource = func() string { key, _ := inUse.Load().(elevenlabs.Secret); return key.Reveal() }
+		inUse.Store(secret.New(kept))
+		w.adminSource = func() string { key, _ := inUse.Load().(secret.Secret); return key.Reveal() }
 		_, stop := w.start(p)
 		defer stop()
 		after(20 * time.Hour)
@@ -247,7 +249,7 @@ func TestAKeyInUseAsAdminKeyIsNotRetired(t *testing.T) {
 			t.Error("the key that is still in use was taken away")
 		}
 		kept = w.inRecord(p).Secret
-		inUse.Store(elevenlabs.NewSecret(kept))
+		inUse.Store(secret.New(kept))
 		after(3 * time.Hour)
 		if k, _ := w.sim.KeyBySecret(kept); k.Disabled {
 			t.Error("the current key was taken away")
@@ -271,7 +273,7 @@ func TestTheAdminKeyOfARemovedPolicyIsNotPruned(t *testing.T) {
 		p.Adopt = w.putAdminKey(p)
 		r, stop := w.start(p)
 		after(5 * time.Hour)
-		r.Load([]rotator.Policy{testPolicy(t, nil)}, w.clients(w.last))
+		r.Load([]plan.Policy{testPolicy(t, nil)}, w.clients(w.last))
 		stop()
 		lost, err := r.Lost(t.Context(), p.Name)
 		if err != nil || len(lost) != 1 || lost[0].KeyID != w.inRecord(p).ID {
@@ -287,10 +289,10 @@ func TestTheAdminKeyOfARemovedPolicyIsNotPruned(t *testing.T) {
 // every call of it takes until its timeout.
 func TestAHangingWorkspaceHoldsUpNobody(t *testing.T) {
 	w := newWorld(t)
-	quick := testPolicy(t, func(p *rotator.Policy) { p.Name, p.Sink.Path, p.Workspace = "quick", "elevenlabs/quick", "other" })
-	policies := []rotator.Policy{quick}
+	quick := testPolicy(t, func(p *plan.Policy) { p.Name, p.Sink.Path, p.Workspace = "quick", "elevenlabs/quick", "other" })
+	policies := []plan.Policy{quick}
 	for i := range 8 {
-		policies = append(policies, testPolicy(t, func(p *rotator.Policy) {
+		policies = append(policies, testPolicy(t, func(p *plan.Policy) {
 			p.Name = fmt.Sprintf("hangs-%d", i)
 			p.Sink.Path = "elevenlabs/" + p.Name
 		}))
@@ -359,9 +361,9 @@ func TestTheAdminKeyGoesLastAfterAnOutage(t *testing.T) {
 	w, p := newAdminWorld(t)
 	synctest.Test(t, func(t *testing.T) {
 		p.Adopt = w.putAdminKey(p)
-		policies := []rotator.Policy{p}
+		policies := []plan.Policy{p}
 		for _, name := range []string{"tts-a", "tts-b", "tts-c"} {
-			policies = append(policies, testPolicy(t, func(p *rotator.Policy) { p.Name, p.Sink.Path = name, "elevenlabs/"+name }))
+			policies = append(policies, testPolicy(t, func(p *plan.Policy) { p.Name, p.Sink.Path = name, "elevenlabs/"+name }))
 		}
 		_, stop := w.start(policies...)
 		after(time.Minute)

@@ -8,6 +8,9 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // keyDoc is the ledger's document keys/KEYID about a key that rekeyd did not make: which policy adopted it. It is written
@@ -18,27 +21,27 @@ type keyDoc struct {
 	Policy string `json:"policy"`
 }
 
-func (r *Rotator) keyRef(id string) Ref { return r.Ledger.Join("keys").Join(id) }
+func (r *Rotator) keyRef(id string) ledger.Ref { return r.Ledger.Join("keys").Join(id) }
 
 // reserve makes an existing key the policy's own, or returns the policy that has it. The name of a key that this
 // installation made says whose it is.
-func (r *Rotator) reserve(ctx context.Context, policy string, key ListedKey) (other string, err error) {
-	if owner, named, _, ok := parseKeyName(key.Name); ok && owner == r.ownerID() {
+func (r *Rotator) reserve(ctx context.Context, policy string, key plan.ListedKey) (other string, err error) {
+	if owner, named, _, ok := ledger.ParseKeyName(key.Name); ok && owner == r.ownerID() {
 		if named != policy {
 			return named, nil
 		}
 		return "", nil
 	}
-	if !validKeyID(key.ID) {
-		return "", fmt.Errorf("reserving key %q: no document can have its id as name", shorten(key.ID))
+	if !ledger.ValidKeyID(key.ID) {
+		return "", fmt.Errorf("reserving key %q: no document can have its id as name", ledger.Shorten(key.ID))
 	}
 	ref := r.keyRef(key.ID)
 	for version, attempt := 0, 1; ; attempt++ {
-		_, failure := r.Store.Write(ctx, ref, map[string]any{"schema": ledgerSchema, "policy": policy}, version)
+		_, failure := r.Store.Write(ctx, ref, map[string]any{"schema": ledger.Schema, "policy": policy}, version)
 		if failure == nil {
 			return "", nil
 		}
-		if !errors.Is(failure, ErrConflict) && !maybeWritten(failure) {
+		if !errors.Is(failure, ledger.ErrConflict) && !ledger.MaybeWritten(failure) {
 			return "", fmt.Errorf("reserving key %s: %w", key.ID, failure)
 		}
 		doc, err := r.Store.Read(ctx, ref, 0)
@@ -57,7 +60,7 @@ func (r *Rotator) reserve(ctx context.Context, policy string, key ListedKey) (ot
 // reservedFor returns the policy, other than the given one, that a key's document names, under its present name.
 func (r *Rotator) reservedFor(ctx context.Context, text json.RawMessage, policy, keyID string) (string, error) {
 	var doc keyDoc
-	if err := decodeStrictly(text, &doc); err != nil || doc.Schema != ledgerSchema || !validName(doc.Policy) {
+	if err := ledger.DecodeStrictly(text, &doc); err != nil || doc.Schema != ledger.Schema || !ledger.ValidName(doc.Policy) {
 		return "", fmt.Errorf("reading %s: it is no document of this version of rekeyd", r.keyRef(keyID))
 	}
 	name := doc.Policy
@@ -79,13 +82,13 @@ func (r *Rotator) reservedFor(ctx context.Context, text json.RawMessage, policy,
 
 // elsewhere returns the keys of other policies of this process that the policy could take for its own, and those that the
 // ledger was seen to reserve for another. Rotator.mu is held.
-func (r *Rotator) elsewhere(p Policy, k *knowledge) map[string]string {
+func (r *Rotator) elsewhere(p plan.Policy, k *knowledge) map[string]string {
 	v := k.record
 	if v == nil || v.Match != "" || (!v.HasValue && p.Adopt == "") {
 		return nil // whose a key is matters only for a value that this policy's entry does not explain
 	}
 	owners := maps.Clone(k.elsewhere)
-	note := func(ref KeyRef, policy string) {
+	note := func(ref ledger.KeyRef, policy string) {
 		if ref.Workspace == p.Workspace && ref.Account == p.ServiceAccount || ref.ID == v.KeyID || ref.ID == p.Adopt {
 			if owners == nil {
 				owners = map[string]string{}
@@ -93,7 +96,7 @@ func (r *Rotator) elsewhere(p Policy, k *knowledge) map[string]string {
 			owners[ref.ID] = policy
 		}
 	}
-	for _, states := range []map[string]*policyState{r.policies, r.unmanaged} {
+	for _, states := range []map[string]*policyState{r.policies, r.removed} {
 		for name, st := range states {
 			if name == p.Name || st.status.MovedTo != "" {
 				continue
@@ -110,10 +113,10 @@ func (r *Rotator) elsewhere(p Policy, k *knowledge) map[string]string {
 }
 
 // adopt takes an existing key over as the current one. It writes the ledger only.
-func (j *job) adopt(ctx context.Context, s Step) bool {
+func (j *job) adopt(ctx context.Context, s plan.Step) bool {
 	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
 	if err != nil {
-		j.r.noteSinkFailure(j.st, err)
+		j.r.noteStoreFailure(j.st, err)
 		return false
 	}
 	if !j.stillPlanned(s) {
@@ -122,7 +125,7 @@ func (j *job) adopt(ctx context.Context, s Step) bool {
 	key := j.listedKey(s.KeyID)
 	other, err := j.r.reserve(ctx, j.p.Name, key)
 	if err != nil {
-		j.r.noteSinkFailure(j.st, err)
+		j.r.noteStoreFailure(j.st, err)
 		return false
 	}
 	if other != "" {
@@ -131,11 +134,11 @@ func (j *job) adopt(ctx context.Context, s Step) bool {
 	}
 	previous, err := j.previousOf(ctx, rec, key.ID)
 	if err != nil {
-		j.r.noteSinkFailure(j.st, err)
+		j.r.noteStoreFailure(j.st, err)
 		return false
 	}
 	now := j.now()
-	err = j.write(ctx, func(e *Entry) {
+	err = j.write(ctx, func(e *ledger.Entry) {
 		if old := e.Current; old != nil && old.ID != key.ID {
 			e.Retiring = append(e.Retiring, j.retiringOf(*old, s.Reason, now, time.Time{}))
 		}
@@ -144,26 +147,26 @@ func (j *job) adopt(ctx context.Context, s Step) bool {
 		if rec.KeyID == key.ID && !rec.RotatedAt.IsZero() {
 			e.LastRotation, ref.Published = rec.RotatedAt, rec.RotatedAt
 		}
-		ref.Hash, ref.Version = hashValue(e.Salt, rec.Secret.Reveal()), rec.doc.Version
-		ref.Unproven = j.st.known.record.fit(key.Hint) != fits
-		if back := e.retiring(key.ID); back != nil {
+		ref.Hash, ref.Version = ledger.HashValue(e.Salt, rec.Secret.Reveal()), rec.Doc.Version
+		ref.Unproven = j.st.known.record.Fit(key.Hint) != plan.HintFits
+		if back := e.RetiringKey(key.ID); back != nil {
 			ref.Calls = back.Calls
 		}
 		e.Current, e.Failure = &ref, nil
-		e.dropRetiring(key.ID)
+		e.DropRetiring(key.ID)
 		if previous.ID != "" {
-			e.Retiring = append(e.Retiring, Retiring{KeyRef: j.adopted(e, previous, now), State: InOverlap,
-				Until: rec.PreviousValidUntil, Quarantine: Duration(j.p.Quarantine), Reason: s.Reason})
+			e.Retiring = append(e.Retiring, ledger.Retiring{KeyRef: j.adopted(e, previous, now), State: ledger.InOverlap,
+				Until: rec.PreviousValidUntil, Quarantine: ledger.Duration(j.p.Quarantine), Reason: s.Reason})
 		}
 	})
 	return j.noted(err, "key adopted", s.KeyID)
 }
 
 // previousOf returns the key that the record names as the one before, where it is the policy's to retire.
-func (j *job) previousOf(ctx context.Context, rec Record, keyID string) (ListedKey, error) {
+func (j *job) previousOf(ctx context.Context, rec ledger.Record, keyID string) (plan.ListedKey, error) {
 	id := rec.PreviousKeyID
-	if rec.KeyID != keyID || id == "" || id == keyID || j.entry() != nil && j.entry().retiring(id) != nil {
-		return ListedKey{}, nil
+	if rec.KeyID != keyID || id == "" || id == keyID || j.entry() != nil && j.entry().RetiringKey(id) != nil {
+		return plan.ListedKey{}, nil
 	}
 	previous := j.listedKey(id)
 	if previous.ID == "" {
@@ -178,35 +181,35 @@ func (j *job) previousOf(ctx context.Context, rec Record, keyID string) (ListedK
 	}
 	if other != "" {
 		j.log.Warn("previous key of the record belongs to another policy", "key_id", id, "owner", other)
-		return ListedKey{}, nil
+		return plan.ListedKey{}, nil
 	}
 	return previous, err
 }
 
 // stillPlanned reports that what is known by now calls for the step.
-func (j *job) stillPlanned(s Step) bool {
+func (j *job) stillPlanned(s plan.Step) bool {
 	j.r.mu.Lock()
 	ws := j.st.ws
 	j.r.mu.Unlock()
-	return slices.Contains(Plan(j.p, j.r.assemble(j.st, j.p, ws), j.r.Wall()).Steps, s)
+	return slices.Contains(plan.Plan(j.p, j.r.assemble(j.st, j.p, ws), j.r.Wall()).Steps, s)
 }
 
-func (j *job) listedKey(id string) ListedKey {
+func (j *job) listedKey(id string) plan.ListedKey {
 	j.r.mu.Lock()
 	ws := j.st.ws
 	j.r.mu.Unlock()
-	k, _ := j.r.assemble(j.st, j.p, ws).key(id)
+	k, _ := j.r.assemble(j.st, j.p, ws).Key(id)
 	return k
 }
 
 // adopted describes a key that we did not publish, or of which we have forgotten that we did.
-func (j *job) adopted(e *Entry, k ListedKey, now time.Time) KeyRef {
-	ref := KeyRef{ID: k.ID, Name: k.Name, Workspace: k.Workspace, Account: k.ServiceAccount, Sink: j.p.Sink, Created: k.CreatedAt}
+func (j *job) adopted(e *ledger.Entry, k plan.ListedKey, now time.Time) ledger.KeyRef {
+	ref := ledger.KeyRef{ID: k.ID, Name: k.Name, Workspace: k.Workspace, Account: k.ServiceAccount, Sink: j.p.Sink, Created: k.CreatedAt}
 	if ref.Created.IsZero() {
 		ref.Created = now
 	}
 	ref.Published = ref.Created
-	if owner, _, rotation, ok := parseKeyName(k.Name); ok && owner == e.Owner {
+	if owner, _, rotation, ok := ledger.ParseKeyName(k.Name); ok && owner == e.Owner {
 		ref.Rotation = rotation
 	}
 	return ref

@@ -10,11 +10,13 @@ import (
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // second is a policy beside the first one.
-func second(t *testing.T, change func(*rotator.Policy)) rotator.Policy {
-	return testPolicy(t, func(p *rotator.Policy) {
+func second(t *testing.T, change func(*plan.Policy)) plan.Policy {
+	return testPolicy(t, func(p *plan.Policy) {
 		p.Name, p.Sink.Path = "tts-batch", "elevenlabs/tts-batch"
 		if change != nil {
 			change(p)
@@ -32,7 +34,7 @@ func (w *world) byHand() (id, secret string) {
 	return id, secret
 }
 
-func (w *world) put(p rotator.Policy, data map[string]any) {
+func (w *world) put(p plan.Policy, data map[string]any) {
 	w.t.Helper()
 	doc, err := w.store.Read(context.Background(), p.Sink.Ref, 0)
 	if err == nil {
@@ -55,9 +57,9 @@ func named(t *testing.T, r *rotator.Rotator, name string) rotator.PolicyStatus {
 	return rotator.PolicyStatus{}
 }
 
-func wantRefusal(t *testing.T, s rotator.PolicyStatus, reason rotator.Reason, says string) {
+func wantRefusal(t *testing.T, s rotator.PolicyStatus, reason ledger.Reason, says string) {
 	t.Helper()
-	if s.State != rotator.StateError || s.Reason != reason || !strings.Contains(s.Message, says) {
+	if s.State != plan.StateError || s.Reason != reason || !strings.Contains(s.Message, says) {
 		t.Errorf("%s is %s (%s): %s; want %s and %q", s.Policy.Name, s.State, s.Reason, s.Message, reason, says)
 	}
 }
@@ -66,7 +68,7 @@ func wantRefusal(t *testing.T, s rotator.PolicyStatus, reason rotator.Reason, sa
 func TestACopiedRecordIsNoAdoption(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newArena(t)
-		a, b := testPolicy(t, nil), second(t, func(p *rotator.Policy) { p.Schedule = schedule(t, "0 3 * * 1") })
+		a, b := testPolicy(t, nil), second(t, func(p *plan.Policy) { p.Schedule = mustParse(t, "0 3 * * 1") })
 		_, stop := w.daemon(options{}, a)
 		after(time.Hour)
 		stop()
@@ -75,13 +77,13 @@ func TestACopiedRecordIsNoAdoption(t *testing.T) {
 		r, stop := w.daemon(options{}, a, b)
 		defer stop()
 		after(time.Minute)
-		wantRefusal(t, named(t, r, b.Name), rotator.ReasonRecordChanged, "belongs to policy "+a.Name)
+		wantRefusal(t, named(t, r, b.Name), ledger.ReasonRecordChanged, "belongs to policy "+a.Name)
 		after(30 * time.Hour) // a rotates and retires the key
 		w.mustWork(a, "after its rotation")
 		if k := w.key(first.Secret); !k.Deleted() {
 			t.Error("the copy kept its owner from retiring the key")
 		}
-		wantRefusal(t, named(t, r, b.Name), rotator.ReasonRecordChanged, "")
+		wantRefusal(t, named(t, r, b.Name), ledger.ReasonRecordChanged, "")
 		w.kv.Delete(b.Sink.String())
 		after(20 * time.Minute)
 		w.mustWork(b, "without the copy")
@@ -106,7 +108,7 @@ func TestAdoptionNeedsTheSecret(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newArena(t)
 				id, secret := w.byHand()
-				p := testPolicy(t, func(p *rotator.Policy) { p.Adopt = id })
+				p := testPolicy(t, func(p *plan.Policy) { p.Adopt = id })
 				before := 1
 				if held != nil {
 					w.put(p, held(w.world, id))
@@ -115,13 +117,13 @@ func TestAdoptionNeedsTheSecret(t *testing.T) {
 				r, stop := w.daemon(options{}, p)
 				defer stop()
 				after(50 * time.Hour)
-				wantRefusal(t, named(t, r, p.Name), rotator.ReasonAdoptRefused, id)
+				wantRefusal(t, named(t, r, p.Name), ledger.ReasonAdoptRefused, id)
 				if k := w.key(secret); k.Disabled || k.Deleted() || len(w.alive()) != before {
 					t.Errorf("key %s: disabled %t, deleted %t; %d keys", id, k.Disabled, k.Deleted(), len(w.alive()))
 				}
 				w.put(p, map[string]any{"api_key": secret})
 				after(20 * time.Minute)
-				if s := named(t, r, p.Name); s.Current == nil || s.Current.Published.IsZero() || s.State == rotator.StateError {
+				if s := named(t, r, p.Name); s.Current == nil || s.Current.Published.IsZero() || s.State == plan.StateError {
 					t.Errorf("with the secret in place: %s (%s): %s", s.State, s.Reason, s.Message)
 				}
 			})
@@ -141,7 +143,7 @@ func TestTheCandidateThatFits(t *testing.T) {
 		defer stop()
 		after(time.Minute)
 		s := named(t, r, p.Name)
-		wantRefusal(t, s, rotator.ReasonRecordChanged, id)
+		wantRefusal(t, s, ledger.ReasonRecordChanged, id)
 		_, marked, _ := strings.Cut(s.Message, id)
 		marked, _, _ = strings.Cut(marked, ")")
 		if strings.Count(s.Message, " fits") != 1 || !strings.Contains(marked, " fits") {
@@ -168,7 +170,7 @@ func TestOneKeyBelongsToOnePolicy(t *testing.T) {
 					k := w.inRecord(a)
 					b.Adopt = k.ID
 					w.put(b, map[string]any{"api_key": k.Secret})
-					policies := []rotator.Policy{b}
+					policies := []plan.Policy{b}
 					if together {
 						stop()
 						policies = append(policies, a)
@@ -178,7 +180,7 @@ func TestOneKeyBelongsToOnePolicy(t *testing.T) {
 					r, stopB := w.daemon(options{}, policies...)
 					defer stopB()
 					after(30 * time.Minute)
-					wantRefusal(t, named(t, r, b.Name), rotator.ReasonAdoptRefused, "belongs to policy "+a.Name)
+					wantRefusal(t, named(t, r, b.Name), ledger.ReasonAdoptRefused, "belongs to policy "+a.Name)
 					after(5 * time.Hour)
 					w.mustWork(a, "after its rotation")
 				})
@@ -195,7 +197,7 @@ func TestTheReservationOfAKeyFourWays(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					w := newWorld(t)
 					id, secret := w.byHand()
-					p, other := testPolicy(t, func(p *rotator.Policy) { p.Adopt = id }), second(t, func(p *rotator.Policy) { p.Adopt = id })
+					p, other := testPolicy(t, func(p *plan.Policy) { p.Adopt = id }), second(t, func(p *plan.Policy) { p.Adopt = id })
 					w.put(p, map[string]any{"api_key": secret})
 					w.put(other, map[string]any{"api_key": secret})
 					proc := &process{fault: fault{call: call, nth: 1, mode: m}}
@@ -214,7 +216,7 @@ func TestTheReservationOfAKeyFourWays(t *testing.T) {
 					late, stopLate := w.startProcess(&process{}, other)
 					defer stopLate()
 					after(10 * time.Minute)
-					wantRefusal(t, named(t, late, other.Name), rotator.ReasonAdoptRefused, "belongs to policy "+p.Name)
+					wantRefusal(t, named(t, late, other.Name), ledger.ReasonAdoptRefused, "belongs to policy "+p.Name)
 				})
 			})
 		}
@@ -225,13 +227,13 @@ func TestTheReservationOfAKeyFourWays(t *testing.T) {
 func TestThePreviousKeyOfAnotherPolicyStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newArena(t)
-		a, b := testPolicy(t, func(p *rotator.Policy) { p.Mode = rotator.ModeManual }), second(t, func(p *rotator.Policy) { p.Mode = rotator.ModeManual })
+		a, b := testPolicy(t, func(p *plan.Policy) { p.Mode = plan.ModeManual }), second(t, func(p *plan.Policy) { p.Mode = plan.ModeManual })
 		id, secret := w.byHand()
 		_, stop := w.daemon(options{}, a)
 		after(time.Hour)
 		stop()
 		w.put(b, map[string]any{"api_key": secret, "key_id": id, "previous_key_id": w.inRecord(a).ID, "previous_valid_until": "2001-01-01T00:00:00Z"})
-		for _, policies := range [][]rotator.Policy{{b}, {a, b}} {
+		for _, policies := range [][]plan.Policy{{b}, {a, b}} {
 			r, stop := w.daemon(options{}, policies...)
 			after(2 * time.Hour)
 			if s := named(t, r, b.Name); s.Current == nil || s.Current.ID != id || len(s.Retiring) != 0 {
@@ -254,7 +256,7 @@ func TestFieldsOfOthersStay(t *testing.T) {
 			r, stop := w.daemon(options{}, p)
 			defer stop()
 			after(30 * time.Hour)
-			wantRefusal(t, named(t, r, p.Name), rotator.ReasonRecordChanged, "fields of others")
+			wantRefusal(t, named(t, r, p.Name), ledger.ReasonRecordChanged, "fields of others")
 			now := w.record(p)
 			if len(now) != len(before) || len(w.alive()) != 0 {
 				t.Errorf("the record is %v, and there are %d keys", now, len(w.alive()))

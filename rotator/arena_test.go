@@ -13,7 +13,10 @@ import (
 	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/internal/memkv"
+	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
@@ -29,7 +32,7 @@ func newArena(t *testing.T) *arena {
 	a := &arena{world: w, kv: memkv.New("hvs.tok", "secret")}
 	config := vaultapi.DefaultConfig()
 	config.Address = "http://vault.invalid"
-	store, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: elevenlabs.NewSecret("hvs.tok"), Transport: a.kv})
+	store, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: secret.New("hvs.tok"), Transport: a.kv})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +100,7 @@ type options struct {
 }
 
 // build returns a rotator over the world that does not run, as a command's.
-func (w *world) build(o options, policies ...rotator.Policy) *rotator.Rotator {
+func (w *world) build(o options, policies ...plan.Policy) *rotator.Rotator {
 	w.t.Helper()
 	if o.claimTTL == 0 {
 		o.claimTTL = 2 * time.Minute
@@ -116,7 +119,7 @@ func (w *world) build(o options, policies ...rotator.Policy) *rotator.Rotator {
 		clients[name] = c
 	}
 	r, err := rotator.New(rotator.Options{
-		Store: w.store, Ledger: rotator.Ref{Mount: "secret", Path: "rekeyd"},
+		Store: w.store, Ledger: ledger.Ref{Mount: "secret", Path: "rekeyd"},
 		Logger:      slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Concurrency: 8, ReconcileInterval: time.Minute, ResyncInterval: 15 * time.Minute, ClaimTTL: o.claimTTL,
 		VerifyTimeout: 30 * time.Second, ShutdownTimeout: 25 * time.Second, Wall: o.wall, MaxRotationsPerHour: o.max,
@@ -130,7 +133,7 @@ func (w *world) build(o options, policies ...rotator.Policy) *rotator.Rotator {
 }
 
 // daemon runs a rotator over the world until stop is called.
-func (w *world) daemon(o options, policies ...rotator.Policy) (r *rotator.Rotator, stop func()) {
+func (w *world) daemon(o options, policies ...plan.Policy) (r *rotator.Rotator, stop func()) {
 	r = w.build(o, policies...)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -142,13 +145,13 @@ func (w *world) daemon(o options, policies ...rotator.Policy) (r *rotator.Rotato
 func (w *world) key(secret string) elevensim.Key { k, _ := w.sim.KeyBySecret(secret); return k }
 
 // recordHolds returns the key whose secret the record holds, if there is one.
-func (w *world) recordHolds(p rotator.Policy) (elevensim.Key, bool) {
+func (w *world) recordHolds(p plan.Policy) (elevensim.Key, bool) {
 	secret, _ := w.record(p)[p.Sink.Field].(string)
 	return w.sim.KeyBySecret(secret)
 }
 
 // mustWork fails the test where readers of the policy's record find a secret that does not work.
-func (w *world) mustWork(p rotator.Policy, when string) {
+func (w *world) mustWork(p plan.Policy, when string) {
 	w.t.Helper()
 	k, known := w.recordHolds(p)
 	if !known || k.Disabled || k.Deleted() {

@@ -20,6 +20,9 @@ import (
 	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 // TestAnyStateCostsABoundedNumberOfCalls puts policies into arbitrary states of entry, record and listing, has the remotes
@@ -49,8 +52,8 @@ type maze struct {
 	*world
 	rnd      *rand.Rand
 	seed     uint64
-	docs     map[rotator.Ref]rotator.Doc
-	policies []rotator.Policy
+	docs     map[ledger.Ref]ledger.Doc
+	policies []plan.Policy
 	answers  map[string]answers // by policy
 
 	mu      sync.Mutex
@@ -61,7 +64,7 @@ type maze struct {
 
 func newMaze(t *testing.T, seed uint64) *maze {
 	w := newWorld(t)
-	m := &maze{world: w, rnd: rand.New(rand.NewPCG(seed, 1)), seed: seed, docs: map[rotator.Ref]rotator.Doc{}, answers: map[string]answers{},
+	m := &maze{world: w, rnd: rand.New(rand.NewPCG(seed, 1)), seed: seed, docs: map[ledger.Ref]ledger.Doc{}, answers: map[string]answers{},
 		calls: map[string][]time.Time{}, success: map[string][]time.Time{}}
 	var accounts []elevensim.Account
 	for i := range boundedPolicies {
@@ -69,7 +72,7 @@ func newMaze(t *testing.T, seed uint64) *maze {
 	}
 	w.sim = elevensim.New(elevensim.Options{AdminKey: adminKey, Accounts: accounts, Seed: seed})
 	w.api = elevensim.Transport(w.sim)
-	m.docs[rotator.Ref{Mount: "secret", Path: "rekeyd/owner"}] = m.doc(map[string]any{"owner": "abcdefgh"}, 1)
+	m.docs[ledger.Ref{Mount: "secret", Path: "rekeyd/owner"}] = m.doc(map[string]any{"owner": "abcdefgh"}, 1)
 	for i := range boundedPolicies {
 		m.addPolicy(i)
 	}
@@ -80,12 +83,12 @@ func (m *maze) chance(percent int) bool { return m.rnd.IntN(100) < percent }
 
 func pick[T any](m *maze, of ...T) T { return of[m.rnd.IntN(len(of))] }
 
-func (m *maze) doc(v any, version int) rotator.Doc {
+func (m *maze) doc(v any, version int) ledger.Doc {
 	text, err := json.Marshal(v)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	return rotator.Doc{JSON: text, Version: version}
+	return ledger.Doc{JSON: text, Version: version}
 }
 
 // at is a time around now, sometimes of a clock that was wrong by months.
@@ -99,11 +102,11 @@ func (m *maze) at() time.Time {
 
 func (m *maze) addPolicy(i int) {
 	name := fmt.Sprintf("p%02d", i)
-	p := testPolicy(m.t, func(p *rotator.Policy) {
+	p := testPolicy(m.t, func(p *plan.Policy) {
 		p.Name, p.ServiceAccount, p.Sink.Path = name, fmt.Sprintf("svcacc_%02d", i), "elevenlabs/"+name
-		p.Schedule, _ = rotator.ParseSchedule(pick(m, "0 3 * * *", "@every 6h", "0 0 1 1 *"), "UTC")
-		p.Mode = pick(m, rotator.ModeAuto, rotator.ModeAuto, rotator.ModeAuto, rotator.ModeManual, rotator.ModePaused)
-		p.OnDrift = pick(m, rotator.DriftPatch, rotator.DriftRotate, rotator.DriftReport)
+		p.Schedule, _ = schedule.Parse(pick(m, "0 3 * * *", "@every 6h", "0 0 1 1 *"), "UTC")
+		p.Mode = pick(m, plan.ModeAuto, plan.ModeAuto, plan.ModeAuto, plan.ModeManual, plan.ModePaused)
+		p.OnDrift = pick(m, plan.DriftPatch, plan.DriftRotate, plan.DriftReport)
 		p.Verify = m.chance(70)
 		if m.chance(20) {
 			p.Group = "g"
@@ -138,7 +141,7 @@ func (m *maze) addPolicy(i int) {
 	m.policies = append(m.policies, p)
 	e := m.entry(p, keys)
 	if m.chance(90) {
-		m.docs[rotator.Ref{Mount: "secret", Path: "rekeyd/policies/" + name}] = m.doc(e.Data(), 1+m.rnd.IntN(5))
+		m.docs[ledger.Ref{Mount: "secret", Path: "rekeyd/policies/" + name}] = m.doc(e.Data(), 1+m.rnd.IntN(5))
 	}
 	m.record(p, keys)
 	m.answers[name] = answers{}
@@ -156,11 +159,11 @@ func mazeHash(secret string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func (m *maze) ref(p rotator.Policy, keys []elevensim.Key) rotator.KeyRef {
-	ref := rotator.KeyRef{ID: "gone0000000000000000000000000000", Name: "rekeyd.abcdefgh." + p.Name + ".rotationxx", Rotation: "rotationxx"}
+func (m *maze) ref(p plan.Policy, keys []elevensim.Key) ledger.KeyRef {
+	ref := ledger.KeyRef{ID: "gone0000000000000000000000000000", Name: "rekeyd.abcdefgh." + p.Name + ".rotationxx", Rotation: "rotationxx"}
 	if len(keys) > 0 && m.chance(85) {
 		k := pick(m, keys...)
-		ref = rotator.KeyRef{ID: k.ID, Name: k.Name, Hash: mazeHash(k.Secret)}
+		ref = ledger.KeyRef{ID: k.ID, Name: k.Name, Hash: mazeHash(k.Secret)}
 		if parts := strings.Split(k.Name, "."); len(parts) == 4 {
 			ref.Rotation = parts[3]
 		}
@@ -176,38 +179,38 @@ func (m *maze) ref(p rotator.Policy, keys []elevensim.Key) rotator.KeyRef {
 	return ref
 }
 
-func (m *maze) entry(p rotator.Policy, keys []elevensim.Key) *rotator.Entry {
-	e := &rotator.Entry{Schema: 1, Owner: "abcdefgh", Policy: p.Name, Salt: mazeSalt}
+func (m *maze) entry(p plan.Policy, keys []elevensim.Key) *ledger.Entry {
+	e := &ledger.Entry{Schema: 1, Owner: "abcdefgh", Policy: p.Name, Salt: mazeSalt}
 	if m.chance(75) {
 		ref := m.ref(p, keys)
 		e.Current, e.LastRotation = &ref, m.at()
 	}
 	for range m.rnd.IntN(4) {
-		r := rotator.Retiring{KeyRef: m.ref(p, keys), State: pick(m, rotator.InOverlap, rotator.InQuarantine), Until: m.at(), Quarantine: rotator.Duration(6 * time.Hour),
-			Reason: pick(m, rotator.ReasonSchedule, rotator.ReasonRevoke, rotator.ReasonExposed)}
+		r := ledger.Retiring{KeyRef: m.ref(p, keys), State: pick(m, ledger.InOverlap, ledger.InQuarantine), Until: m.at(), Quarantine: ledger.Duration(6 * time.Hour),
+			Reason: pick(m, ledger.ReasonSchedule, ledger.ReasonRevoke, ledger.ReasonExposed)}
 		if m.chance(20) {
 			r.Tries, r.NextTry = 3, m.at()
 		}
 		e.Retiring = append(e.Retiring, r)
 	}
 	if m.chance(25) {
-		e.Claim = &rotator.Claim{Holder: "somebodyelse", Nonce: 1, Since: m.at()}
+		e.Claim = &ledger.Claim{Holder: "somebodyelse", Nonce: 1, Since: m.at()}
 		if m.chance(70) {
-			e.Intent = &rotator.Intent{Rotation: "rotation00", KeyName: "rekeyd.abcdefgh." + p.Name + ".rotation00", Workspace: "default", Account: p.ServiceAccount,
-				Sink: p.Sink, Reason: pick(m, rotator.ReasonSchedule, rotator.ReasonFirst, rotator.ReasonExposed), Started: m.at()}
+			e.Intent = &ledger.Intent{Rotation: "rotation00", KeyName: "rekeyd.abcdefgh." + p.Name + ".rotation00", Workspace: "default", Account: p.ServiceAccount,
+				Sink: p.Sink, Reason: pick(m, ledger.ReasonSchedule, ledger.ReasonFirst, ledger.ReasonExposed), Started: m.at()}
 			if m.chance(20) && len(e.Retiring) > 0 {
 				e.Intent.Rollback, e.Intent.Rotation, e.Intent.KeyName = true, e.Retiring[0].Rotation, e.Retiring[0].Name
 			}
 		}
 	}
 	if m.chance(25) {
-		e.Abandoned = append(e.Abandoned, rotator.Abandoned{Rotation: "rotation01", KeyName: "rekeyd.abcdefgh." + p.Name + ".rotation01", Workspace: "default", Account: p.ServiceAccount, Since: m.at()})
+		e.Abandoned = append(e.Abandoned, ledger.Abandoned{Rotation: "rotation01", KeyName: "rekeyd.abcdefgh." + p.Name + ".rotation01", Workspace: "default", Account: p.ServiceAccount, Since: m.at()})
 	}
 	if m.chance(15) {
-		e.Failure = &rotator.Failure{Stage: rotator.StageCreate, Reason: rotator.ReasonForbidden, At: m.at(), Count: 1 + m.rnd.IntN(9), NextTry: m.at()}
+		e.Failure = &ledger.Failure{Stage: ledger.StageCreate, Reason: ledger.ReasonForbidden, At: m.at(), Count: 1 + m.rnd.IntN(9), NextTry: m.at()}
 	}
 	if m.chance(30) {
-		e.Applied = &rotator.Applied{Digest: pick(m, p.Settings.Digest(), "other"), At: m.at()}
+		e.Applied = &ledger.Applied{Digest: pick(m, p.Settings.Digest(), "other"), At: m.at()}
 	}
 	if m.chance(4) {
 		e.MovedTo = "elsewhere"
@@ -221,7 +224,7 @@ func (m *maze) entry(p rotator.Policy, keys []elevensim.Key) *rotator.Entry {
 	return e
 }
 
-func (m *maze) record(p rotator.Policy, keys []elevensim.Key) {
+func (m *maze) record(p plan.Policy, keys []elevensim.Key) {
 	fields := map[string]any{"note": "of others"}
 	switch m.rnd.IntN(6) {
 	case 0:
@@ -248,7 +251,7 @@ func (m *maze) record(p rotator.Policy, keys []elevensim.Key) {
 }
 
 // policyAt names the policy that a document belongs to.
-func policyAt(ref rotator.Ref) (policy, kind string) {
+func policyAt(ref ledger.Ref) (policy, kind string) {
 	if name, ok := strings.CutPrefix(ref.Path, "rekeyd/policies/"); ok {
 		return name, "entry"
 	}
@@ -275,43 +278,43 @@ func (m *maze) spend(ctx context.Context, policy string, d time.Duration) {
 }
 
 func (m *maze) refusal(answer, op string) error {
-	e := &rotator.Error{Op: op, Reason: rotator.ReasonSinkError, Err: errors.New("no")}
+	e := &ledger.Error{Op: op, Reason: ledger.ReasonSinkError, Err: errors.New("no")}
 	switch answer {
 	case "":
 		return nil
 	case "conflict":
-		return rotator.ErrConflict
+		return ledger.ErrConflict
 	case "403", "404":
-		e.Reason = rotator.ReasonSinkDenied
+		e.Reason = ledger.ReasonSinkDenied
 	case "429":
-		e.Reason, e.Outage = rotator.ReasonSinkRateLimited, true
+		e.Reason, e.Outage = ledger.ReasonSinkRateLimited, true
 	case "500":
 		e.MaybeApplied = true
 	case "timeout":
 		time.Sleep(10 * time.Second) //nolint:forbidigo // simulated time
-		e.Reason, e.Outage, e.MaybeApplied = rotator.ReasonSinkTimeout, true, true
+		e.Reason, e.Outage, e.MaybeApplied = ledger.ReasonSinkTimeout, true, true
 	}
 	return e
 }
 
-func (m *maze) Read(ctx context.Context, ref rotator.Ref, version int) (rotator.Doc, error) {
+func (m *maze) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.Doc, error) {
 	policy, kind := policyAt(ref)
 	m.spend(ctx, policy, 5*time.Millisecond)
 	if a := m.answers[policy][kind+" read"]; a != "conflict" {
 		if err := m.refusal(a, "reading "+ref.String()); err != nil {
-			return rotator.Doc{}, err
+			return ledger.Doc{}, err
 		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	doc := m.docs[ref]
 	if version != 0 && version != doc.Version {
-		return rotator.Doc{Version: version}, nil
+		return ledger.Doc{Version: version}, nil
 	}
 	return doc, nil
 }
 
-func (m *maze) Write(ctx context.Context, ref rotator.Ref, data map[string]any, cas int) (int, error) {
+func (m *maze) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
 	policy, kind := policyAt(ref)
 	m.spend(ctx, policy, 5*time.Millisecond)
 	if err := m.refusal(m.answers[policy][kind+" write"], "writing "+ref.String()); err != nil {
@@ -320,15 +323,15 @@ func (m *maze) Write(ctx context.Context, ref rotator.Ref, data map[string]any, 
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.docs[ref].Version != cas {
-		return 0, rotator.ErrConflict
+		return 0, ledger.ErrConflict
 	}
 	m.docs[ref] = m.doc(data, cas+1)
 	return cas + 1, nil
 }
 
-func (m *maze) List(context.Context, rotator.Ref) ([]string, error) { return nil, nil }
+func (m *maze) List(context.Context, ledger.Ref) ([]string, error) { return nil, nil }
 
-func (m *maze) Check(ctx context.Context, refs ...rotator.Ref) error {
+func (m *maze) Check(ctx context.Context, refs ...ledger.Ref) error {
 	policy, _ := policyAt(refs[0])
 	if a := m.answers[policy]["check"]; a != "conflict" && a != "" {
 		m.spend(ctx, policy, 5*time.Millisecond)
@@ -367,7 +370,7 @@ func (m *maze) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func (m *maze) run() {
 	r, err := rotator.New(rotator.Options{
-		Store: m, Ledger: rotator.Ref{Mount: "secret", Path: "rekeyd"}, Logger: slog.New(slog.DiscardHandler), Concurrency: 8, ReconcileInterval: time.Minute,
+		Store: m, Ledger: ledger.Ref{Mount: "secret", Path: "rekeyd"}, Logger: slog.New(slog.DiscardHandler), Concurrency: 8, ReconcileInterval: time.Minute,
 		ResyncInterval: 15 * time.Minute, ClaimTTL: 2 * time.Minute, VerifyTimeout: 30 * time.Second, ShutdownTimeout: 25 * time.Second,
 		Observe: m.happened, MaxRotationsPerHour: pick(m, 0, 100, 3),
 	})
@@ -414,7 +417,7 @@ func (m *maze) happened(e rotator.Event) {
 }
 
 // check wants no hour with more calls than there may be, work that succeeded in it and around it aside.
-func (m *maze) check(p rotator.Policy, s rotator.PolicyStatus) {
+func (m *maze) check(p plan.Policy, s rotator.PolicyStatus) {
 	calls := m.calls[p.Name]
 	worst, at := 0, time.Time{}
 	for i, from := range calls {
@@ -435,7 +438,7 @@ func (m *maze) check(p rotator.Policy, s rotator.PolicyStatus) {
 	}
 	const most = 60
 	if worst > most {
-		entry := m.docs[rotator.Ref{Mount: "secret", Path: "rekeyd/policies/" + p.Name}]
+		entry := m.docs[ledger.Ref{Mount: "secret", Path: "rekeyd/policies/" + p.Name}]
 		m.t.Errorf("seed %d: %s made %d calls in the hour from %s (%d in all, %d successes); answers %v; it is %s %s %s, steps %v\n%s",
 			m.seed, p.Name, worst, at.Format("15:04:05"), len(calls), len(m.success[p.Name]), m.answers[p.Name], s.State, s.Reason, s.Message, s.Steps, entry.JSON)
 	}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // The brake knows the last hour from its first second, however often the process starts again.
@@ -31,7 +33,7 @@ func TestTheBrakeHoldsThroughRestarts(t *testing.T) {
 		after(time.Minute)
 		throttled := 0
 		for i := range ps {
-			if w.state(r, i).State == rotator.StateThrottled {
+			if w.state(r, i).State == plan.StateThrottled {
 				throttled++
 			}
 		}
@@ -39,7 +41,7 @@ func TestTheBrakeHoldsThroughRestarts(t *testing.T) {
 			t.Errorf("%d policies are shown as throttled", throttled)
 		}
 		leaked, _ := w.recordHolds(ps[0])
-		if err := w.sim.DisableKey(leaked.ID, string(rotator.ReasonExposed)); err != nil {
+		if err := w.sim.DisableKey(leaked.ID, string(ledger.ReasonExposed)); err != nil {
 			t.Fatal(err)
 		}
 		after(2 * time.Minute)

@@ -8,64 +8,66 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// breaker watches the calls to the store, so that an outage is known without each policy finding it out. It never
+// outageTracker watches the calls to the store, so that an outage is known without each policy finding it out. It never
 // refuses a call by itself: work that is to begin asks down first, work in flight goes on trying.
-type breaker struct {
-	store Store
+type outageTracker struct {
+	store ledger.Store
 
 	mu      sync.Mutex
 	up      func(lasted time.Duration) // called when what did not serve answers again
 	outages map[string]outage          // by mount; "" is the server as a whole
-	logged  map[string]Reason
+	logged  map[string]ledger.Reason
 }
 
 // outage is what does not serve, since when, and the document that was asked for last.
 type outage struct {
 	err   error
 	since time.Time
-	ref   Ref
+	ref   ledger.Ref
 }
 
-func newBreaker(s Store) *breaker {
-	return &breaker{store: s, outages: map[string]outage{}, logged: map[string]Reason{}}
+func newBreaker(s ledger.Store) *outageTracker {
+	return &outageTracker{store: s, outages: map[string]outage{}, logged: map[string]ledger.Reason{}}
 }
 
-func (b *breaker) Read(ctx context.Context, ref Ref, version int) (Doc, error) {
+func (b *outageTracker) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.Doc, error) {
 	doc, err := b.store.Read(ctx, ref, version)
 	return doc, b.note(ctx, ref, err)
 }
 
-func (b *breaker) Write(ctx context.Context, ref Ref, data map[string]any, cas int) (int, error) {
+func (b *outageTracker) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
 	v, err := b.store.Write(ctx, ref, data, cas)
 	return v, b.note(ctx, ref, err)
 }
 
-func (b *breaker) List(ctx context.Context, ref Ref) ([]string, error) {
+func (b *outageTracker) List(ctx context.Context, ref ledger.Ref) ([]string, error) {
 	names, err := b.store.List(ctx, ref)
 	return names, b.note(ctx, ref, err)
 }
 
-func (b *breaker) Check(ctx context.Context, refs ...Ref) error {
+func (b *outageTracker) Check(ctx context.Context, refs ...ledger.Ref) error {
 	ref := refs[len(refs)-1]
 	for _, other := range refs {
 		if other.Mount != ref.Mount {
-			ref = Ref{} // it concerns neither more than the other
+			ref = ledger.Ref{} // it concerns neither more than the other
 		}
 	}
 	return b.note(ctx, ref, b.store.Check(ctx, refs...))
 }
 
 // note learns from an answer. A rate limit is one of its mount; all else that is an outage is the whole server's.
-func (b *breaker) note(ctx context.Context, ref Ref, err error) error {
+func (b *outageTracker) note(ctx context.Context, ref ledger.Ref, err error) error {
 	count(ctx, err)
 	if err != nil && ctx.Err() != nil {
 		return err // our own giving up says nothing about the store
 	}
 	b.mu.Lock()
-	place, out := "", sinkOutage(err)
-	if out && reasonOf(err) == ReasonSinkRateLimited {
+	place, out := "", ledger.IsOutage(err)
+	if out && reasonOf(err) == ledger.ReasonSinkRateLimited {
 		place = ref.Mount
 	}
 	lasted, came := time.Duration(0), false
@@ -92,14 +94,14 @@ func (b *breaker) note(ctx context.Context, ref Ref, err error) error {
 }
 
 // setUp says whom to tell when the store answers again.
-func (b *breaker) setUp(up func(lasted time.Duration)) {
+func (b *outageTracker) setUp(up func(lasted time.Duration)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.up = up
 }
 
 // down returns the outage of the server or of one of the mounts; nil when they served the last call.
-func (b *breaker) down(mounts ...string) error {
+func (b *outageTracker) down(mounts ...string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, place := range append(mounts, "") {
@@ -111,7 +113,7 @@ func (b *breaker) down(mounts ...string) error {
 }
 
 // probe asks for what did not serve, and logs what came of it.
-func (b *breaker) probe(ctx context.Context, l *slog.Logger, owner Ref) {
+func (b *outageTracker) probe(ctx context.Context, l *slog.Logger, owner ledger.Ref) {
 	b.mu.Lock()
 	outages := maps.Clone(b.outages)
 	b.mu.Unlock()
@@ -136,8 +138,8 @@ func (b *breaker) probe(ctx context.Context, l *slog.Logger, owner Ref) {
 }
 
 // log says once what is wrong with the store or one of its mounts, and again when it changes.
-func (b *breaker) log(l *slog.Logger, place string, err error) {
-	reason := Reason("")
+func (b *outageTracker) log(l *slog.Logger, place string, err error) {
+	reason := ledger.Reason("")
 	if err != nil {
 		reason = reasonOf(err)
 	}

@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // throttling answers 429 while it is switched on, and measures how old claims are when creates are sent.
@@ -65,9 +65,9 @@ func (m *throttling) until(d time.Duration) {
 func TestTheBudgetIsWaitedForBeforeTheClaimIsLookedAt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newArena(t)
-		var ps []rotator.Policy
+		var ps []plan.Policy
 		for i := range 24 {
-			ps = append(ps, testPolicy(t, func(p *rotator.Policy) {
+			ps = append(ps, testPolicy(t, func(p *plan.Policy) {
 				p.Name = fmt.Sprintf("p%02d", i)
 				p.Sink.Path = "elevenlabs/" + p.Name
 			}))

@@ -10,22 +10,24 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // overwriting is a store where, right after a claim, others change the record; with fail, the write that gives the claim
 // back is refused once.
 type overwriting struct {
-	rotator.Store
-	p       rotator.Policy
+	ledger.Store
+	p       plan.Policy
 	armed   atomic.Bool
 	fail    bool
 	failing atomic.Bool
 }
 
-func (s *overwriting) Write(ctx context.Context, ref rotator.Ref, data map[string]any, cas int) (int, error) {
+func (s *overwriting) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
 	entry := strings.Contains(ref.Path, "policies/")
 	if entry && s.failing.CompareAndSwap(true, false) {
-		return 0, &rotator.Error{Op: "writing", Reason: rotator.ReasonSinkError, Err: errors.New("no")}
+		return 0, &ledger.Error{Op: "writing", Reason: ledger.ReasonSinkError, Err: errors.New("no")}
 	}
 	v, err := s.Store.Write(ctx, ref, data, cas)
 	if entry && err == nil && data["intent"] != nil && s.armed.CompareAndSwap(true, false) {
@@ -51,7 +53,7 @@ func TestARotationThatIsCalledOffIsNoFailure(t *testing.T) {
 			after(2 * time.Hour)
 			s.armed.Store(true)
 			after(90 * time.Minute)
-			if st := w.state(r, 0); w.countEvents(rotator.EventFailed) != 0 || st.Failures != 0 || st.Failure != nil || st.Reason != rotator.ReasonRecordChanged {
+			if st := w.state(r, 0); w.countEvents(rotator.EventFailed) != 0 || st.Failures != 0 || st.Failure != nil || st.Reason != ledger.ReasonRecordChanged {
 				t.Errorf("the write fails: %t: %d failed events, %d failures, %+v, %s", fail, w.countEvents(rotator.EventFailed), st.Failures, st.Failure, st.Reason)
 			}
 		})

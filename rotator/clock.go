@@ -1,16 +1,13 @@
 package rotator
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
-
-// maxSkew is how far this host's clock may be from the remotes' before nothing scheduled begins, and how far in the future
-// a time may lie that others wrote.
-const maxSkew = 5 * time.Minute
 
 // clocked is a store that tells the time: the date of its last answer, and when that came on the monotonic clock; zero
 // where none bore a date.
@@ -27,14 +24,14 @@ type Skew struct {
 // Skew compares this host's clock with what the remotes said last.
 func (r *Rotator) Skew() Skew {
 	s := Skew{Workspaces: map[string]time.Duration{}}
-	if c, ok := r.sink.store.(clocked); ok {
+	if c, ok := r.outage.store.(clocked); ok {
 		if d, known := r.skewOf(c); known {
 			s.Store = &d
 		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, ws := range r.spaces {
+	for _, ws := range r.sortedWorkspaces {
 		if d, known := r.skewOf(ws.api); known {
 			s.Workspaces[ws.name] = d
 		}
@@ -51,14 +48,14 @@ func (r *Rotator) skewOf(c clocked) (time.Duration, bool) {
 }
 
 // wrongClock returns by how much this host's clock is wrong, by what ElevenLabs and the store both say; where the store
-// does not tell the time, as files do not, by what ElevenLabs says. Below maxSkew it is 0. Rotator.mu is held.
+// does not tell the time, as files do not, by what ElevenLabs says. Below MaxSkew it is 0. Rotator.mu is held.
 func (r *Rotator) wrongClock(api *elevenlabs.Client) time.Duration {
 	d, known := r.skewOf(api)
-	if !known || d.Abs() <= maxSkew {
+	if !known || d.Abs() <= plan.MaxSkew {
 		return 0
 	}
-	if c, ok := r.sink.store.(clocked); ok {
-		if s, known := r.skewOf(c); !known || s.Abs() <= maxSkew {
+	if c, ok := r.outage.store.(clocked); ok {
+		if s, known := r.skewOf(c); !known || s.Abs() <= plan.MaxSkew {
 			return 0
 		}
 	}
@@ -86,58 +83,24 @@ func (r *Rotator) logSkew(ws *workspace) {
 	r.Logger.Error("clock differs from what ElevenLabs and the store say, nothing scheduled begins", "workspace", ws.name, "ahead_by", skew.Round(time.Second).String())
 }
 
-// planSkew holds back what only the clock calls for, where the clock is wrong or nothing vouches for it yet.
-func planSkew(o Observed, d Decision) Decision {
-	if o.Skew == 0 && !o.ClockUnknown {
-		return d
-	}
-	n := len(d.Steps)
-	d.Steps = slices.DeleteFunc(slices.Clone(d.Steps), func(s Step) bool {
-		switch s.Reason {
-		case ReasonSchedule, ReasonMaxAge, ReasonOverlapEnded, ReasonQuarantineEnded:
-			return true
-		}
-		return false
-	})
-	if o.Skew == 0 {
-		return d
-	}
-	if d.State == StateOK || d.State == StateDue || len(d.Steps) < n {
-		d.Reason = ReasonClockSkew
-		d.Message = fmt.Sprintf("this host's clock differs by %s from what ElevenLabs and Vault say, so nothing scheduled begins; set it right", o.Skew.Round(time.Second).Abs())
-	}
-	return d
-}
-
-// inFuture reports a time that nobody can have written whose clock was right.
-func inFuture(t, now time.Time) bool { return t.Sub(now) > maxSkew }
-
-// soonest returns when to try again, where that was written by a clock that was right: no wait is longer than maxBackoff.
-func soonest(t, now time.Time) time.Time {
-	if t.Sub(now) > maxBackoff+maxSkew {
-		return time.Time{}
-	}
-	return t
-}
-
 // mended returns the entry with times that can be waited for, nil where they are that already. What a clock that was wrong
 // wrote is replaced by what ElevenLabs says of the key; where that says nothing, it stays, and is an error of the policy.
-func mended(p Policy, o Observed, now time.Time) *Entry {
+func mended(p plan.Policy, o plan.Observed, now time.Time) *ledger.Entry {
 	e := o.Entry
 	if e == nil || o.Skew != 0 {
 		return nil
 	}
-	wrong := func(k KeyRef) bool { return inFuture(k.Published, now) || inFuture(k.Created, now) }
-	old := func(r Retiring) bool {
-		return wrong(r.KeyRef) || r.State == InQuarantine && inFuture(r.Until, now.Add(time.Duration(r.Quarantine)))
+	wrong := func(k ledger.KeyRef) bool { return plan.InFuture(k.Published, now) || plan.InFuture(k.Created, now) }
+	old := func(r ledger.Retiring) bool {
+		return wrong(r.KeyRef) || r.State == ledger.InQuarantine && plan.InFuture(r.Until, now.Add(time.Duration(r.Quarantine)))
 	}
-	if !inFuture(e.LastRotation, now) && (e.Current == nil || !wrong(*e.Current)) && !slices.ContainsFunc(e.Retiring, old) {
+	if !plan.InFuture(e.LastRotation, now) && (e.Current == nil || !wrong(*e.Current)) && !slices.ContainsFunc(e.Retiring, old) {
 		return nil
 	}
-	e = e.clone()
-	fix := func(k *KeyRef) {
-		listed, found := o.key(k.ID)
-		if !wrong(*k) || !found || listed.CreatedAt.IsZero() || inFuture(listed.CreatedAt, now) {
+	e = e.Clone()
+	fix := func(k *ledger.KeyRef) {
+		listed, found := o.Key(k.ID)
+		if !wrong(*k) || !found || listed.CreatedAt.IsZero() || plan.InFuture(listed.CreatedAt, now) {
 			return
 		}
 		k.Created, k.Published = listed.CreatedAt, listed.CreatedAt
@@ -150,27 +113,18 @@ func mended(p Policy, o Observed, now time.Time) *Entry {
 	}
 	fix(e.Current)
 	since := e.Current.Published // when what is retiring was replaced, at the latest
-	if listed, found := o.key(e.Current.ID); found && inFuture(e.LastRotation, now) && !listed.CreatedAt.IsZero() && !inFuture(listed.CreatedAt, now) {
+	if listed, found := o.Key(e.Current.ID); found && plan.InFuture(e.LastRotation, now) && !listed.CreatedAt.IsZero() && !plan.InFuture(listed.CreatedAt, now) {
 		e.LastRotation = listed.CreatedAt
 	}
 	for i := range e.Retiring {
 		r := &e.Retiring[i]
 		until := since.Add(p.Overlap + p.WaitUntilIdle)
-		if r.State == InQuarantine {
+		if r.State == ledger.InQuarantine {
 			until = until.Add(time.Duration(r.Quarantine))
 		}
-		if !inFuture(since, now) && until.Before(r.Until) && inFuture(r.Until, now) {
+		if !plan.InFuture(since, now) && until.Before(r.Until) && plan.InFuture(r.Until, now) {
 			r.Until = until
 		}
 	}
 	return e
-}
-
-// planFuture is the error of an entry whose times nobody can mend.
-func planFuture(p Policy, e *Entry, now time.Time, d Decision) (Decision, bool) {
-	if p.Mode == modeRemoved || e.Current == nil || !inFuture(e.LastRotation, now) {
-		return d, false
-	}
-	return d.fail(ReasonClockSkew, "the ledger says that policy %s was rotated at %s, which has yet to come: a clock was wrong, and ElevenLabs does not list its key; run: rekeyd rotate %s",
-		p.Name, e.LastRotation.UTC().Format(time.RFC3339), p.Name), true
 }

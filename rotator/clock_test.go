@@ -9,6 +9,8 @@ import (
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // A process whose clock is wrong by more than a year begins nothing that is scheduled, and says so; what a person asks for
@@ -29,7 +31,7 @@ func TestAWrongClockBeginsNothing(t *testing.T) {
 				if k, _ := w.recordHolds(p); k.ID != current.ID || len(w.alive()) != n {
 					t.Error("something scheduled began")
 				}
-				if s := w.state(r, 0); s.Reason != rotator.ReasonClockSkew || s.Message == "" {
+				if s := w.state(r, 0); s.Reason != ledger.ReasonClockSkew || s.Message == "" {
 					t.Errorf("%s %s: %s", s.State, s.Reason, s.Message)
 				}
 				if n := strings.Count(w.logs.String(), "clock differs"); n != 1 {
@@ -53,7 +55,7 @@ func TestAWrongClockBeginsNothing(t *testing.T) {
 				if n := w.countEvents(rotator.EventRotated) - before; n < 3 || n > 5 {
 					t.Errorf("%d rotations in four days with a daily schedule", n)
 				}
-				if s := w.state(r, 0); s.State != rotator.StateOK || s.LastRotation.After(time.Now()) {
+				if s := w.state(r, 0); s.State != plan.StateOK || s.LastRotation.After(time.Now()) {
 					t.Errorf("%s %s: %s, rotated at %s", s.State, s.Reason, s.Message, s.LastRotation)
 				}
 				if k := w.key(current.Secret); !k.Deleted() {
@@ -96,7 +98,7 @@ func TestAWrongClockPromisesTheRightTime(t *testing.T) {
 			t.Run(name+" "+begin, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					w := newArena(t)
-					p := testPolicy(t, func(p *rotator.Policy) { p.Mode = rotator.ModeManual })
+					p := testPolicy(t, func(p *plan.Policy) { p.Mode = plan.ModeManual })
 					_, stop := w.daemon(options{}, p)
 					after(time.Hour)
 					if begin == "rolled back" {
@@ -138,29 +140,29 @@ func TestTimesInTheFutureAreNotWaitedFor(t *testing.T) {
 	p := testPolicy(t, nil)
 	now := time.Date(2030, 1, 2, 12, 0, 0, 0, time.UTC)
 	far := now.Add(300 * 24 * time.Hour)
-	key := func(id string, created time.Time) rotator.KeyRef {
-		return rotator.KeyRef{ID: id, Workspace: "default", Account: account, Sink: p.Sink, Hash: "h" + id, Created: created, Published: created, Verified: true}
+	key := func(id string, created time.Time) ledger.KeyRef {
+		return ledger.KeyRef{ID: id, Workspace: "default", Account: account, Sink: p.Sink, Hash: "h" + id, Created: created, Published: created, Verified: true}
 	}
-	listed := func(id string) rotator.ListedKey {
-		return rotator.ListedKey{Workspace: "default", Key: elevenlabs.Key{ID: id, ServiceAccount: account, Settings: p.Settings, CreatedAt: now.Add(-time.Hour)}}
+	listed := func(id string) plan.ListedKey {
+		return plan.ListedKey{Workspace: "default", Key: elevenlabs.Key{ID: id, ServiceAccount: account, Settings: p.Settings, CreatedAt: now.Add(-time.Hour)}}
 	}
-	at := func(e *rotator.Entry) rotator.Observed {
+	at := func(e *ledger.Entry) plan.Observed {
 		e.Owner, e.Policy = "abcdefgh", p.Name
-		return rotator.Observed{Entry: e, Listed: true, Found: true, HomeListed: true, Keys: []rotator.ListedKey{listed("a"), listed("b")}}
+		return plan.Observed{Entry: e, Listed: true, Found: true, HomeListed: true, Keys: []plan.ListedKey{listed("a"), listed("b")}}
 	}
 	current := key("a", now.Add(-48*time.Hour))
-	due := at(&rotator.Entry{Current: &current, LastRotation: now.Add(-48 * time.Hour), Failure: &rotator.Failure{Count: 9, NextTry: far}})
-	if d := rotator.Plan(p, due, now); len(d.Steps) != 1 || d.Steps[0].Action != rotator.ActRotate {
+	due := at(&ledger.Entry{Current: &current, LastRotation: now.Add(-48 * time.Hour), Failure: &ledger.Failure{Count: 9, NextTry: far}})
+	if d := plan.Plan(p, due, now); len(d.Steps) != 1 || d.Steps[0].Action != plan.ActRotate {
 		t.Errorf("next_try: %s %s %v", d.State, d.Reason, d.Steps)
 	}
-	old := rotator.Retiring{KeyRef: key("b", now.Add(-72*time.Hour)), State: rotator.InOverlap, Until: now.Add(-time.Hour), Tries: 3, NextTry: far}
-	retire := at(&rotator.Entry{Current: &current, LastRotation: now.Add(-10 * time.Hour), Retiring: []rotator.Retiring{old}})
-	if d := rotator.Plan(p, retire, now); len(d.Steps) != 1 || d.Steps[0].Action != rotator.ActDisable {
+	old := ledger.Retiring{KeyRef: key("b", now.Add(-72*time.Hour)), State: ledger.InOverlap, Until: now.Add(-time.Hour), Tries: 3, NextTry: far}
+	retire := at(&ledger.Entry{Current: &current, LastRotation: now.Add(-10 * time.Hour), Retiring: []ledger.Retiring{old}})
+	if d := plan.Plan(p, retire, now); len(d.Steps) != 1 || d.Steps[0].Action != plan.ActDisable {
 		t.Errorf("next_try of a retiring key: %s %s %v", d.State, d.Reason, d.Steps)
 	}
-	unlisted := at(&rotator.Entry{Current: &current, LastRotation: far})
+	unlisted := at(&ledger.Entry{Current: &current, LastRotation: far})
 	unlisted.Keys = nil
-	if d := rotator.Plan(p, unlisted, now); d.State != rotator.StateError || d.Reason != rotator.ReasonClockSkew || d.Message == "" {
+	if d := plan.Plan(p, unlisted, now); d.State != plan.StateError || d.Reason != ledger.ReasonClockSkew || d.Message == "" {
 		t.Errorf("last_rotation: %s %s: %s", d.State, d.Reason, d.Message)
 	}
 }

@@ -12,11 +12,14 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 // slowStore makes the next read of the record, and then the next write of the entry, take a while.
 type slowStore struct {
-	rotator.Store
+	ledger.Store
 
 	mu          sync.Mutex
 	read, write time.Duration
@@ -36,14 +39,14 @@ func (s *slowStore) set(read, write time.Duration) {
 	s.read, s.write = read, write
 }
 
-func (s *slowStore) Read(ctx context.Context, ref rotator.Ref, version int) (rotator.Doc, error) {
+func (s *slowStore) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.Doc, error) {
 	if strings.HasPrefix(ref.Path, "elevenlabs/") {
 		<-time.After(s.take(&s.read))
 	}
 	return s.Store.Read(ctx, ref, version)
 }
 
-func (s *slowStore) Write(ctx context.Context, ref rotator.Ref, data map[string]any, cas int) (int, error) {
+func (s *slowStore) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
 	s.mu.Lock()
 	renewal := s.read == 0 && data["claim"] != nil
 	s.mu.Unlock()
@@ -64,11 +67,11 @@ func TestGuard(t *testing.T) {
 				w := newArena(t)
 				slow := &slowStore{Store: w.store}
 				w.store = slow
-				schedule, err := rotator.ParseSchedule("7 3 * * *", "UTC") // not when everything is read again
+				schedule, err := schedule.Parse("7 3 * * *", "UTC") // not when everything is read again
 				if err != nil {
 					t.Fatal(err)
 				}
-				p := testPolicy(t, func(p *rotator.Policy) { p.Schedule = schedule })
+				p := testPolicy(t, func(p *plan.Policy) { p.Schedule = schedule })
 				proc := &process{}
 				_, stop := w.startProcess(proc, p)
 				defer stop()
@@ -92,19 +95,19 @@ func TestGuard(t *testing.T) {
 // ghost is a store where one write of a record is carried out later than its error is answered, and where no other is
 // allowed meanwhile.
 type ghost struct {
-	rotator.Store
+	ledger.Store
 
 	mu    sync.Mutex
 	armed bool
 	later func()
 }
 
-func (g *ghost) Write(ctx context.Context, ref rotator.Ref, data map[string]any, cas int) (int, error) {
+func (g *ghost) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch record := strings.HasPrefix(ref.Path, "elevenlabs/"); {
 	case record && g.later != nil:
-		return 0, &rotator.Error{Op: "writing", Reason: rotator.ReasonSinkDenied, Err: errors.New("permission denied")}
+		return 0, &ledger.Error{Op: "writing", Reason: ledger.ReasonSinkDenied, Err: errors.New("permission denied")}
 	case record && g.armed:
 		g.armed, g.later = false, func() { _, _ = g.Store.Write(context.WithoutCancel(ctx), ref, data, cas) }
 		return 0, lostCall("writing", errCut)

@@ -1,7 +1,7 @@
 // Package rotator keeps the API keys of service accounts as their policies say.
 //
 // A policy flows one way. [Rotator.Load] takes it; cron, a listing of its workspace or the end of an overlap has it
-// looked at; what is known of it (ledger entry, record, listed keys) becomes an [Observed]; [Plan], a pure function,
+// looked at; what is known of it (ledger entry, record, listed keys) becomes a [plan.Observed]; [plan.Plan], a pure function,
 // says what is to be done and why; one step of that is carried out, and everything is looked at again.
 //
 // A rotation is: claim and intent in one ledger write (rotate.go: intend), create once, verify, publish to the record
@@ -10,7 +10,7 @@
 // the intent's key is rolled forward, a key whose secret is nowhere is abandoned and deleted by id. Former keys leave
 // through overlap and quarantine (retire.go), each time only after it was seen again that no reader needs them.
 //
-// Any number of processes may do this beside each other. They meet only in the ledger ([Entry], and group.go for keys
+// Any number of processes may do this beside each other. They meet only in the ledger ([ledger.Entry], and group.go for keys
 // that must not change together), which they write by check-and-set, and in the record. Whoever holds the claim in an
 // entry is the only one to write it; a claim that was seen unchanged for a claim TTL may be taken over, and the
 // takeover first moves the record to a new version, so that a holder that was merely frozen can no longer publish.

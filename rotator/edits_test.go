@@ -11,6 +11,9 @@ import (
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 const (
@@ -28,7 +31,7 @@ type edits struct {
 }
 
 // newEdits starts a rotator with these policies an hour before the test's edits: their first keys exist.
-func newEdits(t *testing.T, w *world, policies ...rotator.Policy) *edits {
+func newEdits(t *testing.T, w *world, policies ...plan.Policy) *edits {
 	t.Helper()
 	e := &edits{world: w, other: elevensim.New(elevensim.Options{AdminKey: adminKey, Accounts: []elevensim.Account{{ID: account, Name: "tts"}}, Seed: 2})}
 	if err := w.sim.AddAccount(elevensim.Account{ID: otherAccount, Name: "other"}); err != nil {
@@ -48,7 +51,7 @@ func (b byHost) RoundTrip(r *http.Request) (*http.Response, error) {
 	return b[r.URL.Host].RoundTrip(r)
 }
 
-func (e *edits) load(policies ...rotator.Policy) {
+func (e *edits) load(policies ...plan.Policy) {
 	e.r.Load(policies, e.clients(e.proc))
 	after(10 * time.Second)
 }
@@ -65,7 +68,7 @@ func (e *edits) every() map[string]elevensim.Key {
 }
 
 // published returns the key whose secret is where the policy publishes it.
-func (e *edits) published(p rotator.Policy) elevensim.Key {
+func (e *edits) published(p plan.Policy) elevensim.Key {
 	e.t.Helper()
 	secret, _ := e.record(p)[p.Sink.Field].(string)
 	k, ok := e.every()[secret]
@@ -98,7 +101,7 @@ func (e *edits) wantKeys(n int, when string) {
 }
 
 // put has somebody else write a record.
-func (e *edits) put(ref rotator.Ref, data map[string]any) {
+func (e *edits) put(ref ledger.Ref, data map[string]any) {
 	e.t.Helper()
 	doc, err := e.store.Read(context.Background(), ref, 0)
 	if err == nil {
@@ -123,7 +126,7 @@ func (p *process) count(prefix string) int {
 
 // inFlight starts an edit world, has the run of 03:00 begun, and returns in the middle of it: the new key is created
 // and does not work yet.
-func inFlight(t *testing.T, w *world, policies ...rotator.Policy) *edits {
+func inFlight(t *testing.T, w *world, policies ...plan.Policy) *edits {
 	t.Helper()
 	e := newEdits(t, w, policies...)
 	if err := w.sim.SetFaults(elevensim.Faults{KeyDelay: elevensim.Duration(20 * time.Second)}); err != nil {
@@ -139,11 +142,11 @@ func inFlight(t *testing.T, w *world, policies ...rotator.Policy) *edits {
 // TestAnEditInMidRotation: the rotation ends as it was claimed, then the edit is what it would have been afterwards.
 func TestAnEditInMidRotation(t *testing.T) {
 	limit := int64(777)
-	for name, edit := range map[string]func(*rotator.Policy){
-		"settings": func(p *rotator.Policy) { p.Settings.CharacterLimit = &limit },
-		"path":     func(p *rotator.Policy) { p.Sink.Path = "elevenlabs/new" },
-		"account":  func(p *rotator.Policy) { p.ServiceAccount = otherAccount },
-		"paused":   func(p *rotator.Policy) { p.Mode = rotator.ModePaused },
+	for name, edit := range map[string]func(*plan.Policy){
+		"settings": func(p *plan.Policy) { p.Settings.CharacterLimit = &limit },
+		"path":     func(p *plan.Policy) { p.Sink.Path = "elevenlabs/new" },
+		"account":  func(p *plan.Policy) { p.ServiceAccount = otherAccount },
+		"paused":   func(p *plan.Policy) { p.Mode = plan.ModePaused },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -185,8 +188,8 @@ func TestAnEditInMidRotation(t *testing.T) {
 // TestAPolicyRemovedInMidRotation: the rotation ends, the old key leaves as it would have, the current one stays.
 func TestAPolicyRemovedInMidRotation(t *testing.T) {
 	w := newWorld(t)
-	gone, stays := testPolicy(t, nil), testPolicy(t, func(p *rotator.Policy) { p.Name, p.Sink.Path = "stays", "elevenlabs/stays" })
-	stays.Schedule = schedule(t, "0 12 * * *")
+	gone, stays := testPolicy(t, nil), testPolicy(t, func(p *plan.Policy) { p.Name, p.Sink.Path = "stays", "elevenlabs/stays" })
+	stays.Schedule = mustParse(t, "0 12 * * *")
 	synctest.Test(t, func(*testing.T) {
 		e := inFlight(t, w, gone, stays)
 		defer e.stop()
@@ -197,7 +200,7 @@ func TestAPolicyRemovedInMidRotation(t *testing.T) {
 		if second.ID == first.ID {
 			t.Fatal("the rotation of the removed policy did not end")
 		}
-		if entry := e.record(rotator.Policy{Sink: rotator.Sink{Ref: rotator.Ref{Mount: "secret", Path: "rekeyd/policies/tts-prod"}}}); entry["claim"] != nil {
+		if entry := e.record(plan.Policy{Sink: ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: "rekeyd/policies/tts-prod"}}}); entry["claim"] != nil {
 			t.Error("the claim was not given back")
 		}
 		after(50 * time.Hour)
@@ -213,9 +216,9 @@ func TestAPolicyRemovedInMidRotation(t *testing.T) {
 	})
 }
 
-func schedule(t *testing.T, text string) rotator.Schedule {
+func mustParse(t *testing.T, text string) schedule.Schedule {
 	t.Helper()
-	s, err := rotator.ParseSchedule(text, "UTC")
+	s, err := schedule.Parse(text, "UTC")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,16 +243,16 @@ func TestAnEditedScheduleIsDueFromTheLastRotation(t *testing.T) {
 			e.wantKeys(keys, when)
 		}
 		check("at first", at(3, 0), 1)
-		p.Schedule = schedule(t, "0 20 * * *")
+		p.Schedule = mustParse(t, "0 20 * * *")
 		e.load(p)
 		check("later", at(20, 0), 1)
 		after(time.Until(at(5, 0)))
 		check("at 05:00", at(20, 0), 1)
 		p.Splay = time.Hour
 		e.load(p)
-		check("with splay", at(20, 0).Add(rotator.SplayOf(p.Name, time.Hour)), 1)
+		check("with splay", at(20, 0).Add(schedule.SplayOf(p.Name, time.Hour)), 1)
 		p.Splay = 0
-		p.Schedule = schedule(t, "30 4 * * *") // since the first key at 00:00 that was due at 04:30
+		p.Schedule = mustParse(t, "30 4 * * *") // since the first key at 00:00 that was due at 04:30
 		e.load(p)
 		check("overdue", at(28, 30), 2)
 		p.MaxAge, p.Overlap = 20*time.Hour, 2*time.Hour
@@ -289,7 +292,7 @@ func TestAnEditedOverlapIsThatOfTheNextKey(t *testing.T) {
 func TestAnAddedPolicyTouchesNoOther(t *testing.T) {
 	w := newWorld(t)
 	p := testPolicy(t, nil)
-	added := testPolicy(t, func(p *rotator.Policy) { p.Name, p.Sink.Path = "added", "elevenlabs/added" })
+	added := testPolicy(t, func(p *plan.Policy) { p.Name, p.Sink.Path = "added", "elevenlabs/added" })
 	synctest.Test(t, func(*testing.T) {
 		e := newEdits(t, w, p)
 		defer e.stop()

@@ -7,28 +7,31 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // stageError is why one stage of a rotation did not come to its end.
 type stageError struct {
-	stage  Stage
-	reason Reason
+	stage  ledger.Stage
+	reason ledger.Reason
 	err    error
 	// counted: it is in the metrics already, however often it is settled again.
 	counted bool
 }
 
 func (e *stageError) Error() string { return fmt.Sprintf("%s: %v", e.stage, e.err) }
+
 func (e *stageError) Unwrap() error { return e.err }
 
-func failed(stage Stage, err error) *stageError {
+func failed(stage ledger.Stage, err error) *stageError {
 	if se := (*stageError)(nil); errors.As(err, &se) {
 		return se
 	}
 	return &stageError{stage: stage, reason: reasonOf(err), err: err}
 }
 
-func failedFor(stage Stage, reason Reason, format string, args ...any) *stageError {
+func failedFor(stage ledger.Stage, reason ledger.Reason, format string, args ...any) *stageError {
 	return &stageError{stage: stage, reason: reason, err: fmt.Errorf(format, args...)}
 }
 
@@ -38,59 +41,45 @@ var (
 )
 
 // reasonOf gives an error of a remote party its word.
-func reasonOf(err error) Reason {
-	if e := (*Error)(nil); errors.As(err, &e) {
+func reasonOf(err error) ledger.Reason {
+	if e := (*ledger.Error)(nil); errors.As(err, &e) {
 		return e.Reason
 	}
 	for _, c := range []struct {
 		is     error
-		reason Reason
+		reason ledger.Reason
 	}{
-		{errClaimLost, ReasonClaimLost},
-		{errClaimStale, ReasonClaimLost},
-		{ErrConflict, ReasonSinkConflict},
-		{elevenlabs.ErrInvalidKey, ReasonAdminKeyRefused},
-		{elevenlabs.ErrMissingPermissions, ReasonMissingPermissions},
-		{elevenlabs.ErrKeyLimit, ReasonKeyLimit},
-		{elevenlabs.ErrForbidden, ReasonForbidden},
-		{elevenlabs.ErrNotFound, ReasonNotFound},
-		{elevenlabs.ErrRateLimited, ReasonRateLimited},
-		{elevenlabs.ErrInvalidRequest, ReasonInvalidRequest},
-		{elevenlabs.ErrServer, ReasonAPIError},
-		{elevenlabs.ErrBadAnswer, ReasonBadAnswer},
-		{elevenlabs.ErrUnreachable, ReasonAPIUnreachable},
-		{context.Canceled, ReasonInterrupted},
-		{context.DeadlineExceeded, ReasonInterrupted},
+		{errClaimLost, ledger.ReasonClaimLost},
+		{errClaimStale, ledger.ReasonClaimLost},
+		{ledger.ErrConflict, ledger.ReasonSinkConflict},
+		{elevenlabs.ErrInvalidKey, ledger.ReasonAdminKeyRefused},
+		{elevenlabs.ErrMissingPermissions, ledger.ReasonMissingPermissions},
+		{elevenlabs.ErrKeyLimit, ledger.ReasonKeyLimit},
+		{elevenlabs.ErrForbidden, ledger.ReasonForbidden},
+		{elevenlabs.ErrNotFound, ledger.ReasonNotFound},
+		{elevenlabs.ErrRateLimited, ledger.ReasonRateLimited},
+		{elevenlabs.ErrInvalidRequest, ledger.ReasonInvalidRequest},
+		{elevenlabs.ErrServer, ledger.ReasonAPIError},
+		{elevenlabs.ErrBadAnswer, ledger.ReasonBadAnswer},
+		{elevenlabs.ErrUnreachable, ledger.ReasonAPIUnreachable},
+		{context.Canceled, ledger.ReasonInterrupted},
+		{context.DeadlineExceeded, ledger.ReasonInterrupted},
 	} {
 		if errors.Is(err, c.is) {
 			return c.reason
 		}
 	}
-	return ReasonOther
+	return ledger.ReasonOther
 }
-
-// sinkOutage reports that the store as a whole does not serve.
-func sinkOutage(err error) bool {
-	e := (*Error)(nil)
-	return errors.As(err, &e) && e.Outage
-}
-
-// maybeWritten reports that a store's write may have happened although it failed.
-func maybeWritten(err error) bool {
-	e := (*Error)(nil)
-	return errors.As(err, &e) && e.MaybeApplied
-}
-
-const maxBackoff = time.Hour
 
 // backoff returns how long to wait after the n-th failure in a row: doubling from base to an hour, with jitter (a
 // fraction of 0 to 1) so that policies which failed together do not come back together.
 func backoff(base time.Duration, n int, jitter float64) time.Duration {
 	d := max(base, time.Second)
-	for i := 1; i < n && d < maxBackoff; i++ {
+	for i := 1; i < n && d < plan.MaxBackoff; i++ {
 		d *= 2
 	}
-	d = min(d, maxBackoff)
+	d = min(d, plan.MaxBackoff)
 	return d - time.Duration(jitter*float64(d)/2)
 }
 
@@ -99,14 +88,4 @@ func retryAfter(err error) time.Duration {
 		return e.RetryAfter
 	}
 	return 0
-}
-
-const maxMessage = 300
-
-// shorten bounds what of an error is kept in the ledger and shown.
-func shorten(s string) string {
-	if r := []rune(s); len(r) > maxMessage {
-		return string(r[:maxMessage-1]) + "…"
-	}
-	return s
 }

@@ -14,7 +14,8 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // Every remote write of a policy's life is made to fail without having happened, to fail although it happened, and to
@@ -60,7 +61,7 @@ func lifeWrites() []lifeWrite {
 }
 
 // survive runs the policy for thirty hours with one fault, restarting a process that died.
-func (w *world) survive(p rotator.Policy, f fault) {
+func (w *world) survive(p plan.Policy, f fault) {
 	proc := &process{fault: f}
 	first := proc
 	_, stop := w.startProcess(proc, p)
@@ -89,7 +90,7 @@ func (w *world) survive(p rotator.Policy, f fault) {
 }
 
 // guardReaders fails the test when the key in the record is disabled or deleted.
-func (w *world) guardReaders(p rotator.Policy) {
+func (w *world) guardReaders(p plan.Policy) {
 	w.sim.OnChange(func(c elevensim.Change) {
 		if c.Kind != elevensim.Disabled && c.Kind != elevensim.Deleted {
 			return
@@ -102,7 +103,7 @@ func (w *world) guardReaders(p rotator.Policy) {
 
 // published is what readers find. It asks for no lock: whoever calls it holds the simulator's, on which others wait
 // meanwhile, so that simulated time stands still.
-func (w *world) published(p rotator.Policy) any {
+func (w *world) published(p plan.Policy) any {
 	text, err := os.ReadFile(filepath.Join(w.dir, p.Sink.Mount, p.Sink.Path+".json"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -118,13 +119,13 @@ func (w *world) published(p rotator.Policy) any {
 }
 
 // accounted fails the test unless every key of ours is current, in overlap or in quarantine.
-func (w *world) accounted(p rotator.Policy) {
+func (w *world) accounted(p plan.Policy) {
 	w.t.Helper()
-	doc, err := w.store.Read(context.Background(), rotator.Ref{Mount: "secret", Path: "rekeyd/policies/" + p.Name}, 0)
+	doc, err := w.store.Read(context.Background(), ledger.Ref{Mount: "secret", Path: "rekeyd/policies/" + p.Name}, 0)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	e, err := rotator.ParseEntry(doc.JSON, p.Name)
+	e, err := ledger.ParseEntry(doc.JSON, p.Name)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -2,54 +2,27 @@ package rotator
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
+
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// groupDoc is the ledger's document about one group, groups/NAME. Nobody has to clear it: a hold ends with what its
-// policy's own entry says, so a holder that crashed, was removed, renamed or paused blocks nobody for ever.
-type groupDoc struct {
-	Schema int    `json:"schema"`
-	Holds  []hold `json:"holds"`
-}
-
-// hold says that a policy had this intent in its entry when it was written. It is good for as long as that entry has that
-// intent, or any key in overlap.
-type hold struct {
-	Policy   string `json:"policy"`
-	Rotation string `json:"rotation"`
-	// WaitUntilIdle is the policy's: for how long its overlap may be prolonged.
-	WaitUntilIdle Duration `json:"wait_until_idle,omitzero"`
-}
-
-// holdGrace is for how long work that should be over still counts: an overlap whose key nobody disables, an intent that
-// nobody here would settle.
-const holdGrace = time.Hour
-
-func (r *Rotator) groupRef(group string) Ref { return r.Ledger.Join("groups").Join(group) }
-
-// goesAhead reports that a rotation does not wait for its group: what is leaked, revoked or too old cannot wait, and
-// where readers have no working key there is nothing left that the other member could back up.
-func goesAhead(p Policy, e *Entry, why Reason, now time.Time) bool {
-	switch why {
-	case ReasonSchedule, ReasonMoved, ReasonRequested, ReasonDrift:
-		return e != nil && tooOld(p, e, now)
-	}
-	return true
-}
+func (r *Rotator) groupRef(group string) ledger.Ref { return r.Ledger.Join("groups").Join(group) }
 
 // lookAtGroup finds out who holds the policy's group, where a rotation would have to wait for it.
-func (r *Rotator) lookAtGroup(ctx context.Context, st *policyState, p Policy, o *Observed) error {
+func (r *Rotator) lookAtGroup(ctx context.Context, st *policyState, p plan.Policy, o *plan.Observed) error {
 	now, k := r.Wall(), &st.known
-	waits := func(s Step) bool { return s.Action == ActRotate && !goesAhead(p, o.Entry, s.Reason, now) }
-	if p.Group == "" || !slices.ContainsFunc(Plan(p, *o, now).Steps, waits) {
+	waits := func(s plan.Step) bool {
+		return s.Action == plan.ActRotate && !plan.BypassesGroup(p, o.Entry, s.Reason, now)
+	}
+	if p.Group == "" || !slices.ContainsFunc(plan.Plan(p, *o, now).Steps, waits) {
 		return nil
 	}
-	if a := (attempt{action: lookGroup}); k.pace.waits(a) <= 0 {
+	if a := (plan.Attempt{Action: lookGroup}); k.pace.waits(a) <= 0 {
 		others, _, err := r.readGroup(ctx, p)
 		if err != nil {
 			return err
@@ -66,17 +39,17 @@ func (r *Rotator) lookAtGroup(ctx context.Context, st *policyState, p Policy, o 
 }
 
 // readGroup returns the holds of other policies that are still good, each under its policy's present name.
-func (r *Rotator) readGroup(ctx context.Context, p Policy) (others []hold, version int, err error) {
+func (r *Rotator) readGroup(ctx context.Context, p plan.Policy) (others []ledger.Hold, version int, err error) {
 	doc, err := r.Store.Read(ctx, r.groupRef(p.Group), 0)
 	if err != nil {
 		return nil, 0, fmt.Errorf("reading group %s: %w", p.Group, err)
 	}
-	g, err := parseGroup(doc.JSON, p.Group)
+	g, err := ledger.ParseGroup(doc.JSON, p.Group)
 	if err != nil {
 		return nil, 0, err
 	}
 	for _, h := range r.withMembers(g.Holds, p) {
-		name, err := r.heldBy(ctx, h)
+		name, err := r.groupHolder(ctx, h)
 		if err != nil {
 			return nil, 0, fmt.Errorf("judging who holds group %s: %w", p.Group, err)
 		}
@@ -87,20 +60,20 @@ func (r *Rotator) readGroup(ctx context.Context, p Policy) (others []hold, versi
 	return others, doc.Version, nil
 }
 
-// leftOut reports another member of the group that is due as well, and whose turn it is: it was rotated before this one
+// yieldsTurn reports another member of the group that is due as well, and whose turn it is: it was rotated before this one
 // was, and has a window, in which the overlap of this one would leave it out again. Rotator.mu is held.
-func (r *Rotator) leftOut(p Policy, e *Entry) bool {
+func (r *Rotator) yieldsTurn(p plan.Policy, e *ledger.Entry) bool {
 	if p.Group == "" || e == nil || e.Current == nil {
 		return false
 	}
 	now := r.Wall()
-	if due, _ := nextDue(p, e); due.IsZero() || due.After(now) {
+	if due, _ := plan.NextDue(p, e); due.IsZero() || due.After(now) {
 		return false
 	}
 	for _, st := range r.policies {
 		s := &st.status
 		if st.policy.Group == p.Group && st.policy.Window > 0 && s.LastRotation.Before(e.LastRotation) && s.Loaded && s.Failure == nil &&
-			(s.State == StateOK || s.State == StateDue) && !s.NextDue.IsZero() && !s.NextDue.After(now) {
+			(s.State == plan.StateOK || s.State == plan.StateDue) && !s.NextDue.IsZero() && !s.NextDue.After(now) {
 			return true
 		}
 	}
@@ -110,42 +83,27 @@ func (r *Rotator) leftOut(p Policy, e *Entry) bool {
 // withMembers returns the holds of others, and those members that have none: a key of theirs may be in overlap all the
 // same, where they joined the group meanwhile, went ahead of it while it could not be written, or where somebody rolled
 // their record back.
-func (r *Rotator) withMembers(holds []hold, p Policy) []hold {
-	var more []hold
+func (r *Rotator) withMembers(holds []ledger.Hold, p plan.Policy) []ledger.Hold {
+	var more []ledger.Hold
 	r.mu.Lock()
 	for name, st := range r.policies {
-		if st.policy.Group == p.Group && !slices.ContainsFunc(holds, func(h hold) bool { return h.Policy == name }) {
-			more = append(more, hold{Policy: name, WaitUntilIdle: Duration(st.policy.WaitUntilIdle)})
+		if st.policy.Group == p.Group && !slices.ContainsFunc(holds, func(h ledger.Hold) bool { return h.Policy == name }) {
+			more = append(more, ledger.Hold{Policy: name, WaitUntilIdle: ledger.Duration(st.policy.WaitUntilIdle)})
 		}
 	}
 	r.mu.Unlock()
-	slices.SortFunc(more, func(a, b hold) int { return strings.Compare(a.Policy, b.Policy) })
-	return slices.DeleteFunc(append(holds, more...), func(h hold) bool { return h.Policy == p.Name })
+	slices.SortFunc(more, func(a, b ledger.Hold) int { return strings.Compare(a.Policy, b.Policy) })
+	return slices.DeleteFunc(append(holds, more...), func(h ledger.Hold) bool { return h.Policy == p.Name })
 }
 
-func parseGroup(text json.RawMessage, group string) (groupDoc, error) {
-	g := groupDoc{Schema: ledgerSchema}
-	if text == nil {
-		return g, nil
-	}
-	err := decodeStrictly(text, &g)
-	if err == nil && g.Schema != ledgerSchema {
-		err = fmt.Errorf("its schema is %d and this build knows %d", g.Schema, ledgerSchema)
-	}
-	if err != nil {
-		return g, fmt.Errorf("reading group %s: %w", group, err)
-	}
-	return g, nil
-}
-
-// heldBy returns the present name of the policy by which a hold is still good; "" where the hold is over. The entry is
+// groupHolder returns the present name of the policy by which a hold is still good; "" where the hold is over. The entry is
 // read after the group, and an intent is written before its hold, so one that is over cannot come to life unseen.
-func (r *Rotator) heldBy(ctx context.Context, h hold) (string, error) {
+func (r *Rotator) groupHolder(ctx context.Context, h ledger.Hold) (string, error) {
 	name := h.Policy
-	var e *Entry
+	var e *ledger.Entry
 	for range maxRenames {
 		next, err := r.entryOf(ctx, name)
-		var remote *Error
+		var remote *ledger.Error
 		switch {
 		case err != nil && (errors.As(err, &remote) || ctx.Err() != nil):
 			return "", err
@@ -159,41 +117,31 @@ func (r *Rotator) heldBy(ctx context.Context, h hold) (string, error) {
 		}
 		name = next.MovedTo
 	}
-	if e == nil || !e.occupies(h, r.attends(name), r.Wall()) {
+	if e == nil || !e.HoldsGroup(h, r.manages(name), r.Wall()) {
 		return "", nil
 	}
 	return name, nil
 }
 
-// attends reports that this replica settles the policy's work.
-func (r *Rotator) attends(policy string) bool {
+// manages reports that this replica settles the policy's work.
+func (r *Rotator) manages(policy string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	st := r.policies[policy]
-	return st != nil && st.policy.Mode != ModePaused
-}
-
-// occupies reports that the policy is between claim and end of overlap.
-func (e *Entry) occupies(h hold, attended bool, now time.Time) bool {
-	if in := e.Intent; in != nil && in.Rotation == h.Rotation && (attended || now.Before(in.Started.Add(holdGrace))) {
-		return true
-	}
-	return slices.ContainsFunc(e.Retiring, func(k Retiring) bool {
-		return k.State == InOverlap && now.Before(k.Until.Add(time.Duration(h.WaitUntilIdle)+holdGrace))
-	})
+	return st != nil && st.policy.Mode != plan.ModePaused
 }
 
 // takeGroup notes in the group, under an intent that is already in the entry, that this policy is between claim and end
 // of overlap. A rotation that goes ahead notes it beside whoever holds the group, and does not depend on it.
-func (j *job) takeGroup(ctx context.Context, in *Intent) error {
-	if j.p.Group == "" || in.Reason == ReasonFirst {
+func (j *job) takeGroup(ctx context.Context, in *ledger.Intent) error {
+	if j.p.Group == "" || in.Reason == ledger.ReasonFirst {
 		return nil // a first key has no overlap
 	}
-	ahead := goesAhead(j.p, j.entry(), in.Reason, j.r.Wall())
+	ahead := plan.BypassesGroup(j.p, j.entry(), in.Reason, j.r.Wall())
 	for attempt := 1; ; attempt++ {
 		err := j.tryGroup(ctx, in, ahead)
-		var remote *Error
-		again := errors.Is(err, ErrConflict) || errors.As(err, &remote) // the hold is found when it was written after all
+		var remote *ledger.Error
+		again := errors.Is(err, ledger.ErrConflict) || errors.As(err, &remote) // the hold is found when it was written after all
 		switch {
 		case err == nil || errors.Is(err, errNotDue):
 			return err
@@ -207,7 +155,7 @@ func (j *job) takeGroup(ctx context.Context, in *Intent) error {
 	}
 }
 
-func (j *job) tryGroup(ctx context.Context, in *Intent, ahead bool) error {
+func (j *job) tryGroup(ctx context.Context, in *ledger.Intent, ahead bool) error {
 	holds, version, err := j.r.readGroup(ctx, j.p)
 	if err != nil {
 		return err
@@ -218,13 +166,13 @@ func (j *job) tryGroup(ctx context.Context, in *Intent, ahead bool) error {
 	if err := j.guard(ctx); err != nil {
 		return err
 	}
-	holds = append(holds, hold{j.p.Name, in.Rotation, Duration(j.p.WaitUntilIdle)})
-	_, err = j.r.Store.Write(ctx, j.r.groupRef(j.p.Group), map[string]any{"schema": ledgerSchema, "holds": holds}, version)
+	holds = append(holds, ledger.Hold{Policy: j.p.Name, Rotation: in.Rotation, WaitUntilIdle: ledger.Duration(j.p.WaitUntilIdle)})
+	_, err = j.r.Store.Write(ctx, j.r.groupRef(j.p.Group), map[string]any{"schema": ledger.Schema, "holds": holds}, version)
 	return err
 }
 
 // wakeGroup has the other members looked at: one of them may have its turn now.
-func (r *Rotator) wakeGroup(p Policy) {
+func (r *Rotator) wakeGroup(p plan.Policy) {
 	if p.Group == "" {
 		return
 	}
@@ -239,8 +187,8 @@ func (r *Rotator) wakeGroup(p Policy) {
 }
 
 // ledgerRefs are the documents that a rotation of the policy writes to the ledger.
-func (j *job) ledgerRefs() []Ref {
-	refs := []Ref{j.r.entryRef(j.p.Name)}
+func (j *job) ledgerRefs() []ledger.Ref {
+	refs := []ledger.Ref{j.r.entryRef(j.p.Name)}
 	if j.p.Group != "" {
 		refs = append(refs, j.r.groupRef(j.p.Group))
 	}

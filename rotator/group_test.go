@@ -10,11 +10,14 @@ import (
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 // grouped returns a policy of the group both, which rotates at three in the morning.
-func grouped(t *testing.T, name string) rotator.Policy {
-	return testPolicy(t, func(p *rotator.Policy) { p.Name, p.Group, p.Sink.Path = name, "both", "elevenlabs/"+name })
+func grouped(t *testing.T, name string) plan.Policy {
+	return testPolicy(t, func(p *plan.Policy) { p.Name, p.Group, p.Sink.Path = name, "both", "elevenlabs/"+name })
 }
 
 // overlapping returns the policies that have a key in overlap.
@@ -48,7 +51,7 @@ func TestAGroupTakesTurns(t *testing.T) {
 		waits := []*rotator.Rotator{r, other}
 		for _, s := range waits {
 			for _, p := range s.Snapshot().Policies {
-				if p.Policy.Name != first[0] && (p.State != rotator.StateDue || p.Reason != rotator.ReasonGroup || p.HeldBy != first[0]) {
+				if p.Policy.Name != first[0] && (p.State != plan.StateDue || p.Reason != ledger.ReasonGroup || p.HeldBy != first[0]) {
 					t.Errorf("%s: %s %s, held by %q", p.Policy.Name, p.State, p.Reason, p.HeldBy)
 				}
 			}
@@ -68,23 +71,23 @@ func TestAGroupTakesTurns(t *testing.T) {
 
 // TestAGroupIsNotHeldForEver has the member that holds the group come to an end in every way there is.
 func TestAGroupIsNotHeldForEver(t *testing.T) {
-	for name, end := range map[string]func(p rotator.Policy) []rotator.Policy{
-		"removed": func(rotator.Policy) []rotator.Policy { return nil },
-		"paused":  func(p rotator.Policy) []rotator.Policy { p.Mode = rotator.ModePaused; return []rotator.Policy{p} },
-		"renamed": func(p rotator.Policy) []rotator.Policy { p.Name = "tts-new"; return []rotator.Policy{p} },
-		"another group": func(p rotator.Policy) []rotator.Policy {
+	for name, end := range map[string]func(p plan.Policy) []plan.Policy{
+		"removed": func(plan.Policy) []plan.Policy { return nil },
+		"paused":  func(p plan.Policy) []plan.Policy { p.Mode = plan.ModePaused; return []plan.Policy{p} },
+		"renamed": func(p plan.Policy) []plan.Policy { p.Name = "tts-new"; return []plan.Policy{p} },
+		"another group": func(p plan.Policy) []plan.Policy {
 			p.Group = "alone"
-			return []rotator.Policy{p}
+			return []plan.Policy{p}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
-				ps := []rotator.Policy{grouped(t, "tts-a"), grouped(t, "tts-b")}
+				ps := []plan.Policy{grouped(t, "tts-a"), grouped(t, "tts-b")}
 				r, stop := w.start(ps...)
 				defer stop()
 				untilThree()
-				holder := slices.IndexFunc(ps, func(p rotator.Policy) bool { return slices.Contains(overlapping(r), p.Name) })
+				holder := slices.IndexFunc(ps, func(p plan.Policy) bool { return slices.Contains(overlapping(r), p.Name) })
 				waits := ps[1-holder]
 				r.Load(append(end(ps[holder]), waits), w.clients(w.api))
 				before := w.inRecord(waits).ID
@@ -108,7 +111,7 @@ func TestAGroupSurvivesEveryCrash(t *testing.T) {
 			t.Run(call+" "+string(m), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					w := newWorld(t)
-					ps := []rotator.Policy{grouped(t, "tts-a"), grouped(t, "tts-b")}
+					ps := []plan.Policy{grouped(t, "tts-a"), grouped(t, "tts-b")}
 					_, stop := w.start(ps...)
 					after(time.Minute)
 					stop()
@@ -137,11 +140,11 @@ func TestAGroupSurvivesEveryCrash(t *testing.T) {
 func TestALeakGoesAheadOfItsGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		ps := []rotator.Policy{grouped(t, "tts-a"), grouped(t, "tts-b")}
+		ps := []plan.Policy{grouped(t, "tts-a"), grouped(t, "tts-b")}
 		r, stop := w.start(ps...)
 		defer stop()
 		untilThree()
-		holder := slices.IndexFunc(ps, func(p rotator.Policy) bool { return slices.Contains(overlapping(r), p.Name) })
+		holder := slices.IndexFunc(ps, func(p plan.Policy) bool { return slices.Contains(overlapping(r), p.Name) })
 		leaked := w.inRecord(ps[1-holder]).ID
 		if err := w.sim.DisableKey(leaked, "exposed_publicly"); err != nil {
 			t.Fatal(err)
@@ -150,7 +153,7 @@ func TestALeakGoesAheadOfItsGroup(t *testing.T) {
 		if w.inRecord(ps[1-holder]).ID == leaked {
 			t.Error("a leaked key waits for its group")
 		}
-		doc, err := w.store.Read(context.Background(), rotator.Ref{Mount: "secret", Path: "rekeyd/groups/both"}, 0)
+		doc, err := w.store.Read(context.Background(), ledger.Ref{Mount: "secret", Path: "rekeyd/groups/both"}, 0)
 		if holds, _ := doc.Fields()["holds"].([]any); err != nil || len(holds) != 2 {
 			t.Errorf("the group holds %v, %v", doc.Fields(), err)
 		}
@@ -161,7 +164,7 @@ func TestALeakGoesAheadOfItsGroup(t *testing.T) {
 func TestAnOverlapIsNotCutShortByAFreshProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		p := testPolicy(t, func(p *rotator.Policy) { p.WaitUntilIdle = time.Hour })
+		p := testPolicy(t, func(p *plan.Policy) { p.WaitUntilIdle = time.Hour })
 		_, stop := w.start(p)
 		after(time.Minute)
 		old := w.inRecord(p).ID
@@ -196,15 +199,15 @@ func TestAnOverlapIsNotCutShortByAFreshProcess(t *testing.T) {
 func TestAMemberThatJoinsInItsOverlap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		ps := []rotator.Policy{grouped(t, "tts-a"), grouped(t, "tts-b")}
-		ps[0].Group, ps[1].Mode = "another", rotator.ModeManual
+		ps := []plan.Policy{grouped(t, "tts-a"), grouped(t, "tts-b")}
+		ps[0].Group, ps[1].Mode = "another", plan.ModeManual
 		r, stop := w.start(ps...)
 		defer stop()
 		untilThree()
 		if got := overlapping(r); !slices.Equal(got, []string{"tts-a"}) {
 			t.Fatalf("in overlap: %v", got)
 		}
-		ps[0].Group, ps[1].Mode = "both", rotator.ModeAuto
+		ps[0].Group, ps[1].Mode = "both", plan.ModeAuto
 		before := w.inRecord(ps[1]).ID
 		r.Load(ps, w.clients(w.last))
 		after(3 * time.Hour)
@@ -220,18 +223,18 @@ func TestAMemberThatJoinsInItsOverlap(t *testing.T) {
 
 // that of a key which is old because somebody rolled the record back.
 func TestAnOverlapThatIsNotNotedIsWaitedFor(t *testing.T) {
-	group := rotator.Ref{Mount: "secret", Path: "rekeyd/groups/both"}
+	group := ledger.Ref{Mount: "secret", Path: "rekeyd/groups/both"}
 	for name, c := range map[string]struct {
 		other string // schedule of the member that has to wait
-		act   func(w *world, p rotator.Policy)
+		act   func(w *world, p plan.Policy)
 	}{
-		"went ahead": {"0 2 * * *", func(w *world, p rotator.Policy) {
+		"went ahead": {"0 2 * * *", func(w *world, p plan.Policy) {
 			w.write(group, map[string]any{"schema": "who knows"})
 			w.write(p.Sink.Ref, map[string]any{"note": "emptied"})
 			after(20 * time.Minute)
 			w.write(group, map[string]any{"schema": 1})
 		}},
-		"rolled back": {"0 7 * * *", func(w *world, p rotator.Policy) {
+		"rolled back": {"0 7 * * *", func(w *world, p plan.Policy) {
 			first := w.record(p)
 			after(4 * time.Hour) // in the overlap of its own rotation
 			w.write(group, map[string]any{"schema": 1})
@@ -243,7 +246,7 @@ func TestAnOverlapThatIsNotNotedIsWaitedFor(t *testing.T) {
 				w := newWorld(t)
 				a, b := grouped(t, "tts-a"), grouped(t, "tts-b")
 				var err error
-				if b.Schedule, err = rotator.ParseSchedule(c.other, "UTC"); err != nil {
+				if b.Schedule, err = schedule.Parse(c.other, "UTC"); err != nil {
 					t.Fatal(err)
 				}
 				r, stop := w.start(a, b)
@@ -270,7 +273,7 @@ func TestAnOverlapThatIsNotNotedIsWaitedFor(t *testing.T) {
 }
 
 // write has somebody else write a document.
-func (w *world) write(ref rotator.Ref, data map[string]any) {
+func (w *world) write(ref ledger.Ref, data map[string]any) {
 	w.t.Helper()
 	doc, err := w.store.Read(context.Background(), ref, 0)
 	if err == nil {

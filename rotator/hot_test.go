@@ -5,7 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // hot is what runs most often: for each policy at each look, or several times in each rotation.
@@ -25,14 +26,14 @@ func hotPaths(tb testing.TB) []hot {
 	}
 	at := planNow
 	return []hot{
-		{"plan", func() { rotator.Plan(p, o, planNow) }, 6},
+		{"plan", func() { plan.Plan(p, o, planNow) }, 6},
 		{"entry to document", func() {
 			if _, err := json.Marshal(o.Entry.Data()); err != nil {
 				tb.Fatal(err)
 			}
 		}, 50},
 		{"document to entry", func() {
-			if _, err := rotator.ParseEntry(text, p.Name); err != nil {
+			if _, err := ledger.ParseEntry(text, p.Name); err != nil {
 				tb.Fatal(err)
 			}
 		}, 75},

@@ -8,52 +8,54 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // job is one step's work on one policy. While it holds the claim, nobody else writes the entry; whoever takes the
 // claim over changes the entry's version, so that the next write of this job is refused.
 type job struct {
-	r         *Rotator
-	st        *policyState
-	p         Policy // as claimed: later edits are drift afterwards
-	space     string // name of the workspace that api talks to
-	api       *elevenlabs.Client
-	log       *slog.Logger
-	renewed   time.Time // when the last write that holds the claim was begun; monotonic
-	begun     time.Time
-	lost      time.Time                      // when a create was sent whose answer was lost; zero: none
-	unsure    bool                           // a write of the record may yet happen
-	attempted bool                           // a publish may have been sent
-	keys      map[[2]string][]elevenlabs.Key // of accounts, listed under this claim for a retirement
-	answered  []string                       // ids of noted calls that were answered, or never sent; the next write takes their notes away
+	r             *Rotator
+	st            *policyState
+	p             plan.Policy // as claimed: later edits are drift afterwards
+	workspaceName string      // name of the workspace that api talks to
+	api           *elevenlabs.Client
+	log           *slog.Logger
+	renewed       time.Time // when the last write that holds the claim was begun; monotonic
+	begun         time.Time
+	lost          time.Time                      // when a create was sent whose answer was lost; zero: none
+	unsure        bool                           // a write of the record may yet happen
+	attempted     bool                           // a publish may have been sent
+	keys          map[[2]string][]elevenlabs.Key // of accounts, listed under this claim for a retirement
+	answered      []string                       // ids of noted calls that were answered, or never sent; the next write takes their notes away
 }
 
-func (r *Rotator) newJob(st *policyState, p Policy, s Step) *job {
+func (r *Rotator) newJob(st *policyState, p plan.Policy, s plan.Step) *job {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ws := st.ws
 	if s.Workspace != "" && r.workspaces[s.Workspace] != nil {
 		ws = r.workspaces[s.Workspace]
 	}
-	return &job{r: r, st: st, p: p, space: ws.name, api: ws.api, begun: time.Now(),
+	return &job{r: r, st: st, p: p, workspaceName: ws.name, api: ws.api, begun: time.Now(),
 		log: r.Logger.With("policy", p.Name, "action", string(s.Action), "reason", string(s.Reason), "replica", r.holder)}
 }
 
-func (j *job) entry() *Entry { return j.st.known.entry }
+func (j *job) entry() *ledger.Entry { return j.st.known.entry }
 
 // blankEntry returns the entry of a policy that has none yet.
-func (r *Rotator) blankEntry(policy string) (*Entry, error) {
+func (r *Rotator) blankEntry(policy string) (*ledger.Entry, error) {
 	salt, err := r.newID(16)
 	if err != nil {
 		return nil, err
 	}
-	return &Entry{Schema: ledgerSchema, Owner: r.ownerID(), Policy: policy, Salt: salt}, nil
+	return &ledger.Entry{Schema: ledger.Schema, Owner: r.ownerID(), Policy: policy, Salt: salt}, nil
 }
 
 // write changes the entry by check-and-set. After an answer that was lost, the ledger is read to learn what became of
 // it; the same write is sent again only where it was seen not to have happened. ErrConflict and errClaimLost mean
 // that somebody else wrote.
-func (j *job) write(ctx context.Context, change func(*Entry)) error {
+func (j *job) write(ctx context.Context, change func(*ledger.Entry)) error {
 	k := &j.st.known
 	next, err := j.changed(change)
 	if err != nil {
@@ -70,31 +72,31 @@ func (j *job) write(ctx context.Context, change func(*Entry)) error {
 			k.setEntry(next, version, time.Now())
 			j.renewed, j.answered = begun, nil
 			return nil
-		case !maybeWritten(err) || attempt == 4 || !j.pause(ctx, attempt):
+		case !ledger.MaybeWritten(err) || attempt == 4 || !j.pause(ctx, attempt):
 			return fmt.Errorf("writing ledger entry: %w", err)
 		}
 	}
 }
 
-func (j *job) changed(change func(*Entry)) (*Entry, error) {
-	var next *Entry
+func (j *job) changed(change func(*ledger.Entry)) (*ledger.Entry, error) {
+	var next *ledger.Entry
 	var err error
 	if j.entry() == nil {
 		next, err = j.r.blankEntry(j.p.Name)
 	} else {
-		next = j.entry().clone()
+		next = j.entry().Clone()
 	}
 	if err != nil {
 		return nil, err
 	}
 	change(next)
-	for k := range next.keys() {
+	for k := range next.Keys() {
 		for _, id := range j.answered {
-			k.settle(id)
+			k.Settle(id)
 		}
 	}
 	if !j.clockIsWrong() {
-		next.forgetOld(j.r.Wall(), j.r.unlisted)
+		next.ForgetOld(j.r.Wall(), j.r.unlisted)
 	}
 	return next, nil
 }
@@ -108,15 +110,15 @@ func (j *job) clockIsWrong() bool {
 
 // settleWrite finds out whether a write that failed has happened all the same. A conflict needs a look as well: the
 // write that was sent before may have been the one that won.
-func (j *job) settleWrite(ctx context.Context, next *Entry, failure error) (int, error) {
-	if !maybeWritten(failure) && !errors.Is(failure, ErrConflict) {
+func (j *job) settleWrite(ctx context.Context, next *ledger.Entry, failure error) (int, error) {
+	if !ledger.MaybeWritten(failure) && !errors.Is(failure, ledger.ErrConflict) {
 		return 0, failure
 	}
 	doc, err := j.r.Store.Read(ctx, j.r.entryRef(j.p.Name), 0)
 	switch {
 	case err != nil:
 		return 0, failure
-	case doc.Version == j.st.known.version+1 && next.equal(doc.JSON):
+	case doc.Version == j.st.known.version+1 && next.Equal(doc.JSON):
 		return doc.Version, nil
 	case doc.Version == j.st.known.version:
 		return 0, failure
@@ -132,12 +134,12 @@ func (j *job) pause(ctx context.Context, attempt int) bool {
 }
 
 // takeClaim returns the change that makes this process the holder.
-func (j *job) takeClaim(e *Entry) {
+func (j *job) takeClaim(e *ledger.Entry) {
 	nonce := 1
 	if e.Claim != nil {
 		nonce = e.Claim.Nonce + 1
 	}
-	e.Claim = &Claim{Holder: j.r.holder, Nonce: nonce, Since: j.r.Wall()}
+	e.Claim = &ledger.Claim{Holder: j.r.holder, Nonce: nonce, Since: j.r.Wall()}
 }
 
 // guard is passed before every write to a remote: it renews a claim that is getting old, and refuses to go on under
@@ -166,8 +168,8 @@ func (j *job) ready(ctx context.Context) (context.Context, error) {
 }
 
 // release gives the claim back together with a last change.
-func (j *job) release(ctx context.Context, change func(*Entry)) error {
-	return j.write(ctx, func(e *Entry) {
+func (j *job) release(ctx context.Context, change func(*ledger.Entry)) error {
+	return j.write(ctx, func(e *ledger.Entry) {
 		if change != nil {
 			change(e)
 		}
@@ -176,7 +178,7 @@ func (j *job) release(ctx context.Context, change func(*Entry)) error {
 }
 
 // failing notes a failure in the entry; the time of the next attempt survives a restart there.
-func (j *job) failing(e *Entry, f *stageError) {
+func (j *job) failing(e *ledger.Entry, f *stageError) {
 	if errors.Is(f, errNotDue) {
 		return // it was called off, whatever became of the claim
 	}
@@ -185,11 +187,11 @@ func (j *job) failing(e *Entry, f *stageError) {
 		count = e.Failure.Count + 1
 	}
 	now := j.r.Wall()
-	e.Failure = &Failure{Stage: f.stage, Reason: f.reason, Message: sentence(f.err), At: now, Count: count, NextTry: now.Add(j.wait(count, f))}
+	e.Failure = &ledger.Failure{Stage: f.stage, Reason: f.reason, Message: sentence(f.err), At: now, Count: count, NextTry: now.Add(j.wait(count, f))}
 }
 
 func (j *job) wait(count int, f *stageError) time.Duration {
-	if f.reason == ReasonInterrupted && count == 1 {
+	if f.reason == ledger.ReasonInterrupted && count == 1 {
 		return 0 // nothing refused us; a second crash in a row may be our own doing
 	}
 	return max(backoff(j.r.ReconcileInterval, count, j.r.jitter()), retryAfter(f.err))
@@ -198,7 +200,7 @@ func (j *job) wait(count int, f *stageError) time.Duration {
 // postpone remembers the next attempt here, where the ledger cannot be told.
 func (j *job) postpone(f *stageError) {
 	j.st.known.retryAt = j.r.Wall().Add(j.wait(1, f))
-	if sinkOutage(f.err) {
+	if ledger.IsOutage(f.err) {
 		j.st.known.retryAt = time.Time{} // an outage is probed, not backed off
 	}
 }

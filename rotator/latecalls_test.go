@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // A call about a key may be carried out long after it was decided, by a process that everybody takes for dead. Each test
@@ -22,7 +24,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 }
 
 // firstSecret returns the secret that the first version of the policy's record holds.
-func (a *arena) firstSecret(p rotator.Policy) string {
+func (a *arena) firstSecret(p plan.Policy) string {
 	a.t.Helper()
 	data, _ := a.kv.Get(p.Sink.String(), 1)
 	secret, _ := data[p.Sink.Field].(string)
@@ -33,7 +35,7 @@ func (a *arena) firstSecret(p rotator.Policy) string {
 }
 
 // putBack is what a person does with vault kv rollback -version=1.
-func (a *arena) putBack(p rotator.Policy) {
+func (a *arena) putBack(p plan.Policy) {
 	a.t.Helper()
 	data, _ := a.kv.Get(p.Sink.String(), 1)
 	if _, err := a.kv.Put(p.Sink.String(), data); err != nil {
@@ -42,7 +44,7 @@ func (a *arena) putBack(p rotator.Policy) {
 }
 
 // rollback has a command put the previous key back.
-func (a *arena) rollback(p rotator.Policy) {
+func (a *arena) rollback(p plan.Policy) {
 	a.t.Helper()
 	if err := a.build(options{}, p).Rollback(within(a.t, 10*time.Minute), p.Name); err != nil {
 		a.t.Fatalf("rollback: %v", err)
@@ -112,7 +114,7 @@ func TestALateDisableBeforeTheRollbackIsSeen(t *testing.T) {
 		close(h.release)
 		after(30 * time.Minute)
 		w.mustWork(p, "half an hour after the rollback")
-		if s := w.state(r, 0); s.State != rotator.StateOK {
+		if s := w.state(r, 0); s.State != plan.StateOK {
 			t.Errorf("%s %s: %s", s.State, s.Reason, s.Message)
 		}
 	})
@@ -156,7 +158,7 @@ func TestARecordRolledBackToAKeyThatIsBeingDeleted(t *testing.T) {
 		w.putBack(p)
 		after(30 * time.Minute)
 		s := w.state(r, 0)
-		if s.State != rotator.StateError || !strings.Contains(s.Message, "delete is not answered") {
+		if s.State != plan.StateError || !strings.Contains(s.Message, "delete is not answered") {
 			t.Errorf("%s %s: %s", s.State, s.Reason, s.Message)
 		}
 		if err := w.build(options{}, p).Rotate(within(t, time.Hour), p.Name, rotator.RotateOptions{}); err != nil {
@@ -210,7 +212,7 @@ func TestALateEnableOfARevokedKey(t *testing.T) {
 func TestAPersonsActIsNotTakenForOurs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newArena(t)
-		p := testPolicy(t, func(p *rotator.Policy) { p.Mode = rotator.ModeManual })
+		p := testPolicy(t, func(p *plan.Policy) { p.Mode = plan.ModeManual })
 		proc := &process{fault: fault{call: "PATCH", nth: 1, mode: diesBefore}}
 		_, stop := w.startProcess(proc, p)
 		after(time.Hour)
@@ -230,7 +232,7 @@ func TestAPersonsActIsNotTakenForOurs(t *testing.T) {
 			t.Fatal(err)
 		}
 		after(10 * time.Minute)
-		if s := w.state(r, 0); !w.key(k.Secret).Disabled || s.Reason != rotator.ReasonKeyDisabled {
+		if s := w.state(r, 0); !w.key(k.Secret).Disabled || s.Reason != ledger.ReasonKeyDisabled {
 			t.Errorf("disabled %t, %s %s: %s", w.key(k.Secret).Disabled, s.State, s.Reason, s.Message)
 		}
 	})
@@ -250,7 +252,7 @@ func TestAPersonEnablesAKeyInQuarantine(t *testing.T) {
 		}
 		after(12 * time.Hour) // past the end of its quarantine
 		k := w.key(first.Secret)
-		if s := w.state(r, 0); k.Disabled || k.Deleted() || s.State != rotator.StateOK || s.Reason != rotator.ReasonQuarantineEnabled {
+		if s := w.state(r, 0); k.Disabled || k.Deleted() || s.State != plan.StateOK || s.Reason != ledger.ReasonQuarantineEnabled {
 			t.Errorf("disabled %t, deleted %t, %s %s: %s", k.Disabled, k.Deleted(), s.State, s.Reason, s.Message)
 		}
 		if err := w.build(options{}, p).Rotate(within(t, time.Hour), p.Name, rotator.RotateOptions{Revoke: true}); err != nil {
@@ -303,7 +305,7 @@ func TestARollbackThatWaitedForRevoke(t *testing.T) {
 func TestAWrongClockForgetsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newArena(t)
-		p := testPolicy(t, func(p *rotator.Policy) { p.Mode = rotator.ModeManual })
+		p := testPolicy(t, func(p *plan.Policy) { p.Mode = plan.ModeManual })
 		h := hold(w.api, method(http.MethodPatch))
 		_, stopHeld := w.daemon(options{api: h}, p)
 		defer stopHeld()

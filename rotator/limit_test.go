@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // A full account gets room for one new key by ending the oldest quarantine, and by nothing else.
 func TestAFullAccountGivesUpItsOldestQuarantine(t *testing.T) {
 	w := newWorld(t)
-	p := testPolicy(t, func(p *rotator.Policy) { p.Overlap, p.Quarantine = time.Hour, 100*time.Hour })
+	p := testPolicy(t, func(p *plan.Policy) { p.Overlap, p.Quarantine = time.Hour, 100*time.Hour })
 	w.guardReaders(p)
 	if err := w.sim.SetFaults(elevensim.Faults{KeyLimit: 2}); err != nil {
 		t.Fatal(err)
@@ -56,7 +57,7 @@ func TestAFullAccountWithoutQuarantineIsAFailure(t *testing.T) {
 		defer stop()
 		after(10 * time.Second)
 		s := r.Snapshot().Policies[0]
-		if s.Failure == nil || s.Failure.Stage != rotator.StageCreate || s.Failure.Reason != rotator.ReasonKeyLimit {
+		if s.Failure == nil || s.Failure.Stage != ledger.StageCreate || s.Failure.Reason != ledger.ReasonKeyLimit {
 			t.Errorf("failure: %+v", s.Failure)
 		}
 		if len(w.alive()) != 2 {

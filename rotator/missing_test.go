@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // TestAKeyIsMissingAfterTwoListings, and not after one that is looked at twice.
@@ -13,14 +15,14 @@ func TestAKeyIsMissingAfterTwoListings(t *testing.T) {
 	start := time.Now()
 	l := &listing{seq: 1, begun: start.Add(time.Minute), accounts: map[string][]elevenlabs.Key{"svcacc_a": nil}}
 	r := &Rotator{workspaces: map[string]*workspace{"w": {name: "w", listing: l}}}
-	c := KeyRef{ID: "k1", Workspace: "w", Account: "svcacc_a"}
+	c := ledger.KeyRef{ID: "k1", Workspace: "w", Account: "svcacc_a"}
 	var k knowledge
-	k.setEntry(&Entry{Current: &c}, 1, start)
+	k.setEntry(&ledger.Entry{Current: &c}, 1, start)
 	for i, want := range []bool{false, false, true} {
 		if i == 2 {
 			l.seq++
 		}
-		var o Observed
+		var o plan.Observed
 		r.followCurrent(&o, c, &k)
 		if !o.HomeListed || o.MissingTwice != want {
 			t.Errorf("look %d: listed %t, missing %t", i+1, o.HomeListed, o.MissingTwice)

@@ -9,31 +9,32 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // limitedStore answers 429 for one mount, as a Vault quota on that mount does.
 type limitedStore struct {
-	rotator.Store
+	ledger.Store
 	mount atomic.Pointer[string] // nil for none
 }
 
-func (s *limitedStore) limited(ref rotator.Ref) error {
+func (s *limitedStore) limited(ref ledger.Ref) error {
 	if m := s.mount.Load(); m == nil || ref.Mount != *m {
 		return nil
 	}
-	return &rotator.Error{Op: "reading " + ref.String(), Reason: rotator.ReasonSinkRateLimited, Outage: true, Err: errors.New("Vault answers 429")}
+	return &ledger.Error{Op: "reading " + ref.String(), Reason: ledger.ReasonSinkRateLimited, Outage: true, Err: errors.New("Vault answers 429")}
 }
 
-func (s *limitedStore) Read(ctx context.Context, ref rotator.Ref, v int) (rotator.Doc, error) {
+func (s *limitedStore) Read(ctx context.Context, ref ledger.Ref, v int) (ledger.Doc, error) {
 	time.Sleep(2 * time.Millisecond) //nolint:forbidigo // simulated time
 	if err := s.limited(ref); err != nil {
-		return rotator.Doc{}, err
+		return ledger.Doc{}, err
 	}
 	return s.Store.Read(ctx, ref, v)
 }
 
-func (s *limitedStore) Write(ctx context.Context, ref rotator.Ref, data map[string]any, cas int) (int, error) {
+func (s *limitedStore) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
 	time.Sleep(2 * time.Millisecond) //nolint:forbidigo // simulated time
 	if err := s.limited(ref); err != nil {
 		return 0, err
@@ -67,7 +68,7 @@ func TestAQuotaOfOneMountStopsNoOther(t *testing.T) {
 			switch rotated := s.LastRotation.Hour() == 3; {
 			case s.Policy.Sink.Mount == "secret" && !rotated:
 				t.Errorf("%s, in a mount that works: %s %s, rotated at %s", s.Policy.Name, s.State, s.Reason, s.LastRotation)
-			case s.Policy.Sink.Mount == "team" && (rotated || s.State != rotator.StateFailing || s.Reason != rotator.ReasonSinkRateLimited):
+			case s.Policy.Sink.Mount == "team" && (rotated || s.State != plan.StateFailing || s.Reason != ledger.ReasonSinkRateLimited):
 				t.Errorf("%s, in a mount with a quota: %s %s, rotated at %s", s.Policy.Name, s.State, s.Reason, s.LastRotation)
 			}
 		}
@@ -80,7 +81,7 @@ func TestAQuotaOfOneMountStopsNoOther(t *testing.T) {
 		limited.mount.Store(nil)
 		after(2 * time.Minute)
 		for _, s := range r.Snapshot().Policies {
-			if s.State != rotator.StateOK || s.LastRotation.Hour() < 3 {
+			if s.State != plan.StateOK || s.LastRotation.Hour() < 3 {
 				t.Errorf("two minutes after the quota: %s: %s %s, rotated at %s", s.Policy.Name, s.State, s.Reason, s.LastRotation)
 			}
 		}

@@ -11,17 +11,18 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // moves are the edits after which the key has to be somewhere else.
-func moves() map[string]func(*rotator.Policy) {
-	return map[string]func(*rotator.Policy){
-		"path":      func(p *rotator.Policy) { p.Sink.Path = "elevenlabs/new" },
-		"mount":     func(p *rotator.Policy) { p.Sink.Mount = "team" },
-		"field":     func(p *rotator.Policy) { p.Sink.Field = "token" },
-		"account":   func(p *rotator.Policy) { p.ServiceAccount = otherAccount },
-		"workspace": func(p *rotator.Policy) { p.Workspace = "other" },
+func moves() map[string]func(*plan.Policy) {
+	return map[string]func(*plan.Policy){
+		"path":      func(p *plan.Policy) { p.Sink.Path = "elevenlabs/new" },
+		"mount":     func(p *plan.Policy) { p.Sink.Mount = "team" },
+		"field":     func(p *plan.Policy) { p.Sink.Field = "token" },
+		"account":   func(p *plan.Policy) { p.ServiceAccount = otherAccount },
+		"workspace": func(p *plan.Policy) { p.Workspace = "other" },
 	}
 }
 
@@ -37,7 +38,7 @@ func TestAMovedPolicyRotatesAtOnce(t *testing.T) {
 	}
 }
 
-func (w *world) checkMove(old, edited rotator.Policy) {
+func (w *world) checkMove(old, edited plan.Policy) {
 	e := newEdits(w.t, w, old)
 	defer e.stop()
 	first, before := e.published(old), e.record(old)
@@ -71,7 +72,7 @@ func (w *world) checkMove(old, edited rotator.Policy) {
 	if k := e.every()[first.Secret]; !k.Deleted() {
 		w.t.Error("after its quarantine the old key is still there")
 	}
-	if s := e.status(edited.Name); s.State == rotator.StateError || s.Failures != 0 {
+	if s := e.status(edited.Name); s.State == plan.StateError || s.Failures != 0 {
 		w.t.Errorf("the policy is %s: %s", s.State, s.Message)
 	}
 }
@@ -103,7 +104,7 @@ func TestAMoveToAnOccupiedPlaceIsRefused(t *testing.T) {
 					t.Error("the old key does not work any more")
 				}
 				s := e.status(edited.Name)
-				if s.State != rotator.StateError || s.Reason != rotator.ReasonRecordChanged || !strings.Contains(s.Message, edited.Sink.String()) {
+				if s.State != plan.StateError || s.Reason != ledger.ReasonRecordChanged || !strings.Contains(s.Message, edited.Sink.String()) {
 					t.Errorf("the policy is %s, %s: %s", s.State, s.Reason, s.Message)
 				}
 				delete(taken, edited.Sink.Field)
@@ -161,7 +162,7 @@ func TestAnOccupiedPlaceCanBeAdopted(t *testing.T) {
 		edited.Adopt = id
 		after(time.Minute) // it is listed
 		e.load(edited)
-		if s := e.status(edited.Name); s.Current == nil || s.Current.ID != id || s.State != rotator.StateOK {
+		if s := e.status(edited.Name); s.Current == nil || s.Current.ID != id || s.State != plan.StateOK {
 			t.Fatalf("the policy is %s, %s: %s", s.State, s.Reason, s.Message)
 		}
 		e.wantKeys(2, "after the adoption")
@@ -174,9 +175,9 @@ func TestAnOccupiedPlaceCanBeAdopted(t *testing.T) {
 
 // TestAPolicyThatLeftAWorkspaceRotatesOn although its old key there can be disabled no more.
 func TestAPolicyThatLeftAWorkspaceRotatesOn(t *testing.T) {
-	for name, lose := range map[string]func(e *edits, p rotator.Policy){
-		"removed": func(e *edits, p rotator.Policy) { delete(e.urls, "default"); e.load(p) },
-		"revoked": func(e *edits, _ rotator.Policy) {
+	for name, lose := range map[string]func(e *edits, p plan.Policy){
+		"removed": func(e *edits, p plan.Policy) { delete(e.urls, "default"); e.load(p) },
+		"revoked": func(e *edits, _ plan.Policy) {
 			e.proc.mu.Lock()
 			defer e.proc.mu.Unlock()
 			e.proc.api = byHost{"127.0.0.1": unknowing{}, "127.0.0.2": elevensim.Transport(e.other)}
@@ -252,7 +253,7 @@ func TestARotationInAWorkspaceThatIsNoLongerConfigured(t *testing.T) {
 		e.proc = &process{}
 		e.r, e.stop = e.startProcess(e.proc, p)
 		after(30 * time.Minute)
-		if s := e.status(p.Name); s.State != rotator.StateOK || s.Current.Workspace != "other" {
+		if s := e.status(p.Name); s.State != plan.StateOK || s.Current.Workspace != "other" {
 			t.Errorf("the policy is %s %s", s.State, s.Reason)
 		}
 	})
@@ -273,14 +274,14 @@ func TestAReplicaThatIsBehindMovesNothingBack(t *testing.T) {
 				e.load(edited)
 				after(90 * time.Minute)
 				e.wantKeys(2, "with one replica behind")
-				if s := behind.Snapshot().Policies[0]; s.Reason != rotator.ReasonReplicasDiffer {
+				if s := behind.Snapshot().Policies[0]; s.Reason != ledger.ReasonReplicasDiffer {
 					t.Errorf("the replica that is behind says %s (%s)", s.State, s.Reason)
 				}
 				untilThree()
 				e.wantKeys(3, "after a run with one replica behind")
-				behind.Load([]rotator.Policy{edited}, w.clients(w.last))
+				behind.Load([]plan.Policy{edited}, w.clients(w.last))
 				after(time.Minute)
-				if s := behind.Snapshot().Policies[0]; s.State != rotator.StateOK {
+				if s := behind.Snapshot().Policies[0]; s.State != plan.StateOK {
 					t.Errorf("once it is no longer behind it says %s (%s)", s.State, s.Reason)
 				}
 				after(time.Hour)
@@ -314,7 +315,7 @@ func TestAMoveDoesNotStopAtARotationOfBefore(t *testing.T) {
 				e.r, e.stop = w.startProcess(e.proc, edited)
 				defer e.stop()
 				after(15 * time.Minute)
-				if s := e.status(edited.Name); s.State != rotator.StateOK {
+				if s := e.status(edited.Name); s.State != plan.StateOK {
 					t.Errorf("the policy is %s (%s): %s", s.State, s.Reason, s.Message)
 				}
 				k := e.published(edited)

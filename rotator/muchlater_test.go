@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 func late(call string, nth int) *process {
@@ -17,12 +18,12 @@ func late(call string, nth int) *process {
 // every key is accounted for. What was held back goes on as a replica beside the other.
 func TestEveryRemoteWriteMuchLater(t *testing.T) {
 	writes := append(lifeWrites(), lifeWrite{"group", "write secret/rekeyd/groups", 1})
-	meanwhile := map[string]func(*arena, rotator.Policy){
-		"after a takeover": func(*arena, rotator.Policy) {},
-		"after a rollback": func(w *arena, p rotator.Policy) {
+	meanwhile := map[string]func(*arena, plan.Policy){
+		"after a takeover": func(*arena, plan.Policy) {},
+		"after a rollback": func(w *arena, p plan.Policy) {
 			_ = w.build(options{}, p).Rollback(within(w.t, 10*time.Minute), p.Name) // where there is nothing to go back to, it is refused
 		},
-		"after --revoke-now": func(w *arena, p rotator.Policy) {
+		"after --revoke-now": func(w *arena, p plan.Policy) {
 			if err := w.build(options{}, p).Rotate(within(w.t, 10*time.Minute), p.Name, rotator.RotateOptions{Revoke: true}); err != nil {
 				w.t.Error(err)
 			}
@@ -33,7 +34,7 @@ func TestEveryRemoteWriteMuchLater(t *testing.T) {
 			t.Run(at.name+" "+when, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					w := newArena(t)
-					p := testPolicy(t, func(p *rotator.Policy) { p.Group = "tts" })
+					p := testPolicy(t, func(p *plan.Policy) { p.Group = "tts" })
 					held := late(at.call, at.nth)
 					_, stopHeld := w.startProcess(held, p)
 					<-held.held
@@ -89,8 +90,8 @@ func TestALateFence(t *testing.T) {
 func TestALatePatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newArena(t)
-		limited := func(n int64) rotator.Policy {
-			return testPolicy(t, func(p *rotator.Policy) { p.Settings.CharacterLimit = &n })
+		limited := func(n int64) plan.Policy {
+			return testPolicy(t, func(p *plan.Policy) { p.Settings.CharacterLimit = &n })
 		}
 		_, stop := w.start(testPolicy(t, nil))
 		after(time.Minute)

@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // observe gathers what Plan needs, reading only what is not known or must be fresh.
-func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observed, error) {
+func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, plan.Observed, error) {
 	k := &st.known
 	r.mu.Lock()
 	p, ws, resync := *st.policy, st.ws, st.resync
@@ -26,21 +28,21 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 	switch {
 	case asked == nil || !asked.Pending:
 		asked = nil
-	case asked.read:
+	case asked.Read:
 		r.aim(ctx, st, asked)
 		asked = nil
 	}
 	if r.tooSoon(st, p, ws, asked != nil) {
 		r.requestResync(st, resync)
-		if !k.loaded || k.record == nil && p.Mode != modeRemoved && wantsRecord(p, k.entry) {
-			return p, Observed{}, errTooSoon
+		if !k.loaded || k.record == nil && p.Mode != plan.ModeRemoved && plan.WantsRecord(p, k.entry) {
+			return p, plan.Observed{}, errTooSoon
 		}
 		o := r.assemble(st, p, ws)
 		o.Inherits, o.GroupHeld = k.inherits, k.groupHeld
 		return p, o, nil
 	}
-	claimed := claimOf(k.entry) != nil
-	fresh := !k.loaded || resync || asked != nil || claimed && k.pace.waits(attempt{action: lookClaimed}) <= 0
+	claimed := ledger.ClaimOf(k.entry) != nil
+	fresh := !k.loaded || resync || asked != nil || claimed && k.pace.waits(plan.Attempt{Action: lookClaimed}) <= 0
 	if resync {
 		k.record, k.elsewhere = nil, nil
 	}
@@ -50,24 +52,24 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 		r.noteCounted(st, err)
 		if err != nil {
 			r.requestResync(st, resync)
-			return p, Observed{}, err
+			return p, plan.Observed{}, err
 		}
 		r.aim(ctx, st, asked)
 		if k.version != version {
 			k.pace.forget(lookClaimed)
 		} else if claimed {
-			r.tried(st, attempt{action: lookClaimed})
+			r.tried(st, plan.Attempt{Action: lookClaimed})
 		}
 	}
 	o, read := r.assemble(st, p, ws), false
-	if a := (attempt{action: lookListed, keyID: unexplained(o)}); !fresh && a.keyID != "" && k.pace.waits(a) <= 0 && ws.seq(r) > k.explained {
+	if a := (plan.Attempt{Action: lookListed, KeyID: plan.Unexplained(o)}); !fresh && a.KeyID != "" && k.pace.waits(a) <= 0 && ws.seq(r) > k.explained {
 		if err := r.readEntry(ctx, st, p.Name); err != nil {
 			return p, o, err
 		}
 		k.explained, read = ws.seq(r), true
 		r.tried(st, a)
 	}
-	if k.record == nil && p.Mode != modeRemoved && (resync || wantsRecord(p, k.entry)) {
+	if k.record == nil && p.Mode != plan.ModeRemoved && (resync || plan.WantsRecord(p, k.entry)) {
 		if err := r.lookAtRecord(ctx, st, p); err != nil {
 			r.requestResync(st, resync)
 			return p, o, err
@@ -85,8 +87,8 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 	}
 	k.pace.forget(look)
 	e := o.Entry
-	if moved := e != nil && e.MovedTo != "" && p.Mode != modeRemoved; moved || e == nil && o.Record != nil {
-		if names := (attempt{action: lookNames}); read || fresh || k.pace.waits(names) <= 0 {
+	if moved := e != nil && e.MovedTo != "" && p.Mode != plan.ModeRemoved; moved || e == nil && o.Record != nil {
+		if names := (plan.Attempt{Action: lookNames}); read || fresh || k.pace.waits(names) <= 0 {
 			var err error
 			if moved {
 				k.inherits, err = r.returning(ctx, st, p, e)
@@ -106,12 +108,12 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (Policy, Observe
 }
 
 // aim says which key a request is about, once the ledger was read after it was accepted.
-func (r *Rotator) aim(ctx context.Context, st *policyState, q *Request) {
+func (r *Rotator) aim(ctx context.Context, st *policyState, q *plan.Request) {
 	if q == nil {
 		return
 	}
-	aimed, id := *q, currentID(st.known.entry)
-	aimed.NotKey, aimed.Pending, aimed.read = id, id == "", true
+	aimed, id := *q, ledger.CurrentID(st.known.entry)
+	aimed.NotKey, aimed.Pending, aimed.Read = id, id == "", true
 	if id != "" {
 		aimed.NotRotation = r.uncommitted(ctx, st.known.entry)
 	}
@@ -123,12 +125,12 @@ func (r *Rotator) aim(ctx context.Context, st *policyState, q *Request) {
 }
 
 // uncommitted returns the rotation whose key the record holds, or may hold, before the ledger says that it is current.
-func (r *Rotator) uncommitted(ctx context.Context, e *Entry) string {
+func (r *Rotator) uncommitted(ctx context.Context, e *ledger.Entry) string {
 	if e == nil || e.Intent == nil {
 		return ""
 	}
 	doc, err := r.Store.Read(ctx, e.Intent.Sink.Ref, 0)
-	if err == nil && !parseRecord(doc, e.Intent.Sink.Field).holds(e.Intent.KeyName) {
+	if err == nil && !ledger.ParseRecord(doc, e.Intent.Sink.Field).Publishes(e.Intent.KeyName) {
 		return ""
 	}
 	return e.Intent.Rotation
@@ -141,14 +143,9 @@ func (r *Rotator) requestResync(st *policyState, resync bool) {
 	st.resync = st.resync || resync
 }
 
-// wantsRecord reports that nothing can be planned without having read the record.
-func wantsRecord(p Policy, e *Entry) bool {
-	return e == nil || (e.Claim == nil && (e.Current == nil || moved(p, *e.Current)))
-}
-
 // lookAtRecord reads the record; where it holds a surprise, the ledger is read again first, since a stale entry would
 // make another replica's new key look like a stranger's.
-func (r *Rotator) lookAtRecord(ctx context.Context, st *policyState, p Policy) error {
+func (r *Rotator) lookAtRecord(ctx context.Context, st *policyState, p plan.Policy) error {
 	if _, err := r.readRecord(ctx, st, p.Sink); err != nil {
 		return err
 	}
@@ -168,24 +165,24 @@ func (r *Rotator) lookAtRecord(ctx context.Context, st *policyState, p Policy) e
 }
 
 // assemble puts together what is known, without reading anything.
-func (r *Rotator) assemble(st *policyState, p Policy, ws *workspace) Observed {
+func (r *Rotator) assemble(st *policyState, p plan.Policy, ws *workspace) plan.Observed {
 	k := &st.known
-	o := Observed{LedgerError: k.ledgerError, Entry: k.entry, Record: k.record, RetryAt: k.retryAt, PatchAfter: k.patchAfter, MaxRotations: r.MaxRotationsPerHour,
+	o := plan.Observed{LedgerError: k.ledgerError, Entry: k.entry, Record: k.record, RetryAt: k.retryAt, PatchAfter: k.patchAfter, MaxRotations: r.MaxRotationsPerHour,
 		Pacing: k.pace.pacing(r.Wall())}
-	if c := claimOf(k.entry); c != nil {
+	if c := ledger.ClaimOf(k.entry); c != nil {
 		o.ClaimOurs = c.Holder == r.holder
 		o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= r.ClaimTTL
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if st.request != nil && st.request.fulfilled(k.entry) {
+	if st.request != nil && st.request.Fulfilled(k.entry) {
 		st.request = nil
 	}
 	o.Request, o.Owner = st.request, r.owner
 	o.Rotations, o.Uncounted = ws.rotations(r.Wall(), p.Name), r.running && ws.uncounted > 0
 	o.Skew, o.ClockUnknown = r.wrongClock(ws.api), ws.listing == nil
 	o.AdminRefused = errors.Is(ws.err, elevenlabs.ErrInvalidKey)
-	o.OthersDue, o.Answers = p.AdminOf != "" && r.othersDue(p) || r.leftOut(p, k.entry), ws.since
+	o.OthersDue, o.Answers = p.AdminOf != "" && r.othersDue(p) || r.yieldsTurn(p, k.entry), ws.healthySince
 	if ws.err == nil && ws.listing != nil {
 		o.Listed = true
 		_, o.Found = ws.listing.accounts[p.ServiceAccount]
@@ -208,7 +205,7 @@ type usage struct {
 // followUsage notes which retiring keys are still in use: their counter moved within the last two listings of their own
 // workspace. A key that this process has not watched for that long is neither in use nor idle: another replica may have
 // seen it move. Rotator.mu is held.
-func (r *Rotator) followUsage(o *Observed, k *knowledge) {
+func (r *Rotator) followUsage(o *plan.Observed, k *knowledge) {
 	if o.Entry == nil || len(o.Entry.Retiring) == 0 {
 		k.usage = nil
 		return
@@ -217,9 +214,9 @@ func (r *Rotator) followUsage(o *Observed, k *knowledge) {
 		k.usage = map[string]usage{}
 	}
 	for _, old := range o.Entry.Retiring {
-		key, listed := o.key(old.ID)
+		key, listed := o.Key(old.ID)
 		u, known := k.usage[old.ID]
-		if !listed || old.State != InOverlap {
+		if !listed || old.State != ledger.InOverlap {
 			continue
 		}
 		seq := r.workspaces[key.Workspace].listing.seq
@@ -242,9 +239,9 @@ func (r *Rotator) followUsage(o *Observed, k *knowledge) {
 
 // followQuarantine notes which keys in quarantine are enabled. A listing from before a key was known to be there may show
 // it as it was in its overlap. Rotator.mu is held.
-func (r *Rotator) followQuarantine(o *Observed, k *knowledge) {
+func (r *Rotator) followQuarantine(o *plan.Observed, k *knowledge) {
 	for id, since := range k.quarantined {
-		key, listed := o.key(id)
+		key, listed := o.Key(id)
 		if listed && !key.Disabled && r.workspaces[key.Workspace].listing.begun.After(since) {
 			o.Enabled = append(o.Enabled, id)
 		}
@@ -252,25 +249,18 @@ func (r *Rotator) followQuarantine(o *Observed, k *knowledge) {
 }
 
 // unlisted reports that a listing which was begun after the given time of day lacks an abandoned rotation's keys.
-func (r *Rotator) unlisted(a Abandoned, since time.Time) bool {
+func (r *Rotator) unlisted(a ledger.Abandoned, since time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ws := r.workspaces[a.Workspace]
 	if ws == nil || ws.listing == nil || !r.Wall().Add(-time.Since(ws.listing.begun)).After(since) {
 		return false
 	}
-	_, policy, _, _ := parseKeyName(a.KeyName)
+	_, policy, _, _ := ledger.ParseKeyName(a.KeyName)
 	return !slices.ContainsFunc(ws.listing.owned[policy], func(k elevenlabs.Key) bool {
-		_, _, rotation, _ := parseKeyName(k.Name)
-		return a.is(k.ID, rotation)
+		_, _, rotation, _ := ledger.ParseKeyName(k.Name)
+		return a.Is(k.ID, rotation)
 	})
-}
-
-func claimOf(e *Entry) *Claim {
-	if e == nil {
-		return nil
-	}
-	return e.Claim
 }
 
 // manyKeys is more than an account usually has. A listing may hold 130,000, which must not be compared with each other.
@@ -278,11 +268,11 @@ const manyKeys = 64
 
 // addKeys collects the listed keys that concern a policy: its account's, its current key's account's, and all that
 // carry its name. Rotator.mu is held.
-func (r *Rotator) addKeys(o *Observed, p Policy, k *knowledge) {
+func (r *Rotator) addKeys(o *plan.Observed, p plan.Policy, k *knowledge) {
 	var seen map[string]bool // the ids in o.Keys, once looking through those would take long
 	add := func(ws *workspace, keys []elevenlabs.Key) {
 		if o.Keys == nil {
-			o.Keys = make([]ListedKey, 0, len(keys)) // what follows is mostly the same ones again
+			o.Keys = make([]plan.ListedKey, 0, len(keys)) // what follows is mostly the same ones again
 		}
 		for _, key := range keys {
 			if seen == nil && len(o.Keys) >= manyKeys {
@@ -293,12 +283,12 @@ func (r *Rotator) addKeys(o *Observed, p Policy, k *knowledge) {
 			}
 			known := seen[key.ID]
 			if seen == nil {
-				_, known = o.key(key.ID)
+				_, known = o.Key(key.ID)
 			}
 			if known {
 				continue
 			}
-			o.Keys = append(o.Keys, ListedKey{ws.name, key})
+			o.Keys = append(o.Keys, plan.ListedKey{Workspace: ws.name, Key: key})
 			if seen != nil {
 				seen[key.ID] = true
 			}
@@ -319,7 +309,7 @@ func (r *Rotator) addKeys(o *Observed, p Policy, k *knowledge) {
 			account(c.Workspace, c.Account)
 		}
 	}
-	for _, ws := range r.spaces {
+	for _, ws := range r.sortedWorkspaces {
 		if l := ws.listing; l != nil && (l.strays || ws.name == p.Workspace) {
 			add(ws, l.owned[p.Name])
 		}
@@ -327,7 +317,7 @@ func (r *Rotator) addKeys(o *Observed, p Policy, k *knowledge) {
 }
 
 // followCurrent notes whether the current key was listed, and for how long it has been missing. Rotator.mu is held.
-func (r *Rotator) followCurrent(o *Observed, c KeyRef, k *knowledge) {
+func (r *Rotator) followCurrent(o *plan.Observed, c ledger.KeyRef, k *knowledge) {
 	home := r.workspaces[c.Workspace]
 	if home == nil || home.listing == nil || !home.listing.begun.After(k.currentSince) {
 		return
@@ -335,7 +325,7 @@ func (r *Rotator) followCurrent(o *Observed, c KeyRef, k *knowledge) {
 	o.HomeListed = true
 	for _, key := range home.listing.accounts[c.Account] {
 		if key.ID == c.ID {
-			k.missingSeq, k.proof = 0, elevenlabs.LifeUnknown
+			k.missingSeq, k.proof = 0, elevenlabs.Inconclusive
 			return
 		}
 	}
@@ -348,7 +338,7 @@ func (r *Rotator) followCurrent(o *Observed, c KeyRef, k *knowledge) {
 
 // followSettings notices that other settings were applied, or the key moved away, after this process loaded the policy:
 // another replica has another policy file.
-func (k *knowledge) followSettings(o *Observed, p Policy) {
+func (k *knowledge) followSettings(o *plan.Observed, p plan.Policy) {
 	if k.entry == nil {
 		return
 	}
@@ -363,19 +353,6 @@ func (k *knowledge) followSettings(o *Observed, p Policy) {
 	if c := k.entry.Current; c != nil {
 		o.Displaced = c.ID == k.movedAway
 	}
-}
-
-// unexplained names the listed keys of ours that the cached entry does not know.
-func unexplained(o Observed) (ids string) {
-	if o.Entry == nil {
-		return ""
-	}
-	for _, k := range o.Keys {
-		if owner, policy, rotation, ok := parseKeyName(k.Name); ok && owner == o.Entry.Owner && policy == o.Entry.Policy && !o.Entry.knows(k.ID, rotation) {
-			ids += " " + k.ID
-		}
-	}
-	return ids
 }
 
 func (ws *workspace) seq(r *Rotator) int {

@@ -2,9 +2,11 @@ package rotator
 
 import (
 	"context"
-
 	"fmt"
 	"time"
+
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // The verbs of operators. Each goes through the same protocol and claims as the daemon's own work, so it is safe
@@ -25,12 +27,12 @@ func (r *Rotator) Request(name string, o RotateOptions) error {
 	if st == nil {
 		return unknownPolicy(name)
 	}
-	if st.policy.Mode == ModePaused {
+	if st.policy.Mode == plan.ModePaused {
 		return pausedPolicy(name)
 	}
 	revoke := o.Revoke || st.request != nil && st.request.Revoke
-	st.request, st.hurry = &Request{Pending: true, Revoke: revoke, Reason: o.Reason}, true
-	r.Logger.Info("rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", shorten(o.Reason))
+	st.request, st.hurry = &plan.Request{Pending: true, Revoke: revoke, Reason: o.Reason}, true
+	r.Logger.Info("rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", ledger.Shorten(o.Reason))
 	r.enqueue(st)
 	return nil
 }
@@ -50,41 +52,22 @@ func (r *Rotator) Rotate(ctx context.Context, name string, o RotateOptions) erro
 	if err != nil {
 		return err
 	}
-	req := Request{NotKey: currentID(seen.Entry), Revoke: o.Revoke, Reason: o.Reason}
+	req := plan.Request{NotKey: ledger.CurrentID(seen.Entry), Revoke: o.Revoke, Reason: o.Reason}
 	if req.NotKey != "" {
 		req.NotRotation = r.uncommitted(ctx, seen.Entry)
 	}
-	req.Pending = req.NotKey == "" && claimOf(seen.Entry) != nil // another process is about to publish the first key
-	r.Logger.Info("rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", shorten(o.Reason))
+	req.Pending = req.NotKey == "" && ledger.ClaimOf(seen.Entry) != nil // another process is about to publish the first key
+	r.Logger.Info("rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", ledger.Shorten(o.Reason))
 	r.mu.Lock()
 	st.request = &req
 	r.mu.Unlock()
-	return r.drive(ctx, st, func(o Observed) bool { return o.Request == nil }, func(s Step) bool {
-		return s.Action == ActRecover || s.Action == ActRotate || (s.Action == ActDisable && req.Revoke)
+	return r.drive(ctx, st, func(o plan.Observed) bool { return o.Request == nil }, func(s plan.Step) bool {
+		return s.Action == plan.ActRecover || s.Action == plan.ActRotate || (s.Action == plan.ActDisable && req.Revoke)
 	})
 }
 
-// wants reports that this very key is to be replaced.
-func (q *Request) wants(c KeyRef) bool {
-	return c.ID == q.NotKey || q.NotRotation != "" && c.Rotation == q.NotRotation
-}
-
-// fulfilled reports that the key which was current at the request is not any more, nor any older one enabled where
-// that was asked for.
-func (q *Request) fulfilled(e *Entry) bool {
-	if q.Pending || e == nil || e.Current == nil || q.wants(*e.Current) {
-		return false
-	}
-	for _, k := range e.Retiring {
-		if q.Revoke && k.State == InOverlap {
-			return false
-		}
-	}
-	return true
-}
-
 // take prepares a command's work on one policy: the installation's id, a listing, and all that is known, read afresh.
-func (r *Rotator) take(ctx context.Context, name string) (*policyState, Observed, error) {
+func (r *Rotator) take(ctx context.Context, name string) (*policyState, plan.Observed, error) {
 	r.mu.Lock()
 	st := r.policies[name]
 	if st != nil {
@@ -92,17 +75,17 @@ func (r *Rotator) take(ctx context.Context, name string) (*policyState, Observed
 	}
 	r.mu.Unlock()
 	if st == nil {
-		return nil, Observed{}, unknownPolicy(name)
+		return nil, plan.Observed{}, unknownPolicy(name)
 	}
-	if st.policy.Mode == ModePaused {
-		return nil, Observed{}, pausedPolicy(name)
+	if st.policy.Mode == plan.ModePaused {
+		return nil, plan.Observed{}, pausedPolicy(name)
 	}
 	if err := r.loadOwner(ctx, true); err != nil {
-		return nil, Observed{}, err
+		return nil, plan.Observed{}, err
 	}
 	r.reconcile(ctx, st.ws)
 	if st.ws.err != nil {
-		return nil, Observed{}, fmt.Errorf("listing workspace %s: %w", st.ws.name, st.ws.err)
+		return nil, plan.Observed{}, fmt.Errorf("listing workspace %s: %w", st.ws.name, st.ws.err)
 	}
 	_, o, err := r.observe(ctx, st)
 	return st, o, err
@@ -112,15 +95,15 @@ func (r *Rotator) take(ctx context.Context, name string) (*policyState, Observed
 const poll = time.Second
 
 // drive works on a policy until done, doing only the steps that the command is about.
-func (r *Rotator) drive(ctx context.Context, st *policyState, done func(Observed) bool, mine func(Step) bool) error {
+func (r *Rotator) drive(ctx context.Context, st *policyState, done func(plan.Observed) bool, mine func(plan.Step) bool) error {
 	for {
 		p, o, err := r.observe(ctx, st)
 		if err != nil {
 			return err
 		}
-		d := Plan(p, o, r.Wall())
-		r.show(st, p, o, d)
-		if done(o) && claimOf(o.Entry) == nil {
+		d := plan.Plan(p, o, r.Wall())
+		r.updateStatus(st, p, o, d)
+		if done(o) && ledger.ClaimOf(o.Entry) == nil {
 			return nil
 		}
 		acted, err := r.driveStep(ctx, st, p, d, mine)
@@ -128,7 +111,7 @@ func (r *Rotator) drive(ctx context.Context, st *policyState, done func(Observed
 		case err != nil:
 			return err
 		case acted:
-		case d.State != StateRotating:
+		case d.State != plan.StateRotating:
 			return waiting(p, d)
 		case !sleep(ctx, poll):
 			return fmt.Errorf("waiting for the process that works on policy %s: %w", p.Name, ctx.Err())
@@ -137,7 +120,7 @@ func (r *Rotator) drive(ctx context.Context, st *policyState, done func(Observed
 }
 
 // driveStep does the first step that is the command's, and returns what made it fail.
-func (r *Rotator) driveStep(ctx context.Context, st *policyState, p Policy, d Decision, mine func(Step) bool) (bool, error) {
+func (r *Rotator) driveStep(ctx context.Context, st *policyState, p plan.Policy, d plan.Decision, mine func(plan.Step) bool) (bool, error) {
 	for _, s := range d.Steps {
 		if !mine(s) {
 			continue
@@ -146,11 +129,11 @@ func (r *Rotator) driveStep(ctx context.Context, st *policyState, p Policy, d De
 			return false, err
 		}
 		st.known.problem = nil
-		if n := r.tried(st, attemptOf(s)); n > 1 && !sleep(ctx, min(poll<<min(n-1, 5), r.ReconcileInterval)) {
+		if n := r.tried(st, plan.AttemptOf(s)); n > 1 && !sleep(ctx, min(poll<<min(n-1, 5), r.ReconcileInterval)) {
 			return false, fmt.Errorf("policy %s: %s was tried again and again: %w", p.Name, s.Action, ctx.Err())
 		}
 		acted := r.perform(ctx, r.newJob(st, p, s), s)
-		if acted && s.Action == ActRecover {
+		if acted && s.Action == plan.ActRecover {
 			r.untried(st) // what was settled, and may have failed, was another process's rotation
 			return true, nil
 		}
@@ -177,14 +160,14 @@ func (r *Rotator) untried(st *policyState) {
 }
 
 // waiting says why a command cannot do what it was asked to.
-func waiting(p Policy, d Decision) error {
+func waiting(p plan.Policy, d plan.Decision) error {
 	if d.Message != "" {
 		return fmt.Errorf("policy %s: %s", p.Name, d.Message)
 	}
 	switch d.Reason {
-	case ReasonThrottled:
+	case ledger.ReasonThrottled:
 		return fmt.Errorf("policy %s: its workspace has had its rotations for this hour (REKEYD_MAX_ROTATIONS_PER_HOUR); wait, or use --revoke-now", p.Name)
-	case ReasonGroup:
+	case ledger.ReasonGroup:
 		return fmt.Errorf("policy %s: policy %s of its group %s is between claim and end of overlap; wait, or use --revoke-now", p.Name, d.HeldBy, p.Group)
 	case "":
 		return fmt.Errorf("policy %s: nothing can be done now", p.Name)

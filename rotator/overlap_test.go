@@ -7,13 +7,14 @@ import (
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // TestAnOverlapIsAtLeastAsLongAsItsPolicySays: it begins within a second, and records hold whole ones.
 func TestAnOverlapIsAtLeastAsLongAsItsPolicySays(t *testing.T) {
 	for _, overlap := range []time.Duration{time.Second, 4 * time.Hour, time.Hour + time.Millisecond} {
 		w := newWorld(t)
-		p := testPolicy(t, func(p *rotator.Policy) { p.Overlap = overlap })
+		p := testPolicy(t, func(p *plan.Policy) { p.Overlap = overlap })
 		synctest.Test(t, func(t *testing.T) {
 			var disabled time.Time
 			w.sim.OnChange(func(c elevensim.Change) {

@@ -8,34 +8,27 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // callsPerHour is what a policy may cost beside the listings of its workspace and the calls of work that succeeds. Where people
 // have looks made more often than by default, the hour is as much shorter.
 const callsPerHour = 60
 
-// attempt is one thing that is tried until it is no longer called for: a step, or a look.
-type attempt struct {
-	action Action
-	reason Reason
-	keyID  string
-}
-
-func attemptOf(s Step) attempt { return attempt{s.Action, s.Reason, s.KeyID} }
-
 // The looks that wait between one try and the next, as steps do.
 const (
-	look        Action = "look"        // at ledger and record
-	lookClaimed Action = "claim"       // at an entry whose claim does not change
-	lookGroup   Action = "group"       // at the members that hold the group
-	lookNames   Action = "predecessor" // at the entries of former names
-	lookListed  Action = "listed"      // at an entry that does not explain a listed key
+	look        plan.Action = "look"        // at ledger and record
+	lookClaimed plan.Action = "claim"       // at an entry whose claim does not change
+	lookGroup   plan.Action = "group"       // at the members that hold the group
+	lookNames   plan.Action = "predecessor" // at the entries of former names
+	lookListed  plan.Action = "listed"      // at an entry that does not explain a listed key
 )
 
 // pace is what waiting there is between the tries of one policy, and what they have cost. It is of this process: what has to
 // survive a restart is in the ledger. All times are monotonic.
 type pace struct {
-	tries map[attempt]tries
+	tries map[plan.Attempt]tries
 	spent []expense
 	hour  time.Duration // in which callsPerHour count; 0: an hour
 }
@@ -43,7 +36,7 @@ type pace struct {
 type tries struct {
 	count      int
 	last, next time.Time
-	logged     Reason
+	logged     ledger.Reason
 	version    int // of the entry at the last try
 }
 
@@ -65,15 +58,15 @@ func (p *pace) lasts() time.Duration {
 func (p *pace) counts() time.Duration { return 61 * p.lasts() }
 
 // tried notes one more try that has to wait before the next. It returns how many there were.
-func (p *pace) tried(a attempt, wait func(count int) time.Duration) int {
+func (p *pace) tried(a plan.Attempt, wait func(count int) time.Duration) int {
 	now := time.Now()
 	for old, t := range p.tries {
-		if now.Sub(t.last) > 2*maxBackoff { // it waited for an hour at most, and was not called for since
+		if now.Sub(t.last) > 2*plan.MaxBackoff { // it waited for an hour at most, and was not called for since
 			delete(p.tries, old)
 		}
 	}
 	if p.tries == nil {
-		p.tries = map[attempt]tries{}
+		p.tries = map[plan.Attempt]tries{}
 	}
 	t := p.tries[a]
 	t.count++
@@ -83,12 +76,12 @@ func (p *pace) tried(a attempt, wait func(count int) time.Duration) int {
 }
 
 // waits returns how long it is until the next try.
-func (p *pace) waits(a attempt) time.Duration { return time.Until(p.tries[a].next) }
+func (p *pace) waits(a plan.Attempt) time.Duration { return time.Until(p.tries[a].next) }
 
 // forget ends the waiting of what succeeded.
-func (p *pace) forget(actions ...Action) {
+func (p *pace) forget(actions ...plan.Action) {
 	for a := range p.tries {
-		if slices.Contains(actions, a.action) {
+		if slices.Contains(actions, a.Action) {
 			delete(p.tries, a)
 		}
 	}
@@ -103,7 +96,7 @@ func (p *pace) hurry() {
 }
 
 // news reports whether a failure is another one than the last that was logged of these tries.
-func (p *pace) news(a attempt, reason Reason) bool {
+func (p *pace) news(a plan.Attempt, reason ledger.Reason) bool {
 	t := p.tries[a]
 	if t.logged == reason {
 		return false
@@ -114,7 +107,7 @@ func (p *pace) news(a attempt, reason Reason) bool {
 }
 
 // seen notes of which version of the entry the last try was.
-func (p *pace) seen(a attempt, version int) {
+func (p *pace) seen(a plan.Attempt, version int) {
 	t := p.tries[a]
 	t.version = version
 	p.tries[a] = t
@@ -149,11 +142,11 @@ func (p *pace) affords(calls int) time.Duration {
 }
 
 // costOf is what a step may cost where it fails, its last write in four tries of which each is followed by a look.
-func costOf(a Action) int {
+func costOf(a plan.Action) int {
 	switch a {
-	case ActRotate, ActRecover:
+	case plan.ActRotate, plan.ActRecover:
 		return 32
-	case ActSweep:
+	case plan.ActSweep:
 		return 36 // it costs one call, and leaves room for a rotation that does not wait for the budget
 	}
 	return 18
@@ -162,65 +155,25 @@ func costOf(a Action) int {
 // costOfALook is that of reading entry and record, each again where the other is a surprise, and what those of others say.
 const costOfALook = 6
 
-// Pacing is what Plan knows of earlier tries.
-type Pacing struct {
-	next    map[attempt]time.Time // of what was tried within the last hours: when it may be tried again
-	affords map[Action]time.Time  // of what the budget does not allow: when it does
-}
-
 // pacing returns what there is to wait for, in wall time; the zero value is nothing.
-func (p *pace) pacing(wall time.Time) Pacing {
-	var x Pacing
+func (p *pace) pacing(wall time.Time) plan.Pacing {
+	var x plan.Pacing
 	for a, t := range p.tries {
-		if x.next == nil {
-			x.next = make(map[attempt]time.Time, len(p.tries))
+		if x.Next == nil {
+			x.Next = make(map[plan.Attempt]time.Time, len(p.tries))
 		}
-		x.next[a] = wall.Add(time.Until(t.next))
+		x.Next[a] = wall.Add(time.Until(t.next))
 	}
-	if p.affords(costOf(ActRotate)) == 0 {
+	if p.affords(costOf(plan.ActRotate)) == 0 {
 		return x
 	}
-	x.affords = map[Action]time.Time{}
-	for _, a := range []Action{ActRecover, ActAdopt, ActInherit, ActFollow, ActEnable, ActSweep, ActDisable, ActDelete, ActRotate, ActPatch, ActProve} {
+	x.Affords = map[plan.Action]time.Time{}
+	for _, a := range []plan.Action{plan.ActRecover, plan.ActAdopt, plan.ActInherit, plan.ActFollow, plan.ActEnable, plan.ActSweep, plan.ActDisable, plan.ActDelete, plan.ActRotate, plan.ActPatch, plan.ActProve} {
 		if d := p.affords(costOf(a)); d > 0 {
-			x.affords[a] = wall.Add(d)
+			x.Affords[a] = wall.Add(d)
 		}
 	}
 	return x
-}
-
-// planPace says of the steps of a decision which have to wait. The first try of what ends a leak waits for no budget.
-func planPace(o Observed, now time.Time, d Decision) Decision {
-	if o.Pacing.next == nil && o.Pacing.affords == nil {
-		return d
-	}
-	for _, s := range d.Steps {
-		next, tried := o.Pacing.next[attemptOf(s)]
-		why := ReasonBackoff
-		if at := o.Pacing.affords[s.Action]; at.After(next) && (tried || !urgent(s)) {
-			next, why = at, ReasonCallBudget
-		}
-		if !next.After(now) {
-			continue
-		}
-		if d.Later == nil {
-			d.Later = map[Step]time.Time{}
-		}
-		d.Later[s] = next
-		d.wakeAt(next)
-		if s.Action == ActRotate {
-			d.NextDue = next
-		}
-		if d.State != StateError && (s.Action == ActRotate || why == ReasonCallBudget) {
-			d.Reason = why
-		}
-	}
-	return d
-}
-
-// urgent reports a step without which a key that must not work any more goes on working.
-func urgent(s Step) bool {
-	return (s.Action == ActRotate && exempt(s.Reason)) || (s.Action == ActDisable && s.Reason == ReasonRevoke)
 }
 
 // meter counts the calls that are made under a context, and notes what refused them.
@@ -245,7 +198,7 @@ func count(ctx context.Context, err error) {
 		return
 	}
 	m.calls.Add(1)
-	if errors.Is(err, ErrConflict) {
+	if errors.Is(err, ledger.ErrConflict) {
 		m.conflict.Store(true)
 	}
 }
@@ -253,15 +206,15 @@ func count(ctx context.Context, err error) {
 // standing is what a step can be seen to bring forward.
 type standing struct {
 	successes int
-	key       RetiringState // of the step's key, where it is a retiring one
+	key       ledger.RetiringState // of the step's key, where it is a retiring one
 	version   int
 }
 
-func (r *Rotator) standing(st *policyState, s Step) (was standing) {
+func (r *Rotator) standing(st *policyState, s plan.Step) (was standing) {
 	k := &st.known
 	was.version = k.version
 	if k.entry != nil {
-		if old := k.entry.retiring(s.KeyID); old != nil {
+		if old := k.entry.RetiringKey(s.KeyID); old != nil {
 			was.key = old.State
 		}
 	}
@@ -273,22 +226,22 @@ func (r *Rotator) standing(st *policyState, s Step) (was standing) {
 
 // paceStep has a step wait before it is taken once more, longer each time. A rotation that succeeded, or a key that came to
 // its next state, is charged to nobody.
-func (r *Rotator) paceStep(st *policyState, s Step, m *meter, was standing, acted bool) {
+func (r *Rotator) paceStep(st *policyState, s plan.Step, m *meter, was standing, acted bool) {
 	k := &st.known
 	calls := int(m.calls.Swap(0))
 	is := r.standing(st, s)
 	if is.successes > was.successes {
-		k.pace.forget(ActRotate, ActRecover)
+		k.pace.forget(plan.ActRotate, plan.ActRecover)
 		return
 	}
 	if is.key == was.key {
 		k.pace.charge(calls)
 	}
-	if s.Action == ActRecover && k.loaded && claimOf(k.entry) == nil {
-		k.pace.forget(ActRecover)
+	if s.Action == plan.ActRecover && k.loaded && ledger.ClaimOf(k.entry) == nil {
+		k.pace.forget(plan.ActRecover)
 		return
 	}
-	a := attemptOf(s)
+	a := plan.AttemptOf(s)
 	before := k.pace.tries[a].version
 	n := r.tried(st, a)
 	k.pace.seen(a, was.version)
@@ -303,10 +256,10 @@ const explainedFor = 4
 
 // waitOf is how long to wait after the n-th try. Work that is unsettled waits less: what it leaves is to be accounted for
 // soon after the remotes answer again.
-func (r *Rotator) waitOf(a attempt, n int) time.Duration {
+func (r *Rotator) waitOf(a plan.Attempt, n int) time.Duration {
 	d := backoff(r.ReconcileInterval, n, r.jitter())
-	switch a.action {
-	case ActRecover:
+	switch a.Action {
+	case plan.ActRecover:
 		return min(d, r.ClaimTTL+r.ReconcileInterval)
 	case lookGroup:
 		return min(d, r.ResyncInterval)
@@ -315,42 +268,42 @@ func (r *Rotator) waitOf(a attempt, n int) time.Duration {
 }
 
 // noteInVain counts and logs, once, that a step is taken again and again, and nothing else says why.
-func (r *Rotator) noteInVain(st *policyState, s Step, conflict bool) {
-	reason := ReasonUnsafe
+func (r *Rotator) noteInVain(st *policyState, s plan.Step, conflict bool) {
+	reason := ledger.ReasonUnsafe
 	if conflict {
-		reason = ReasonSinkConflict
+		reason = ledger.ReasonSinkConflict
 	}
-	if !st.known.pace.news(attemptOf(s), reason) {
+	if !st.known.pace.news(plan.AttemptOf(s), reason) {
 		return
 	}
 	r.mu.Lock()
 	p := *st.policy
 	r.mu.Unlock()
 	switch s.Action {
-	case ActRotate:
-		r.noteOnce(st, failedFor(StageClaim, reason, "the rotation (%s) could not be begun, time and again, and what is read in between does not say why", s.Reason))
+	case plan.ActRotate:
+		r.noteOnce(st, failedFor(ledger.StageClaim, reason, "the rotation (%s) could not be begun, time and again, and what is read in between does not say why", s.Reason))
 		return
-	case ActDisable, ActDelete:
-		r.Observe(Event{Type: EventRetireError, Policy: p.Name, Workspace: p.Workspace, Stage: StageRetire, Reason: reason, At: r.Wall()})
+	case plan.ActDisable, plan.ActDelete:
+		r.Observe(Event{Type: EventRetireError, Policy: p.Name, Workspace: p.Workspace, Stage: ledger.StageRetire, Reason: reason, At: r.Wall()})
 	}
 	r.Logger.Error("step has no effect", "policy", p.Name, "action", string(s.Action), "trigger", string(s.Reason), "key_id", s.KeyID, "failure", reason)
 }
 
 // lookAsked is the look that a request calls for.
-func lookAsked() attempt { return attempt{action: look, reason: ReasonRequested} }
+func lookAsked() plan.Attempt { return plan.Attempt{Action: look, Reason: ledger.ReasonRequested} }
 
 // errTooSoon says that a look has to wait.
 var errTooSoon = errors.New("it was looked at in vain a moment ago")
 
 // tooSoon reports that nothing may be read about the policy yet. What ends a leak is tried once in any case.
-func (r *Rotator) tooSoon(st *policyState, p Policy, ws *workspace, asked bool) bool {
+func (r *Rotator) tooSoon(st *policyState, p plan.Policy, ws *workspace, asked bool) bool {
 	k := &st.known
 	k.pace.hour = min(time.Hour, 60*r.ReconcileInterval, 4*r.ResyncInterval)
 	spent := k.pace.affords(costOfALook) > 0
 	if asked && k.pace.waits(lookAsked()) <= 0 && (!spent || k.pace.tries[lookAsked()].count == 0) {
 		return false
 	}
-	if !spent && k.pace.waits(attempt{action: look}) <= 0 {
+	if !spent && k.pace.waits(plan.Attempt{Action: look}) <= 0 {
 		return false
 	}
 	if len(r.pressing(st, p, ws)) > 0 {
@@ -359,17 +312,17 @@ func (r *Rotator) tooSoon(st *policyState, p Policy, ws *workspace, asked bool) 
 	if spent && !k.loaded {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		st.status.Reason = ReasonCallBudget
+		st.status.Reason = ledger.ReasonCallBudget
 	}
 	return true
 }
 
 // pressing returns the urgent steps that, as far as is known, are called for and were not tried yet.
-func (r *Rotator) pressing(st *policyState, p Policy, ws *workspace) []Step {
+func (r *Rotator) pressing(st *policyState, p plan.Policy, ws *workspace) []plan.Step {
 	o := r.assemble(st, p, ws)
-	return slices.DeleteFunc(Plan(p, o, r.Wall()).Steps, func(s Step) bool {
-		_, tried := o.Pacing.next[attemptOf(s)]
-		return tried || !urgent(s)
+	return slices.DeleteFunc(plan.Plan(p, o, r.Wall()).Steps, func(s plan.Step) bool {
+		_, tried := o.Pacing.Next[plan.AttemptOf(s)]
+		return tried || !plan.Urgent(s)
 	})
 }
 
@@ -382,12 +335,12 @@ func (r *Rotator) lookLater(st *policyState, err error) {
 	p, ws := *st.policy, st.ws
 	r.mu.Unlock()
 	for _, s := range r.pressing(st, p, ws) {
-		r.tried(st, attemptOf(s))
+		r.tried(st, plan.AttemptOf(s))
 	}
-	r.tried(st, attempt{action: look})
+	r.tried(st, plan.Attempt{Action: look})
 	r.tried(st, lookAsked())
 }
 
-func (r *Rotator) tried(st *policyState, a attempt) int {
+func (r *Rotator) tried(st *policyState, a plan.Attempt) int {
 	return st.known.pace.tried(a, func(n int) time.Duration { return r.waitOf(a, n) })
 }

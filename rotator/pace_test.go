@@ -13,6 +13,9 @@ import (
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/internal/memkv"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 // counting tells of each request before it is sent.
@@ -63,7 +66,9 @@ func TestARefusedRevokeIsNoStorm(t *testing.T) {
 }
 
 // after5ms keeps a loop without waits from standing still in simulated time.
-func after5ms() { time.Sleep(5 * time.Millisecond) } //nolint:forbidigo // simulated time
+func after5ms() { time.Sleep(5 * time.Millisecond) }
+
+//nolint:forbidigo // simulated time
 
 // Where every write conflicts, each policy that is due is counted as failed once, and waits longer each time.
 func TestAConflictOnEveryWriteIsNoStorm(t *testing.T) {
@@ -98,7 +103,7 @@ func TestAConflictOnEveryWriteIsNoStorm(t *testing.T) {
 			t.Errorf("%d calls in three hours to say which policies are loaded", n)
 		}
 		for _, s := range r.Snapshot().Policies {
-			if s.State != rotator.StateFailing || s.Failure == nil || s.Failure.Reason != rotator.ReasonSinkConflict {
+			if s.State != plan.StateFailing || s.Failure == nil || s.Failure.Reason != ledger.ReasonSinkConflict {
 				t.Errorf("%s: %s %s, %+v", s.Policy.Name, s.State, s.Reason, s.Failure)
 			}
 		}
@@ -108,7 +113,7 @@ func TestAConflictOnEveryWriteIsNoStorm(t *testing.T) {
 		w.kv.Before(nil)
 		after(time.Hour)
 		for _, s := range r.Snapshot().Policies {
-			if s.State != rotator.StateOK || s.LastRotation.Hour() < 6 {
+			if s.State != plan.StateOK || s.LastRotation.Hour() < 6 {
 				t.Errorf("writes work again: %s: %s %s, rotated at %s", s.Policy.Name, s.State, s.Reason, s.LastRotation)
 			}
 		}
@@ -116,10 +121,10 @@ func TestAConflictOnEveryWriteIsNoStorm(t *testing.T) {
 }
 
 // manyPolicies differ in their names and places.
-func manyPolicies(t *testing.T, n int) (ps []rotator.Policy) {
+func manyPolicies(t *testing.T, n int) (ps []plan.Policy) {
 	t.Helper()
 	for i := range n {
-		ps = append(ps, testPolicy(t, func(p *rotator.Policy) {
+		ps = append(ps, testPolicy(t, func(p *plan.Policy) {
 			p.Name = fmt.Sprintf("p%02d", i)
 			p.Sink.Path = "elevenlabs/" + p.Name
 		}))
@@ -144,9 +149,9 @@ func TestAnEditAndARequestAreTriedAtOnce(t *testing.T) {
 			return nil
 		})
 		after(8 * time.Hour) // waits are at their longest
-		p.Schedule, _ = rotator.ParseSchedule("0 */2 * * *", "UTC")
+		p.Schedule, _ = schedule.Parse("0 */2 * * *", "UTC")
 		n := writes.Load()
-		r.Load([]rotator.Policy{p}, w.clients(w.api))
+		r.Load([]plan.Policy{p}, w.clients(w.api))
 		after(time.Second)
 		if writes.Load() == n {
 			t.Error("an edit does not lead to a try")
@@ -172,7 +177,7 @@ func TestAPrunedPolicyWithAStrangersValue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newArena(t)
 		p := testPolicy(t, nil)
-		other := testPolicy(t, func(p *rotator.Policy) { p.Name = "other"; p.Sink.Path = "elevenlabs/other" })
+		other := testPolicy(t, func(p *plan.Policy) { p.Name = "other"; p.Sink.Path = "elevenlabs/other" })
 		_, stop := w.daemon(options{}, p, other)
 		after(time.Hour)
 		first, _ := w.recordHolds(p)
@@ -200,7 +205,7 @@ func TestAPrunedPolicyWithAStrangersValue(t *testing.T) {
 		if k := w.key(first.Secret); !k.Deleted() {
 			t.Error("the pruned key is still there")
 		}
-		if s := w.state(r, 1); s.State != rotator.StateError || s.Message == "" {
+		if s := w.state(r, 1); s.State != plan.StateError || s.Message == "" {
 			t.Errorf("%s %s: %s", s.State, s.Reason, s.Message)
 		}
 	})

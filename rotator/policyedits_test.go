@@ -9,14 +9,15 @@ import (
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // TestAReplicaWithoutThePolicyKeepsItsOverlap: how long it may be prolonged is in the ledger.
 func TestAReplicaWithoutThePolicyKeepsItsOverlap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newArena(t)
-		p := testPolicy(t, func(p *rotator.Policy) { p.WaitUntilIdle = 6 * time.Hour })
-		other := testPolicy(t, func(p *rotator.Policy) { p.Name, p.Sink.Path = "other", "elevenlabs/other" })
+		p := testPolicy(t, func(p *plan.Policy) { p.WaitUntilIdle = 6 * time.Hour })
+		other := testPolicy(t, func(p *plan.Policy) { p.Name, p.Sink.Path = "other", "elevenlabs/other" })
 		_, stop := w.daemon(options{}, p, other)
 		defer stop()
 		_, stopB := w.daemon(options{}, other) // has not got the new file yet
@@ -40,7 +41,7 @@ func TestAReplicaWithoutThePolicyKeepsItsOverlap(t *testing.T) {
 func TestRolledForwardUnverified(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newArena(t)
-		off, auto := testPolicy(t, func(p *rotator.Policy) { p.Verify = false }), testPolicy(t, nil)
+		off, auto := testPolicy(t, func(p *plan.Policy) { p.Verify = false }), testPolicy(t, nil)
 		_, stop := w.daemon(options{}, off)
 		after(2*time.Hour + 59*time.Minute)
 		stop()
@@ -95,7 +96,7 @@ func TestMetadataDeletedInMidRotation(t *testing.T) {
 					after(60 * time.Hour)
 					w.mustWork(p, "60 hours later")
 					for _, s := range []rotator.PolicyStatus{w.state(r, 0), w.state(r2, 0)} {
-						if s.State != rotator.StateOK {
+						if s.State != plan.StateOK {
 							t.Errorf("%s %s: %s", s.State, s.Reason, s.Message)
 						}
 					}

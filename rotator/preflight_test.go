@@ -9,13 +9,14 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // brokenStore fails every call, or only the check before a create, in one way.
 type brokenStore struct {
-	rotator.Store
-	failure   *rotator.Error
+	ledger.Store
+	failure   *ledger.Error
 	onlyCheck bool
 	mended    atomic.Bool
 	calls     atomic.Int64
@@ -29,21 +30,21 @@ func (s *brokenStore) fail() error {
 	return s.failure
 }
 
-func (s *brokenStore) Read(ctx context.Context, ref rotator.Ref, version int) (rotator.Doc, error) {
+func (s *brokenStore) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.Doc, error) {
 	if err := s.fail(); err != nil {
-		return rotator.Doc{}, err
+		return ledger.Doc{}, err
 	}
 	return s.Store.Read(ctx, ref, version)
 }
 
-func (s *brokenStore) Write(ctx context.Context, ref rotator.Ref, data map[string]any, cas int) (int, error) {
+func (s *brokenStore) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
 	if err := s.fail(); err != nil {
 		return 0, err
 	}
 	return s.Store.Write(ctx, ref, data, cas)
 }
 
-func (s *brokenStore) Check(context.Context, ...rotator.Ref) error {
+func (s *brokenStore) Check(context.Context, ...ledger.Ref) error {
 	s.calls.Add(1)
 	if s.mended.Load() {
 		return nil
@@ -54,20 +55,20 @@ func (s *brokenStore) Check(context.Context, ...rotator.Ref) error {
 // A store that does not serve, or that refuses, costs no key, no storm of calls, and one failure a policy.
 func TestAStoreThatDoesNotServeCostsNoKey(t *testing.T) {
 	for _, c := range []struct {
-		reason    rotator.Reason
+		reason    ledger.Reason
 		outage    bool
 		onlyCheck bool
 	}{
-		{rotator.ReasonSinkSealed, true, false},
-		{rotator.ReasonSinkStandby, true, false},
-		{rotator.ReasonSinkUnreachable, true, false},
-		{rotator.ReasonSinkTLS, true, false},
-		{rotator.ReasonSinkRateLimited, true, false},
-		{rotator.ReasonSinkDenied, true, false},
-		{rotator.ReasonSinkSealed, true, true},
-		{rotator.ReasonSinkDenied, false, true},
-		{rotator.ReasonSinkNoMount, false, true},
-		{rotator.ReasonSinkNotKV2, false, true},
+		{ledger.ReasonSinkSealed, true, false},
+		{ledger.ReasonSinkStandby, true, false},
+		{ledger.ReasonSinkUnreachable, true, false},
+		{ledger.ReasonSinkTLS, true, false},
+		{ledger.ReasonSinkRateLimited, true, false},
+		{ledger.ReasonSinkDenied, true, false},
+		{ledger.ReasonSinkSealed, true, true},
+		{ledger.ReasonSinkDenied, false, true},
+		{ledger.ReasonSinkNoMount, false, true},
+		{ledger.ReasonSinkNotKV2, false, true},
 	} {
 		name := string(c.reason)
 		if c.onlyCheck {
@@ -75,7 +76,7 @@ func TestAStoreThatDoesNotServeCostsNoKey(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			broken := &brokenStore{Store: w.store, onlyCheck: c.onlyCheck, failure: &rotator.Error{Op: "asking", Reason: c.reason, Outage: c.outage, Err: errors.New("no")}}
+			broken := &brokenStore{Store: w.store, onlyCheck: c.onlyCheck, failure: &ledger.Error{Op: "asking", Reason: c.reason, Outage: c.outage, Err: errors.New("no")}}
 			w.store = broken
 			synctest.Test(t, func(t *testing.T) {
 				proc := &process{}
@@ -88,7 +89,7 @@ func TestAStoreThatDoesNotServeCostsNoKey(t *testing.T) {
 						t.Errorf("a key was created: %s", call)
 					}
 				}
-				if s.State != rotator.StateFailing || s.Failure == nil || s.Failure.Reason != c.reason || s.Failure.Stage != rotator.StageClaim {
+				if s.State != plan.StateFailing || s.Failure == nil || s.Failure.Reason != c.reason || s.Failure.Stage != ledger.StageClaim {
 					t.Errorf("state %s, failure %+v", s.State, s.Failure)
 				}
 				if s.Failures > 1 {
@@ -106,7 +107,7 @@ func TestAStoreThatDoesNotServeCostsNoKey(t *testing.T) {
 func TestAnOutageIsOneFailureAndThenOver(t *testing.T) {
 	w := newWorld(t)
 	p := testPolicy(t, nil)
-	broken := &brokenStore{Store: w.store, failure: &rotator.Error{Op: "asking", Reason: rotator.ReasonSinkSealed, Outage: true, Err: errors.New("no")}}
+	broken := &brokenStore{Store: w.store, failure: &ledger.Error{Op: "asking", Reason: ledger.ReasonSinkSealed, Outage: true, Err: errors.New("no")}}
 	broken.mended.Store(true)
 	w.store = broken
 	synctest.Test(t, func(t *testing.T) {
@@ -122,12 +123,12 @@ func TestAnOutageIsOneFailureAndThenOver(t *testing.T) {
 				t.Errorf("a key was created during the outage: %s", call)
 			}
 		}
-		if s := r.Snapshot().Policies[0]; s.Failures != 1 || s.State != rotator.StateFailing {
+		if s := r.Snapshot().Policies[0]; s.Failures != 1 || s.State != plan.StateFailing {
 			t.Errorf("during the outage: state %s, %d failures", s.State, s.Failures)
 		}
 		broken.mended.Store(true)
 		after(2 * time.Minute)
-		if s := r.Snapshot().Policies[0]; s.Successes != 2 || s.State != rotator.StateOK {
+		if s := r.Snapshot().Policies[0]; s.Successes != 2 || s.State != plan.StateOK {
 			t.Errorf("two reconcile intervals after the outage: state %s, %d rotations", s.State, s.Successes)
 		}
 	})

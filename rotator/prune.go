@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // Prune deletes a lost key. The current key of a removed policy is disabled and enters its ledger entry as retiring: a
@@ -31,8 +33,8 @@ func (r *Rotator) prune(ctx context.Context, k LostKey) error {
 	if err := r.notUsed(ctx, k, entries); err != nil {
 		return err
 	}
-	if k.Unmanaged {
-		return r.pruneUnmanaged(ctx, k)
+	if k.Removed {
+		return r.pruneRemoved(ctx, k)
 	}
 	api := r.apiOf(k.Workspace)
 	if api == nil {
@@ -54,11 +56,11 @@ func (r *Rotator) prune(ctx context.Context, k LostKey) error {
 
 // notUsed returns an error where a ledger entry or a record has the key, the own ones of a removed policy aside, or the
 // record of a loaded policy may hold its secret.
-func (r *Rotator) notUsed(ctx context.Context, k LostKey, entries []*Entry) error {
-	_, _, rotation, _ := parseKeyName(k.KeyName)
+func (r *Rotator) notUsed(ctx context.Context, k LostKey, entries []*ledger.Entry) error {
+	_, _, rotation, _ := ledger.ParseKeyName(k.KeyName)
 	for _, e := range entries {
-		own := k.Unmanaged && e.Policy == k.Policy
-		if e.MovedTo == "" && !own && e.knows(k.KeyID, rotation) && !e.isAbandoned(k.KeyID, rotation) {
+		own := k.Removed && e.Policy == k.Policy
+		if e.MovedTo == "" && !own && e.Knows(k.KeyID, rotation) && !e.IsAbandoned(k.KeyID, rotation) {
 			return fmt.Errorf("the ledger entry of policy %s names it", e.Policy)
 		}
 	}
@@ -73,7 +75,7 @@ func (r *Rotator) notUsed(ctx context.Context, k LostKey, entries []*Entry) erro
 		if err != nil {
 			return fmt.Errorf("reading records: %w", err)
 		}
-		rec := parseRecord(doc, field)
+		rec := ledger.ParseRecord(doc, field)
 		if rec.KeyID == k.KeyID && (inUse || !ownPlace(k, ref, entries)) {
 			return fmt.Errorf("the record %s names it", ref)
 		}
@@ -100,10 +102,10 @@ func (r *Rotator) stillUnused(ctx context.Context, k LostKey) error {
 	return err
 }
 
-func (r *Rotator) loadedSinks() map[Ref]*Policy {
+func (r *Rotator) loadedSinks() map[ledger.Ref]*plan.Policy {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	loaded := map[Ref]*Policy{}
+	loaded := map[ledger.Ref]*plan.Policy{}
 	for _, st := range r.policies {
 		loaded[st.policy.Sink.Ref] = st.policy
 	}
@@ -111,32 +113,32 @@ func (r *Rotator) loadedSinks() map[Ref]*Policy {
 }
 
 // ownPlace reports that the record is that of the removed policy whose key is to be pruned.
-func ownPlace(k LostKey, ref Ref, entries []*Entry) bool {
-	return k.Unmanaged && slices.ContainsFunc(entries, func(e *Entry) bool {
+func ownPlace(k LostKey, ref ledger.Ref, entries []*ledger.Entry) bool {
+	return k.Removed && slices.ContainsFunc(entries, func(e *ledger.Entry) bool {
 		return e.Policy == k.Policy && e.Current != nil && e.Current.Sink.Ref == ref
 	})
 }
 
 // mayHold reports that the record's value is, or for all that is known could be, the key's secret: by its salted hash,
 // else by the hint.
-func (r *Rotator) mayHold(rec Record, k LostKey, entries []*Entry) bool {
+func (r *Rotator) mayHold(rec ledger.Record, k LostKey, entries []*ledger.Entry) bool {
 	if rec.Secret.IsZero() {
 		return false
 	}
 	for _, e := range entries {
-		hash := hashValue(e.Salt, rec.Secret.Reveal())
-		for known := range e.keys() {
+		hash := ledger.HashValue(e.Salt, rec.Secret.Reveal())
+		for known := range e.Keys() {
 			if known.Hash == hash {
 				return known.ID == k.KeyID
 			}
 		}
 	}
-	view := viewOf(rec, nil)
-	if said, listed := r.listedAs(k.Workspace, k.Account, rec.KeyID); listed && said.ID != k.KeyID && view.fit(said.Hint) == fits {
+	view := plan.View(rec, nil)
+	if said, listed := r.listedAs(k.Workspace, k.Account, rec.KeyID); listed && said.ID != k.KeyID && view.Fit(said.Hint) == plan.HintFits {
 		return false
 	}
 	key, _ := r.listedAs(k.Workspace, k.Account, k.KeyID)
-	return view.fit(key.Hint) != misfit
+	return view.Fit(key.Hint) != plan.HintDiffers
 }
 
 // listedAs returns a key as its workspace listed it last.
@@ -159,8 +161,8 @@ func (r *Rotator) giveUp(ctx context.Context, k LostKey) error { return r.mark(c
 
 // mark writes into the ledger that a lost key is given up, or that it is not.
 func (r *Rotator) mark(ctx context.Context, k LostKey, given bool) error {
-	_, _, rotation, ours := parseKeyName(k.KeyName)
-	if !ours || !validName(k.Policy) {
+	_, _, rotation, ours := ledger.ParseKeyName(k.KeyName)
+	if !ours || !ledger.ValidName(k.Policy) {
 		return errors.New("its name is not one that rekeyd gives")
 	}
 	name := k.Policy
@@ -169,9 +171,9 @@ func (r *Rotator) mark(ctx context.Context, k LostKey, given bool) error {
 		if err != nil {
 			return fmt.Errorf("reading ledger entry of %s: %w", name, err)
 		}
-		var e *Entry
+		var e *ledger.Entry
 		if doc.JSON != nil {
-			e, err = ParseEntry(doc.JSON, name)
+			e, err = ledger.ParseEntry(doc.JSON, name)
 		} else {
 			e, err = r.blankEntry(name)
 		}
@@ -181,23 +183,23 @@ func (r *Rotator) mark(ctx context.Context, k LostKey, given bool) error {
 		case e.MovedTo != "" && renames < maxRenames:
 			name, renames = e.MovedTo, renames+1
 			continue
-		case e.isAbandoned(k.KeyID, rotation) == given:
+		case e.IsAbandoned(k.KeyID, rotation) == given:
 			return nil
-		case given && e.knows(k.KeyID, rotation):
+		case given && e.Knows(k.KeyID, rotation):
 			return fmt.Errorf("the ledger entry of policy %s names it by now", name)
 		case e.Claim != nil || e.Intent != nil:
 			return fmt.Errorf("policy %s is being worked on; try again when that has ended", name)
 		}
 		if given {
-			e.Abandoned = append(e.Abandoned, Abandoned{Rotation: rotation, KeyName: k.KeyName, Workspace: k.Workspace, Account: k.Account, Since: r.Wall(), KeyID: k.KeyID})
+			e.Abandoned = append(e.Abandoned, ledger.Abandoned{Rotation: rotation, KeyName: k.KeyName, Workspace: k.Workspace, Account: k.Account, Since: r.Wall(), KeyID: k.KeyID})
 		} else {
-			e.Abandoned = slices.DeleteFunc(e.Abandoned, func(a Abandoned) bool { return a.KeyID == k.KeyID })
+			e.Abandoned = slices.DeleteFunc(e.Abandoned, func(a ledger.Abandoned) bool { return a.KeyID == k.KeyID })
 		}
 		_, err = r.Store.Write(ctx, r.entryRef(name), e.Data(), doc.Version)
 		switch {
 		case err == nil:
 			return nil
-		case !errors.Is(err, ErrConflict) && !maybeWritten(err), attempt == publishTries:
+		case !errors.Is(err, ledger.ErrConflict) && !ledger.MaybeWritten(err), attempt == publishTries:
 			return fmt.Errorf("writing ledger entry of %s: %w", name, err)
 		}
 		attempt++ // what became of it is seen when it is read again

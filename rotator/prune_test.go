@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // pruneAll prunes what may be pruned of the named policies, or of all, and returns what was refused.
@@ -52,7 +54,7 @@ func TestPruneLeavesTheKeyInUse(t *testing.T) {
 		w.kv.Delete("secret/rekeyd/policies/" + p.Name)
 		r, stop := w.daemon(options{}, p)
 		after(10 * time.Minute)
-		wantRefusal(t, named(t, r, p.Name), rotator.ReasonRecordChanged, current.ID)
+		wantRefusal(t, named(t, r, p.Name), ledger.ReasonRecordChanged, current.ID)
 		wantError(t, w.pruneAll(w.build(options{}, p)), "pruning key "+current.ID+" of policy tts-prod: secret/elevenlabs/tts-prod, the record of policy tts-prod, may hold its secret")
 		w.mustWork(p, "after the prune")
 		for _, k := range keys {
@@ -109,7 +111,7 @@ func TestPruneAsksWhatDaemonsHave(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
-				p, other := testPolicy(t, func(p *rotator.Policy) { p.Mode = rotator.ModeManual }), second(t, func(p *rotator.Policy) { p.Mode = rotator.ModeManual })
+				p, other := testPolicy(t, func(p *plan.Policy) { p.Mode = plan.ModeManual }), second(t, func(p *plan.Policy) { p.Mode = plan.ModeManual })
 				proc := &process{}
 				r, stop := w.startProcess(proc, p, other)
 				defer func() { stop() }()
@@ -121,7 +123,7 @@ func TestPruneAsksWhatDaemonsHave(t *testing.T) {
 					stop()
 					stop = func() {}
 				case "load":
-					r.Load([]rotator.Policy{other}, w.clients(proc))
+					r.Load([]plan.Policy{other}, w.clients(proc))
 					after(time.Second)
 				case "die":
 					proc.mu.Lock()
@@ -158,7 +160,7 @@ func TestPruneOfANameThatIsReplaced(t *testing.T) {
 		r, stop := w.daemon(options{}, a)
 		defer stop()
 		after(time.Minute)
-		wantRefusal(t, named(t, r, a.Name), rotator.ReasonMovedAway, "rekeyd rename speech tts-prod")
+		wantRefusal(t, named(t, r, a.Name), ledger.ReasonMovedAway, "rekeyd rename speech tts-prod")
 		wantError(t, w.pruneAll(w.build(options{}, a), b.Name), "the record secret/elevenlabs/tts-prod names it")
 		rec := maps.Clone(w.record(a))
 		delete(rec, "key_id")
@@ -201,7 +203,7 @@ func TestAPruneWhoseDeleteComesLate(t *testing.T) {
 		r, stop := w.daemon(options{}, p)
 		defer stop()
 		after(20 * time.Minute)
-		if s := named(t, r, p.Name); s.Current != nil || s.State != rotator.StateError {
+		if s := named(t, r, p.Name); s.Current != nil || s.State != plan.StateError {
 			t.Errorf("a key that was given up is current: %s (%s)", s.State, s.Reason)
 		}
 		close(h.release)
@@ -224,9 +226,9 @@ func TestPruneFourWays(t *testing.T) {
 						after(4 * time.Hour)
 						stop()
 						current := w.inRecord(p)
-						w.put(rotator.Policy{Sink: rotator.Sink{Ref: rotator.Ref{Mount: "secret", Path: "rekeyd/policies/" + p.Name}}},
+						w.put(plan.Policy{Sink: ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: "rekeyd/policies/" + p.Name}}},
 							map[string]any{"schema": 1, "owner": w.ledgerOf(other.Name)["owner"], "policy": p.Name, "salt": "forgotten"})
-						policies := []rotator.Policy{p, other}
+						policies := []plan.Policy{p, other}
 						if gone {
 							policies = policies[1:]
 							w.put(p, map[string]any{"note": "the key went elsewhere"})

@@ -8,13 +8,15 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // recover takes over a claim whose holder is gone, or takes up our own work that did not come to its end.
 func (j *job) recover(ctx context.Context) bool {
 	since := j.st.known.claimSince
 	if err := j.write(ctx, j.takeClaim); err != nil {
-		return j.notBegun(err)
+		return j.claimFailed(err)
 	}
 	in := j.entry().Intent
 	if in == nil {
@@ -25,7 +27,7 @@ func (j *job) recover(ctx context.Context) bool {
 	j.log = j.log.With("rotation", in.Rotation)
 	f := j.st.known.pending
 	if f == nil {
-		f = failedFor(StageCreate, ReasonInterrupted, "the process that worked on rotation %s went away", in.Rotation)
+		f = failedFor(ledger.StageCreate, ledger.ReasonInterrupted, "the process that worked on rotation %s went away", in.Rotation)
 	}
 	j.lost = since                     // its create was sent before, and may not be listed yet
 	j.unsure, j.attempted = true, true // a frozen holder still knows a valid version of the record
@@ -51,7 +53,7 @@ func (j *job) settle(ctx context.Context, f *stageError) bool {
 
 // settleIntent decides from what is found: a record that holds the intent's key is rolled forward; a key whose secret
 // is nowhere is abandoned and deleted by id; where there is nothing, the rotation is forgotten.
-func (j *job) settleIntent(ctx context.Context, in *Intent, f *stageError) bool {
+func (j *job) settleIntent(ctx context.Context, in *ledger.Intent, f *stageError) bool {
 	rec, err := j.fence(ctx, in)
 	if err != nil {
 		j.log.Error("rotation not settled", "err", err)
@@ -63,7 +65,7 @@ func (j *job) settleIntent(ctx context.Context, in *Intent, f *stageError) bool 
 			j.log.Error("rotation not settled", "err", err)
 			return false
 		}
-		if past.found && (!in.Rollback || rec.holds(in.KeyName)) {
+		if past.found && (!in.Rollback || rec.Publishes(in.KeyName)) {
 			return j.rollForward(ctx, in, past.ours)
 		}
 	}
@@ -87,26 +89,26 @@ func (j *job) settleIntent(ctx context.Context, in *Intent, f *stageError) bool 
 
 // fence makes sure that no write of the record that was begun under the old claim can still succeed: it moves the
 // record to a new version, with the same content. It returns the record as it then is.
-func (j *job) fence(ctx context.Context, in *Intent) (Record, error) {
+func (j *job) fence(ctx context.Context, in *ledger.Intent) (ledger.Record, error) {
 	for attempt := 1; ; attempt++ {
 		rec, err := j.r.readRecord(ctx, j.st, in.Sink)
-		if err == nil && (rec.holds(in.KeyName) || !j.unsure) {
+		if err == nil && (rec.Publishes(in.KeyName) || !j.unsure) {
 			return rec, nil
 		}
 		if err == nil {
-			data := maps.Clone(rec.fields)
+			data := maps.Clone(rec.Fields)
 			if data == nil {
-				data = map[string]any{fieldPolicy: j.p.Name} // without the secret's field it counts as empty
+				data = map[string]any{ledger.FieldPolicy: j.p.Name} // without the secret's field it counts as empty
 			}
 			if err = j.guard(ctx); err == nil {
-				_, err = j.r.Store.Write(ctx, in.Sink.Ref, data, rec.doc.Version)
+				_, err = j.r.Store.Write(ctx, in.Sink.Ref, data, rec.Doc.Version)
 			}
 			if err == nil {
 				j.unsure = false
 				return rec, nil
 			}
 		}
-		retry := errors.Is(err, ErrConflict) || maybeWritten(err)
+		retry := errors.Is(err, ledger.ErrConflict) || ledger.MaybeWritten(err)
 		if !retry || attempt == publishTries || !j.pause(ctx, attempt) {
 			return rec, fmt.Errorf("fencing record: %w", err)
 		}
@@ -114,16 +116,16 @@ func (j *job) fence(ctx context.Context, in *Intent) (Record, error) {
 }
 
 // rollForward commits a rotation that was published, but not committed. Its key is never older than it is taken for.
-func (j *job) rollForward(ctx context.Context, in *Intent, rec Record) bool {
+func (j *job) rollForward(ctx context.Context, in *ledger.Intent, rec ledger.Record) bool {
 	c := committed{
-		KeyRef: KeyRef{ID: rec.KeyID, Name: in.KeyName, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
-			Hash: hashValue(j.entry().Salt, rec.Secret.Reveal()), Created: in.Started, Published: rec.RotatedAt, Verified: in.Verify},
+		KeyRef: ledger.KeyRef{ID: rec.KeyID, Name: in.KeyName, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
+			Hash: ledger.HashValue(j.entry().Salt, rec.Secret.Reveal()), Created: in.Started, Published: rec.RotatedAt, Verified: in.Verify},
 		reason: in.Reason, previousUntil: rec.PreviousValidUntil, recovered: true,
 	}
 	if c.Published.IsZero() {
 		c.Published = in.Started
 	}
-	if back := j.entry().retiring(rec.KeyID); back != nil {
+	if back := j.entry().RetiringKey(rec.KeyID); back != nil {
 		c.KeyRef = j.restored(*back, c.Published)
 	}
 	if err := j.commit(ctx, c); err != nil {
@@ -136,28 +138,28 @@ func (j *job) rollForward(ctx context.Context, in *Intent, rec Record) bool {
 
 // keep retires a key that may have been published in a version of the record that cannot be read any more, as if it had
 // been current: readers may have it.
-func (j *job) keep(ctx context.Context, in *Intent, f *stageError, key elevenlabs.Key) bool {
+func (j *job) keep(ctx context.Context, in *ledger.Intent, f *stageError, key elevenlabs.Key) bool {
 	now := j.now()
-	ref := KeyRef{ID: key.ID, Name: in.KeyName, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
+	ref := ledger.KeyRef{ID: key.ID, Name: in.KeyName, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
 		Created: key.CreatedAt, Published: now}
 	if ref.Created.IsZero() {
 		ref.Created = in.Started
 	}
 	j.log.Warn("record deleted during its rotation, so the key counts as read", "record", in.Sink.String(), "key_id", key.ID)
-	return j.givenUp(ctx, func(e *Entry) {
+	return j.releaseFailed(ctx, func(e *ledger.Entry) {
 		j.failing(e, f)
 		if e.Current == nil {
 			e.Current = &ref // the next look misses its value in the record, and has it replaced
 			return
 		}
-		e.Retiring = append(e.Retiring, Retiring{KeyRef: ref, State: InOverlap, Until: overlapEnd(j.p, ref, now), Quarantine: Duration(j.p.Quarantine),
-			WaitUntilIdle: Duration(j.p.WaitUntilIdle), Reason: ReasonRecordMissing})
+		e.Retiring = append(e.Retiring, ledger.Retiring{KeyRef: ref, State: ledger.InOverlap, Until: plan.OverlapEnd(j.p, ref, now), Quarantine: ledger.Duration(j.p.Quarantine),
+			WaitUntilIdle: ledger.Duration(j.p.WaitUntilIdle), Reason: ledger.ReasonRecordMissing})
 	})
 }
 
 // history is what the versions of a record say of a key.
 type history struct {
-	ours   Record // the version in which we put it
+	ours   ledger.Record // the version in which we put it
 	found  bool
 	hidden bool // a version since the rotation was decided cannot be read, and may have been ours
 }
@@ -165,37 +167,37 @@ type history struct {
 // published looks for the version of the record in which we put the intent's key, also where somebody has overwritten,
 // deleted or rolled it back since: readers may have that key. Its oldest version is ours, of later ones only the fields
 // beside the secret may be.
-func (j *job) published(ctx context.Context, in *Intent, newest Record) (h history, err error) {
-	h.hidden = newest.doc.Version < in.Seen // deleted with all its versions, so that they are counted anew
+func (j *job) published(ctx context.Context, in *ledger.Intent, newest ledger.Record) (h history, err error) {
+	h.hidden = newest.Doc.Version < in.Seen // deleted with all its versions, so that they are counted anew
 	rec := newest
-	for v := newest.doc.Version; v > max(0, newest.doc.Version-keptVersions); v-- {
-		if v != newest.doc.Version {
+	for v := newest.Doc.Version; v > max(0, newest.Doc.Version-keptVersions); v-- {
+		if v != newest.Doc.Version {
 			doc, err := j.r.Store.Read(ctx, in.Sink.Ref, v)
 			if err != nil {
 				return h, fmt.Errorf("reading an earlier version of the record: %w", err)
 			}
-			rec = parseRecord(doc, in.Sink.Field)
+			rec = ledger.ParseRecord(doc, in.Sink.Field)
 		}
 		switch {
-		case rec.holds(in.KeyName):
+		case rec.Publishes(in.KeyName):
 			h.ours, h.found = rec, true
 		case h.found:
 			return h, nil
 		}
-		h.hidden = h.hidden || v > in.Seen && rec.doc.JSON == nil
+		h.hidden = h.hidden || v > in.Seen && rec.Doc.JSON == nil
 	}
 	return h, nil
 }
 
 // search looks for the intent's key by its name. Where a create's answer was lost, or its sender, it looks until the verify
 // timeout after that, since listings may lag.
-func (j *job) search(ctx context.Context, in *Intent) (elevenlabs.Key, bool, error) {
+func (j *job) search(ctx context.Context, in *ledger.Intent) (elevenlabs.Key, bool, error) {
 	api := j.r.apiOf(in.Workspace)
 	if api == nil { // the ledger remembers the key for a while, should the workspace come back
 		j.log.Warn("workspace is no longer configured, a key may be left in it", "workspace", in.Workspace, "key_name", in.KeyName)
 		return elevenlabs.Key{}, false, nil
 	}
-	j.api, j.space = api, in.Workspace
+	j.api, j.workspaceName = api, in.Workspace
 	for attempt := 1; ; attempt++ {
 		key, found, err := j.findByName(ctx, in.Account, in.KeyName)
 		if found || (err == nil && (j.lost.IsZero() || time.Since(j.lost) > j.r.VerifyTimeout)) {
@@ -222,18 +224,18 @@ func (j *job) abandon(ctx context.Context, f *stageError, key elevenlabs.Key, fo
 		j.log.Warn("abandoned key is in use, so it stays and counts as lost", "key_id", key.ID, "key_name", key.Name)
 	}
 	if !found || key.CharacterCount > 0 {
-		return j.givenUp(ctx, func(e *Entry) { e.abandon(now, version); j.failing(e, f) })
+		return j.releaseFailed(ctx, func(e *ledger.Entry) { e.Abandon(now, version); j.failing(e, f) })
 	}
-	if err := j.write(ctx, func(e *Entry) { e.abandon(now, version); j.takeClaim(e) }); err != nil {
+	if err := j.write(ctx, func(e *ledger.Entry) { e.Abandon(now, version); j.takeClaim(e) }); err != nil {
 		return false
 	}
 	if err := j.deleteLost(ctx, key); err != nil {
 		j.log.Error("abandoned key not deleted", "key_id", key.ID, "outcome", "failed", "err", err) // the sweep tries again
 	}
-	return j.givenUp(ctx, func(e *Entry) { j.failing(e, f) })
+	return j.releaseFailed(ctx, func(e *ledger.Entry) { j.failing(e, f) })
 }
 
-func (j *job) givenUp(ctx context.Context, change func(*Entry)) bool {
+func (j *job) releaseFailed(ctx context.Context, change func(*ledger.Entry)) bool {
 	if err := j.release(ctx, change); err != nil {
 		return false
 	}
@@ -248,28 +250,28 @@ func (j *job) deleteLost(ctx context.Context, key elevenlabs.Key) error {
 		return fmt.Errorf("deleting abandoned key %s: %w", key.ID, err)
 	}
 	j.audit("abandoned key deleted", "key_id", key.ID, "key_name", key.Name)
-	j.r.amend(j.space, key.ServiceAccount, key.ID, nil)
-	j.r.countLost(j.space)
+	j.r.updateListing(j.workspaceName, key.ServiceAccount, key.ID, nil)
+	j.r.countLost(j.workspaceName)
 	return nil
 }
 
 // sweep deletes a listed key of which the ledger says that it was abandoned; of the twin of another one it says so first.
-func (j *job) sweep(ctx context.Context, s Step) bool {
+func (j *job) sweep(ctx context.Context, s plan.Step) bool {
 	k := j.listedKey(s.KeyID)
 	if k.ID == "" {
 		return true // it is gone
 	}
-	_, _, rotation, _ := parseKeyName(k.Name)
-	if !j.entry().isAbandoned(k.ID, rotation) {
-		twin := Abandoned{rotation, k.Name, k.Workspace, k.ServiceAccount, j.r.Wall(), k.ID}
-		if err := j.write(ctx, func(e *Entry) { e.Abandoned = append(e.Abandoned, twin) }); err != nil {
-			return j.notBegun(err)
+	_, _, rotation, _ := ledger.ParseKeyName(k.Name)
+	if !j.entry().IsAbandoned(k.ID, rotation) {
+		twin := ledger.Abandoned{Rotation: rotation, KeyName: k.Name, Workspace: k.Workspace, Account: k.ServiceAccount, Since: j.r.Wall(), KeyID: k.ID}
+		if err := j.write(ctx, func(e *ledger.Entry) { e.Abandoned = append(e.Abandoned, twin) }); err != nil {
+			return j.claimFailed(err)
 		}
 	}
 	err := j.deleteLost(ctx, k.Key)
 	if err != nil {
 		j.log.Error("abandoned key not deleted", "key_id", s.KeyID, "outcome", "failed", "err", err)
-		j.noteRetireFailure(failed(StageRetire, err))
+		j.noteRetireFailure(failed(ledger.StageRetire, err))
 		j.r.mu.Lock()
 		defer j.r.mu.Unlock()
 		j.st.status.Unswept++

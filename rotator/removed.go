@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // discover finds the ledger entries of policies that are no longer loaded, so that their retiring keys finish their
@@ -22,32 +24,32 @@ func (r *Rotator) discover(ctx context.Context) {
 	slices.Sort(names)
 	for _, name := range names {
 		r.mu.Lock()
-		known := r.policies[name] != nil || r.unmanaged[name] != nil
+		known := r.policies[name] != nil || r.removed[name] != nil
 		r.mu.Unlock()
-		if known || !validName(name) {
+		if known || !ledger.ValidName(name) {
 			continue
 		}
 		e, err := r.entryOf(ctx, name)
 		if err != nil || e == nil || e.MovedTo != "" || r.nothingLeft(e) {
 			continue
 		}
-		r.addUnmanaged(removedPolicy(e))
+		r.addRemoved(plan.RemovedPolicy(e))
 	}
 }
 
 // nothingLeft reports an entry without keys, of whose abandoned ones none was seen in a listing.
-func (r *Rotator) nothingLeft(e *Entry) bool {
+func (r *Rotator) nothingLeft(e *ledger.Entry) bool {
 	if e.Current != nil || len(e.Retiring) > 0 || e.Claim != nil {
 		return false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, ws := range r.spaces {
+	for _, ws := range r.sortedWorkspaces {
 		if ws.listing == nil {
 			continue
 		}
 		for _, k := range ws.listing.owned[e.Policy] {
-			if _, _, rotation, _ := parseKeyName(k.Name); e.isAbandoned(k.ID, rotation) {
+			if _, _, rotation, _ := ledger.ParseKeyName(k.Name); e.IsAbandoned(k.ID, rotation) {
 				return false
 			}
 		}
@@ -55,51 +57,28 @@ func (r *Rotator) nothingLeft(e *Entry) bool {
 	return true
 }
 
-func (r *Rotator) entryOf(ctx context.Context, policy string) (*Entry, error) {
+func (r *Rotator) entryOf(ctx context.Context, policy string) (*ledger.Entry, error) {
 	doc, err := r.Store.Read(ctx, r.entryRef(policy), 0)
 	if err != nil || doc.JSON == nil {
 		return nil, err
 	}
-	return ParseEntry(doc.JSON, policy)
+	return ledger.ParseEntry(doc.JSON, policy)
 }
 
-// removedPolicy is what the ledger still knows of a policy.
-func removedPolicy(e *Entry) Policy {
-	p := Policy{Name: e.Policy, Mode: modeRemoved}
-	ref := e.Current
-	if ref == nil && len(e.Retiring) > 0 {
-		ref = &e.Retiring[0].KeyRef
-	}
-	if ref != nil {
-		p.Workspace, p.ServiceAccount, p.Sink, p.Verify = ref.Workspace, ref.Account, ref.Sink, ref.Verified
-	}
-	switch in := e.Intent; {
-	case ref != nil:
-	case in != nil: // its first rotation is still to be settled, and a policy of another name may wait for that
-		p.Workspace, p.ServiceAccount, p.Sink, p.Verify = in.Workspace, in.Account, in.Sink, in.Verify
-	case len(e.Abandoned) > 0: // the sweep is all that is left to do
-		p.Workspace, p.ServiceAccount = e.Abandoned[0].Workspace, e.Abandoned[0].Account
-	}
-	if p.Quarantine = time.Duration(e.Quarantine); p.Quarantine == 0 {
-		p.Quarantine = defaultQuarantine // an adopted key that was never rotated
-	}
-	return p
-}
-
-func (r *Rotator) addUnmanaged(p Policy) {
+func (r *Rotator) addRemoved(p plan.Policy) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ws := r.workspaces[p.Workspace]
-	if ws == nil || r.policies[p.Name] != nil || r.unmanaged[p.Name] != nil {
+	if ws == nil || r.policies[p.Name] != nil || r.removed[p.Name] != nil {
 		return // nobody here can reach its keys
 	}
 	st := &policyState{}
 	st.load(&p, ws)
-	r.unmanaged[p.Name], r.inOrder = st, nil
+	r.removed[p.Name], r.inOrder = st, nil
 	r.enqueue(st)
 }
 
-// LostKey is a key with this installation's owner id that no ledger entry explains, or, with Unmanaged, the current key
+// LostKey is a key with this installation's owner id that no ledger entry explains, or, with Removed, the current key
 // of a policy that is no longer loaded.
 type LostKey struct {
 	Policy    string    `json:"policy"`
@@ -109,7 +88,7 @@ type LostKey struct {
 	KeyName   string    `json:"key_name"`
 	Created   time.Time `json:"created"`
 	Disabled  bool      `json:"disabled"`
-	Unmanaged bool      `json:"unmanaged"`
+	Removed   bool      `json:"unmanaged"`
 }
 
 // Lost lists the lost keys, of the named policies where names are given. The current key of a removed policy is in the
@@ -133,30 +112,30 @@ func (r *Rotator) Lost(ctx context.Context, names ...string) ([]LostKey, error) 
 		return nil, err
 	}
 	for _, k := range keys {
-		_, policy, rotation, _ := parseKeyName(k.Name)
-		explained := slices.ContainsFunc(entries, func(e *Entry) bool {
-			pruned := e.isAbandoned(k.ID, rotation) && !r.isLoaded(e.Policy) // a prune noted it, and no daemon sweeps it
-			return e.explains(k.Key, rotation) && !pruned
+		_, policy, rotation, _ := ledger.ParseKeyName(k.Name)
+		explained := slices.ContainsFunc(entries, func(e *ledger.Entry) bool {
+			pruned := e.IsAbandoned(k.ID, rotation) && !r.isLoaded(e.Policy) // a prune noted it, and no daemon sweeps it
+			return e.Explains(k.Key, rotation) && !pruned
 		})
 		if wanted(policy) && !explained && !published[k.ID] {
 			lost = append(lost, lostKey(policy, k, false))
 		}
 	}
-	return append(lost, r.unmanagedKeys(entries, names)...), nil
+	return append(lost, r.removedKeys(entries, names)...), nil
 }
 
-func lostKey(policy string, k ListedKey, unmanaged bool) LostKey {
+func lostKey(policy string, k plan.ListedKey, unmanaged bool) LostKey {
 	return LostKey{policy, k.Workspace, k.ServiceAccount, k.ID, k.Name, k.CreatedAt, k.Disabled, unmanaged}
 }
 
 // entries reads the whole ledger. One that cannot be read stops everything: it might explain any key.
-func (r *Rotator) entries(ctx context.Context) ([]*Entry, error) {
+func (r *Rotator) entries(ctx context.Context) ([]*ledger.Entry, error) {
 	names, err := r.Store.List(ctx, r.Ledger.Join("policies"))
 	if err != nil {
 		return nil, fmt.Errorf("reading the ledger: %w", err)
 	}
 	slices.Sort(names)
-	var all []*Entry
+	var all []*ledger.Entry
 	for _, name := range names {
 		e, err := r.entryOf(ctx, name)
 		if err != nil {
@@ -170,38 +149,38 @@ func (r *Rotator) entries(ctx context.Context) ([]*Entry, error) {
 }
 
 // publishedKeys returns the ids of the keys that any record names, at the places that policies and ledger know.
-func (r *Rotator) publishedKeys(ctx context.Context, entries []*Entry) (map[string]bool, error) {
+func (r *Rotator) publishedKeys(ctx context.Context, entries []*ledger.Entry) (map[string]bool, error) {
 	ids := map[string]bool{}
 	for _, ref := range r.sinks(entries) {
 		doc, err := r.Store.Read(ctx, ref, 0)
 		if err != nil {
 			return nil, fmt.Errorf("reading records: %w", err)
 		}
-		ids[parseRecord(doc, "").KeyID] = true
+		ids[ledger.ParseRecord(doc, "").KeyID] = true
 	}
 	return ids, nil
 }
 
 // sinks returns the places that policies and ledger know, in their order.
-func (r *Rotator) sinks(entries []*Entry) []Ref {
-	sinks := map[Ref]bool{}
+func (r *Rotator) sinks(entries []*ledger.Entry) []ledger.Ref {
+	sinks := map[ledger.Ref]bool{}
 	for ref := range r.loadedSinks() {
 		sinks[ref] = true
 	}
 	for _, e := range entries {
-		for k := range e.keys() {
+		for k := range e.Keys() {
 			sinks[k.Sink.Ref] = true
 		}
 	}
-	return slices.SortedFunc(maps.Keys(sinks), func(a, b Ref) int { return strings.Compare(a.String(), b.String()) })
+	return slices.SortedFunc(maps.Keys(sinks), func(a, b ledger.Ref) int { return strings.Compare(a.String(), b.String()) })
 }
 
 // ownKeys lists every workspace and returns the keys that carry this installation's owner id.
-func (r *Rotator) ownKeys(ctx context.Context) ([]ListedKey, error) {
+func (r *Rotator) ownKeys(ctx context.Context) ([]plan.ListedKey, error) {
 	r.mu.Lock()
-	spaces := r.spaces
+	spaces := r.sortedWorkspaces
 	r.mu.Unlock()
-	var keys []ListedKey
+	var keys []plan.ListedKey
 	for _, ws := range spaces {
 		r.reconcile(ctx, ws)
 		r.mu.Lock()
@@ -209,7 +188,7 @@ func (r *Rotator) ownKeys(ctx context.Context) ([]ListedKey, error) {
 		if err == nil && l != nil {
 			for _, policy := range slices.Sorted(maps.Keys(l.owned)) {
 				for _, k := range l.owned[policy] {
-					keys = append(keys, ListedKey{ws.name, k})
+					keys = append(keys, plan.ListedKey{Workspace: ws.name, Key: k})
 				}
 			}
 		}
@@ -221,8 +200,8 @@ func (r *Rotator) ownKeys(ctx context.Context) ([]ListedKey, error) {
 	return keys, nil
 }
 
-// unmanagedKeys returns the current keys of the named policies that are no longer loaded.
-func (r *Rotator) unmanagedKeys(entries []*Entry, names []string) []LostKey {
+// removedKeys returns the current keys of the named policies that are no longer loaded.
+func (r *Rotator) removedKeys(entries []*ledger.Entry, names []string) []LostKey {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var found []LostKey
@@ -231,19 +210,19 @@ func (r *Rotator) unmanagedKeys(entries []*Entry, names []string) []LostKey {
 		if c == nil || e.MovedTo != "" || r.policies[e.Policy] != nil || !slices.Contains(names, e.Policy) {
 			continue
 		}
-		found = append(found, LostKey{Policy: e.Policy, Workspace: c.Workspace, Account: c.Account, KeyID: c.ID, KeyName: c.Name, Created: c.Created, Unmanaged: true})
+		found = append(found, LostKey{Policy: e.Policy, Workspace: c.Workspace, Account: c.Account, KeyID: c.ID, KeyName: c.Name, Created: c.Created, Removed: true})
 	}
 	return found
 }
 
-func (r *Rotator) pruneUnmanaged(ctx context.Context, k LostKey) error {
+func (r *Rotator) pruneRemoved(ctx context.Context, k LostKey) error {
 	e, err := r.entryOf(ctx, k.Policy)
 	if err != nil || e == nil {
 		return fmt.Errorf("reading its ledger entry: %w", orUnknown(err))
 	}
-	r.addUnmanaged(removedPolicy(e))
+	r.addRemoved(plan.RemovedPolicy(e))
 	r.mu.Lock()
-	st := r.unmanaged[k.Policy]
+	st := r.removed[k.Policy]
 	r.mu.Unlock()
 	if st == nil {
 		return fmt.Errorf("the policy is loaded, or its workspace %s is not", k.Workspace)
@@ -251,27 +230,27 @@ func (r *Rotator) pruneUnmanaged(ctx context.Context, k LostKey) error {
 	if err := r.readEntry(ctx, st, k.Policy); err != nil {
 		return err
 	}
-	if cur := st.known.entry; cur == nil || cur.Claim != nil || currentID(cur) != k.KeyID {
+	if cur := st.known.entry; cur == nil || cur.Claim != nil || ledger.CurrentID(cur) != k.KeyID {
 		return errors.New("work on the policy is under way; try again")
 	}
-	j := r.newJob(st, *st.policy, Step{Action: ActDisable, Reason: ReasonUnmanaged, KeyID: k.KeyID, Workspace: k.Workspace})
+	j := r.newJob(st, *st.policy, plan.Step{Action: plan.ActDisable, Reason: ledger.ReasonRemoved, KeyID: k.KeyID, Workspace: k.Workspace})
 	if err := j.adminMoved(ctx, *st.known.entry.Current, nil); err != nil {
 		return err
 	}
-	return j.retireUnmanaged(ctx)
+	return j.retireRemoved(ctx)
 }
 
-// retireUnmanaged makes the current key of a removed policy a retiring one and disables it.
-func (j *job) retireUnmanaged(ctx context.Context) error {
+// retireRemoved makes the current key of a removed policy a retiring one and disables it.
+func (j *job) retireRemoved(ctx context.Context) error {
 	old, now := *j.entry().Current, j.r.Wall()
-	call, err := j.newCall(CallDisable)
+	call, err := j.newCall(ledger.CallDisable)
 	if err != nil {
 		return err
 	}
-	old.note(call)
-	err = j.write(ctx, func(e *Entry) {
+	old.Note(call)
+	err = j.write(ctx, func(e *ledger.Entry) {
 		j.takeClaim(e)
-		e.Retiring = append(e.Retiring, Retiring{KeyRef: old, State: InOverlap, Until: now, Quarantine: Duration(j.p.Quarantine), Reason: ReasonUnmanaged})
+		e.Retiring = append(e.Retiring, ledger.Retiring{KeyRef: old, State: ledger.InOverlap, Until: now, Quarantine: ledger.Duration(j.p.Quarantine), Reason: ledger.ReasonRemoved})
 		e.Current = nil
 	})
 	if err != nil {
@@ -283,11 +262,8 @@ func (j *job) retireUnmanaged(ctx context.Context) error {
 		_ = j.release(ctx, nil) // a daemon disables it: it is noted
 		return err
 	}
-	if !j.retired(ctx, Step{Action: ActDisable, Reason: ReasonUnmanaged, KeyID: old.ID}, Retiring{KeyRef: old}, gone) {
+	if !j.retired(ctx, plan.Step{Action: plan.ActDisable, Reason: ledger.ReasonRemoved, KeyID: old.ID}, ledger.Retiring{KeyRef: old}, gone) {
 		return errors.New("it is disabled, but that could not be noted; try again")
 	}
 	return nil
 }
-
-// defaultQuarantine is that of a removed policy of which the ledger remembers none.
-const defaultQuarantine = 24 * time.Hour

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // A policy's ledger entry moves to another name in two writes by check-and-set. First the entry that is given is marked:
@@ -24,11 +27,11 @@ func (j *job) inherit(ctx context.Context) bool {
 	}
 	var busy *entryBusyError
 	switch {
-	case errors.As(err, &busy), errors.Is(err, ErrConflict), errors.Is(err, errClaimLost):
+	case errors.As(err, &busy), errors.Is(err, ledger.ErrConflict), errors.Is(err, errClaimLost):
 		j.st.known.loaded = false
 		return false // work on it is under way: look again at the next occasion
 	case err != nil:
-		j.r.noteSinkFailure(j.st, err)
+		j.r.noteStoreFailure(j.st, err)
 		return false
 	case from == "":
 		return true
@@ -37,7 +40,7 @@ func (j *job) inherit(ctx context.Context) bool {
 	j.st.mayTakeBack = false
 	j.r.mu.Unlock()
 	j.st.known.inherits = ""
-	return j.noted(nil, "ledger entry taken over from "+from, currentID(j.entry()))
+	return j.noted(nil, "ledger entry taken over from "+from, ledger.CurrentID(j.entry()))
 }
 
 // giver reads again whose entry this policy may take.
@@ -66,13 +69,13 @@ func (j *job) takeEntry(ctx context.Context, from string) error {
 	if doc.JSON == nil {
 		return &entryBusyError{from, "has no ledger entry"}
 	}
-	given, err := ParseEntry(doc.JSON, from)
+	given, err := ledger.ParseEntry(doc.JSON, from)
 	if err != nil {
 		return err
 	}
 	own, content := j.entry(), given
 	if own == nil {
-		own = &Entry{Moves: -1}
+		own = &ledger.Entry{Moves: -1}
 	}
 	switch undo := own.MovedTo != "" && own.Moves > given.Moves; {
 	case undo:
@@ -89,9 +92,9 @@ func (j *job) takeEntry(ctx context.Context, from string) error {
 	if _, err := j.r.Store.Write(ctx, ref, given.Data(), doc.Version); err != nil {
 		return fmt.Errorf("marking ledger entry of %s: %w", from, err)
 	}
-	return j.write(ctx, func(next *Entry) {
+	return j.write(ctx, func(next *ledger.Entry) {
 		abandoned := next.Abandoned
-		*next = *content.clone()
+		*next = *content.Clone()
 		next.Policy, next.MovedTo, next.Moves = j.p.Name, "", content.Moves+1
 		for _, a := range abandoned {
 			if !slices.Contains(next.Abandoned, a) {
@@ -103,7 +106,7 @@ func (j *job) takeEntry(ctx context.Context, from string) error {
 
 // returning finds the policy from which a policy may take its entry back, although that is marked as moved: one that was
 // already made to give it, or one by which this process saw it replaced before it was loaded again. "" is none.
-func (r *Rotator) returning(ctx context.Context, st *policyState, p Policy, e *Entry) (string, error) {
+func (r *Rotator) returning(ctx context.Context, st *policyState, p plan.Policy, e *ledger.Entry) (string, error) {
 	name := e.MovedTo
 	for range maxRenames {
 		next, err := r.entryOf(ctx, name)
@@ -133,17 +136,17 @@ func (r *Rotator) returning(ctx context.Context, st *policyState, p Policy, e *E
 func (r *Rotator) sawReplaced(st *policyState, by string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	other := r.unmanaged[by]
+	other := r.removed[by]
 	return st.mayTakeBack && other != nil && other.loadedAt != 0 && other.loadedAt < st.loadedAt
 }
 
 // predecessor returns the policy of which this one is the new name; "" is none. It is the one that wrote the record,
 // under the last of its names, if that is no longer loaded and the record holds its current key. While a rotation of
 // it is under way nobody can say yet what the record will hold, so it counts as well.
-func (r *Rotator) predecessor(ctx context.Context, p Policy, v *RecordView) (string, error) {
+func (r *Rotator) predecessor(ctx context.Context, p plan.Policy, v *plan.RecordView) (string, error) {
 	name := v.Policy
 	for range maxRenames {
-		if !v.HasValue || name == p.Name || !validName(name) || r.isLoaded(name) {
+		if !v.HasValue || name == p.Name || !ledger.ValidName(name) || r.isLoaded(name) {
 			return "", nil
 		}
 		e, err := r.entryOf(ctx, name)
@@ -154,7 +157,7 @@ func (r *Rotator) predecessor(ctx context.Context, p Policy, v *RecordView) (str
 			return "", nil
 		case e.MovedTo != "" && e.MovedTo != p.Name:
 			name = e.MovedTo
-		case e.Claim != nil || v.KeyID != "" && currentID(e) == v.KeyID:
+		case e.Claim != nil || v.KeyID != "" && ledger.CurrentID(e) == v.KeyID:
 			return name, nil
 		default:
 			return "", nil
@@ -180,7 +183,7 @@ func (r *Rotator) Rename(ctx context.Context, from, to string) error {
 
 func (r *Rotator) rename(ctx context.Context, from, to string) error {
 	switch {
-	case !validName(from) || !validName(to):
+	case !ledger.ValidName(from) || !ledger.ValidName(to):
 		return errors.New("a policy's name is 1 to 36 of a-z 0-9 -")
 	case from == to:
 		return errors.New("they are the same")
@@ -193,7 +196,7 @@ func (r *Rotator) rename(ctx context.Context, from, to string) error {
 	if st == nil {
 		return unknownPolicy(to)
 	}
-	if st.policy.Mode == ModePaused {
+	if st.policy.Mode == plan.ModePaused {
 		return pausedPolicy(to)
 	}
 	if err := r.loadOwner(ctx, false); err != nil {
@@ -226,10 +229,10 @@ func (r *Rotator) rename(ctx context.Context, from, to string) error {
 			return err
 		}
 	}
-	return r.newJob(st, *st.policy, Step{Action: ActInherit, Reason: ReasonRequested}).takeEntry(ctx, from)
+	return r.newJob(st, *st.policy, plan.Step{Action: plan.ActInherit, Reason: ledger.ReasonRequested}).takeEntry(ctx, from)
 }
 
-func keysOf(e *Entry) string {
+func keysOf(e *ledger.Entry) string {
 	var ids []string
 	if e.Current != nil {
 		ids = append(ids, e.Current.ID)
@@ -241,7 +244,7 @@ func keysOf(e *Entry) string {
 }
 
 // leadsTo returns nil where an entry that moved away is now, by whichever names, that of the given policy.
-func (r *Rotator) leadsTo(ctx context.Context, own *Entry, policy string) error {
+func (r *Rotator) leadsTo(ctx context.Context, own *ledger.Entry, policy string) error {
 	seen, name := []string{own.Policy}, own.MovedTo
 	for name != policy {
 		e, err := r.entryOf(ctx, name)

@@ -7,16 +7,17 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-func renamed(t *testing.T) rotator.Policy {
-	return testPolicy(t, func(p *rotator.Policy) { p.Name = "speech" })
+func renamed(t *testing.T) plan.Policy {
+	return testPolicy(t, func(p *plan.Policy) { p.Name = "speech" })
 }
 
 // ledgerOf reads a policy's entry.
 func (w *world) ledgerOf(name string) map[string]any {
-	return w.record(rotator.Policy{Sink: rotator.Sink{Ref: rotator.Ref{Mount: "secret", Path: "rekeyd/policies/" + name}}})
+	return w.record(plan.Policy{Sink: ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: "rekeyd/policies/" + name}}})
 }
 
 // TestARenameThatIsUndone in one process, at once or after the new name rotated: the old name takes its entry back.
@@ -34,7 +35,7 @@ func TestARenameThatIsUndone(t *testing.T) {
 					k := e.published(b)
 					e.load(a)
 					after(time.Minute)
-					if s := e.status(a.Name); s.State != rotator.StateOK || s.Current == nil || s.Current.ID != k.ID {
+					if s := e.status(a.Name); s.State != plan.StateOK || s.Current == nil || s.Current.ID != k.ID {
 						t.Fatalf("after the rename was undone: %s (%s): %s", s.State, s.Reason, s.Message)
 					}
 					if from, to := w.ledgerOf(b.Name)["moved_to"], w.ledgerOf(a.Name)["moved_to"]; from != a.Name || to != nil {
@@ -70,7 +71,7 @@ func TestARenameThatIsUndoneFourWays(t *testing.T) {
 					proc.mu.Lock()
 					proc.fault = fault{call: call, nth: 1, mode: m}
 					proc.mu.Unlock()
-					r.Load([]rotator.Policy{a}, w.clients(proc))
+					r.Load([]plan.Policy{a}, w.clients(proc))
 					after(20 * time.Minute)
 					if !proc.fault.hit {
 						t.Fatalf("the fault never struck; calls %q", proc.made())
@@ -79,7 +80,7 @@ func TestARenameThatIsUndoneFourWays(t *testing.T) {
 					// A process that knows nothing of the rename has either file.
 					r, stop = w.startProcess(&process{}, a)
 					after(20 * time.Minute)
-					if s := named(t, r, a.Name); s.State == rotator.StateError {
+					if s := named(t, r, a.Name); s.State == plan.StateError {
 						stop()
 						if m != diesBefore || !strings.Contains(s.Message, "rekeyd rename speech tts-prod") {
 							t.Errorf("%s (%s): %s", s.State, s.Reason, s.Message)
@@ -92,7 +93,7 @@ func TestARenameThatIsUndoneFourWays(t *testing.T) {
 						after(time.Minute)
 					}
 					defer func() { stop() }()
-					if s := named(t, r, a.Name); s.State != rotator.StateOK || s.Current == nil || s.Current.ID != first.ID {
+					if s := named(t, r, a.Name); s.State != plan.StateOK || s.Current == nil || s.Current.ID != first.ID {
 						t.Errorf("%s (%s): %s", s.State, s.Reason, s.Message)
 					}
 					after(30 * time.Hour)
@@ -132,7 +133,7 @@ func TestARenameBackAndForthWithALateWrite(t *testing.T) {
 			t.Fatalf("the new name's entry is %v", got)
 		}
 		delete(before, "moved_to")
-		if _, err := w.store.Write(context.Background(), rotator.Ref{Mount: "secret", Path: "rekeyd/policies/" + a.Name}, before, late); err == nil {
+		if _, err := w.store.Write(context.Background(), ledger.Ref{Mount: "secret", Path: "rekeyd/policies/" + a.Name}, before, late); err == nil {
 			t.Error("the late write of the way back was not refused")
 		}
 		_, e.stop = w.startProcess(&process{}, b)
@@ -144,7 +145,7 @@ func TestARenameBackAndForthWithALateWrite(t *testing.T) {
 // version is that of a policy's entry.
 func (w *world) version(name string) int {
 	w.t.Helper()
-	doc, err := w.store.Read(context.Background(), rotator.Ref{Mount: "secret", Path: "rekeyd/policies/" + name}, 0)
+	doc, err := w.store.Read(context.Background(), ledger.Ref{Mount: "secret", Path: "rekeyd/policies/" + name}, 0)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -161,21 +162,21 @@ func TestReplicasThatDisagreeAboutARename(t *testing.T) {
 		proc := &process{}
 		other, stop := w.startProcess(proc, a)
 		defer stop()
-		both := func(p rotator.Policy) {
+		both := func(p plan.Policy) {
 			e.load(p)
-			other.Load([]rotator.Policy{p}, w.clients(proc))
+			other.Load([]plan.Policy{p}, w.clients(proc))
 			after(time.Minute)
 		}
 		both(b)
 		both(a)
-		other.Load([]rotator.Policy{b}, w.clients(proc)) // and this one back again
+		other.Load([]plan.Policy{b}, w.clients(proc)) // and this one back again
 		after(3 * time.Hour)
 		if n := w.version(a.Name) + w.version(b.Name); n > 20 {
 			t.Errorf("the entries were written %d times", n)
 		}
-		states := map[rotator.State]int{e.status(a.Name).State: 1}
+		states := map[plan.State]int{e.status(a.Name).State: 1}
 		states[named(t, other, b.Name).State]++
-		if states[rotator.StateOK] != 1 || states[rotator.StateError] != 1 {
+		if states[plan.StateOK] != 1 || states[plan.StateError] != 1 {
 			t.Errorf("the replicas show %v", states)
 		}
 		e.load(b)
@@ -216,7 +217,7 @@ func TestRename(t *testing.T) {
 		if err := w.build(options{}, b, c).Rename(ctx, a.Name, b.Name); err != nil {
 			t.Errorf("once more: %v", err)
 		}
-		d := second(t, func(p *rotator.Policy) { p.Name = "tts-next" })
+		d := second(t, func(p *plan.Policy) { p.Name = "tts-next" })
 		refused("rekeyd rename speech tts-next", w.build(options{}, d).Rename(ctx, a.Name, d.Name))
 		if err := w.build(options{}, a, c).Rename(ctx, b.Name, a.Name); err != nil {
 			t.Fatal(err)
@@ -224,7 +225,7 @@ func TestRename(t *testing.T) {
 		r, stop = w.daemon(options{}, a, c)
 		defer stop()
 		after(time.Minute)
-		if s := named(t, r, a.Name); s.State != rotator.StateOK || s.Current == nil || s.Current.ID != k.ID {
+		if s := named(t, r, a.Name); s.State != plan.StateOK || s.Current == nil || s.Current.ID != k.ID {
 			t.Errorf("%s (%s): %s", s.State, s.Reason, s.Message)
 		}
 	})

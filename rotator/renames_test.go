@@ -8,13 +8,15 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // TestARenamedPolicyKeepsItsKey: the new name takes the ledger entry over, and a replica that still has the old file
 // writes nothing any more.
 func TestARenamedPolicyKeepsItsKey(t *testing.T) {
 	w := newWorld(t)
-	old, renamed := testPolicy(t, nil), testPolicy(t, func(p *rotator.Policy) { p.Name = "speech" })
+	old, renamed := testPolicy(t, nil), testPolicy(t, func(p *plan.Policy) { p.Name = "speech" })
 	synctest.Test(t, func(*testing.T) {
 		e := newEdits(t, w, old)
 		defer e.stop()
@@ -27,10 +29,10 @@ func TestARenamedPolicyKeepsItsKey(t *testing.T) {
 		if k := e.published(renamed); k.ID != first.ID {
 			t.Fatal("the rename made a new key")
 		}
-		if s := e.status("speech"); s.State != rotator.StateOK || s.Current == nil || s.Current.ID != first.ID {
+		if s := e.status("speech"); s.State != plan.StateOK || s.Current == nil || s.Current.ID != first.ID {
 			t.Errorf("the new name is %s (%s)", s.State, s.Message)
 		}
-		if moved := e.record(rotator.Policy{Sink: rotator.Sink{Ref: rotator.Ref{Mount: "secret", Path: "rekeyd/policies/tts-prod"}}}); moved["moved_to"] != "speech" {
+		if moved := e.record(plan.Policy{Sink: ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: "rekeyd/policies/tts-prod"}}}); moved["moved_to"] != "speech" {
 			t.Errorf("the old entry is marked %v", moved["moved_to"])
 		}
 		after(26 * time.Hour) // past two runs of the schedule
@@ -46,7 +48,7 @@ func TestARenamedPolicyKeepsItsKey(t *testing.T) {
 			}
 		}
 		s := behind.Snapshot().Policies[0]
-		if s.State != rotator.StateError || s.Reason != rotator.ReasonMovedAway || !strings.Contains(s.Message, "speech") {
+		if s.State != plan.StateError || s.Reason != ledger.ReasonMovedAway || !strings.Contains(s.Message, "speech") {
 			t.Errorf("the replica with the old file shows %s, %s: %s", s.State, s.Reason, s.Message)
 		}
 	})
@@ -55,7 +57,7 @@ func TestARenamedPolicyKeepsItsKey(t *testing.T) {
 // TestAPolicyRenamedTwiceKeepsItsKey: the record still has the first of the names.
 func TestAPolicyRenamedTwiceKeepsItsKey(t *testing.T) {
 	w := newWorld(t)
-	named := func(name string) rotator.Policy { return testPolicy(t, func(p *rotator.Policy) { p.Name = name }) }
+	named := func(name string) plan.Policy { return testPolicy(t, func(p *plan.Policy) { p.Name = name }) }
 	synctest.Test(t, func(*testing.T) {
 		e := newEdits(t, w, named("a"))
 		defer e.stop()
@@ -63,7 +65,7 @@ func TestAPolicyRenamedTwiceKeepsItsKey(t *testing.T) {
 		e.load(named("b"))
 		e.load(named("c"))
 		for name, to := range map[string]any{"a": "b", "b": "c", "c": nil} {
-			if got := e.record(rotator.Policy{Sink: rotator.Sink{Ref: rotator.Ref{Mount: "secret", Path: "rekeyd/policies/" + name}}}); got["moved_to"] != to {
+			if got := e.record(plan.Policy{Sink: ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: "rekeyd/policies/" + name}}}); got["moved_to"] != to {
 				t.Errorf("the entry of %s is marked %v, want %v", name, got["moved_to"], to)
 			}
 		}
@@ -86,7 +88,7 @@ func TestARenameAfterACrash(t *testing.T) {
 	}{{"POST", 2}, {"write secret/elevenlabs", 2}, {"write secret/elevenlabs", 1}} { // 1: there is no current key yet
 		t.Run(fmt.Sprint(c.call, " ", c.nth), func(t *testing.T) {
 			w := newWorld(t)
-			old, renamed := testPolicy(t, nil), testPolicy(t, func(p *rotator.Policy) { p.Name = "speech" })
+			old, renamed := testPolicy(t, nil), testPolicy(t, func(p *plan.Policy) { p.Name = "speech" })
 			synctest.Test(t, func(*testing.T) {
 				proc := &process{fault: fault{call: c.call, nth: c.nth, mode: diesAfter}}
 				_, stop := w.startProcess(proc, old)
@@ -98,7 +100,7 @@ func TestARenameAfterACrash(t *testing.T) {
 				_, stop = w.startProcess(&process{}, renamed)
 				defer stop()
 				after(2 * time.Hour)
-				if entry := w.record(rotator.Policy{Sink: rotator.Sink{Ref: rotator.Ref{Mount: "secret", Path: "rekeyd/policies/tts-prod"}}}); entry["moved_to"] != "speech" || entry["claim"] != nil {
+				if entry := w.record(plan.Policy{Sink: ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: "rekeyd/policies/tts-prod"}}}); entry["moved_to"] != "speech" || entry["claim"] != nil {
 					t.Errorf("the old entry is marked %v, its claim is %v", entry["moved_to"], entry["claim"])
 				}
 				after(72 * time.Hour)

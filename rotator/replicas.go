@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 // replicasDoc is the ledger's document about the running daemons: which policies they have loaded. It keeps a command with
@@ -30,14 +32,14 @@ type replica struct {
 // heardFor is how long a daemon counts as running after it wrote that it does; it does so more often than that.
 const heardFor = time.Hour
 
-func (r *Rotator) replicasRef() Ref { return r.Ledger.Join("replicas") }
+func (r *Rotator) replicasRef() ledger.Ref { return r.Ledger.Join("replicas") }
 
 func (r *Rotator) readReplicas(ctx context.Context) (replicasDoc, int, error) {
-	d := replicasDoc{Schema: ledgerSchema}
+	d := replicasDoc{Schema: ledger.Schema}
 	doc, err := r.Store.Read(ctx, r.replicasRef(), 0)
 	if err == nil && doc.JSON != nil {
-		if err = json.Unmarshal(doc.JSON, &d); err == nil && d.Schema != ledgerSchema {
-			err = fmt.Errorf("its schema is %d and this build knows %d", d.Schema, ledgerSchema)
+		if err = json.Unmarshal(doc.JSON, &d); err == nil && d.Schema != ledger.Schema {
+			err = fmt.Errorf("its schema is %d and this build knows %d", d.Schema, ledger.Schema)
 		}
 	}
 	if err != nil {
@@ -68,7 +70,7 @@ func (r *Rotator) announce(ctx context.Context, names []string) error {
 		return err
 	}
 	now := r.Wall()
-	next := replicasDoc{Schema: ledgerSchema, Replicas: map[string]replica{}, Sets: map[string][]string{}}
+	next := replicasDoc{Schema: ledger.Schema, Replicas: map[string]replica{}, Sets: map[string][]string{}}
 	for holder, other := range d.Replicas {
 		if holder != r.holder && now.Sub(other.At) < heardFor {
 			next.Replicas[holder], next.Sets[other.Set] = other, d.Sets[other.Set]
@@ -122,7 +124,7 @@ func (r *Rotator) loadedNames() []string {
 const leaveFor = 2 * time.Second
 
 func (r *Rotator) leave(ctx context.Context) {
-	if r.sink.down(r.Ledger.Mount) != nil {
+	if r.outage.down(r.Ledger.Mount) != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveFor)
@@ -132,7 +134,7 @@ func (r *Rotator) leave(ctx context.Context) {
 		if err == nil {
 			return
 		}
-		if !errors.Is(err, ErrConflict) || !sleep(ctx, time.Duration(r.jitter()*float64(leaveFor)/2)) {
+		if !errors.Is(err, ledger.ErrConflict) || !sleep(ctx, time.Duration(r.jitter()*float64(leaveFor)/2)) {
 			r.Logger.Warn("end of this daemon not written down", "err", err)
 			return
 		}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // A replica that does not know the newest rotation yet replaces the key that is current when it is asked.
@@ -134,7 +136,7 @@ func TestARequestThatFailsIsShown(t *testing.T) {
 			t.Fatal(err)
 		}
 		after(time.Minute)
-		if s := w.state(r, 0); s.State != rotator.StateFailing || s.Failure == nil || s.Failure.Stage != rotator.StageCreate {
+		if s := w.state(r, 0); s.State != plan.StateFailing || s.Failure == nil || s.Failure.Stage != ledger.StageCreate {
 			t.Errorf("%s %s %+v", s.State, s.Reason, s.Failure)
 		}
 		if err := w.sim.SetFaults(elevensim.Faults{}); err != nil {

@@ -11,18 +11,20 @@ import (
 
 	vaultapi "github.com/hashicorp/vault/api"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
 // storeOver returns a client of the world's Vault whose calls pass through a transport.
-func (w *world) storeOver(through http.RoundTripper) rotator.Store {
+func (w *world) storeOver(through http.RoundTripper) ledger.Store {
 	w.t.Helper()
 	config := vaultapi.DefaultConfig()
 	config.Address = "http://vault.invalid"
-	store, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: elevenlabs.NewSecret("hvs.tok"), Transport: through})
+	store, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: secret.New("hvs.tok"), Transport: through})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -31,11 +33,11 @@ func (w *world) storeOver(through http.RoundTripper) rotator.Store {
 
 // A request between the publish of a key and its commit is about that key: readers have it.
 func TestARequestBetweenPublishAndCommit(t *testing.T) {
-	ask := map[string]func(*rotator.Rotator, *rotator.Rotator, rotator.Policy) error{
-		"of a daemon": func(daemon, _ *rotator.Rotator, p rotator.Policy) error {
+	ask := map[string]func(*rotator.Rotator, *rotator.Rotator, plan.Policy) error{
+		"of a daemon": func(daemon, _ *rotator.Rotator, p plan.Policy) error {
 			return daemon.Request(p.Name, rotator.RotateOptions{Revoke: true})
 		},
-		"of a command": func(_, command *rotator.Rotator, p rotator.Policy) error {
+		"of a command": func(_, command *rotator.Rotator, p plan.Policy) error {
 			return command.Rotate(context.Background(), p.Name, rotator.RotateOptions{Revoke: true})
 		},
 	}

@@ -8,41 +8,44 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // retire takes a former key to its next state: enabled to disabled, disabled to gone. It does so under a claim, after
 // ledger and record were read again, and only while the record holds another key that works.
-func (j *job) retire(ctx context.Context, s Step) bool {
+func (j *job) retire(ctx context.Context, s plan.Step) bool {
 	if err := j.r.readEntry(ctx, j.st, j.p.Name); err != nil {
-		j.r.noteSinkFailure(j.st, err)
+		j.r.noteStoreFailure(j.st, err)
 		return false
 	}
 	key := j.stillRetiring(s)
 	if key == nil {
 		return true // somebody else has done it, or is at it
 	}
-	kind := CallDisable
-	if s.Action == ActDelete {
-		kind = CallDelete
+	kind := ledger.CallDisable
+	if s.Action == plan.ActDelete {
+		kind = ledger.CallDelete
 	}
 	call, err := j.newCall(kind)
 	if err == nil {
-		err = j.write(ctx, func(e *Entry) { j.takeClaim(e); e.key(s.KeyID).note(call) })
+		err = j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.Key(s.KeyID).Note(call) })
 	}
 	if err != nil {
 		return j.notBegunRetiring(err)
 	}
 	if err := j.mayRetire(ctx, s.Action, key.KeyRef); err != nil {
 		j.settled(call)
-		return j.retireLater(ctx, s, failed(StageRetire, err))
+		return j.retireLater(ctx, s, failed(ledger.StageRetire, err))
 	}
-	if s.Reason == ReasonDisabledOutside {
+	if s.Reason == ledger.ReasonDisabledOutside {
 		enabled, err := j.enabledAgain(ctx, key.KeyRef)
 		if err != nil || enabled {
 			j.settled(call)
 		}
 		if err != nil {
-			return j.retireLater(ctx, s, failed(StageRetire, err))
+			return j.retireLater(ctx, s, failed(ledger.StageRetire, err))
 		}
 		if enabled {
 			return j.release(ctx, nil) == nil
@@ -51,34 +54,34 @@ func (j *job) retire(ctx context.Context, s Step) bool {
 	err = j.send(ctx, call, key.KeyRef)
 	gone := errors.Is(err, elevenlabs.ErrNotFound)
 	if err != nil && !gone {
-		return j.retireLater(ctx, s, failed(StageRetire, err))
+		return j.retireLater(ctx, s, failed(ledger.StageRetire, err))
 	}
-	if s.Action == ActDisable && !gone && !j.stillUnread(ctx, key.ID) {
+	if s.Action == plan.ActDisable && !gone && !j.stillUnread(ctx, key.ID) {
 		j.answered = nil // what we did may have to be undone
 	}
-	return j.retired(ctx, s, *key, gone || s.Action == ActDelete)
+	return j.retired(ctx, s, *key, gone || s.Action == plan.ActDelete)
 }
 
 // stillRetiring returns the key if the entry, as just read, still says that the step is due.
-func (j *job) stillRetiring(s Step) *Retiring {
+func (j *job) stillRetiring(s plan.Step) *ledger.Retiring {
 	e := j.entry()
-	if e == nil || e.MovedTo != "" || e.Claim != nil || currentID(e) == s.KeyID {
+	if e == nil || e.MovedTo != "" || e.Claim != nil || ledger.CurrentID(e) == s.KeyID {
 		return nil
 	}
-	key := e.retiring(s.KeyID)
+	key := e.RetiringKey(s.KeyID)
 	switch {
 	case key == nil:
 		return nil
-	case s.Reason == ReasonRevoke:
-		return clonePtr(key)
-	case s.Reason == ReasonLateEnable && key.State == InQuarantine:
-		return clonePtr(key)
-	case (key.State == InOverlap) != (s.Action == ActDisable):
+	case s.Reason == ledger.ReasonRevoke:
+		return ledger.ClonePtr(key)
+	case s.Reason == ledger.ReasonLateEnable && key.State == ledger.InQuarantine:
+		return ledger.ClonePtr(key)
+	case (key.State == ledger.InOverlap) != (s.Action == plan.ActDisable):
 		return nil
-	case s.Reason != ReasonDisabledOutside && j.r.Wall().Before(key.Until):
+	case s.Reason != ledger.ReasonDisabledOutside && j.r.Wall().Before(key.Until):
 		return nil
 	}
-	return clonePtr(key)
+	return ledger.ClonePtr(key)
 }
 
 // stillUnread reports that the record does not hold a key that was just disabled: others may have put it back after we
@@ -90,23 +93,23 @@ func (j *job) stillUnread(ctx context.Context, id string) bool {
 
 func (j *job) notBegunRetiring(err error) bool {
 	j.st.known.loaded = false
-	if errors.Is(err, errClaimLost) || errors.Is(err, ErrConflict) {
+	if errors.Is(err, errClaimLost) || errors.Is(err, ledger.ErrConflict) {
 		return true
 	}
-	j.r.noteSinkFailure(j.st, err)
+	j.r.noteStoreFailure(j.st, err)
 	return false
 }
 
 // mayRetire returns nil when no reader can still depend on the key: the record where readers look now holds the
 // current key, and that key is enabled and was proven to work. A key that is to be deleted must moreover be disabled.
-func (j *job) mayRetire(ctx context.Context, what Action, old KeyRef) error {
-	if what == ActDelete {
+func (j *job) mayRetire(ctx context.Context, what plan.Action, old ledger.KeyRef) error {
+	if what == plan.ActDelete {
 		enabled, err := j.listedEnabled(ctx, j.api, old)
 		if err != nil {
 			return fmt.Errorf("checking that key %s is disabled: %w", old.ID, err)
 		}
 		if enabled {
-			return failedFor(StageRetire, ReasonUnsafe, "key %s is in quarantine and listed as enabled", old.ID)
+			return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "key %s is in quarantine and listed as enabled", old.ID)
 		}
 	}
 	if j.entry().Current == nil {
@@ -118,13 +121,13 @@ func (j *job) mayRetire(ctx context.Context, what Action, old KeyRef) error {
 		return err
 	}
 	if v := j.st.known.record; v.Match != c.ID && (c.Hash != "" || v.KeyID != c.ID) {
-		return failedFor(StageRetire, ReasonUnsafe, "%s does not hold the current key %s", c.Sink, c.ID)
+		return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "%s does not hold the current key %s", c.Sink, c.ID)
 	}
 	if j.p.Sink.Ref != c.Sink.Ref {
 		if v, err := j.r.readRecord(ctx, j.st, j.p.Sink); err != nil {
 			return err
 		} else if v.KeyID == old.ID {
-			return failedFor(StageRetire, ReasonUnsafe, "%s still holds key %s", j.p.Sink, old.ID)
+			return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "%s still holds key %s", j.p.Sink, old.ID)
 		}
 		j.st.known.record = nil
 	}
@@ -136,34 +139,34 @@ func (j *job) mayRetire(ctx context.Context, what Action, old KeyRef) error {
 
 // currentWorks asks ElevenLabs, not a cache, whether the current key is enabled; a key that was adopted, and so never
 // verified by us, is asked itself.
-func (j *job) currentWorks(ctx context.Context, c KeyRef, secret elevenlabs.Secret) error {
+func (j *job) currentWorks(ctx context.Context, c ledger.KeyRef, secret secret.Secret) error {
 	api := j.r.apiOf(c.Workspace)
 	if api == nil {
-		return failedFor(StageRetire, ReasonUnsafe, "workspace %s of the current key is no longer configured", c.Workspace)
+		return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "workspace %s of the current key is no longer configured", c.Workspace)
 	}
 	enabled, err := j.listedEnabled(ctx, api, c)
 	switch {
-	case err != nil && c.Workspace != j.space: // not wrapped: it says nothing about the workspace of the old key
-		return failedFor(StageRetire, reasonOf(err), "checking the current key in workspace %s: %v", c.Workspace, err)
+	case err != nil && c.Workspace != j.workspaceName: // not wrapped: it says nothing about the workspace of the old key
+		return failedFor(ledger.StageRetire, reasonOf(err), "checking the current key in workspace %s: %v", c.Workspace, err)
 	case err != nil:
 		return fmt.Errorf("checking the current key: %w", err)
 	}
 	if !enabled {
-		return failedFor(StageRetire, ReasonUnsafe, "the current key %s is not listed as enabled", c.ID)
+		return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "the current key %s is not listed as enabled", c.ID)
 	}
 	if c.Verified || !j.p.Verify {
 		return nil
 	}
-	defer j.r.holdSecret(secret)()
+	defer j.r.redact(secret)()
 	life, err := j.probe(ctx, api, secret)
-	if life != elevenlabs.Alive {
-		return failedFor(StageRetire, ReasonUnsafe, "the current key %s could not be proven to work: %w", c.ID, orDead(err))
+	if life != elevenlabs.Valid {
+		return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "the current key %s could not be proven to work: %w", c.ID, orDead(err))
 	}
 	return nil
 }
 
 // listedEnabled asks for the keys of an account, once in this job, and reports that the key is an enabled one of them.
-func (j *job) listedEnabled(ctx context.Context, api *elevenlabs.Client, key KeyRef) (bool, error) {
+func (j *job) listedEnabled(ctx context.Context, api *elevenlabs.Client, key ledger.KeyRef) (bool, error) {
 	at := [2]string{key.Workspace, key.Account}
 	keys, listed := j.keys[at]
 	if !listed {
@@ -181,7 +184,7 @@ func (j *job) listedEnabled(ctx context.Context, api *elevenlabs.Client, key Key
 
 // enabledAgain asks whether a key that a listing showed disabled in its overlap works all the same: that listing may be
 // of the time before somebody rolled back to the key.
-func (j *job) enabledAgain(ctx context.Context, key KeyRef) (bool, error) {
+func (j *job) enabledAgain(ctx context.Context, key ledger.KeyRef) (bool, error) {
 	keys, err := j.api.Keys(ctx, key.Account)
 	if err != nil {
 		return false, fmt.Errorf("checking whether key %s is disabled: %w", key.ID, err)
@@ -190,37 +193,37 @@ func (j *job) enabledAgain(ctx context.Context, key KeyRef) (bool, error) {
 	if i < 0 {
 		return false, nil
 	}
-	j.r.amend(key.Workspace, key.Account, key.ID, func(k *elevenlabs.Key) { k.Disabled, k.DisableReason = false, "" })
+	j.r.updateListing(key.Workspace, key.Account, key.ID, func(k *elevenlabs.Key) { k.Disabled, k.DisableReason = false, "" })
 	return true, nil
 }
 
 // retired notes that the step was done.
-func (j *job) retired(ctx context.Context, s Step, key Retiring, gone bool) bool {
-	err := j.release(ctx, func(e *Entry) {
+func (j *job) retired(ctx context.Context, s plan.Step, key ledger.Retiring, gone bool) bool {
+	err := j.release(ctx, func(e *ledger.Entry) {
 		if gone {
-			e.dropRetiring(s.KeyID)
+			e.DropRetiring(s.KeyID)
 			return
 		}
-		r := e.retiring(s.KeyID)
-		if r.State == InOverlap {
-			r.State, r.Until = InQuarantine, j.now().Add(time.Duration(r.Quarantine))
+		r := e.RetiringKey(s.KeyID)
+		if r.State == ledger.InOverlap {
+			r.State, r.Until = ledger.InQuarantine, j.now().Add(time.Duration(r.Quarantine))
 		}
 		r.Tries, r.NextTry = 0, time.Time{}
-		if s.Reason == ReasonRevoke {
-			r.Reason = ReasonRevoke // never to be put back
+		if s.Reason == ledger.ReasonRevoke {
+			r.Reason = ledger.ReasonRevoke // never to be put back
 		}
 	})
 	what := "key disabled"
 	if gone {
 		what = "key deleted"
-		j.r.amend(key.Workspace, key.Account, key.ID, nil)
+		j.r.updateListing(key.Workspace, key.Account, key.ID, nil)
 	} else {
-		j.r.amend(key.Workspace, key.Account, key.ID, func(k *elevenlabs.Key) { k.Disabled = true })
+		j.r.updateListing(key.Workspace, key.Account, key.ID, func(k *elevenlabs.Key) { k.Disabled = true })
 	}
 	j.audit(what, "key_id", key.ID, "rotation", key.Rotation, "service_account", key.Account)
 	j.r.wakeGroup(j.p)
 	kind := EventRetired
-	if s.Reason == ReasonDisabledOutside {
+	if s.Reason == ledger.ReasonDisabledOutside {
 		kind = EventKeyDisabled
 	}
 	j.r.Observe(Event{Type: kind, Policy: j.p.Name, Workspace: key.Workspace, KeyID: key.ID, Reason: s.Reason, At: j.r.Wall()})
@@ -231,7 +234,7 @@ func (j *job) retired(ctx context.Context, s Step, key Retiring, gone bool) bool
 }
 
 // retireLater keeps a retirement that failed: it is tried for as long as it takes, and is never a failed rotation.
-func (j *job) retireLater(ctx context.Context, s Step, f *stageError) bool {
+func (j *job) retireLater(ctx context.Context, s plan.Step, f *stageError) bool {
 	j.log.Error("retirement failed", "key_id", s.KeyID, "outcome", "failed", "failure", f.reason, "err", f.err)
 	j.noteRetireFailure(f)
 	j.st.known.problem = f
@@ -239,8 +242,8 @@ func (j *job) retireLater(ctx context.Context, s Step, f *stageError) bool {
 		j.st.known.loaded = false
 		return true
 	}
-	err := j.release(ctx, func(e *Entry) {
-		if r := e.retiring(s.KeyID); r != nil {
+	err := j.release(ctx, func(e *ledger.Entry) {
+		if r := e.RetiringKey(s.KeyID); r != nil {
 			r.Tries++
 			r.NextTry = j.r.Wall().Add(j.wait(r.Tries, f))
 		}
@@ -254,25 +257,25 @@ func (j *job) retireLater(ctx context.Context, s Step, f *stageError) bool {
 // makeRoom ends the quarantine of the policy's oldest quarantined key, since the account may hold no more keys. It does
 // so once per due time, which the intent notes; nothing else is given up for a new key.
 func (j *job) makeRoom(ctx context.Context) bool {
-	var oldest *Retiring
+	var oldest *ledger.Retiring
 	for i := range j.entry().Retiring {
-		if k := &j.entry().Retiring[i]; k.State == InQuarantine && (oldest == nil || k.Until.Before(oldest.Until)) {
-			oldest = clonePtr(k)
+		if k := &j.entry().Retiring[i]; k.State == ledger.InQuarantine && (oldest == nil || k.Until.Before(oldest.Until)) {
+			oldest = ledger.ClonePtr(k)
 		}
 	}
-	if oldest == nil || oldest.Workspace != j.space || j.entry().madeRoom() {
+	if oldest == nil || oldest.Workspace != j.workspaceName || j.entry().MadeRoom() {
 		return false
 	}
-	call, err := j.newCall(CallDelete)
+	call, err := j.newCall(ledger.CallDelete)
 	if err == nil {
-		err = j.write(ctx, func(e *Entry) {
+		err = j.write(ctx, func(e *ledger.Entry) {
 			j.takeClaim(e)
-			e.LimitUsed = clonePtr(&e.LastRotation)
-			e.key(oldest.ID).note(call)
+			e.LimitUsed = ledger.ClonePtr(&e.LastRotation)
+			e.Key(oldest.ID).Note(call)
 		})
 	}
 	if err == nil {
-		if err = j.mayRetire(ctx, ActDelete, oldest.KeyRef); err != nil {
+		if err = j.mayRetire(ctx, plan.ActDelete, oldest.KeyRef); err != nil {
 			j.settled(call)
 		} else {
 			err = j.send(ctx, call, oldest.KeyRef)
@@ -282,8 +285,8 @@ func (j *job) makeRoom(ctx context.Context) bool {
 		j.log.Error("no room made for a new key", "key_id", oldest.ID, "err", err)
 		return false
 	}
-	j.audit("key deleted", "key_id", oldest.ID, "service_account", oldest.Account, "because", string(ReasonKeyLimit))
-	j.r.amend(oldest.Workspace, oldest.Account, oldest.ID, nil)
-	j.r.Observe(Event{Type: EventRetired, Policy: j.p.Name, Workspace: oldest.Workspace, KeyID: oldest.ID, Reason: ReasonKeyLimit, At: j.r.Wall()})
-	return j.write(ctx, func(e *Entry) { j.takeClaim(e); e.dropRetiring(oldest.ID) }) == nil
+	j.audit("key deleted", "key_id", oldest.ID, "service_account", oldest.Account, "because", string(ledger.ReasonKeyLimit))
+	j.r.updateListing(oldest.Workspace, oldest.Account, oldest.ID, nil)
+	j.r.Observe(Event{Type: EventRetired, Policy: j.p.Name, Workspace: oldest.Workspace, KeyID: oldest.ID, Reason: ledger.ReasonKeyLimit, At: j.r.Wall()})
+	return j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.DropRetiring(oldest.ID) }) == nil
 }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // Rollback puts a policy's previous key back: it is enabled, proven to work, and published again with the secret from
@@ -22,8 +24,8 @@ func (r *Rotator) Rollback(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("rolling back policy %s: %w", name, err)
 	}
-	for claimOf(o.Entry) != nil { // another process is at work, or was
-		if err := r.drive(ctx, st, func(Observed) bool { return true }, func(s Step) bool { return s.Action == ActRecover }); err != nil {
+	for ledger.ClaimOf(o.Entry) != nil { // another process is at work, or was
+		if err := r.drive(ctx, st, func(plan.Observed) bool { return true }, func(s plan.Step) bool { return s.Action == plan.ActRecover }); err != nil {
 			return err
 		}
 		if r.reconcile(ctx, st.ws); st.ws.err != nil {
@@ -45,12 +47,12 @@ func (r *Rotator) Rollback(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("rolling back policy %s: %w", name, err)
 	}
-	defer r.holdSecret(secret)()
+	defer r.redact(secret)()
 	r.mu.Lock()
 	p := *st.policy
 	r.mu.Unlock()
 	st.known.problem = nil
-	j := r.newJob(st, p, Step{Action: ActRotate, Reason: ReasonRollback, Workspace: back.Workspace})
+	j := r.newJob(st, p, plan.Step{Action: plan.ActRotate, Reason: ledger.ReasonRollback, Workspace: back.Workspace})
 	if !j.rollback(ctx, *back, secret) || st.known.problem != nil {
 		return fmt.Errorf("rolling back policy %s: %w", name, orUnknown(st.known.problem))
 	}
@@ -65,14 +67,14 @@ func orUnknown(err error) error {
 }
 
 // previous returns the key to go back to: the one that was published last before the current one.
-func previous(o Observed) (*Retiring, error) {
+func previous(o plan.Observed) (*ledger.Retiring, error) {
 	if o.LedgerError != "" {
 		return nil, errors.New(o.LedgerError)
 	}
 	if o.Entry == nil || o.Entry.Current == nil {
 		return nil, errors.New("there is no key yet")
 	}
-	var back *Retiring
+	var back *ledger.Retiring
 	for i := range o.Entry.Retiring {
 		if k := &o.Entry.Retiring[i]; back == nil || !k.Published.Before(back.Published) {
 			back = k
@@ -81,16 +83,16 @@ func previous(o Observed) (*Retiring, error) {
 	if back == nil {
 		return nil, errors.New("there is no previous key: it was deleted, or there never was one")
 	}
-	k, listed := o.key(back.ID)
+	k, listed := o.Key(back.ID)
 	switch {
-	case back.deleting():
+	case back.Deleting():
 		return nil, fmt.Errorf("the previous key %s is being deleted: a delete of it is not answered yet", back.ID)
-	case back.Reason == ReasonRevoke:
+	case back.Reason == ledger.ReasonRevoke:
 		return nil, fmt.Errorf("the previous key %s was retired by --revoke-now and stays so", back.ID)
 	case !listed:
 		return nil, fmt.Errorf("the previous key %s no longer exists", back.ID)
-	case k.Disabled && (leaked(back.Reason) || k.DisableReason != ""):
-		return nil, fmt.Errorf("the previous key %s was disabled by ElevenLabs (%s) and stays so", back.ID, disableReason(k.DisableReason))
+	case k.Disabled && (plan.Leaked(back.Reason) || k.DisableReason != ""):
+		return nil, fmt.Errorf("the previous key %s was disabled by ElevenLabs (%s) and stays so", back.ID, plan.DisableReason(k.DisableReason))
 	}
 	return back, nil
 }
@@ -99,42 +101,42 @@ func previous(o Observed) (*Retiring, error) {
 const keptVersions = 30
 
 // keptSecret finds a key's secret in the kept versions of the record where it was published.
-func (r *Rotator) keptSecret(ctx context.Context, key Retiring, salt string) (elevenlabs.Secret, error) {
+func (r *Rotator) keptSecret(ctx context.Context, key ledger.Retiring, salt string) (secret.Secret, error) {
 	newest, err := r.Store.Read(ctx, key.Sink.Ref, 0)
 	if err != nil {
-		return elevenlabs.Secret{}, err
+		return secret.Secret{}, err
 	}
 	for v := newest.Version; v > max(0, newest.Version-keptVersions); v-- {
 		doc, err := r.Store.Read(ctx, key.Sink.Ref, v)
 		if err != nil {
-			return elevenlabs.Secret{}, err
+			return secret.Secret{}, err
 		}
-		rec := parseRecord(doc, key.Sink.Field)
-		if rec.KeyID == key.ID && hashValue(salt, rec.Secret.Reveal()) == key.Hash {
+		rec := ledger.ParseRecord(doc, key.Sink.Field)
+		if rec.KeyID == key.ID && ledger.HashValue(salt, rec.Secret.Reveal()) == key.Hash {
 			return rec.Secret, nil
 		}
 	}
-	return elevenlabs.Secret{}, fmt.Errorf("no kept version of %s holds the secret of the previous key %s", key.Sink, key.ID)
+	return secret.Secret{}, fmt.Errorf("no kept version of %s holds the secret of the previous key %s", key.Sink, key.ID)
 }
 
 // rollback is a rotation whose key exists already: claim and intent, enable, verify, publish, commit.
-func (j *job) rollback(ctx context.Context, back Retiring, secret elevenlabs.Secret) bool {
+func (j *job) rollback(ctx context.Context, back ledger.Retiring, secret secret.Secret) bool {
 	if err := j.r.Store.Check(ctx, append(j.ledgerRefs(), j.p.Sink.Ref)...); err != nil {
-		return j.notBegun(err)
+		return j.claimFailed(err)
 	}
-	in := &Intent{Rotation: back.Rotation, KeyName: back.Name, Workspace: back.Workspace, Account: back.Account, Sink: j.p.Sink,
-		Reason: ReasonRollback, Started: j.r.Wall(), Seen: j.seen(), Rollback: true}
-	call, err := j.newCall(CallEnable)
+	in := &ledger.Intent{Rotation: back.Rotation, KeyName: back.Name, Workspace: back.Workspace, Account: back.Account, Sink: j.p.Sink,
+		Reason: ledger.ReasonRollback, Started: j.r.Wall(), Seen: j.seen(), Rollback: true}
+	call, err := j.newCall(ledger.CallEnable)
 	if err == nil {
-		err = j.write(ctx, func(e *Entry) { j.takeClaim(e); e.Intent = in; e.key(back.ID).note(call) })
+		err = j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.Intent = in; e.Key(back.ID).Note(call) })
 	}
 	if err != nil {
 		j.st.known.problem = err
-		return j.notBegun(err)
+		return j.claimFailed(err)
 	}
 	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
 	if err == nil && j.st.known.record.Match != j.entry().Current.ID {
-		err = failedFor(StageClaim, ReasonRecordChanged, "%s does not hold the current key %s", j.p.Sink, j.entry().Current.ID)
+		err = failedFor(ledger.StageClaim, ledger.ReasonRecordChanged, "%s does not hold the current key %s", j.p.Sink, j.entry().Current.ID)
 	}
 	if err == nil {
 		err = j.stillOurs(ctx, rec, in.Seen)
@@ -144,54 +146,54 @@ func (j *job) rollback(ctx context.Context, back Retiring, secret elevenlabs.Sec
 	}
 	if err != nil {
 		j.settled(call)
-		return j.giveBack(ctx, failed(StageClaim, err))
+		return j.releaseUnstarted(ctx, failed(ledger.StageClaim, err))
 	}
-	if err := j.putBack(ctx, in, *j.entry().retiring(back.ID), call, rec, secret); err != nil {
-		return j.settle(ctx, failed(StagePublish, err))
+	if err := j.putBack(ctx, in, *j.entry().RetiringKey(back.ID), call, rec, secret); err != nil {
+		return j.settle(ctx, failed(ledger.StagePublish, err))
 	}
 	return true
 }
 
 // putBack enables the key, proves that it works and publishes it.
-func (j *job) putBack(ctx context.Context, in *Intent, back Retiring, call Call, rec Record, secret elevenlabs.Secret) error {
+func (j *job) putBack(ctx context.Context, in *ledger.Intent, back ledger.Retiring, call ledger.Call, rec ledger.Record, secret secret.Secret) error {
 	if err := j.send(ctx, call, back.KeyRef); err != nil {
 		return err
 	}
 	j.audit("key enabled again", "key_id", back.ID)
 	if err := j.verify(ctx, secret); err != nil {
-		return failed(StageVerify, err)
+		return failed(ledger.StageVerify, err)
 	}
 	pub := j.publication(in, newKey{id: back.ID, name: back.Name, secret: secret})
 	if err := j.publish(ctx, pub, rec); err != nil {
-		return failed(StagePublish, err)
+		return failed(ledger.StagePublish, err)
 	}
-	c := committed{KeyRef: j.restored(*j.entry().retiring(back.ID), pub.at), reason: ReasonRollback, previousUntil: pub.previousUntil, applied: j.entry().Applied}
+	c := committed{KeyRef: j.restored(*j.entry().RetiringKey(back.ID), pub.At), reason: ledger.ReasonRollback, previousUntil: pub.PreviousUntil, applied: j.entry().Applied}
 	c.Sink = j.p.Sink
 	if err := j.commit(ctx, c); err != nil {
-		return failed(StageCommit, err)
+		return failed(ledger.StageCommit, err)
 	}
 	return nil
 }
 
 // restored describes a key that is current again.
-func (j *job) restored(back Retiring, at time.Time) KeyRef {
+func (j *job) restored(back ledger.Retiring, at time.Time) ledger.KeyRef {
 	ref := back.KeyRef
 	ref.Sink, ref.Published, ref.Verified = j.p.Sink, at, true
 	return ref
 }
 
 // undoRollback ends a rollback that was not published: the key leaves again, at once where it had been disabled.
-func (j *job) undoRollback(ctx context.Context, in *Intent, f *stageError) bool {
+func (j *job) undoRollback(ctx context.Context, in *ledger.Intent, f *stageError) bool {
 	if !f.counted {
 		j.r.noteFailure(j.st, j.p, f, j.begun)
 		j.log.Error("rollback failed", "stage", f.stage, "failure", f.reason, "err", f.err)
 	}
 	j.st.known.pending = f
 	now := j.r.Wall()
-	return j.givenUp(ctx, func(e *Entry) {
+	return j.releaseFailed(ctx, func(e *ledger.Entry) {
 		for i := range e.Retiring {
-			if k := &e.Retiring[i]; k.Name == in.KeyName && k.State == InQuarantine {
-				k.State, k.Until = InOverlap, now // it may be enabled: it is disabled again
+			if k := &e.Retiring[i]; k.Name == in.KeyName && k.State == ledger.InQuarantine {
+				k.State, k.Until = ledger.InOverlap, now // it may be enabled: it is disabled again
 			}
 		}
 		j.failing(e, f)

@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // errNotDue ends a rotation that was found to be no longer called for, once the claim was taken.
@@ -17,18 +20,18 @@ var errNotDue = errors.New("no longer due")
 //
 // The order is what keeps readers safe and keys accounted for: claim and intent in one write, create once, verify,
 // publish, read back, commit. Whatever happens after the create, settle knows what to do about it.
-func (j *job) rotate(ctx context.Context, why Reason) bool {
+func (j *job) rotate(ctx context.Context, why ledger.Reason) bool {
 	in, err := j.intend(ctx, why)
 	if err != nil {
-		return j.notBegun(err)
+		return j.claimFailed(err)
 	}
 	j.log = j.log.With("rotation", in.Rotation)
 	rec, err := j.lookAgain(ctx, in)
 	if err != nil {
-		return j.giveBack(ctx, failed(StageClaim, err))
+		return j.releaseUnstarted(ctx, failed(ledger.StageClaim, err))
 	}
 	if err := j.takeGroup(ctx, in); err != nil {
-		return j.giveBack(ctx, failed(StageClaim, err))
+		return j.releaseUnstarted(ctx, failed(ledger.StageClaim, err))
 	}
 	key, err := j.create(ctx, in)
 	if errors.Is(err, elevenlabs.ErrKeyLimit) && !elevenlabs.MaybeApplied(err) && j.makeRoom(ctx) {
@@ -36,46 +39,46 @@ func (j *job) rotate(ctx context.Context, why Reason) bool {
 	}
 	switch {
 	case err != nil && !elevenlabs.MaybeApplied(err):
-		return j.giveBack(ctx, failed(StageCreate, err))
+		return j.releaseUnstarted(ctx, failed(ledger.StageCreate, err))
 	case err != nil:
 		j.lost = time.Now()
-		return j.settle(ctx, &stageError{stage: StageCreate, reason: lostReason(err), err: err})
+		return j.settle(ctx, &stageError{stage: ledger.StageCreate, reason: lostReason(err), err: err})
 	}
 	if err := j.finish(ctx, in, rec, key); err != nil {
-		return j.settle(ctx, failed(StageCommit, err))
+		return j.settle(ctx, failed(ledger.StageCommit, err))
 	}
 	return true
 }
 
-func lostReason(err error) Reason {
+func lostReason(err error) ledger.Reason {
 	if errors.Is(err, elevenlabs.ErrBadAnswer) || errors.Is(err, elevenlabs.ErrServer) || errors.Is(err, elevenlabs.ErrUnreachable) {
-		return ReasonLostAnswer
+		return ledger.ReasonLostAnswer
 	}
 	return reasonOf(err)
 }
 
 // intend checks that the result could be stored, then takes the claim and notes the intent in one write.
-func (j *job) intend(ctx context.Context, why Reason) (*Intent, error) {
+func (j *job) intend(ctx context.Context, why ledger.Reason) (*ledger.Intent, error) {
 	if e := j.entry(); e != nil && (e.Claim != nil || e.Intent != nil) {
 		return nil, errClaimLost // an earlier step of the same plan left work behind, which is to be settled first
 	}
 	if err := j.r.Store.Check(ctx, append(j.ledgerRefs(), j.p.Sink.Ref)...); err != nil {
 		return nil, fmt.Errorf("checking that a key could be stored: %w", err)
 	}
-	rotation, err := j.r.newID(rotationLength)
+	rotation, err := j.r.newID(ledger.RotationLength)
 	if err != nil {
 		return nil, err
 	}
-	in := &Intent{
-		Rotation: rotation, KeyName: keyName(j.r.ownerID(), j.p.Name, rotation), Workspace: j.p.Workspace,
+	in := &ledger.Intent{
+		Rotation: rotation, KeyName: ledger.KeyName(j.r.ownerID(), j.p.Name, rotation), Workspace: j.p.Workspace,
 		Account: j.p.ServiceAccount, Sink: j.p.Sink, Reason: why, Started: j.r.Wall(), Seen: j.seen(),
 		Verify: j.p.Verify || j.p.AdminOf != "",
 	}
 	j.r.countRotation(j.st, in.Started)
-	if err := j.write(ctx, func(e *Entry) { j.takeClaim(e); e.Intent = in }); err != nil {
+	if err := j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.Intent = in }); err != nil {
 		return nil, err
 	}
-	j.st.known.counted = ""
+	j.st.known.countedOutage = ""
 	return in, nil
 }
 
@@ -90,15 +93,15 @@ func (j *job) seen() int {
 	return 0
 }
 
-// notBegun handles a rotation that could not even be claimed.
-func (j *job) notBegun(err error) bool {
-	if errors.Is(err, errClaimLost) || errors.Is(err, ErrConflict) {
+// claimFailed handles a rotation that could not even be claimed.
+func (j *job) claimFailed(err error) bool {
+	if errors.Is(err, errClaimLost) || errors.Is(err, ledger.ErrConflict) {
 		j.st.known.loaded = false // somebody else is at it: look again
 		return true
 	}
-	f := failed(StageClaim, err)
+	f := failed(ledger.StageClaim, err)
 	j.postpone(f)
-	if maybeWritten(err) {
+	if ledger.MaybeWritten(err) {
 		j.st.known.loaded = false
 	}
 	j.r.noteOnce(j.st, f)
@@ -107,15 +110,15 @@ func (j *job) notBegun(err error) bool {
 
 // stillOurs renews the claim where the record that was just read has another version than was known before the claim: that
 // may be the fence of a takeover, which nothing else tells from the write of a reader.
-func (j *job) stillOurs(ctx context.Context, rec Record, seen int) error {
-	if rec.doc.Version == seen {
+func (j *job) stillOurs(ctx context.Context, rec ledger.Record, seen int) error {
+	if rec.Doc.Version == seen {
 		return nil
 	}
 	return j.write(ctx, j.takeClaim)
 }
 
 // lookAgain reads the record under the claim and asks once more whether the rotation is called for.
-func (j *job) lookAgain(ctx context.Context, in *Intent) (Record, error) {
+func (j *job) lookAgain(ctx context.Context, in *ledger.Intent) (ledger.Record, error) {
 	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
 	if err != nil {
 		return rec, err
@@ -124,27 +127,27 @@ func (j *job) lookAgain(ctx context.Context, in *Intent) (Record, error) {
 	ws := j.st.ws
 	j.r.mu.Unlock()
 	o := j.r.assemble(j.st, j.p, ws)
-	unclaimed := o.Entry.clone()
+	unclaimed := o.Entry.Clone()
 	unclaimed.Claim, unclaimed.Intent = nil, nil
 	o.Entry, o.MaxRotations = unclaimed, 0
-	for _, s := range Plan(j.p, o, j.r.Wall()).Steps {
-		if s.Action == ActRotate {
+	for _, s := range plan.Plan(j.p, o, j.r.Wall()).Steps {
+		if s.Action == plan.ActRotate {
 			return rec, j.stillOurs(ctx, rec, in.Seen)
 		}
 	}
 	return rec, fmt.Errorf("%w (%s)", errNotDue, in.Reason)
 }
 
-// giveBack ends a rotation that has made no key.
-func (j *job) giveBack(ctx context.Context, f *stageError) bool {
+// releaseUnstarted ends a rotation that has made no key.
+func (j *job) releaseUnstarted(ctx context.Context, f *stageError) bool {
 	quiet := errors.Is(f.err, errNotDue)
 	if !quiet {
 		j.r.noteFailure(j.st, j.p, f, j.begun)
 		j.log.Error("rotation failed", "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)
 	}
-	err := j.release(ctx, func(e *Entry) {
+	err := j.release(ctx, func(e *ledger.Entry) {
 		if mayHaveTwin(f) {
-			e.abandon(j.r.Wall(), j.seen())
+			e.Abandon(j.r.Wall(), j.seen())
 		}
 		j.failing(e, f)
 	})
@@ -161,19 +164,19 @@ func (j *job) giveBack(ctx context.Context, f *stageError) bool {
 // mayHaveTwin reports a refusal that may be the answer to the second of two creates, sent by a proxy, of which the first
 // made a key: it is for what the first used up. The rotation is abandoned, so that such a key is deleted once it is listed.
 func mayHaveTwin(f *stageError) bool {
-	return f.stage == StageCreate && (errors.Is(f.err, elevenlabs.ErrKeyLimit) || errors.Is(f.err, elevenlabs.ErrRateLimited))
+	return f.stage == ledger.StageCreate && (errors.Is(f.err, elevenlabs.ErrKeyLimit) || errors.Is(f.err, elevenlabs.ErrRateLimited))
 }
 
 // newKey is a key between its create and its commit: the only place outside the sink where the secret is.
 type newKey struct {
 	id      string
 	name    string
-	secret  elevenlabs.Secret
+	secret  secret.Secret
 	created time.Time
 }
 
 // create makes the key, once. There is no second try here or below, whatever the answer but a full account's.
-func (j *job) create(ctx context.Context, in *Intent) (newKey, error) {
+func (j *job) create(ctx context.Context, in *ledger.Intent) (newKey, error) {
 	ctx, err := j.ready(ctx)
 	if err != nil {
 		return newKey{}, err
@@ -187,43 +190,43 @@ func (j *job) create(ctx context.Context, in *Intent) (newKey, error) {
 }
 
 // finish takes a created key to the end: verified, published, read back, committed.
-func (j *job) finish(ctx context.Context, in *Intent, rec Record, key newKey) error {
-	defer j.r.holdSecret(key.secret)()
+func (j *job) finish(ctx context.Context, in *ledger.Intent, rec ledger.Record, key newKey) error {
+	defer j.r.redact(key.secret)()
 	if in.Verify {
 		if err := j.verify(ctx, key.secret); err != nil {
-			return failed(StageVerify, err)
+			return failed(ledger.StageVerify, err)
 		}
 	}
 	listed, err := j.inspect(ctx, in, &key)
 	if err != nil {
-		return failed(StageVerify, err)
+		return failed(ledger.StageVerify, err)
 	}
 	pub := j.publication(in, key)
 	if err := j.publish(ctx, pub, rec); err != nil {
-		return failed(StagePublish, err)
+		return failed(ledger.StagePublish, err)
 	}
 	c := committed{
-		KeyRef: KeyRef{ID: key.id, Name: key.name, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
-			Hash: hashValue(j.entry().Salt, key.secret.Reveal()), Created: key.created, Published: pub.at, Verified: in.Verify},
-		reason: in.Reason, previousUntil: pub.previousUntil,
-		applied: &Applied{Digest: j.p.Settings.Digest(), At: pub.at, Ignored: listed.Settings.Diff(j.p.Settings)},
+		KeyRef: ledger.KeyRef{ID: key.id, Name: key.name, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
+			Hash: ledger.HashValue(j.entry().Salt, key.secret.Reveal()), Created: key.created, Published: pub.At, Verified: in.Verify},
+		reason: in.Reason, previousUntil: pub.PreviousUntil,
+		applied: &ledger.Applied{Digest: j.p.Settings.Digest(), At: pub.At, Ignored: listed.Settings.Diff(j.p.Settings)},
 	}
 	if err := j.commit(ctx, c); err != nil {
-		return failed(StageCommit, err)
+		return failed(ledger.StageCommit, err)
 	}
 	return nil
 }
 
 // verify asks with the new key until it works: a new key may take a moment to be known everywhere.
-func (j *job) verify(ctx context.Context, secret elevenlabs.Secret) error {
+func (j *job) verify(ctx context.Context, secret secret.Secret) error {
 	deadline := time.Now().Add(j.r.VerifyTimeout)
 	for attempt := 1; ; attempt++ {
 		life, err := j.probe(ctx, j.api, secret)
-		if life == elevenlabs.Alive {
+		if life == elevenlabs.Valid {
 			return nil
 		}
 		if time.Now().After(deadline) || !j.pause(ctx, attempt) {
-			return failedFor(StageVerify, ReasonNotUsable, "the new key did not work within %s: %w", j.r.VerifyTimeout, orDead(err))
+			return failedFor(ledger.StageVerify, ledger.ReasonNotUsable, "the new key did not work within %s: %w", j.r.VerifyTimeout, orDead(err))
 		}
 		if err := j.guard(ctx); err != nil {
 			return err
@@ -241,15 +244,15 @@ func orDead(err error) error {
 // inspect finds the new key in its account's listing, by its name: that tells that it is enabled, which settings it
 // really got, and its id, where the answer to the create lacked it. A key that is known without the listing does not
 // wait for one that lags; its settings are then compared at the next reconcile.
-func (j *job) inspect(ctx context.Context, in *Intent, key *newKey) (elevenlabs.Key, error) {
+func (j *job) inspect(ctx context.Context, in *ledger.Intent, key *newKey) (elevenlabs.Key, error) {
 	deadline := time.Now().Add(j.r.VerifyTimeout)
 	for attempt := 1; ; attempt++ {
 		listed, found, err := j.findNew(ctx, in, key.id)
 		switch {
 		case errors.Is(err, errTwins):
-			return listed, failedFor(StageVerify, ReasonNotUsable, "%w", err)
+			return listed, failedFor(ledger.StageVerify, ledger.ReasonNotUsable, "%w", err)
 		case found && listed.Disabled:
-			return listed, failedFor(StageVerify, ReasonNotUsable, "the new key %s is already disabled (%s)", listed.ID, listed.DisableReason)
+			return listed, failedFor(ledger.StageVerify, ledger.ReasonNotUsable, "the new key %s is already disabled (%s)", listed.ID, listed.DisableReason)
 		case found:
 			key.id = listed.ID
 			if !listed.CreatedAt.IsZero() {
@@ -262,7 +265,7 @@ func (j *job) inspect(ctx context.Context, in *Intent, key *newKey) (elevenlabs.
 			if err == nil {
 				err = errors.New("the listing does not show it")
 			}
-			return listed, failedFor(StageVerify, ReasonNotUsable, "finding the new key in its account: %w", err)
+			return listed, failedFor(ledger.StageVerify, ledger.ReasonNotUsable, "finding the new key in its account: %w", err)
 		}
 		if err := j.guard(ctx); err != nil {
 			return listed, err
@@ -272,7 +275,7 @@ func (j *job) inspect(ctx context.Context, in *Intent, key *newKey) (elevenlabs.
 
 // findNew finds the new key by the id that the create answered; only without one by its name, which must then be that of
 // one key: a create may have arrived twice.
-func (j *job) findNew(ctx context.Context, in *Intent, id string) (elevenlabs.Key, bool, error) {
+func (j *job) findNew(ctx context.Context, in *ledger.Intent, id string) (elevenlabs.Key, bool, error) {
 	keys, err := j.api.Keys(ctx, in.Account)
 	if err != nil {
 		return elevenlabs.Key{}, false, err
@@ -303,13 +306,13 @@ func (j *job) findByName(ctx context.Context, account, name string) (elevenlabs.
 }
 
 // publication is the new key as the record will say it.
-func (j *job) publication(in *Intent, key newKey) publication {
+func (j *job) publication(in *ledger.Intent, key newKey) ledger.Publication {
 	now := j.now()
-	pub := publication{sink: in.Sink, secret: key.secret, policy: j.p.Name, account: in.Account, keyID: key.id, keyName: key.name, at: now.Truncate(time.Second)}
+	pub := ledger.Publication{Sink: in.Sink, Secret: key.secret, Policy: j.p.Name, Account: in.Account, KeyID: key.id, KeyName: key.name, At: now.Truncate(time.Second)}
 	if old := j.entry().Current; old != nil {
-		pub.previousID, pub.previousUntil = old.ID, pub.at
-		if r := j.retiringOf(*old, in.Reason, now, time.Time{}); r.State == InOverlap {
-			pub.previousUntil = r.Until
+		pub.PreviousID, pub.PreviousUntil = old.ID, pub.At
+		if r := j.retiringOf(*old, in.Reason, now, time.Time{}); r.State == ledger.InOverlap {
+			pub.PreviousUntil = r.Until
 		}
 	}
 	return pub
@@ -319,32 +322,32 @@ const publishTries = 6
 
 // publish puts the key into the record by check-and-set, and reads it back. After a conflict or a lost answer the
 // record is read again: what others wrote beside the secret is kept, what they wrote in its place stops us.
-func (j *job) publish(ctx context.Context, pub publication, rec Record) error {
+func (j *job) publish(ctx context.Context, pub ledger.Publication, rec ledger.Record) error {
 	for attempt := 1; ; attempt++ {
 		if err := j.guard(ctx); err != nil {
 			return err
 		}
 		j.attempted = true
-		written, failure := j.r.Store.Write(ctx, pub.sink.Ref, rec.withKey(pub), rec.doc.Version)
-		j.unsure = j.unsure || maybeWritten(failure)
-		if failure != nil && !errors.Is(failure, ErrConflict) && !maybeWritten(failure) && !sinkOutage(failure) {
+		written, failure := j.r.Store.Write(ctx, pub.Sink.Ref, rec.With(pub), rec.Doc.Version)
+		j.unsure = j.unsure || ledger.MaybeWritten(failure)
+		if failure != nil && !errors.Is(failure, ledger.ErrConflict) && !ledger.MaybeWritten(failure) && !ledger.IsOutage(failure) {
 			return fmt.Errorf("publishing record: %w", failure)
 		}
-		now, err := j.r.readRecord(ctx, j.st, pub.sink)
+		now, err := j.r.readRecord(ctx, j.st, pub.Sink)
 		switch {
-		case err == nil && now.holds(pub.keyName) && now.Secret.Reveal() == pub.secret.Reveal():
-			j.audit("record published", "key_id", pub.keyID, "sink", pub.sink.String(), "version", now.doc.Version)
+		case err == nil && now.Publishes(pub.KeyName) && now.Secret.Reveal() == pub.Secret.Reveal():
+			j.audit("record published", "key_id", pub.KeyID, "sink", pub.Sink.String(), "version", now.Doc.Version)
 			return nil
-		case err == nil && failure == nil && now.doc.Version > written:
-			j.audit("record published, and changed by others since", "key_id", pub.keyID, "sink", pub.sink.String())
+		case err == nil && failure == nil && now.Doc.Version > written:
+			j.audit("record published, and changed by others since", "key_id", pub.KeyID, "sink", pub.Sink.String())
 			return nil // it is committed, and the next look finds what became of the record
-		case err == nil && !errors.Is(failure, ErrConflict) && now.deletedAfter(rec):
-			j.audit("record published, and deleted by somebody else", "key_id", pub.keyID, "sink", pub.sink.String())
+		case err == nil && !errors.Is(failure, ledger.ErrConflict) && now.DeletedAfter(rec):
+			j.audit("record published, and deleted by somebody else", "key_id", pub.KeyID, "sink", pub.Sink.String())
 			return nil // readers may have the key: it is committed, and the next look finds the record empty
-		case err == nil && !now.sameValue(rec):
-			return failedFor(StagePublish, ReasonRecordChanged, "%s was changed by somebody else in the middle of the rotation", pub.sink)
+		case err == nil && !now.SameValue(rec):
+			return failedFor(ledger.StagePublish, ledger.ReasonRecordChanged, "%s was changed by somebody else in the middle of the rotation", pub.Sink)
 		case err == nil:
-			if err := j.stillOurs(ctx, now, rec.doc.Version); err != nil {
+			if err := j.stillOurs(ctx, now, rec.Doc.Version); err != nil {
 				return err
 			}
 			rec = now
@@ -359,41 +362,41 @@ func (j *job) publish(ctx context.Context, pub publication, rec Record) error {
 
 func orConflict(err error) error {
 	if err == nil {
-		return ErrConflict
+		return ledger.ErrConflict
 	}
 	return err
 }
 
 // committed is a published key as it enters the ledger.
 type committed struct {
-	KeyRef
-	reason        Reason
+	ledger.KeyRef
+	reason        ledger.Reason
 	previousUntil time.Time
-	applied       *Applied
+	applied       *ledger.Applied
 	recovered     bool
 }
 
 // commit makes the published key the current one and starts the old one on its way out, in one write.
 func (j *job) commit(ctx context.Context, c committed) error {
 	c.Version = j.seen()
-	j.takeUp(ctx)
+	j.switchAdminKey(ctx)
 	old := j.entry().Current
-	err := j.release(ctx, func(e *Entry) {
+	err := j.release(ctx, func(e *ledger.Entry) {
 		if old != nil && old.ID != c.ID {
 			e.Retiring = append(e.Retiring, j.retiringOf(*old, c.reason, c.Published, c.previousUntil))
 		}
-		if c.reason == ReasonRevoke {
+		if c.reason == ledger.ReasonRevoke {
 			j.endOverlaps(e, c.Published)
 		}
-		if leaked(c.reason) {
+		if plan.Leaked(c.reason) {
 			e.Leaks = append(e.Leaks, c.Published)
-		} else if c.reason == ReasonRequested || c.reason == ReasonRevoke {
+		} else if c.reason == ledger.ReasonRequested || c.reason == ledger.ReasonRevoke {
 			e.Leaks = nil
 		}
 		ref := c.KeyRef
-		e.dropRetiring(c.ID)
-		e.Current, e.Applied, e.Failure, e.Quarantine = &ref, c.applied, nil, Duration(j.p.Quarantine)
-		if c.reason != ReasonRollback {
+		e.DropRetiring(c.ID)
+		e.Current, e.Applied, e.Failure, e.Quarantine = &ref, c.applied, nil, ledger.Duration(j.p.Quarantine)
+		if c.reason != ledger.ReasonRollback {
 			e.LastRotation = c.Published
 		}
 	})
@@ -405,34 +408,34 @@ func (j *job) commit(ctx context.Context, c committed) error {
 }
 
 // endOverlaps has every older key disabled at once, also one that a person enabled in its quarantine. None comes back.
-func (j *job) endOverlaps(e *Entry, now time.Time) {
+func (j *job) endOverlaps(e *ledger.Entry, now time.Time) {
 	j.r.mu.Lock()
 	defer j.r.mu.Unlock()
 	for i := range e.Retiring {
 		r := &e.Retiring[i]
-		r.Reason = ReasonRevoke
-		if disabled, found := j.r.listed(r.KeyRef, time.Time{}); r.State == InOverlap || found && !disabled {
-			r.State, r.Until, r.NextTry = InOverlap, now, time.Time{}
+		r.Reason = ledger.ReasonRevoke
+		if disabled, found := j.r.listed(r.KeyRef, time.Time{}); r.State == ledger.InOverlap || found && !disabled {
+			r.State, r.Until, r.NextTry = ledger.InOverlap, now, time.Time{}
 		}
 	}
 }
 
 // retiringOf says how the key that is being replaced leaves: through its overlap, or, where it was leaked, revoked or
 // listed as disabled, without one. until is what the record promised, where that is known.
-func (j *job) retiringOf(old KeyRef, why Reason, now, until time.Time) Retiring {
-	r := Retiring{KeyRef: old, State: InOverlap, Until: until, Quarantine: Duration(j.p.Quarantine), WaitUntilIdle: Duration(j.p.WaitUntilIdle), Reason: why}
+func (j *job) retiringOf(old ledger.KeyRef, why ledger.Reason, now, until time.Time) ledger.Retiring {
+	r := ledger.Retiring{KeyRef: old, State: ledger.InOverlap, Until: until, Quarantine: ledger.Duration(j.p.Quarantine), WaitUntilIdle: ledger.Duration(j.p.WaitUntilIdle), Reason: why}
 	if until.IsZero() {
-		r.Until = overlapEnd(j.p, old, now)
+		r.Until = plan.OverlapEnd(j.p, old, now)
 	}
 	j.r.mu.Lock()
 	disabled, listed := j.r.listed(old, j.st.known.changedSince)
 	j.r.mu.Unlock()
 	switch {
-	case leaked(why):
-		r.State, r.Until = InQuarantine, now.Add(j.p.Quarantine)
-	case why == ReasonKeyMissing && !listed:
-		r.State, r.Until = InQuarantine, now
-	case why == ReasonRevoke || disabled || r.Until.Before(now):
+	case plan.Leaked(why):
+		r.State, r.Until = ledger.InQuarantine, now.Add(j.p.Quarantine)
+	case why == ledger.ReasonKeyMissing && !listed:
+		r.State, r.Until = ledger.InQuarantine, now
+	case why == ledger.ReasonRevoke || disabled || r.Until.Before(now):
 		r.Until = now // a listing may be old, so a disabled key is disabled like any other
 	}
 	return r
@@ -440,7 +443,7 @@ func (j *job) retiringOf(old KeyRef, why Reason, now, until time.Time) Retiring 
 
 // listed says what the last listing shows of a key, if that began after the given time: an older one may show the key
 // disabled as it was before somebody rolled back to it. Rotator.mu is held.
-func (r *Rotator) listed(ref KeyRef, since time.Time) (disabled, found bool) {
+func (r *Rotator) listed(ref ledger.KeyRef, since time.Time) (disabled, found bool) {
 	ws := r.workspaces[ref.Workspace]
 	if ws == nil || ws.listing == nil || !ws.listing.begun.After(since) {
 		return false, false

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 func TestARotationFromFirstKeyToDeletedKey(t *testing.T) {
@@ -53,11 +55,11 @@ func TestARotationFromFirstKeyToDeletedKey(t *testing.T) {
 // A plain rotation makes eight remote calls, in this order, and no other.
 func TestAPlainRotationMakesEightCalls(t *testing.T) {
 	w := newWorld(t)
-	schedule, err := rotator.ParseSchedule("7 3 * * *", "UTC") // not when everything is read again
+	schedule, err := schedule.Parse("7 3 * * *", "UTC") // not when everything is read again
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := testPolicy(t, func(p *rotator.Policy) { p.Schedule = schedule })
+	p := testPolicy(t, func(p *plan.Policy) { p.Schedule = schedule })
 	synctest.Test(t, func(t *testing.T) {
 		proc := &process{}
 		_, stop := w.startProcess(proc, p)

@@ -16,12 +16,16 @@ import (
 	"github.com/robfig/cron/v3"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 // Options is what a [Rotator] needs. The durations and counts are the REKEYD_ variables of the same names.
 type Options struct {
-	Store  Store
-	Ledger Ref // folder of the ledger: policies/NAME, groups/NAME and owner lie below it
+	Store  ledger.Store
+	Ledger ledger.Ref // folder of the ledger: policies/NAME, groups/NAME and owner lie below it
 	Logger *slog.Logger
 
 	Concurrency         int // rotations in flight; a slow one makes room, but no workspace ever has more
@@ -32,7 +36,7 @@ type Options struct {
 	ShutdownTimeout     time.Duration
 	MaxRotationsPerHour int // per workspace; 0 is no limit
 
-	Redactor *elevenlabs.Redactor // holds issued secrets while they are in flight; may be nil
+	Redactor *secret.Redactor // holds issued secrets while they are in flight; may be nil
 	// Observe is told every state change, for metrics and events. It must not block.
 	Observe func(Event)
 	// Random is the source of ids and jitter; nil is crypto/rand.
@@ -46,24 +50,24 @@ type Options struct {
 type Rotator struct {
 	Options
 	holder string // this process in claims; never used again after a restart
-	sink   *breaker
+	outage *outageTracker
 
-	mu         sync.Mutex
-	wakeUp     *sync.Cond // the queue or stopping changed
-	owner      string
-	policies   map[string]*policyState
-	unmanaged  map[string]*policyState // of the ledger, but no longer loaded
-	inOrder    []*policyState          // what ordered returns; nil when that is no longer true
-	workspaces map[string]*workspace
-	spaces     []*workspace // the same, by name
-	queue      []*policyState
-	loads      int           // counts the calls of Load
-	reloaded   chan struct{} // holds a value once the set of policies changed
-	stopping   bool
-	running    bool
-	cron       *cron.Cron
-	loops      sync.WaitGroup // begun only while running, with mu held
-	randomMu   sync.Mutex
+	mu               sync.Mutex
+	wakeUp           *sync.Cond // the queue or stopping changed
+	owner            string
+	policies         map[string]*policyState
+	removed          map[string]*policyState // of the ledger, but no longer loaded
+	inOrder          []*policyState          // what ordered returns; nil when that is no longer true
+	workspaces       map[string]*workspace
+	sortedWorkspaces []*workspace // the same, by name
+	queue            []*policyState
+	loads            int           // counts the calls of Load
+	reloaded         chan struct{} // holds a value once the set of policies changed
+	stopping         bool
+	running          bool
+	cron             *cron.Cron
+	loops            sync.WaitGroup // begun only while running, with mu held
+	randomMu         sync.Mutex
 }
 
 // New returns a Rotator that has nothing to do until Load gives it policies.
@@ -83,21 +87,21 @@ func New(o Options) (*Rotator, error) {
 		return nil, errors.New("a rotator needs a store and a logger")
 	}
 	o.Concurrency = max(o.Concurrency, 1)
-	holder, err := randomID(o.Random, 12)
+	holder, err := ledger.RandomID(o.Random, 12)
 	if err != nil {
 		return nil, err
 	}
-	r := &Rotator{Options: o, holder: holder, policies: map[string]*policyState{}, unmanaged: map[string]*policyState{}, workspaces: map[string]*workspace{}, reloaded: make(chan struct{}, 1)}
+	r := &Rotator{Options: o, holder: holder, policies: map[string]*policyState{}, removed: map[string]*policyState{}, workspaces: map[string]*workspace{}, reloaded: make(chan struct{}, 1)}
 	r.wakeUp = sync.NewCond(&r.mu)
-	r.sink = newBreaker(o.Store)
-	r.Store = r.sink
+	r.outage = newBreaker(o.Store)
+	r.Store = r.outage
 	return r, nil
 }
 
 // Load replaces the set of policies and the clients of their workspaces. Work in flight goes on under the policy as
 // it was claimed; policies that did not change keep what is known about them. Every policy's workspace must be in
 // clients.
-func (r *Rotator) Load(policies []Policy, clients map[string]*elevenlabs.Client) {
+func (r *Rotator) Load(policies []plan.Policy, clients map[string]*elevenlabs.Client) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.loadWorkspaces(clients)
@@ -108,8 +112,8 @@ func (r *Rotator) Load(policies []Policy, clients map[string]*elevenlabs.Client)
 		p := new(policies[i]) // each by itself, as one that is removed stays for a while
 		st := old[p.Name]
 		if st == nil {
-			st = r.unmanaged[p.Name]
-			delete(r.unmanaged, p.Name)
+			st = r.removed[p.Name]
+			delete(r.removed, p.Name)
 		}
 		if st == nil {
 			st = &policyState{}
@@ -123,12 +127,12 @@ func (r *Rotator) Load(policies []Policy, clients map[string]*elevenlabs.Client)
 	for name, st := range old {
 		if r.policies[name] == nil {
 			p := *st.policy
-			p.Mode = modeRemoved
+			p.Mode = plan.ModeRemoved
 			st.policy, st.status.Policy = &p, &p
-			r.unmanaged[name] = st
+			r.removed[name] = st
 		}
 	}
-	for _, ws := range r.spaces {
+	for _, ws := range r.sortedWorkspaces {
 		r.findStrays(ws)
 		ws.uncounted = 0
 	}
@@ -163,7 +167,7 @@ func (r *Rotator) loadWorkspaces(clients map[string]*elevenlabs.Client) {
 			ws.begin(r)
 		}
 	}
-	r.spaces = slices.SortedFunc(maps.Values(r.workspaces), func(a, b *workspace) int { return strings.Compare(a.name, b.name) })
+	r.sortedWorkspaces = slices.SortedFunc(maps.Values(r.workspaces), func(a, b *workspace) int { return strings.Compare(a.name, b.name) })
 	for name, ws := range old {
 		if r.workspaces[name] == nil && ws.stop != nil {
 			ws.stop()
@@ -175,8 +179,8 @@ func (r *Rotator) loadWorkspaces(clients map[string]*elevenlabs.Client) {
 func (r *Rotator) swapCron() {
 	c := cron.New(cron.WithLocation(time.UTC))
 	for _, st := range r.policies {
-		if st.policy.Mode == ModeAuto {
-			o := &occasion{r, st.policy}
+		if st.policy.Mode == plan.ModeAuto {
+			o := &cronEntry{r, st.policy}
 			c.Schedule(o, o)
 		}
 	}
@@ -190,16 +194,16 @@ func (r *Rotator) swapCron() {
 	c.Start()
 }
 
-// occasion is a policy's entry in the scheduler: at each run, later by its splay, it is looked at. More than an occasion
+// cronEntry is a policy's entry in the scheduler: at each run, later by its splay, it is looked at. More than an occasion
 // a run is not: due is what the ledger says.
-type occasion struct {
+type cronEntry struct {
 	r *Rotator
-	p *Policy
+	p *plan.Policy
 }
 
 // Next implements cron.Schedule.
-func (o *occasion) Next(t time.Time) time.Time {
-	splay := SplayOf(o.p.Name, o.p.Splay)
+func (o *cronEntry) Next(t time.Time) time.Time {
+	splay := schedule.SplayOf(o.p.Name, o.p.Splay)
 	next := o.p.Schedule.Next(t.Add(-splay))
 	if next.IsZero() {
 		return next
@@ -208,7 +212,7 @@ func (o *occasion) Next(t time.Time) time.Time {
 }
 
 // Run implements cron.Job.
-func (o *occasion) Run() { o.r.wake(o.p.Name) }
+func (o *cronEntry) Run() { o.r.wake(o.p.Name) }
 
 // Run works until ctx ends, then finishes what is in flight for at most the shutdown timeout. What was not finished
 // recovers at the next start. It is called once.
@@ -280,10 +284,10 @@ func (r *Rotator) awaitOwner(ctx context.Context) {
 		if err == nil {
 			return
 		}
-		if errors.Is(err, ErrConflict) && sleep(ctx, 100*time.Millisecond) {
+		if errors.Is(err, ledger.ErrConflict) && sleep(ctx, 100*time.Millisecond) {
 			continue // another replica has just made it
 		}
-		r.sink.log(r.Logger, "", err)
+		r.outage.log(r.Logger, "", err)
 		r.failAll(err)
 		sleep(ctx, max(r.ReconcileInterval, time.Second))
 	}
@@ -303,7 +307,7 @@ func (r *Rotator) loadOwner(ctx context.Context, create bool) error {
 			return err
 		}
 		if owner == "" {
-			if owner, err = randomID(r.Random, ownerLength); err != nil {
+			if owner, err = ledger.RandomID(r.Random, ledger.OwnerLength); err != nil {
 				return err
 			}
 		}
@@ -318,8 +322,8 @@ func (r *Rotator) loadOwner(ctx context.Context, create bool) error {
 }
 
 func (r *Rotator) setOwner(owner string) error {
-	if len(owner) != ownerLength {
-		return fmt.Errorf("reading the ledger's owner: %q is not an id of %d characters; somebody changed %s", owner, ownerLength, r.Ledger.Join("owner"))
+	if len(owner) != ledger.OwnerLength {
+		return fmt.Errorf("reading the ledger's owner: %q is not an id of %d characters; somebody changed %s", owner, ledger.OwnerLength, r.Ledger.Join("owner"))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -345,7 +349,7 @@ func (r *Rotator) ownerOfEntries(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-func (r *Rotator) entryRef(policy string) Ref { return r.Ledger.Join("policies").Join(policy) }
+func (r *Rotator) entryRef(policy string) ledger.Ref { return r.Ledger.Join("policies").Join(policy) }
 
 // failAll counts a failure of the store for every policy: none could be looked at.
 func (r *Rotator) failAll(err error) {
@@ -353,7 +357,7 @@ func (r *Rotator) failAll(err error) {
 	states := r.ordered()
 	r.mu.Unlock()
 	for _, st := range states {
-		r.noteSinkFailure(st, err)
+		r.noteStoreFailure(st, err)
 	}
 }
 
@@ -371,7 +375,7 @@ func (r *Rotator) jitter() float64 {
 func (r *Rotator) newID(n int) (string, error) {
 	r.randomMu.Lock()
 	defer r.randomMu.Unlock()
-	return randomID(r.Random, n)
+	return ledger.RandomID(r.Random, n)
 }
 
 // sleep waits for d or until ctx ends, and reports whether it waited to the end.

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // A listing that was begun before the current key changed shows keys as they were under another: one that is disabled
@@ -12,8 +14,8 @@ import (
 func TestAListingFromBeforeTheCurrentKeyChangedIsNotBelieved(t *testing.T) {
 	t.Parallel()
 	start := time.Now()
-	ref := func(id string) KeyRef { return KeyRef{ID: id, Workspace: "w", Account: "svcacc_a"} }
-	entry := func(id string) *Entry { current := ref(id); return &Entry{Current: &current} }
+	ref := func(id string) ledger.KeyRef { return ledger.KeyRef{ID: id, Workspace: "w", Account: "svcacc_a"} }
+	entry := func(id string) *ledger.Entry { current := ref(id); return &ledger.Entry{Current: &current} }
 	r := &Rotator{workspaces: map[string]*workspace{"w": {name: "w", listing: &listing{
 		begun:    start.Add(time.Minute),
 		accounts: map[string][]elevenlabs.Key{"svcacc_a": {{ID: "k1", Disabled: true}}},
@@ -37,18 +39,20 @@ func TestAListingFromBeforeTheCurrentKeyChangedIsNotBelieved(t *testing.T) {
 // A replica is behind with its policy file only where others took the key away from the place that its file names.
 func TestWhichReplicaIsBehind(t *testing.T) {
 	t.Parallel()
-	p := Policy{Workspace: "here", ServiceAccount: "svcacc_a"}
-	ref := func(id, workspace string) KeyRef { return KeyRef{ID: id, Workspace: workspace, Account: "svcacc_a"} }
-	entry := func(current KeyRef, retiring ...KeyRef) *Entry {
-		e := &Entry{Current: &current}
+	p := plan.Policy{Workspace: "here", ServiceAccount: "svcacc_a"}
+	ref := func(id, workspace string) ledger.KeyRef {
+		return ledger.KeyRef{ID: id, Workspace: workspace, Account: "svcacc_a"}
+	}
+	entry := func(current ledger.KeyRef, retiring ...ledger.KeyRef) *ledger.Entry {
+		e := &ledger.Entry{Current: &current}
 		for _, k := range retiring {
-			e.Retiring = append(e.Retiring, Retiring{KeyRef: k})
+			e.Retiring = append(e.Retiring, ledger.Retiring{KeyRef: k})
 		}
 		return e
 	}
 	k1, k2, k3 := ref("k1", "here"), ref("k2", "away"), ref("k3", "away")
 	for name, c := range map[string]struct {
-		known, next *Entry
+		known, next *ledger.Entry
 		version     int // of next; that of known is 5
 		away        string
 		behind      bool

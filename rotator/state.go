@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // policyState is one policy and all that this process knows about it.
 type policyState struct {
 	// Guarded by Rotator.mu.
-	policy      *Policy // replaced whole, never changed
+	policy      *plan.Policy // replaced whole, never changed
 	ws          *workspace
 	queued      bool
 	working     bool
@@ -21,7 +23,7 @@ type policyState struct {
 	edited      bool // the policy was changed by a reload
 	counted     bool // its entry was read for the brake, or seen not to be readable
 	hurry       bool // what waits for its next try is tried once more at once
-	request     *Request
+	request     *plan.Request
 	timer       *time.Timer // the next look that time alone calls for
 	loadedAt    int         // which Load had it and the one before had not; 0: it is only of the ledger
 	mayTakeBack bool        // it was loaded again while others were, and has not taken its entry back since
@@ -33,59 +35,59 @@ type policyState struct {
 
 // knowledge is what was read about a policy. Only the worker that has the policy touches it.
 type knowledge struct {
-	loaded       bool
-	ledgerError  string
-	entry        *Entry // nil: the ledger has none
-	version      int
-	record       *RecordView // nil: must be read before it is used
-	explained    int         // listing whose unknown keys have already led to a fresh look at the ledger
-	currentID    string
-	currentSince time.Time // when this process first saw that key as current
-	changedSince time.Time // the same, but zero where it saw no other before
-	claimVersion int
-	claimSince   time.Time // when the claim was first seen like this; monotonic
-	missingSeq   int       // listing in which the current key was first missing; 0: it is there
-	proof        elevenlabs.Life
-	disabledKey  string               // the current key whose disabling was already told
-	usage        map[string]usage     // of retiring keys, by id
-	quarantined  map[string]time.Time // when this process first saw each key in quarantine there; monotonic
-	retryAt      time.Time            // next attempt, where the ledger could not be told
-	counted      Reason               // the outage that was already counted as this policy's failure
-	said         Reason               // the failure of the store that was already logged; "" once nothing is due any more
-	patchAfter   time.Time
-	pace         pace
-	mended       int               // version of the entry whose times in the future were told
-	inherits     string            // the predecessor, as it was found last
-	groupHeld    string            // who held the group when it was read last
-	problem      error             // why the last step failed; for commands
-	pending      *stageError       // why our own rotation has to be settled; already counted
-	movedAway    string            // the current key, where another replica moved the policy away from where it says
-	elsewhere    map[string]string // keys that the ledger was seen to hold for another policy, when one was to be adopted
-	digest       string            // of the settings applied when the policy was loaded
-	digestKnown  bool
+	loaded        bool
+	ledgerError   string
+	entry         *ledger.Entry // nil: the ledger has none
+	version       int
+	record        *plan.RecordView // nil: must be read before it is used
+	explained     int              // listing whose unknown keys have already led to a fresh look at the ledger
+	currentID     string
+	currentSince  time.Time // when this process first saw that key as current
+	changedSince  time.Time // the same, but zero where it saw no other before
+	claimVersion  int
+	claimSince    time.Time // when the claim was first seen like this; monotonic
+	missingSeq    int       // listing in which the current key was first missing; 0: it is there
+	proof         elevenlabs.ProbeResult
+	disabledKey   string               // the current key whose disabling was already told
+	usage         map[string]usage     // of retiring keys, by id
+	quarantined   map[string]time.Time // when this process first saw each key in quarantine there; monotonic
+	retryAt       time.Time            // next attempt, where the ledger could not be told
+	countedOutage ledger.Reason        // the outage that was already counted as this policy's failure
+	loggedOutage  ledger.Reason        // the failure of the store that was already logged; "" once nothing is due any more
+	patchAfter    time.Time
+	pace          pace
+	mended        int               // version of the entry whose times in the future were told
+	inherits      string            // the predecessor, as it was found last
+	groupHeld     string            // who held the group when it was read last
+	problem       error             // why the last step failed; for commands
+	pending       *stageError       // why our own rotation has to be settled; already counted
+	movedAway     string            // the current key, where another replica moved the policy away from where it says
+	elsewhere     map[string]string // keys that the ledger was seen to hold for another policy, when one was to be adopted
+	digest        string            // of the settings applied when the policy was loaded
+	digestKnown   bool
 }
 
 // load gives a state its policy, at the start and at each reload.
-func (st *policyState) load(p *Policy, ws *workspace) {
+func (st *policyState) load(p *plan.Policy, ws *workspace) {
 	// A policy that did not change costs no call at a reload.
 	changed := st.ws != nil && !reflect.DeepEqual(*st.policy, *p)
 	st.resync, st.edited = st.resync || changed, st.edited || changed
 	st.policy, st.ws = p, ws
 	st.status.Policy = p
 	if st.status.State == "" {
-		st.status.State = StateDue
-		st.status.Reason = ReasonNotObserved
+		st.status.State = plan.StateDue
+		st.status.Reason = ledger.ReasonNotObserved
 	}
 }
 
 // setEntry makes e, read or written at this version, what is known.
-func (k *knowledge) setEntry(e *Entry, version int, now time.Time) {
+func (k *knowledge) setEntry(e *ledger.Entry, version int, now time.Time) {
 	k.loaded, k.ledgerError, k.entry, k.version = true, "", e, version
-	if id := currentID(e); id != k.currentID {
+	if id := ledger.CurrentID(e); id != k.currentID {
 		if k.currentID != "" {
 			k.changedSince = now
 		}
-		k.currentID, k.currentSince, k.missingSeq, k.proof = id, now, 0, elevenlabs.LifeUnknown
+		k.currentID, k.currentSince, k.missingSeq, k.proof = id, now, 0, elevenlabs.Inconclusive
 	}
 	k.quarantined = inQuarantine(e, k.quarantined, now)
 	switch {
@@ -97,13 +99,13 @@ func (k *knowledge) setEntry(e *Entry, version int, now time.Time) {
 }
 
 // inQuarantine says of each key in quarantine since when it is known to be there.
-func inQuarantine(e *Entry, known map[string]time.Time, now time.Time) map[string]time.Time {
+func inQuarantine(e *ledger.Entry, known map[string]time.Time, now time.Time) map[string]time.Time {
 	if e == nil || len(e.Retiring) == 0 {
 		return nil
 	}
 	since := make(map[string]time.Time, len(e.Retiring))
 	for _, r := range e.Retiring {
-		if r.State != InQuarantine {
+		if r.State != ledger.InQuarantine {
 			continue
 		}
 		if since[r.ID] = now; !known[r.ID].IsZero() {
@@ -111,13 +113,6 @@ func inQuarantine(e *Entry, known map[string]time.Time, now time.Time) map[strin
 		}
 	}
 	return since
-}
-
-func currentID(e *Entry) string {
-	if e == nil || e.Current == nil {
-		return ""
-	}
-	return e.Current.ID
 }
 
 // readEntry reads the ledger. An entry that cannot be understood is kept as an error, not as an absence.
@@ -131,14 +126,14 @@ func (r *Rotator) readEntry(ctx context.Context, st *policyState, name string) e
 		return nil
 	}
 	if k.loaded && doc.Version < k.version {
-		r.wentBack(name, k.version, doc.Version)
+		r.ledgerRestored(name, k.version, doc.Version)
 	}
 	k.record = nil
 	if doc.JSON == nil {
 		k.setEntry(nil, doc.Version, time.Now())
 		return nil
 	}
-	e, err := ParseEntry(doc.JSON, name)
+	e, err := ledger.ParseEntry(doc.JSON, name)
 	if err == nil && e.Owner != r.ownerID() {
 		err = fmt.Errorf("reading ledger entry of %s: its owner is %s, this installation is %s; two ledgers were mixed", name, e.Owner, r.ownerID())
 	}
@@ -158,20 +153,20 @@ func (r *Rotator) readEntry(ctx context.Context, st *policyState, name string) e
 // followPlace compares an entry that others wrote with the one that is known: where the key was at the policy's place
 // and a new one is not, the other replica has another policy file. A key that somebody rolled back to is no new one, nor
 // is that of a ledger which was restored, and a replica that has yet to move the key itself goes on.
-func (k *knowledge) followPlace(p Policy, next *Entry, version int) {
+func (k *knowledge) followPlace(p plan.Policy, next *ledger.Entry, version int) {
 	if version <= k.version || k.entry == nil || k.entry.Current == nil || next.Current == nil || k.entry.Current.ID == next.Current.ID {
 		return
 	}
 	was := k.entry.Current
-	here := !moved(p, *was) || was.ID == k.movedAway
-	if here && moved(p, *next.Current) && k.entry.retiring(next.Current.ID) == nil {
+	here := !plan.Moved(p, *was) || was.ID == k.movedAway
+	if here && plan.Moved(p, *next.Current) && k.entry.RetiringKey(next.Current.ID) == nil {
 		k.movedAway = next.Current.ID
 	}
 }
 
-// wentBack reacts to a ledger that was restored from a backup: what is remembered of other entries is of a time that the
+// ledgerRestored reacts to a ledger that was restored from a backup: what is remembered of other entries is of a time that the
 // ledger has forgotten, and its version numbers will be given out again, so everything is read anew.
-func (r *Rotator) wentBack(policy string, from, to int) {
+func (r *Rotator) ledgerRestored(policy string, from, to int) {
 	r.Logger.Warn("ledger went back in time; was Vault restored? everything is read again", "policy", policy, "known_version", from, "version", to)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -191,48 +186,25 @@ func (r *Rotator) ownerID() string {
 }
 
 // noteRecent feeds the brake from what the ledger says.
-func (r *Rotator) noteRecent(st *policyState, e *Entry) {
+func (r *Rotator) noteRecent(st *policyState, e *ledger.Entry) {
 	at := e.LastRotation
 	if e.Intent != nil && e.Intent.Started.After(at) {
 		at = e.Intent.Started
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if now := r.Wall(); now.Sub(at) < time.Hour && !inFuture(at, now) {
+	if now := r.Wall(); now.Sub(at) < time.Hour && !plan.InFuture(at, now) {
 		st.ws.noteRotation(st.policy.Name, at)
 	}
 }
 
 // readRecord reads what readers of the secret find, and remembers of it what the planner needs.
-func (r *Rotator) readRecord(ctx context.Context, st *policyState, sink Sink) (Record, error) {
+func (r *Rotator) readRecord(ctx context.Context, st *policyState, sink ledger.Sink) (ledger.Record, error) {
 	doc, err := r.Store.Read(ctx, sink.Ref, 0)
 	if err != nil {
-		return Record{}, fmt.Errorf("reading record: %w", err)
+		return ledger.Record{}, fmt.Errorf("reading record: %w", err)
 	}
-	rec := parseRecord(doc, sink.Field)
-	st.known.record = viewOf(rec, st.known.entry)
+	rec := ledger.ParseRecord(doc, sink.Field)
+	st.known.record = plan.View(rec, st.known.entry)
 	return rec, nil
-}
-
-// viewOf compares a record's value with the keys that the entry knows.
-func viewOf(rec Record, e *Entry) *RecordView {
-	v := &RecordView{
-		Version: rec.doc.Version, HasValue: !rec.Secret.IsZero(), KeyID: rec.KeyID, RotatedAt: rec.RotatedAt, Policy: rec.text(fieldPolicy),
-		PreviousKeyID: rec.PreviousKeyID, PreviousValidUntil: rec.PreviousValidUntil,
-		Ending: ending(rec.Secret.Reveal()), Foreign: rec.foreign(),
-	}
-	if e == nil || !v.HasValue {
-		return v
-	}
-	v.Hash = hashValue(e.Salt, rec.Secret.Reveal())
-	if e.Current != nil && e.Current.Hash == v.Hash {
-		v.Match = e.Current.ID
-		return v
-	}
-	for _, k := range e.Retiring {
-		if k.Hash == v.Hash {
-			v.Match = k.ID
-		}
-	}
-	return v
 }

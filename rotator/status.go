@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // EventType is what a state change is called outside, after the prefix "rekeyd.".
@@ -33,42 +36,33 @@ type Event struct {
 	KeyID              string
 	PreviousKeyID      string
 	PreviousValidUntil time.Time
-	Stage              Stage // of a failure
-	Reason             Reason
+	Stage              ledger.Stage // of a failure
+	Reason             ledger.Reason
 	Duration           time.Duration // of a rotation or a failed one
-}
-
-// KeyCounts counts a policy's keys at ElevenLabs.
-type KeyCounts struct {
-	Current    int `json:"current"`
-	Overlap    int `json:"overlap"`
-	Quarantine int `json:"quarantine"`
-	Lost       int `json:"lost"`    // of this policy's name, explained by nothing
-	Foreign    int `json:"foreign"` // of the account, made by others
 }
 
 // PolicyStatus is how a policy stood when it was last looked at.
 type PolicyStatus struct {
-	Policy       *Policy // nobody may change it
-	State        State
-	Reason       Reason
-	Message      string // an error in a sentence; "" otherwise
-	HeldBy       string // with ReasonGroup: the member of its group whose turn it is
-	Loaded       bool   // the ledger entry was read
-	Steps        []Step // what is about to be done
+	Policy       *plan.Policy // nobody may change it
+	State        plan.State
+	Reason       ledger.Reason
+	Message      string      // an error in a sentence; "" otherwise
+	HeldBy       string      // with ReasonGroup: the member of its group whose turn it is
+	Loaded       bool        // the ledger entry was read
+	Steps        []plan.Step // what is about to be done
 	NextDue      time.Time
 	LastRotation time.Time
-	Current      *KeyRef
-	Retiring     []Retiring
+	Current      *ledger.KeyRef
+	Retiring     []ledger.Retiring
 	MovedTo      string // the policy that took the ledger entry over; "": none
-	Keys         KeyCounts
+	Keys         plan.KeyCounts
 	InUse        bool // a retiring key's usage still grows
 	Drift        []string
-	Failure      *Failure // since the last success
-	Successes    int      // of this process
+	Failure      *ledger.Failure // since the last success
+	Successes    int             // of this process
 	Failures     int
-	Disabled     map[Reason]time.Time // when a current key was last seen disabled by the provider
-	Unswept      int                  // tries in a row of this process to delete an abandoned key that failed
+	Disabled     map[ledger.Reason]time.Time // when a current key was last seen disabled by the provider
+	Unswept      int                         // tries in a row of this process to delete an abandoned key that failed
 }
 
 // WorkspaceStatus is how a workspace answered last.
@@ -82,7 +76,7 @@ type WorkspaceStatus struct {
 // Snapshot is what the rotator knows at one moment. Policies and workspaces are ordered by name.
 type Snapshot struct {
 	Policies   []PolicyStatus
-	Unmanaged  []PolicyStatus // of the ledger, but no longer loaded: the current key stays, retiring keys finish their way
+	Removed    []PolicyStatus // of the ledger, but no longer loaded: the current key stays, retiring keys finish their way
 	Workspaces []WorkspaceStatus
 	StoreDown  error
 }
@@ -91,15 +85,15 @@ type Snapshot struct {
 func (r *Rotator) Snapshot() Snapshot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := Snapshot{StoreDown: r.sink.down(r.Ledger.Mount), Policies: make([]PolicyStatus, 0, len(r.policies))}
+	s := Snapshot{StoreDown: r.outage.down(r.Ledger.Mount), Policies: make([]PolicyStatus, 0, len(r.policies))}
 	for _, name := range slices.Sorted(maps.Keys(r.policies)) {
 		s.Policies = append(s.Policies, r.policies[name].status)
 	}
-	for _, name := range slices.Sorted(maps.Keys(r.unmanaged)) {
-		s.Unmanaged = append(s.Unmanaged, r.unmanaged[name].status)
+	for _, name := range slices.Sorted(maps.Keys(r.removed)) {
+		s.Removed = append(s.Removed, r.removed[name].status)
 	}
-	for _, ws := range r.spaces {
-		s.Workspaces = append(s.Workspaces, WorkspaceStatus{ws.name, ws.seen, ws.tried, ws.err})
+	for _, ws := range r.sortedWorkspaces {
+		s.Workspaces = append(s.Workspaces, WorkspaceStatus{ws.name, ws.lastSuccess, ws.lastAttempt, ws.err})
 	}
 	return s
 }
@@ -120,7 +114,7 @@ func (r *Rotator) Ready() error {
 		}
 	}
 	for _, ws := range r.workspaces {
-		if !ws.seen.IsZero() {
+		if !ws.lastSuccess.IsZero() {
 			return nil
 		}
 	}
@@ -146,7 +140,7 @@ func (r *Rotator) Survey(ctx context.Context, names ...string) (Snapshot, error)
 	for _, st := range states {
 		r.requestResync(st, true)
 		if _, _, err := r.observe(ctx, st); err != nil {
-			r.noteSinkFailure(st, err)
+			r.noteStoreFailure(st, err)
 		}
 	}
 	for _, ws := range spaces {
@@ -155,18 +149,18 @@ func (r *Rotator) Survey(ctx context.Context, names ...string) (Snapshot, error)
 	for _, st := range states {
 		p, o, err := r.observe(ctx, st)
 		if err != nil {
-			r.noteSinkFailure(st, err)
+			r.noteStoreFailure(st, err)
 			continue
 		}
-		r.show(st, p, o, Plan(p, o, r.Wall()))
+		r.updateStatus(st, p, o, plan.Plan(p, o, r.Wall()))
 	}
 	s := r.Snapshot()
 	s.Policies = slices.DeleteFunc(s.Policies, func(p PolicyStatus) bool { return !wanted(p.Policy.Name) })
 	return s, ctx.Err()
 }
 
-// show makes what was just observed and planned visible.
-func (r *Rotator) show(st *policyState, p Policy, o Observed, d Decision) {
+// updateStatus makes what was just observed and planned visible.
+func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, d plan.Decision) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := &st.status
@@ -178,49 +172,49 @@ func (r *Rotator) show(st *policyState, p Policy, o Observed, d Decision) {
 		s.Current, s.Retiring, s.LastRotation, s.MovedTo = e.Current, e.Retiring, e.LastRotation, e.MovedTo
 		s.Failure = e.Failure
 	}
-	if s.State == StateOK {
-		st.known.said = ""
+	if s.State == plan.StateOK {
+		st.known.loggedOutage = ""
 	}
-	if st.known.counted != "" && (s.State == StateDue || s.State == StateFailing) && (o.Entry == nil || o.Entry.Failure == nil) {
-		s.State, s.Failure = StateFailing, was.Failure // the ledger could not be told
+	if st.known.countedOutage != "" && (s.State == plan.StateDue || s.State == plan.StateFailing) && (o.Entry == nil || o.Entry.Failure == nil) {
+		s.State, s.Failure = plan.StateFailing, was.Failure // the ledger could not be told
 	}
-	s.Keys = countKeys(p, o)
+	s.Keys = plan.CountKeys(p, o)
 	s.InUse = len(o.InUse) > 0
-	if !slices.ContainsFunc(d.Steps, func(x Step) bool { return x.Action == ActSweep }) {
+	if !slices.ContainsFunc(d.Steps, func(x plan.Step) bool { return x.Action == plan.ActSweep }) {
 		s.Unswept = 0
 	}
-	r.tell(st, was, o)
+	r.emitTransitions(st, was, o)
 }
 
-// tell reports what has changed since the policy was last shown. Of one that is no longer loaded nobody wants to know,
+// emitTransitions reports what has changed since the policy was last shown. Of one that is no longer loaded nobody wants to know,
 // and where it has a new name, what is known under the old one is out of date.
-func (r *Rotator) tell(st *policyState, was PolicyStatus, o Observed) {
+func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Observed) {
 	s := &st.status
-	if s.Policy.Mode == modeRemoved {
+	if s.Policy.Mode == plan.ModeRemoved {
 		return
 	}
-	e := Event{Policy: s.Policy.Name, Workspace: s.Policy.Workspace, KeyID: currentID(o.Entry), At: r.Wall()}
+	e := Event{Policy: s.Policy.Name, Workspace: s.Policy.Workspace, KeyID: ledger.CurrentID(o.Entry), At: r.Wall()}
 	if s.HeldBy != "" && s.HeldBy != was.HeldBy {
 		r.Logger.Info("rotation waits for its group", "policy", s.Policy.Name, "reason", s.Reason, "group", s.Policy.Group, "held_by", s.HeldBy)
 	}
-	if s.State == StateError && (was.State != StateError || was.Reason != s.Reason) {
+	if s.State == plan.StateError && (was.State != plan.StateError || was.Reason != s.Reason) {
 		e.Type, e.Reason = EventError, s.Reason
 		r.Observe(e)
 		r.Logger.Error("policy needs a decision", "policy", s.Policy.Name, "reason", s.Reason, "err", s.Message)
 	}
 	if len(s.Drift) > 0 && len(was.Drift) == 0 {
-		e.Type, e.Reason = EventDrifted, ReasonDrift
+		e.Type, e.Reason = EventDrifted, ledger.ReasonDrift
 		r.Observe(e)
 	}
-	k, listed := o.key(currentID(o.Entry))
+	k, listed := o.Key(ledger.CurrentID(o.Entry))
 	if !listed || !k.Disabled || st.known.disabledKey == k.ID {
 		return
 	}
 	st.known.disabledKey = k.ID
-	e.Type, e.Reason = EventKeyDisabled, disableReason(k.DisableReason)
+	e.Type, e.Reason = EventKeyDisabled, plan.DisableReason(k.DisableReason)
 	disabled := maps.Clone(s.Disabled)
 	if disabled == nil {
-		disabled = map[Reason]time.Time{}
+		disabled = map[ledger.Reason]time.Time{}
 	}
 	disabled[e.Reason] = e.At
 	s.Disabled = disabled
@@ -228,77 +222,41 @@ func (r *Rotator) tell(st *policyState, was PolicyStatus, o Observed) {
 	r.Logger.Warn("current key was disabled by others", "policy", s.Policy.Name, "key_id", k.ID, "reason", e.Reason)
 }
 
-// disableReason keeps the label set closed.
-func disableReason(s string) Reason {
-	if slices.Contains(DisableReasons(), Reason(s)) {
-		return Reason(s)
-	}
-	return ReasonOther
-}
-
-func countKeys(p Policy, o Observed) KeyCounts {
-	var n KeyCounts
-	e := o.Entry
-	if e != nil {
-		for _, r := range e.Retiring {
-			if r.State == InOverlap {
-				n.Overlap++
-			} else {
-				n.Quarantine++
-			}
-		}
-		if e.Current != nil {
-			n.Current = 1
-		}
-	}
-	for _, k := range o.Keys {
-		owner, policy, rotation, ok := parseKeyName(k.Name)
-		switch ours := ok && owner == o.Owner; {
-		case e != nil && e.explains(k.Key, rotation):
-		case ours && policy == p.Name:
-			n.Lost++
-		case !ours && k.Workspace == p.Workspace && k.ServiceAccount == p.ServiceAccount:
-			n.Foreign++
-		}
-	}
-	return n
-}
-
-// noteSinkFailure shows that the policy could not be looked at.
-func (r *Rotator) noteSinkFailure(st *policyState, err error) {
+// noteStoreFailure shows that the policy could not be looked at.
+func (r *Rotator) noteStoreFailure(st *policyState, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := &st.status
-	changed := st.known.said != reasonOf(err)
-	st.known.said = reasonOf(err)
-	s.State, s.Reason = StateFailing, reasonOf(err)
-	s.Failure = &Failure{Stage: StageClaim, Reason: s.Reason, Message: sentence(err), At: r.Wall(), Count: 1}
+	changed := st.known.loggedOutage != reasonOf(err)
+	st.known.loggedOutage = reasonOf(err)
+	s.State, s.Reason = plan.StateFailing, reasonOf(err)
+	s.Failure = &ledger.Failure{Stage: ledger.StageClaim, Reason: s.Reason, Message: sentence(err), At: r.Wall(), Count: 1}
 	if changed {
 		r.Logger.Error("policy cannot be looked at", "policy", st.policy.Name, "reason", s.Reason, "err", err)
 	}
 }
 
 // noteOutage counts an outage as one failure of each policy that is due: when it begins, and when its reason changes.
-func (r *Rotator) noteOutage(st *policyState, s Step, err error) {
-	if s.Action != ActRotate {
+func (r *Rotator) noteOutage(st *policyState, s plan.Step, err error) {
+	if s.Action != plan.ActRotate {
 		return
 	}
-	stage := StageCreate
+	stage := ledger.StageCreate
 	if r.storeDown(st) != nil {
-		stage = StageClaim
+		stage = ledger.StageClaim
 	}
 	r.noteOnce(st, failed(stage, err))
 }
 
 // noteOnce counts a failure unless it is the one that was counted last.
 func (r *Rotator) noteOnce(st *policyState, f *stageError) {
-	if st.known.counted == f.reason {
+	if st.known.countedOutage == f.reason {
 		return
 	}
-	st.known.counted = f.reason
+	st.known.countedOutage = f.reason
 	r.mu.Lock()
 	p := *st.policy
 	r.mu.Unlock()
@@ -307,7 +265,7 @@ func (r *Rotator) noteOnce(st *policyState, f *stageError) {
 }
 
 // noteFailure counts a failed rotation.
-func (r *Rotator) noteFailure(st *policyState, p Policy, f *stageError, begun time.Time) {
+func (r *Rotator) noteFailure(st *policyState, p plan.Policy, f *stageError, begun time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f.counted, st.known.problem = true, f
@@ -318,8 +276,8 @@ func (r *Rotator) noteFailure(st *policyState, p Policy, f *stageError, begun ti
 		st.request = &tried
 	}
 	st.status.Failures++
-	st.status.State, st.status.Reason = StateFailing, f.reason
-	st.status.Failure = &Failure{Stage: f.stage, Reason: f.reason, Message: sentence(f.err), At: r.Wall(), Count: 1}
+	st.status.State, st.status.Reason = plan.StateFailing, f.reason
+	st.status.Failure = &ledger.Failure{Stage: f.stage, Reason: f.reason, Message: sentence(f.err), At: r.Wall(), Count: 1}
 	r.Observe(Event{Type: EventFailed, Policy: p.Name, Workspace: p.Workspace, Stage: f.stage, Reason: f.reason, At: r.Wall(), Duration: time.Since(begun)})
 }
 
@@ -327,16 +285,16 @@ func (r *Rotator) noteFailure(st *policyState, p Policy, f *stageError, begun ti
 func (j *job) noteRetireFailure(f *stageError) {
 	r, p := j.r, j.p
 	r.mu.Lock()
-	r.noteRefused(j.space, f.err)
+	r.noteRefused(j.workspaceName, f.err)
 	r.mu.Unlock()
-	r.Observe(Event{Type: EventRetireError, Policy: p.Name, Workspace: p.Workspace, Stage: StageRetire, Reason: f.reason, At: r.Wall()})
+	r.Observe(Event{Type: EventRetireError, Policy: p.Name, Workspace: p.Workspace, Stage: ledger.StageRetire, Reason: f.reason, At: r.Wall()})
 }
 
 // rotated counts and reports a completed rotation.
-func (j *job) rotated(c committed, old *KeyRef) {
+func (j *job) rotated(c committed, old *ledger.KeyRef) {
 	k := &j.st.known
-	k.counted, k.retryAt, k.digestKnown = "", time.Time{}, false
-	k.record = &RecordView{Version: c.Version, HasValue: true, Match: c.ID, Hash: c.Hash, KeyID: c.ID, Policy: j.p.Name, RotatedAt: c.Published}
+	k.countedOutage, k.retryAt, k.digestKnown = "", time.Time{}, false
+	k.record = &plan.RecordView{Version: c.Version, HasValue: true, Match: c.ID, Hash: c.Hash, KeyID: c.ID, Policy: j.p.Name, RotatedAt: c.Published}
 	e := Event{Type: EventRotated, Policy: j.p.Name, Workspace: c.Workspace, KeyID: c.ID, Reason: c.reason, At: c.Published, Duration: time.Since(j.begun)}
 	if old != nil && old.ID != c.ID {
 		e.PreviousKeyID, e.PreviousValidUntil = old.ID, c.previousUntil
@@ -369,17 +327,17 @@ func (r *Rotator) apiOf(workspace string) *elevenlabs.Client {
 	return nil
 }
 
-// holdSecret has a secret cut out of whatever remotes say, for as long as this process holds it.
-func (r *Rotator) holdSecret(s elevenlabs.Secret) (release func()) {
+// redact has a secret cut out of whatever remotes say, for as long as this process holds it.
+func (r *Rotator) redact(s secret.Secret) (release func()) {
 	if r.Redactor == nil {
 		return func() {}
 	}
 	return r.Redactor.Add(s)
 }
 
-// amend applies what we did to a key to the last listing, which would otherwise have it done again. A nil change
+// updateListing applies what we did to a key to the last listing, which would otherwise have it done again. A nil change
 // removes the key.
-func (r *Rotator) amend(workspace, account, id string, change func(*elevenlabs.Key)) {
+func (r *Rotator) updateListing(workspace, account, id string, change func(*elevenlabs.Key)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ws := r.workspaces[workspace]
@@ -392,15 +350,15 @@ func (r *Rotator) amend(workspace, account, id string, change func(*elevenlabs.K
 		return
 	}
 	for _, k := range keys {
-		if _, policy, _, ok := parseKeyName(k.Name); ok && k.ID == id && l.owned[policy] != nil {
-			l.owned[policy] = amended(l.owned[policy], id, change)
+		if _, policy, _, ok := ledger.ParseKeyName(k.Name); ok && k.ID == id && l.owned[policy] != nil {
+			l.owned[policy] = updatedKeys(l.owned[policy], id, change)
 		}
 	}
-	l.accounts[account] = amended(keys, id, change)
+	l.accounts[account] = updatedKeys(keys, id, change)
 }
 
-// amended leaves the slice as it is, since plans are made from parts of it.
-func amended(keys []elevenlabs.Key, id string, change func(*elevenlabs.Key)) []elevenlabs.Key {
+// updatedKeys leaves the slice as it is, since plans are made from parts of it.
+func updatedKeys(keys []elevenlabs.Key, id string, change func(*elevenlabs.Key)) []elevenlabs.Key {
 	keys = slices.Clone(keys)
 	for i := range keys {
 		if keys[i].ID == id && change != nil {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // A key that a policy left behind in another workspace is found there, whether the policy had moved before that workspace
@@ -19,26 +21,26 @@ func TestKeysInOtherWorkspacesAreFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.owner = owner
-	load := func(policies ...Policy) {
+	load := func(policies ...plan.Policy) {
 		r.Load(policies, map[string]*elevenlabs.Client{"old": nil, "new": nil})
 	}
 	list := func() {
-		left := elevenlabs.Key{ID: "left", Name: keyName(owner, "moving", "aaaaaaaaaa")}
+		left := elevenlabs.Key{ID: "left", Name: ledger.KeyName(owner, "moving", "aaaaaaaaaa")}
 		old := r.workspaces["old"]
 		old.listing = r.index(old, []elevenlabs.ServiceAccount{{ID: "svcacc_old", Keys: []elevenlabs.Key{left}}}, time.Now())
 		r.findStrays(old)
 	}
-	wantFound := func(when string, p Policy) {
+	wantFound := func(when string, p plan.Policy) {
 		t.Helper()
-		var o Observed
+		var o plan.Observed
 		r.addKeys(&o, p, &knowledge{})
-		found := slices.ContainsFunc(o.Keys, func(k ListedKey) bool { return k.ID == "left" && k.Workspace == "old" })
+		found := slices.ContainsFunc(o.Keys, func(k plan.ListedKey) bool { return k.ID == "left" && k.Workspace == "old" })
 		if !found {
 			t.Errorf("%s: the key in the old workspace was not found, only %v", when, o.Keys)
 		}
 	}
-	before := Policy{Name: "moving", Workspace: "old", ServiceAccount: "svcacc_old"}
-	after := Policy{Name: "moving", Workspace: "new", ServiceAccount: "svcacc_new"}
+	before := plan.Policy{Name: "moving", Workspace: "old", ServiceAccount: "svcacc_old"}
+	after := plan.Policy{Name: "moving", Workspace: "new", ServiceAccount: "svcacc_new"}
 
 	load(before)
 	list()
@@ -56,4 +58,4 @@ func TestKeysInOtherWorkspacesAreFound(t *testing.T) {
 }
 
 // noStore is never asked.
-type noStore struct{ Store }
+type noStore struct{ ledger.Store }

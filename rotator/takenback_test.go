@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // TestAPrunedPolicyWhoseKeyIsReadReturns: prune disabled the only key that its readers have.
@@ -36,7 +38,7 @@ func TestAPrunedPolicyWhoseKeyIsReadReturns(t *testing.T) {
 		defer stop()
 		after(10 * time.Minute)
 		w.mustWork(p, "ten minutes after the policy was loaded again")
-		if s := named(t, r, p.Name); s.State != rotator.StateOK || s.Current == nil || s.Current.ID != first.ID {
+		if s := named(t, r, p.Name); s.State != plan.StateOK || s.Current == nil || s.Current.ID != first.ID {
 			t.Errorf("%s (%s): %s", s.State, s.Reason, s.Message)
 		}
 	})
@@ -44,12 +46,12 @@ func TestAPrunedPolicyWhoseKeyIsReadReturns(t *testing.T) {
 
 // overtaken is a store where others act right after a record was written.
 type overtaken struct {
-	rotator.Store
+	ledger.Store
 	then  func()
 	armed atomic.Bool
 }
 
-func (s *overtaken) Write(ctx context.Context, ref rotator.Ref, data map[string]any, cas int) (int, error) {
+func (s *overtaken) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
 	version, err := s.Store.Write(ctx, ref, data, cas)
 	if strings.HasPrefix(ref.Path, "elevenlabs/") && s.armed.CompareAndSwap(true, false) {
 		s.then()

@@ -10,9 +10,10 @@ import (
 
 	vaultapi "github.com/hashicorp/vault/api"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
@@ -22,8 +23,10 @@ import (
 // suspended: seen from there, the TTL of others passes in no time.
 const stopped = 1000 * time.Hour
 
-func creating(r *http.Request) bool  { return r.Method == http.MethodPost }
+func creating(r *http.Request) bool { return r.Method == http.MethodPost }
+
 func verifying(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/v1/user") }
+
 func inspecting(r *http.Request) bool {
 	return r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/api-keys")
 }
@@ -98,7 +101,7 @@ func TestASuspendedCommand(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newArena(t)
-				p := testPolicy(t, func(p *rotator.Policy) { p.Mode = rotator.ModeManual })
+				p := testPolicy(t, func(p *plan.Policy) { p.Mode = plan.ModeManual })
 				_, stop := w.daemon(options{}, p)
 				defer stop()
 				after(time.Hour)
@@ -157,7 +160,7 @@ func TestASuspendedDaemon(t *testing.T) {
 func TestASuspendedLookAtTheRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newArena(t)
-		p := testPolicy(t, func(p *rotator.Policy) { p.Mode = rotator.ModeManual })
+		p := testPolicy(t, func(p *plan.Policy) { p.Mode = plan.ModeManual })
 		_, stop := w.daemon(options{}, p)
 		defer stop()
 		after(time.Hour)
@@ -188,7 +191,7 @@ func (a *arena) over(transport http.RoundTripper) *world {
 	a.t.Helper()
 	config := vaultapi.DefaultConfig()
 	config.Address = "http://vault.invalid"
-	store, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: elevenlabs.NewSecret("hvs.tok"), Transport: transport})
+	store, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: secret.New("hvs.tok"), Transport: transport})
 	if err != nil {
 		a.t.Fatal(err)
 	}

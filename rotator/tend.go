@@ -6,13 +6,15 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // noted ends a step that only wrote the ledger.
 func (j *job) noted(err error, what, keyID string) bool {
 	j.st.known.record = nil
 	if err != nil {
-		return j.notBegun(err)
+		return j.claimFailed(err)
 	}
 	j.audit(what, "key_id", keyID)
 	return true
@@ -20,13 +22,13 @@ func (j *job) noted(err error, what, keyID string) bool {
 
 // follow makes the ledger agree with a record that holds a retiring key, which is current again: others rolled it back, or
 // a pruned policy is loaded again. The record is not rewritten and the last rotation does not change.
-func (j *job) follow(ctx context.Context, s Step) bool {
-	now, before := j.now(), currentID(j.entry())
-	err := j.write(ctx, func(e *Entry) {
-		ref, old := e.retiring(s.KeyID).KeyRef, e.Current
-		e.dropRetiring(s.KeyID)
+func (j *job) follow(ctx context.Context, s plan.Step) bool {
+	now, before := j.now(), ledger.CurrentID(j.entry())
+	err := j.write(ctx, func(e *ledger.Entry) {
+		ref, old := e.RetiringKey(s.KeyID).KeyRef, e.Current
+		e.DropRetiring(s.KeyID)
 		if old == nil { // prune disabled it, and that is undone like any other disable of ours
-			ref.note(Call{Kind: CallDisable, At: now})
+			ref.Note(ledger.Call{Kind: ledger.CallDisable, At: now})
 		} else {
 			e.Retiring = append(e.Retiring, j.retiringOf(*old, s.Reason, now, time.Time{}))
 		}
@@ -50,13 +52,13 @@ func (r *Rotator) redirect(st *policyState, before, now string) {
 }
 
 // enable undoes a disable of our own that came so late that its key was current again.
-func (j *job) enable(ctx context.Context, s Step) bool {
-	call, err := j.newCall(CallEnable)
+func (j *job) enable(ctx context.Context, s plan.Step) bool {
+	call, err := j.newCall(ledger.CallEnable)
 	if err == nil {
-		err = j.write(ctx, func(e *Entry) { j.takeClaim(e); e.Current.note(call) })
+		err = j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.Current.Note(call) })
 	}
 	if err != nil {
-		return j.notBegun(err)
+		return j.claimFailed(err)
 	}
 	if err := j.send(ctx, call, *j.entry().Current); err != nil {
 		j.log.Error("key not enabled again", "key_id", s.KeyID, "outcome", "failed", "err", err)
@@ -64,34 +66,34 @@ func (j *job) enable(ctx context.Context, s Step) bool {
 		return false
 	}
 	j.audit("key enabled again", "key_id", s.KeyID)
-	j.r.amend(j.space, s.Account, s.KeyID, func(k *elevenlabs.Key) { k.Disabled = false })
+	j.r.updateListing(j.workspaceName, s.Account, s.KeyID, func(k *elevenlabs.Key) { k.Disabled = false })
 	return j.release(ctx, nil) == nil
 }
 
 // patch gives the current key the policy's settings and reads back what became of it. It never enables or disables.
 // What is applied is noted before the call, so that a replica with another policy file sees it in any case.
-func (j *job) patch(ctx context.Context, s Step) bool {
-	applied := &Applied{Digest: j.p.Settings.Digest(), At: j.r.Wall()}
-	if err := j.write(ctx, func(e *Entry) { j.takeClaim(e); e.Applied = applied }); err != nil {
-		return j.notBegun(err)
+func (j *job) patch(ctx context.Context, s plan.Step) bool {
+	applied := &ledger.Applied{Digest: j.p.Settings.Digest(), At: j.r.Wall()}
+	if err := j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.Applied = applied }); err != nil {
+		return j.claimFailed(err)
 	}
 	j.st.known.digest = applied.Digest
 	got, err := j.patchKey(ctx, s)
 	if err != nil {
 		j.log.Error("settings not patched", "key_id", s.KeyID, "outcome", "failed", "err", err)
-		j.st.known.patchAfter = j.r.Wall().Add(j.wait(1, failed(StageCommit, err)))
+		j.st.known.patchAfter = j.r.Wall().Add(j.wait(1, failed(ledger.StageCommit, err)))
 		_ = j.release(ctx, nil)
 		return true
 	}
 	settled := *applied
 	settled.Ignored = got.Diff(j.p.Settings)
-	j.r.amend(j.space, s.Account, s.KeyID, func(k *elevenlabs.Key) { k.Settings = got })
+	j.r.updateListing(j.workspaceName, s.Account, s.KeyID, func(k *elevenlabs.Key) { k.Settings = got })
 	j.audit("settings patched", "key_id", s.KeyID, "ignored", settled.Ignored)
-	j.r.Observe(Event{Type: EventDrifted, Policy: j.p.Name, Workspace: j.space, KeyID: s.KeyID, Reason: s.Reason, At: j.r.Wall()})
-	return j.release(ctx, func(e *Entry) { e.Applied = &settled }) == nil
+	j.r.Observe(Event{Type: EventDrifted, Policy: j.p.Name, Workspace: j.workspaceName, KeyID: s.KeyID, Reason: s.Reason, At: j.r.Wall()})
+	return j.release(ctx, func(e *ledger.Entry) { e.Applied = &settled }) == nil
 }
 
-func (j *job) patchKey(ctx context.Context, s Step) (elevenlabs.Settings, error) {
+func (j *job) patchKey(ctx context.Context, s plan.Step) (elevenlabs.Settings, error) {
 	name := j.entry().Current.Name
 	if err := j.guard(ctx); err != nil {
 		return elevenlabs.Settings{}, err
@@ -118,7 +120,7 @@ func (j *job) prove(ctx context.Context) bool {
 	if err != nil || rec.Secret.IsZero() {
 		return false
 	}
-	defer j.r.holdSecret(rec.Secret)()
+	defer j.r.redact(rec.Secret)()
 	before := j.st.known.proof
 	j.st.known.proof, err = j.api.Probe(ctx, rec.Secret)
 	if err != nil {

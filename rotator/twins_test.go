@@ -11,7 +11,8 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // doubling is a proxy that sends a create twice, and passes the second answer on; with hideID, without the key's id.
@@ -62,7 +63,7 @@ func TestACreateThatArrivedTwice(t *testing.T) {
 		}
 		w.mustWork(p, "after the rotation")
 		w.accounted(p)
-		if s := w.state(r, 0); s.State != rotator.StateOK || s.Keys.Lost != 0 {
+		if s := w.state(r, 0); s.State != plan.StateOK || s.Keys.Lost != 0 {
 			t.Errorf("%s %s, keys %+v", s.State, s.Reason, s.Keys)
 		}
 	})
@@ -90,7 +91,7 @@ func TestATwinThatIsRefused(t *testing.T) {
 			t.Fatalf("%d keys were ever made, so no create was doubled", made)
 		}
 		stop()
-		if s := w.state(r, 0); s.Failure == nil || s.Failure.Reason != rotator.ReasonKeyLimit {
+		if s := w.state(r, 0); s.Failure == nil || s.Failure.Reason != ledger.ReasonKeyLimit {
 			t.Errorf("the failure is %+v", s.Failure)
 		}
 		if err := w.sim.SetFaults(elevensim.Faults{KeyLimit: 1}); err != nil { // no further key is made
@@ -182,13 +183,13 @@ func TestAnAbandonedKeyIsRememberedWhileItIsListed(t *testing.T) {
 	})
 }
 
-func (w *world) entry(p rotator.Policy) *rotator.Entry {
+func (w *world) entry(p plan.Policy) *ledger.Entry {
 	w.t.Helper()
-	doc, err := w.store.Read(context.Background(), rotator.Ref{Mount: "secret", Path: "rekeyd/policies/" + p.Name}, 0)
+	doc, err := w.store.Read(context.Background(), ledger.Ref{Mount: "secret", Path: "rekeyd/policies/" + p.Name}, 0)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	e, err := rotator.ParseEntry(doc.JSON, p.Name)
+	e, err := ledger.ParseEntry(doc.JSON, p.Name)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // TestAMonthlyResetIsNoUse: the counter begins anew with each billing period.
@@ -39,7 +39,7 @@ func TestAMonthlyResetIsNoUse(t *testing.T) {
 // TestAnOldKeyIsWatchedWhereItLives: what the policy's new workspace lists meanwhile says nothing about it.
 func TestAnOldKeyIsWatchedWhereItLives(t *testing.T) {
 	w := newWorld(t)
-	p := testPolicy(t, func(p *rotator.Policy) { p.WaitUntilIdle = time.Hour })
+	p := testPolicy(t, func(p *plan.Policy) { p.WaitUntilIdle = time.Hour })
 	synctest.Test(t, func(t *testing.T) {
 		e := newEdits(t, w, p)
 		defer func() { e.stop() }()

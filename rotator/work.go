@@ -10,6 +10,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // wake has a policy looked at soon.
@@ -18,7 +21,7 @@ func (r *Rotator) wake(name string) {
 	defer r.mu.Unlock()
 	st := r.policies[name]
 	if st == nil {
-		st = r.unmanaged[name]
+		st = r.removed[name]
 	}
 	if st != nil {
 		r.enqueue(st)
@@ -56,8 +59,8 @@ func (r *Rotator) ordered() []*policyState {
 	if r.inOrder != nil {
 		return r.inOrder
 	}
-	states := make([]*policyState, 0, len(r.policies)+len(r.unmanaged))
-	states = slices.AppendSeq(slices.AppendSeq(states, maps.Values(r.policies)), maps.Values(r.unmanaged))
+	states := make([]*policyState, 0, len(r.policies)+len(r.removed))
+	states = slices.AppendSeq(slices.AppendSeq(states, maps.Values(r.policies)), maps.Values(r.removed))
 	for _, st := range states {
 		if st.order == 0 {
 			h := fnv.New64a()
@@ -153,26 +156,26 @@ func (r *Rotator) work(ctx context.Context, st *policyState) {
 		}
 		// An outage is probed once per reconcile interval, not by every policy.
 		err := r.storeDown(st)
-		var p Policy
-		var o Observed
+		var p plan.Policy
+		var o plan.Observed
 		switch {
 		case err == nil:
 			if p, o, err = r.observe(ctx, st); err != nil && !errors.Is(err, errTooSoon) {
 				r.lookLater(st, err)
 			}
-		case !st.known.loaded && r.sink.down(r.Ledger.Mount) == nil:
+		case !st.known.loaded && r.outage.down(r.Ledger.Mount) == nil:
 			r.readForBrake(ctx, st)
 		}
 		if errors.Is(err, errTooSoon) {
 			return
 		}
 		if err != nil {
-			r.noteSinkFailure(st, err)
+			r.noteStoreFailure(st, err)
 			r.countIfDue(st, err)
 			return
 		}
-		d := Plan(p, o, r.Wall())
-		r.show(st, p, o, d)
+		d := plan.Plan(p, o, r.Wall())
+		r.updateStatus(st, p, o, d)
 		r.wakeLater(st, d)
 		if !r.performFirst(ctx, m, st, p, d) {
 			return
@@ -188,7 +191,7 @@ func (r *Rotator) readForBrake(ctx context.Context, st *policyState) {
 	r.mu.Lock()
 	name := st.policy.Name
 	r.mu.Unlock()
-	if st.known.pace.waits(attempt{action: look}) > 0 {
+	if st.known.pace.waits(plan.Attempt{Action: look}) > 0 {
 		return
 	}
 	err := r.readEntry(ctx, st, name)
@@ -206,16 +209,16 @@ func (r *Rotator) countIfDue(st *policyState, err error) {
 	r.mu.Lock()
 	p, ws := *st.policy, st.ws
 	r.mu.Unlock()
-	for _, s := range Plan(p, r.assemble(st, p, ws), r.Wall()).Steps {
-		if s.Action == ActRotate {
-			r.noteOnce(st, failed(StageClaim, err))
+	for _, s := range plan.Plan(p, r.assemble(st, p, ws), r.Wall()).Steps {
+		if s.Action == plan.ActRotate {
+			r.noteOnce(st, failed(ledger.StageClaim, err))
 			return
 		}
 	}
 }
 
 // wakeLater has the policy looked at when time alone may change what is to be done: overlaps end to the second.
-func (r *Rotator) wakeLater(st *policyState, d Decision) {
+func (r *Rotator) wakeLater(st *policyState, d plan.Decision) {
 	wait := time.Duration(0)
 	if st.known.claimVersion != 0 { // another replica's claim, or our own unsettled work
 		wait = time.Until(st.known.claimSince.Add(r.ClaimTTL))
@@ -245,16 +248,16 @@ func (r *Rotator) isStopping() bool {
 }
 
 // performFirst does the first step that can be done now, and reports whether to look again.
-func (r *Rotator) performFirst(ctx context.Context, m *meter, st *policyState, p Policy, d Decision) bool {
+func (r *Rotator) performFirst(ctx context.Context, m *meter, st *policyState, p plan.Policy, d plan.Decision) bool {
 	for _, step := range d.Steps {
-		if d.Later[step].After(r.Wall()) || !urgent(step) && st.known.pace.affords(costOf(step.Action)) > 0 {
+		if d.Later[step].After(r.Wall()) || !plan.Urgent(step) && st.known.pace.affords(costOf(step.Action)) > 0 {
 			continue // the steps before it may have cost what there was
 		}
 		if err := r.remoteDown(st, step); err != nil {
 			r.noteOutage(st, step, err)
 			continue
 		}
-		if step.Action == ActRotate && !exempt(step.Reason) && !r.admit(st) {
+		if step.Action == plan.ActRotate && !plan.Exempt(step.Reason) && !r.admit(st) {
 			return true // the last place of this hour went to another policy since the look
 		}
 		st.known.problem = nil
@@ -277,7 +280,7 @@ func (r *Rotator) storeDown(st *policyState) error {
 	r.mu.Lock()
 	mount := st.policy.Sink.Mount
 	r.mu.Unlock()
-	return r.sink.down(r.Ledger.Mount, mount)
+	return r.outage.down(r.Ledger.Mount, mount)
 }
 
 // admit counts a rotation that is about to begin, unless others took what there was of this hour.
@@ -293,7 +296,7 @@ func (r *Rotator) admit(st *policyState) bool {
 }
 
 // remoteDown returns the outage because of which the step cannot even begin.
-func (r *Rotator) remoteDown(st *policyState, step Step) error {
+func (r *Rotator) remoteDown(st *policyState, step plan.Step) error {
 	if err := r.storeDown(st); err != nil {
 		return err
 	}
@@ -303,37 +306,37 @@ func (r *Rotator) remoteDown(st *policyState, step Step) error {
 	if step.Workspace != "" {
 		ws = r.workspaces[step.Workspace]
 	}
-	if ws == nil && step.Action == ActRecover {
+	if ws == nil && step.Action == plan.ActRecover {
 		return nil // a rotation in it is settled without it
 	}
 	if ws == nil {
-		return &Error{Op: "reaching workspace " + step.Workspace, Reason: ReasonOther, Err: errors.New("it is no longer configured")}
+		return &ledger.Error{Op: "reaching workspace " + step.Workspace, Reason: ledger.ReasonOther, Err: errors.New("it is no longer configured")}
 	}
 	return ws.err
 }
 
 // perform does one step and reports whether something changed.
-func (r *Rotator) perform(ctx context.Context, j *job, s Step) bool {
+func (r *Rotator) perform(ctx context.Context, j *job, s plan.Step) bool {
 	switch s.Action {
-	case ActRecover:
+	case plan.ActRecover:
 		return j.recover(ctx)
-	case ActRotate:
+	case plan.ActRotate:
 		return j.rotate(ctx, s.Reason)
-	case ActDisable, ActDelete:
+	case plan.ActDisable, plan.ActDelete:
 		return j.retire(ctx, s)
-	case ActSweep:
+	case plan.ActSweep:
 		return j.sweep(ctx, s)
-	case ActAdopt:
+	case plan.ActAdopt:
 		return j.adopt(ctx, s)
-	case ActInherit:
+	case plan.ActInherit:
 		return j.inherit(ctx)
-	case ActFollow:
+	case plan.ActFollow:
 		return j.follow(ctx, s)
-	case ActEnable:
+	case plan.ActEnable:
 		return j.enable(ctx, s)
-	case ActPatch:
+	case plan.ActPatch:
 		return j.patch(ctx, s)
-	case ActProve:
+	case plan.ActProve:
 		return j.prove(ctx)
 	}
 	return false
@@ -368,10 +371,10 @@ func (r *Rotator) resyncLoop(ctx context.Context) {
 
 // probeLoop asks a store that is down once per reconcile interval; when it answers, all that waited is looked at.
 func (r *Rotator) probeLoop(ctx context.Context) {
-	r.sink.setUp(r.storeAnswers)
+	r.outage.setUp(r.storeAnswers)
 	for sleep(ctx, r.ReconcileInterval) {
-		r.sink.probe(ctx, r.Logger, r.Ledger.Join("owner"))
+		r.outage.probe(ctx, r.Logger, r.Ledger.Join("owner"))
 	}
 }
 
-func sentence(err error) string { return shorten(strings.TrimSpace(err.Error())) }
+func sentence(err error) string { return ledger.Shorten(strings.TrimSpace(err.Error())) }

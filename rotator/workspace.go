@@ -6,20 +6,21 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 // workspace is one ElevenLabs workspace: its client, its last listing, and the loop that makes it. All fields but
 // name are guarded by Rotator.mu.
 type workspace struct {
-	name    string
-	api     *elevenlabs.Client
-	listing *listing
-	err     error                // of the last listing
-	seen    time.Time            // wall time of the last listing that answered
-	since   time.Time            // wall time of the first listing since which all answered
-	tried   time.Time            // wall time of the last listing, answered or not
-	recent  map[string]time.Time // policies rotated in the last hour, for the brake
-	oldest  time.Time            // no time in recent is before it
+	name         string
+	api          *elevenlabs.Client
+	listing      *listing
+	err          error                // of the last listing
+	lastSuccess  time.Time            // wall time of the last listing that answered
+	healthySince time.Time            // wall time of the first listing since which all answered
+	lastAttempt  time.Time            // wall time of the last listing, answered or not
+	recent       map[string]time.Time // policies rotated in the last hour, for the brake
+	oldest       time.Time            // no time in recent is before it
 	// uncounted is how many of its loaded policies' entries are not known yet, so that the brake cannot count.
 	uncounted int
 	skewed    bool // it was logged that this host's clock differs
@@ -68,13 +69,13 @@ func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
 	err = r.refused(ws, err)
 	r.logListing(ws, err)
 	r.logSkew(ws)
-	ws.tried = r.Wall()
+	ws.lastAttempt = r.Wall()
 	if ws.listing == nil || ws.err != nil {
-		ws.since = ws.tried
+		ws.healthySince = ws.lastAttempt
 	}
 	back := ws.err != nil && err == nil
 	if ws.err = err; err == nil {
-		ws.seen = ws.tried
+		ws.lastSuccess = ws.lastAttempt
 		ws.listing = r.index(ws, accounts, begun)
 		r.findStrays(ws)
 	}
@@ -87,7 +88,7 @@ func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
 }
 
 func (r *Rotator) logListing(ws *workspace, err error) {
-	was, is := Reason(""), Reason("")
+	was, is := ledger.Reason(""), ledger.Reason("")
 	if ws.err != nil {
 		was = reasonOf(ws.err)
 	}
@@ -113,7 +114,7 @@ func (r *Rotator) index(ws *workspace, accounts []elevenlabs.ServiceAccount, beg
 	for _, a := range accounts {
 		l.accounts[a.ID] = a.Keys
 		for i, k := range a.Keys {
-			owner, policy, _, ok := parseKeyName(k.Name)
+			owner, policy, _, ok := ledger.ParseKeyName(k.Name)
 			switch others := l.owned[policy]; {
 			case !ok || owner != r.owner:
 			case others == nil:
@@ -153,7 +154,7 @@ func (ws *workspace) noteRotation(policy string, at time.Time) {
 func (r *Rotator) noteCounted(st *policyState, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if st.counted || sinkOutage(err) || errors.Is(err, context.Canceled) {
+	if st.counted || ledger.IsOutage(err) || errors.Is(err, context.Canceled) {
 		return
 	}
 	st.counted = true

@@ -16,7 +16,11 @@ import (
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
@@ -29,13 +33,13 @@ const (
 type world struct {
 	t     *testing.T
 	sim   *elevensim.Server
-	store rotator.Store
+	store ledger.Store
 	dir   string            // of the store
 	api   http.RoundTripper // to the simulator
 	urls  map[string]string // of the workspaces
 	last  *process          // that was started
 	// Where the workspace default reads its admin key; nil: it has one for ever.
-	admin       *rotator.Sink
+	admin       *ledger.Sink
 	adminSource func() string
 	logs        *lockedBuffer
 	mu          sync.Mutex
@@ -61,7 +65,7 @@ func (b *lockedBuffer) Write(p []byte) (int, error) {
 
 // process is what one rotator sees of the world: its calls can be made to fail or to be its last.
 type process struct {
-	rotator.Store
+	ledger.Store
 	api http.RoundTripper
 
 	mu    sync.Mutex
@@ -148,17 +152,17 @@ func (p *process) made() []string {
 }
 
 func lostCall(op string, err error) error {
-	return &rotator.Error{Op: op, Reason: rotator.ReasonSinkUnreachable, MaybeApplied: true, Err: err}
+	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkUnreachable, MaybeApplied: true, Err: err}
 }
 
-func (p *process) Read(ctx context.Context, ref rotator.Ref, version int) (rotator.Doc, error) {
+func (p *process) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.Doc, error) {
 	if instead, _ := p.enter("read " + ref.String()); instead != nil {
-		return rotator.Doc{}, lostCall("reading "+ref.String(), instead)
+		return ledger.Doc{}, lostCall("reading "+ref.String(), instead)
 	}
 	return p.Store.Read(ctx, ref, version)
 }
 
-func (p *process) Write(ctx context.Context, ref rotator.Ref, data map[string]any, cas int) (int, error) {
+func (p *process) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
 	instead, afterwards := p.enter("write " + ref.String())
 	if instead != nil {
 		return 0, lostCall("writing "+ref.String(), instead)
@@ -221,17 +225,17 @@ func (w *world) noSecrets() {
 	}
 }
 
-func testPolicy(t testing.TB, change func(*rotator.Policy)) rotator.Policy {
+func testPolicy(t testing.TB, change func(*plan.Policy)) plan.Policy {
 	t.Helper()
-	s, err := rotator.ParseSchedule("0 3 * * *", "UTC")
+	s, err := schedule.Parse("0 3 * * *", "UTC")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := rotator.Policy{
+	p := plan.Policy{
 		Name: "tts-prod", Workspace: "default", ServiceAccount: account, Schedule: s,
 		Settings: elevenlabs.Settings{Permissions: elevenlabs.Permissions{Names: []string{"text_to_speech", "user_read"}}},
-		Overlap:  4 * time.Hour, Quarantine: 6 * time.Hour, Verify: true, OnDrift: rotator.DriftPatch, Mode: rotator.ModeAuto,
-		Sink: rotator.Sink{Ref: rotator.Ref{Mount: "secret", Path: "elevenlabs/tts-prod"}, Field: "api_key"},
+		Overlap:  4 * time.Hour, Quarantine: 6 * time.Hour, Verify: true, OnDrift: plan.DriftPatch, Mode: plan.ModeAuto,
+		Sink: ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: "elevenlabs/tts-prod"}, Field: "api_key"},
 	}
 	if change != nil {
 		change(&p)
@@ -240,17 +244,17 @@ func testPolicy(t testing.TB, change func(*rotator.Policy)) rotator.Policy {
 }
 
 // start runs a rotator over the world until stop is called. It must be called in a synctest bubble.
-func (w *world) start(policies ...rotator.Policy) (r *rotator.Rotator, stop func()) {
+func (w *world) start(policies ...plan.Policy) (r *rotator.Rotator, stop func()) {
 	return w.startProcess(&process{}, policies...)
 }
 
 // buildProcess returns a rotator that does not run, whose calls go through p.
-func (w *world) buildProcess(p *process, policies ...rotator.Policy) *rotator.Rotator {
+func (w *world) buildProcess(p *process, policies ...plan.Policy) *rotator.Rotator {
 	w.t.Helper()
 	p.Store, p.api, w.last = w.store, w.api, p
 	clients := w.clients(p)
 	r, err := rotator.New(rotator.Options{
-		Store: p, Ledger: rotator.Ref{Mount: "secret", Path: "rekeyd"},
+		Store: p, Ledger: ledger.Ref{Mount: "secret", Path: "rekeyd"},
 		Logger:      slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Concurrency: 4, ReconcileInterval: time.Minute, ResyncInterval: 15 * time.Minute, ClaimTTL: 2 * time.Minute,
 		VerifyTimeout: 30 * time.Second, ShutdownTimeout: 25 * time.Second,
@@ -264,7 +268,7 @@ func (w *world) buildProcess(p *process, policies ...rotator.Policy) *rotator.Ro
 }
 
 // startProcess runs a rotator whose calls go through p.
-func (w *world) startProcess(p *process, policies ...rotator.Policy) (r *rotator.Rotator, stop func()) {
+func (w *world) startProcess(p *process, policies ...plan.Policy) (r *rotator.Rotator, stop func()) {
 	w.t.Helper()
 	r = w.buildProcess(p, policies...)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -296,19 +300,19 @@ func (w *world) clients(t http.RoundTripper) map[string]*elevenlabs.Client {
 	return clients
 }
 
-func (w *world) readAdminKey(ctx context.Context) (elevenlabs.Secret, error) {
+func (w *world) readAdminKey(ctx context.Context) (secret.Secret, error) {
 	switch {
 	case w.adminSource != nil:
-		return elevenlabs.NewSecret(w.adminSource()), nil
+		return secret.New(w.adminSource()), nil
 	case w.admin == nil:
-		return elevenlabs.NewSecret(adminKey), nil
+		return secret.New(adminKey), nil
 	}
 	doc, err := w.store.Read(ctx, w.admin.Ref, 0)
 	if err != nil {
-		return elevenlabs.Secret{}, err
+		return secret.Secret{}, err
 	}
 	key, _ := doc.Fields()[w.admin.Field].(string)
-	return elevenlabs.NewSecret(key), nil
+	return secret.New(key), nil
 }
 
 // after lets simulated time pass.
@@ -317,7 +321,7 @@ func after(d time.Duration) {
 	synctest.Wait()
 }
 
-func (w *world) record(p rotator.Policy) map[string]any {
+func (w *world) record(p plan.Policy) map[string]any {
 	w.t.Helper()
 	doc, err := w.store.Read(context.Background(), p.Sink.Ref, 0)
 	if err != nil {
@@ -327,7 +331,7 @@ func (w *world) record(p rotator.Policy) map[string]any {
 }
 
 // inRecord returns the key whose secret the record holds; the record must hold one that exists.
-func (w *world) inRecord(p rotator.Policy) elevensim.Key {
+func (w *world) inRecord(p plan.Policy) elevensim.Key {
 	w.t.Helper()
 	secret, _ := w.record(p)[p.Sink.Field].(string)
 	k, ok := w.sim.KeyBySecret(secret)

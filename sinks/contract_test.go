@@ -13,18 +13,18 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 // fixture is a store with what a person could do to its documents behind its back.
 type fixture struct {
-	store  rotator.Store
+	store  ledger.Store
 	mount  string
-	edit   func(t *testing.T, ref rotator.Ref, data map[string]any)
-	remove func(t *testing.T, ref rotator.Ref) // the newest version; the document's history stays
+	edit   func(t *testing.T, ref ledger.Ref, data map[string]any)
+	remove func(t *testing.T, ref ledger.Ref) // the newest version; the document's history stays
 }
 
-func (f fixture) ref(path string) rotator.Ref { return rotator.Ref{Mount: f.mount, Path: path} }
+func (f fixture) ref(path string) ledger.Ref { return ledger.Ref{Mount: f.mount, Path: path} }
 
 // contract is what rotator relies on, whatever the store. Each test has a mount of its own.
 func contract(t *testing.T, open func(t *testing.T) fixture) {
@@ -158,7 +158,7 @@ func testLargeValue(t *testing.T, f fixture) {
 		data[fmt.Sprint(i)] = strings.Repeat("y", 500_000)
 	}
 	_, err := f.store.Write(t.Context(), f.ref("a"), data, 1)
-	wantError(t, err, wanted{reason: rotator.ReasonSinkTooLarge})
+	wantError(t, err, wanted{reason: ledger.ReasonSinkTooLarge})
 	wantDoc(t, f, "a", map[string]any{"pem": data["pem"]}, 1)
 }
 
@@ -183,14 +183,14 @@ func testOddNames(t *testing.T, f fixture) {
 
 func testRefusedNames(t *testing.T, f fixture) {
 	for _, path := range []string{"", "/a", "a/", "a//b", "../a", "a/../b", "a/..", ".", "a/./b", "a\x00b", "a\nb", `a\b`, "\xff"} {
-		for _, ref := range []rotator.Ref{{Mount: f.mount, Path: path}, {Mount: path, Path: "a"}} {
+		for _, ref := range []ledger.Ref{{Mount: f.mount, Path: path}, {Mount: path, Path: "a"}} {
 			_, err := f.store.Read(t.Context(), ref, 0)
-			wantError(t, err, wanted{reason: rotator.ReasonSinkError})
+			wantError(t, err, wanted{reason: ledger.ReasonSinkError})
 			_, err = f.store.Write(t.Context(), ref, map[string]any{}, 0)
-			wantError(t, err, wanted{reason: rotator.ReasonSinkError})
+			wantError(t, err, wanted{reason: ledger.ReasonSinkError})
 			_, err = f.store.List(t.Context(), ref)
-			wantError(t, err, wanted{reason: rotator.ReasonSinkError})
-			wantError(t, f.store.Check(t.Context(), ref), wanted{reason: rotator.ReasonSinkError})
+			wantError(t, err, wanted{reason: ledger.ReasonSinkError})
+			wantError(t, f.store.Check(t.Context(), ref), wanted{reason: ledger.ReasonSinkError})
 		}
 	}
 }
@@ -231,7 +231,7 @@ func testCancelled(t *testing.T, f fixture) {
 	_, err2 := f.store.Write(ctx, f.ref("a"), map[string]any{"n": "2"}, 1)
 	_, err3 := f.store.List(ctx, f.ref("a"))
 	for i, err := range []error{err, err2, err3, f.store.Check(ctx, f.ref("never checked"))} {
-		var e *rotator.Error
+		var e *ledger.Error
 		if !errors.Is(err, context.Canceled) || errors.As(err, &e) {
 			t.Errorf("call %d: %v, not the context's own error", i, err)
 		}
@@ -250,7 +250,7 @@ func testConcurrentWriters(t *testing.T, f fixture) {
 				switch {
 				case err == nil:
 					won.Add(1 + int64(w)<<32)
-				case !errors.Is(err, rotator.ErrConflict):
+				case !errors.Is(err, ledger.ErrConflict):
 					t.Error(err)
 				}
 			})
@@ -284,21 +284,21 @@ func wantWrite(t *testing.T, f fixture, path string, data map[string]any, cas in
 
 func wantConflict(t *testing.T, f fixture, path string, cas int) {
 	t.Helper()
-	if _, err := f.store.Write(t.Context(), f.ref(path), map[string]any{"n": "conflict"}, cas); !errors.Is(err, rotator.ErrConflict) {
+	if _, err := f.store.Write(t.Context(), f.ref(path), map[string]any{"n": "conflict"}, cas); !errors.Is(err, ledger.ErrConflict) {
 		t.Fatalf("writing %s over version %d: %v, want a conflict", path, cas, err)
 	}
 }
 
 // wanted is what an error should be. advice and says are parts of texts.
 type wanted struct {
-	reason        rotator.Reason
+	reason        ledger.Reason
 	outage, maybe bool
 	says, advice  string
 }
 
 func wantError(t *testing.T, err error, want wanted) {
 	t.Helper()
-	var e *rotator.Error
+	var e *ledger.Error
 	if !errors.As(err, &e) {
 		t.Errorf("%v (%T) is not a *rotator.Error", err, err)
 		return

@@ -14,10 +14,10 @@ import (
 	"syscall"
 
 	"github.com/rekeyd/rekeyd/internal/smallfile"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// File is a rotator.Store in files below one folder: the document MOUNT/PATH is the JSON object in MOUNT/PATH.json.
+// File is a ledger.Store in files below one folder: the document MOUNT/PATH is the JSON object in MOUNT/PATH.json.
 //
 // Versions, which files do not have, are counted in .rekeyd/MOUNT/PATH.json: a number, and the digest of the content
 // that has it. Content with another digest was put there by someone else, and is the next version. So one step
@@ -33,7 +33,7 @@ type File struct {
 	dir string
 }
 
-var _ rotator.Store = (*File)(nil)
+var _ ledger.Store = (*File)(nil)
 
 const stateDir = ".rekeyd" // below the folder; no mount may have this name
 
@@ -53,10 +53,10 @@ func errNoDir(dir string) error {
 	return errors.New("it is empty")
 }
 
-// Read implements rotator.Store. Of versions that are not the newest, JSON is nil and Version 0.
-func (f *File) Read(ctx context.Context, ref rotator.Ref, version int) (rotator.Doc, error) {
+// Read implements ledger.Store. Of versions that are not the newest, JSON is nil and Version 0.
+func (f *File) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.Doc, error) {
 	op := "reading " + ref.String()
-	var doc rotator.Doc
+	var doc ledger.Doc
 	err := f.locked(ctx, op, ref, func(d *document) error {
 		count, content, err := d.look(ctx)
 		if err != nil || version != 0 && version != count.Version {
@@ -69,16 +69,16 @@ func (f *File) Read(ctx context.Context, ref rotator.Ref, version int) (rotator.
 		return err
 	})
 	if errors.Is(err, errNothing) {
-		return rotator.Doc{}, nil
+		return ledger.Doc{}, nil
 	}
 	if err != nil {
-		return rotator.Doc{}, fileError(op, err)
+		return ledger.Doc{}, fileError(op, err)
 	}
 	return doc, nil
 }
 
-// Write implements rotator.Store.
-func (f *File) Write(ctx context.Context, ref rotator.Ref, data map[string]any, cas int) (int, error) {
+// Write implements ledger.Store.
+func (f *File) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
 	op := "writing " + ref.String()
 	content, err := formatObject(data)
 	if err != nil {
@@ -93,12 +93,12 @@ func (f *File) Write(ctx context.Context, ref rotator.Ref, data map[string]any, 
 		case err != nil:
 			return err
 		case count.Version != cas:
-			return rotator.ErrConflict
+			return ledger.ErrConflict
 		}
 		return d.replace(content, cas+1)
 	})
-	if errors.Is(err, rotator.ErrConflict) {
-		return 0, rotator.ErrConflict
+	if errors.Is(err, ledger.ErrConflict) {
+		return 0, ledger.ErrConflict
 	}
 	if err != nil {
 		return 0, fileError(op, err)
@@ -106,8 +106,8 @@ func (f *File) Write(ctx context.Context, ref rotator.Ref, data map[string]any, 
 	return cas + 1, nil
 }
 
-// List implements rotator.Store.
-func (f *File) List(ctx context.Context, ref rotator.Ref) ([]string, error) {
+// List implements ledger.Store.
+func (f *File) List(ctx context.Context, ref ledger.Ref) ([]string, error) {
 	op := "listing " + ref.String()
 	root, err := f.open(ctx, op, ref)
 	if errors.Is(err, errNothing) {
@@ -136,8 +136,8 @@ func (f *File) List(ctx context.Context, ref rotator.Ref) ([]string, error) {
 	return names, nil
 }
 
-// Check implements rotator.Store: it makes and removes a file where each document and its count would be.
-func (f *File) Check(ctx context.Context, refs ...rotator.Ref) error {
+// Check implements ledger.Store: it makes and removes a file where each document and its count would be.
+func (f *File) Check(ctx context.Context, refs ...ledger.Ref) error {
 	const op = "checking that files can be written"
 	if err := f.makeFolder(); err != nil {
 		return fileError(op, err)
@@ -202,7 +202,7 @@ func (f *File) makeFolder() error {
 var errNothing = errors.New("the folder of the file sink does not exist")
 
 // open opens the folder, through which no path leads outside, whatever symbolic links say.
-func (f *File) open(ctx context.Context, op string, ref rotator.Ref) (*os.Root, error) {
+func (f *File) open(ctx context.Context, op string, ref ledger.Ref) (*os.Root, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -219,16 +219,16 @@ func (f *File) open(ctx context.Context, op string, ref rotator.Ref) (*os.Root, 
 	return root, err
 }
 
-// fileError makes the error that rotator.Store promises; what it promises already passes.
+// fileError makes the error that ledger.Store promises; what it promises already passes.
 func fileError(op string, err error) error {
-	var e *rotator.Error
+	var e *ledger.Error
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &e) && e.Op != "" {
 		return err
 	}
-	out := &rotator.Error{Op: op, Reason: rotator.ReasonSinkError, MaybeApplied: errors.As(err, new(afterRename)), Err: err}
+	out := &ledger.Error{Op: op, Reason: ledger.ReasonSinkError, MaybeApplied: errors.As(err, new(afterRename)), Err: err}
 	switch {
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		out.Reason, out.Advice = rotator.ReasonSinkDenied, "let this user write below REKEYD_FILE_DIR"
+		out.Reason, out.Advice = ledger.ReasonSinkDenied, "let this user write below REKEYD_FILE_DIR"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		out.Advice = "free space on that disk"
 	case errors.Is(err, smallfile.ErrNotRegular), errors.Is(err, errExchanged):

@@ -20,7 +20,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/rekeyd/rekeyd/internal/smallfile"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 const (
@@ -51,14 +51,14 @@ type document struct {
 	name, count string // files below root
 }
 
-func newDocument(root *os.Root, ref rotator.Ref) *document {
+func newDocument(root *os.Root, ref ledger.Ref) *document {
 	name := path.Join(ref.Mount, ref.Path+".json")
 	return &document{root: root, name: name, count: path.Join(stateDir, "versions", name)}
 }
 
 // locked calls do while no other process, nor another goroutine, looks at the document or writes it. The kernel
 // drops the lock of a process that dies.
-func (f *File) locked(ctx context.Context, op string, ref rotator.Ref, do func(*document) error) (err error) {
+func (f *File) locked(ctx context.Context, op string, ref ledger.Ref, do func(*document) error) (err error) {
 	root, err := f.open(ctx, op, ref)
 	if err != nil {
 		return err
@@ -166,7 +166,7 @@ func (d *document) readFile(ctx context.Context, name string) ([]byte, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
 	case errors.Is(err, smallfile.ErrTooLarge):
-		return nil, &rotator.Error{Op: "reading " + name, Reason: rotator.ReasonSinkTooLarge, Err: err}
+		return nil, &ledger.Error{Op: "reading " + name, Reason: ledger.ReasonSinkTooLarge, Err: err}
 	case err != nil:
 		return nil, err
 	}
@@ -262,7 +262,7 @@ func formatObject(data map[string]any) ([]byte, error) {
 		return nil, fmt.Errorf("encoding the document: %w", err)
 	}
 	if b.Len() > maxFile {
-		return nil, &rotator.Error{Op: "encoding the document", Reason: rotator.ReasonSinkTooLarge, Err: fmt.Errorf("it is longer than %d bytes", maxFile)}
+		return nil, &ledger.Error{Op: "encoding the document", Reason: ledger.ReasonSinkTooLarge, Err: fmt.Errorf("it is longer than %d bytes", maxFile)}
 	}
 	return b.Bytes(), nil
 }

@@ -16,7 +16,7 @@ import (
 
 	"github.com/gofrs/flock"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
@@ -33,16 +33,16 @@ func fileFixture(t *testing.T) (fixture, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := func(ref rotator.Ref) string { return filepath.Join(dir, ref.Mount, ref.Path+".json") }
+	file := func(ref ledger.Ref) string { return filepath.Join(dir, ref.Mount, ref.Path+".json") }
 	return fixture{
 		store: store, mount: "secret",
-		edit: func(t *testing.T, ref rotator.Ref, data map[string]any) {
+		edit: func(t *testing.T, ref ledger.Ref, data map[string]any) {
 			text, err := json.Marshal(data)
 			must(t, err)
 			must(t, os.MkdirAll(filepath.Dir(file(ref)), 0o700))
 			must(t, os.WriteFile(file(ref), text, 0o600))
 		},
-		remove: func(t *testing.T, ref rotator.Ref) { must(t, os.Remove(file(ref))) },
+		remove: func(t *testing.T, ref ledger.Ref) { must(t, os.Remove(file(ref))) },
 	}, dir
 }
 
@@ -115,7 +115,7 @@ func TestFileCrashStates(t *testing.T) {
 			c.leave(t, filepath.Join(dir, "secret/a.json"), filepath.Join(dir, ".rekeyd/versions/secret/a.json"))
 			other, err := sinks.NewFile(dir) // whoever looks, and whether once or twice
 			must(t, err)
-			for _, store := range []rotator.Store{f.store, other, f.store} {
+			for _, store := range []ledger.Store{f.store, other, f.store} {
 				f.store = store
 				wantDoc(t, f, "a", c.data, c.version)
 			}
@@ -131,7 +131,7 @@ func TestFileRefusesWhatIsNoObject(t *testing.T) {
 		wantWrite(t, f, "a", map[string]any{"n": "1"}, 0)
 		must(t, os.WriteFile(filepath.Join(dir, "secret/a.json"), []byte(text), 0o600))
 		_, err := f.store.Read(t.Context(), f.ref("a"), 0)
-		wantError(t, err, wanted{reason: rotator.ReasonSinkError, says: "JSON object", advice: "repair"})
+		wantError(t, err, wanted{reason: ledger.ReasonSinkError, says: "JSON object", advice: "repair"})
 		wantConflict(t, f, "a", 1)
 	}
 }
@@ -141,9 +141,9 @@ func TestFileRefusesABrokenCount(t *testing.T) {
 	wantWrite(t, f, "a", map[string]any{"n": "1"}, 0)
 	must(t, os.WriteFile(filepath.Join(dir, ".rekeyd/versions/secret/a.json"), []byte("{}"), 0o600))
 	_, err := f.store.Read(t.Context(), f.ref("a"), 0)
-	wantError(t, err, wanted{reason: rotator.ReasonSinkError, says: "counts its versions", advice: "backup"})
+	wantError(t, err, wanted{reason: ledger.ReasonSinkError, says: "counts its versions", advice: "backup"})
 	_, err = f.store.Write(t.Context(), f.ref("a"), nil, 1)
-	wantError(t, err, wanted{reason: rotator.ReasonSinkError, says: "counts its versions"})
+	wantError(t, err, wanted{reason: ledger.ReasonSinkError, says: "counts its versions"})
 }
 
 func TestFileStaysInside(t *testing.T) {
@@ -155,14 +155,14 @@ func TestFileStaysInside(t *testing.T) {
 	must(t, os.Symlink(filepath.Join(outside, "a.json"), filepath.Join(dir, "secret/file.json")))
 	for _, path := range []string{"link/a", "file"} {
 		_, err := f.store.Read(t.Context(), f.ref(path), 0)
-		wantError(t, err, wanted{reason: rotator.ReasonSinkError})
+		wantError(t, err, wanted{reason: ledger.ReasonSinkError})
 		_, err = f.store.Write(t.Context(), f.ref(path), map[string]any{"x": "y"}, 0)
-		wantError(t, err, wanted{reason: rotator.ReasonSinkError})
+		wantError(t, err, wanted{reason: ledger.ReasonSinkError})
 	}
 	_, err := f.store.List(t.Context(), f.ref("link"))
-	wantError(t, err, wanted{reason: rotator.ReasonSinkError})
-	_, err = f.store.Write(t.Context(), rotator.Ref{Mount: ".rekeyd", Path: "versions/secret/a"}, nil, 0)
-	wantError(t, err, wanted{reason: rotator.ReasonSinkError, says: "counted"})
+	wantError(t, err, wanted{reason: ledger.ReasonSinkError})
+	_, err = f.store.Write(t.Context(), ledger.Ref{Mount: ".rekeyd", Path: "versions/secret/a"}, nil, 0)
+	wantError(t, err, wanted{reason: ledger.ReasonSinkError, says: "counted"})
 	if entries, err := os.ReadDir(outside); err != nil || len(entries) != 1 {
 		t.Errorf("outside there is %v, %v", entries, err)
 	}
@@ -174,13 +174,13 @@ func TestFileWhereNothingCanBeWritten(t *testing.T) {
 	// A file where a folder must be stops every user, root included.
 	must(t, os.WriteFile(filepath.Join(dir, "secret/f"), nil, 0o600))
 	err := f.store.Check(t.Context(), f.ref("f/a"))
-	wantError(t, err, wanted{reason: rotator.ReasonSinkError, says: "secret/f/a"})
+	wantError(t, err, wanted{reason: ledger.ReasonSinkError, says: "secret/f/a"})
 	_, err = f.store.Write(t.Context(), f.ref("f/a"), nil, 0)
-	wantError(t, err, wanted{reason: rotator.ReasonSinkError})
+	wantError(t, err, wanted{reason: ledger.ReasonSinkError})
 	if os.Getuid() != 0 {
 		must(t, os.Chmod(dir, 0o500))
-		err := f.store.Check(t.Context(), rotator.Ref{Mount: "other", Path: "a"})
-		wantError(t, err, wanted{reason: rotator.ReasonSinkDenied, advice: "REKEYD_FILE_DIR"})
+		err := f.store.Check(t.Context(), ledger.Ref{Mount: "other", Path: "a"})
+		wantError(t, err, wanted{reason: ledger.ReasonSinkDenied, advice: "REKEYD_FILE_DIR"})
 		must(t, os.Chmod(dir, 0o700))
 	}
 	if _, err := sinks.NewFile(""); err == nil {
@@ -247,9 +247,9 @@ func TestFileProcessesRace(t *testing.T) {
 // raceForVersions is what each process does: it prints the versions that it won.
 func raceForVersions(dir string) int {
 	store, err := sinks.NewFile(dir)
-	ref := rotator.Ref{Mount: "secret", Path: "raced"}
+	ref := ledger.Ref{Mount: "secret", Path: "raced"}
 	for err == nil {
-		var doc rotator.Doc
+		var doc ledger.Doc
 		if doc, err = store.Read(context.Background(), ref, 0); err != nil || doc.Version >= racedVersions {
 			break
 		}
@@ -258,7 +258,7 @@ func raceForVersions(dir string) int {
 		switch {
 		case err == nil:
 			_, err = fmt.Fprintln(os.Stdout, version)
-		case errors.Is(err, rotator.ErrConflict):
+		case errors.Is(err, ledger.ErrConflict):
 			err = nil
 		}
 	}

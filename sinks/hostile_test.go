@@ -6,9 +6,9 @@ import (
 
 	vaultapi "github.com/hashicorp/vault/api"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/internal/hostile"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
@@ -18,13 +18,13 @@ const (
 )
 
 func TestVaultHostileServers(t *testing.T) {
-	ref := rotator.Ref{Mount: "secret", Path: "a"}
+	ref := ledger.Ref{Mount: "secret", Path: "a"}
 	hostile.Run(t, hostile.Client{
 		Writes: 1, Bytes: 384 << 20, Secrets: []string{hostileToken, hostileSecretID}, HTTP2: true,
 		Calls: func(t *testing.T, to hostile.Target) []func() error {
 			fresh := func(change func(*sinks.VaultOptions)) *sinks.Vault { return hostileVault(t, to, change) }
-			token := func(o *sinks.VaultOptions) { o.Token = elevenlabs.NewSecret(hostileToken) }
-			secretID := func() (elevenlabs.Secret, error) { return elevenlabs.NewSecret(hostileSecretID), nil }
+			token := func(o *sinks.VaultOptions) { o.Token = secret.New(hostileToken) }
+			secretID := func() (secret.Secret, error) { return secret.New(hostileSecretID), nil }
 			login := func(o *sinks.VaultOptions) { o.Login = sinks.AppRoleLogin("approle", "role", secretID) }
 			wrapped := func(o *sinks.VaultOptions) {
 				o.Login = sinks.WrappedAppRoleLogin("approle", "role", secretID, o.Redactor)
@@ -49,8 +49,8 @@ func hostileVault(t *testing.T, to hostile.Target, change func(*sinks.VaultOptio
 	if to.Authority != nil {
 		must(t, config.ConfigureTLS(&vaultapi.TLSConfig{CACertBytes: to.Authority}))
 	}
-	redactor := new(elevenlabs.Redactor)
-	redactor.Add(elevenlabs.NewSecret(hostileSecretID))
+	redactor := new(secret.Redactor)
+	redactor.Add(secret.New(hostileSecretID))
 	o := sinks.VaultOptions{Config: config, Timeout: 250 * time.Millisecond, Redactor: redactor}
 	change(&o)
 	v, err := sinks.NewVault(o)

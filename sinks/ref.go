@@ -1,5 +1,5 @@
 // Package sinks holds the stores that records and ledger live in: HashiCorp Vault's KV version 2 engine, and files.
-// Both implement rotator.Store and pass one contract test suite.
+// Both implement ledger.Store and pass one contract test suite.
 package sinks
 
 import (
@@ -8,15 +8,15 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 // validRef refuses a reference that could name something else than it says: Vault's client and file systems both
 // resolve dots and double slashes.
-func validRef(op string, ref rotator.Ref) error {
+func validRef(op string, ref ledger.Ref) error {
 	for _, part := range []string{ref.Mount, ref.Path} {
 		if err := validPath(part); err != nil {
-			return &rotator.Error{Op: op, Reason: rotator.ReasonSinkError, Err: err,
+			return &ledger.Error{Op: op, Reason: ledger.ReasonSinkError, Err: err,
 				Advice: "correct the mount and path"}
 		}
 	}

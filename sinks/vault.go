@@ -12,8 +12,8 @@ import (
 
 	vaultapi "github.com/hashicorp/vault/api"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 // The operations that VaultOptions.Observe is told of.
@@ -42,11 +42,11 @@ type VaultOptions struct {
 	// Config is the address and TLS; nil is VaultConfig(). NewVault takes it over: nothing else may use it after.
 	Config *vaultapi.Config
 	// Token is the token to use, unless Login is set: then the first call gets one, and Run the next ones.
-	Token elevenlabs.Secret
+	Token secret.Secret
 	Login Login
 	// Reread says what the token is now, for one that lies in a file: Vault.Run asks every second, and takes
 	// another token over once Vault has confirmed it. nil: Token never changes.
-	Reread func() (elevenlabs.Secret, error)
+	Reread func() (secret.Secret, error)
 	// Namespace is Vault's own notion of it; empty is the root namespace.
 	Namespace string
 	// Timeout bounds each call; 0 is 10 seconds.
@@ -60,12 +60,12 @@ type VaultOptions struct {
 	// Observe is told of every call: read write list check login renew lookup; the HTTP status, or "error".
 	Observe func(operation, code string, d time.Duration)
 	// Redactor cuts the secrets that the process holds out of what Vault says. The token is added to it.
-	Redactor *elevenlabs.Redactor
+	Redactor *secret.Redactor
 	// Logger hears of the token's life; nil is silence.
 	Logger *slog.Logger
 }
 
-// Vault is a rotator.Store in Vault's KV version 2 engine. Make it with NewVault, and let Run keep its token alive.
+// Vault is a ledger.Store in Vault's KV version 2 engine. Make it with NewVault, and let Run keep its token alive.
 type Vault struct {
 	opt    VaultOptions
 	client *vaultapi.Client
@@ -76,13 +76,13 @@ type Vault struct {
 	loginErr error
 
 	mu     sync.Mutex
-	able   map[rotator.Ref]time.Time // when its capabilities were last seen to suffice
-	mounts map[string]time.Time      // when it was last seen to be KV version 2
-	date   time.Time                 // what Vault's clock said last
-	seen   time.Time                 // … and when; monotonic
+	able   map[ledger.Ref]time.Time // when its capabilities were last seen to suffice
+	mounts map[string]time.Time     // when it was last seen to be KV version 2
+	date   time.Time                // what Vault's clock said last
+	seen   time.Time                // … and when; monotonic
 }
 
-var _ rotator.Store = (*Vault)(nil)
+var _ ledger.Store = (*Vault)(nil)
 
 // VaultConfig reads what the Vault ecosystem configures through the environment: VAULT_ADDR, VAULT_CACERT and so on.
 func VaultConfig() (*vaultapi.Config, error) {
@@ -110,7 +110,7 @@ func NewVault(o VaultOptions) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Vault{opt: o, client: client, able: map[rotator.Ref]time.Time{}, mounts: map[string]time.Time{}}
+	v := &Vault{opt: o, client: client, able: map[ledger.Ref]time.Time{}, mounts: map[string]time.Time{}}
 	v.token.refused = make(chan struct{}, 1)
 	if o.Login == nil {
 		v.useToken(o.Token)
@@ -148,7 +148,7 @@ func (o *VaultOptions) fillIn() {
 		o.Observe = func(string, string, time.Duration) {}
 	}
 	if o.Redactor == nil {
-		o.Redactor = new(elevenlabs.Redactor)
+		o.Redactor = new(secret.Redactor)
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

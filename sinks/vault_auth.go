@@ -12,13 +12,13 @@ import (
 	"github.com/hashicorp/vault/api/auth/approle"
 	"github.com/hashicorp/vault/api/auth/kubernetes"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 // Source says what a credential is now. It is asked at each login, so that one which was replaced in its file is used
 // from then on.
-type Source func() (elevenlabs.Secret, error)
+type Source func() (secret.Secret, error)
 
 // TokenLogin takes a token that somebody else made, such as Vault Agent in a file.
 func TokenLogin(token Source) Login {
@@ -48,7 +48,7 @@ func AppRoleLogin(mount, roleID string, secretID Source) Login {
 
 // WrappedAppRoleLogin logs in with a role id and a secret id that comes wrapped: it is unwrapped at the first login,
 // once, and kept in memory and in the redactor. Another wrapping token, put in the place of the first, is unwrapped anew.
-func WrappedAppRoleLogin(mount, roleID string, wrapped Source, redactor *elevenlabs.Redactor) Login {
+func WrappedAppRoleLogin(mount, roleID string, wrapped Source, redactor *secret.Redactor) Login {
 	u := &unwrapping{mount: mount, redactor: redactor}
 	return func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, error) {
 		token, err := take("the wrapped secret id", wrapped)
@@ -59,7 +59,7 @@ func WrappedAppRoleLogin(mount, roleID string, wrapped Source, redactor *elevenl
 		if err != nil {
 			return nil, err
 		}
-		return AppRoleLogin(mount, roleID, func() (elevenlabs.Secret, error) { return id, nil })(ctx, c)
+		return AppRoleLogin(mount, roleID, func() (secret.Secret, error) { return id, nil })(ctx, c)
 	}
 }
 
@@ -100,7 +100,7 @@ func CertLogin(mount, role string) Login {
 	}
 }
 
-func take(what string, source Source) (elevenlabs.Secret, error) {
+func take(what string, source Source) (secret.Secret, error) {
 	s, err := source()
 	if err == nil && s.IsZero() {
 		err = errors.New("there is none")
@@ -113,48 +113,48 @@ func take(what string, source Source) (elevenlabs.Secret, error) {
 
 // credentialError is for a login that could not even begin. It counts as an outage: nothing can be done in Vault.
 func credentialError(op string, err error) error {
-	return &rotator.Error{Op: op, Reason: rotator.ReasonSinkDenied, Outage: true, Err: err, Advice: "put the credential there; it is looked for again"}
+	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkDenied, Outage: true, Err: err, Advice: "put the credential there; it is looked for again"}
 }
 
 // unwrapping is a secret id that comes in a wrapping token.
 type unwrapping struct {
 	mount    string
-	redactor *elevenlabs.Redactor
+	redactor *secret.Redactor
 
 	mu     sync.Mutex
-	token  elevenlabs.Secret // the one that id or failed is of
-	id     elevenlabs.Secret
+	token  secret.Secret // the one that id or failed is of
+	id     secret.Secret
 	failed error // the token is of no use, and asking again would not help
 	lost   bool  // an answer may have been lost, so that it was perhaps ourselves who used the token
 }
 
-func (u *unwrapping) secretID(ctx context.Context, c *vaultapi.Client, token elevenlabs.Secret) (elevenlabs.Secret, error) {
+func (u *unwrapping) secretID(ctx context.Context, c *vaultapi.Client, token secret.Secret) (secret.Secret, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if token.Reveal() != u.token.Reveal() {
-		u.token, u.id, u.failed, u.lost = token, elevenlabs.Secret{}, nil, false
+		u.token, u.id, u.failed, u.lost = token, secret.Secret{}, nil, false
 	}
 	if !u.id.IsZero() || u.failed != nil {
 		return u.id, u.failed
 	}
 	if err := u.checkOrigin(ctx, c); err != nil {
-		return elevenlabs.Secret{}, err
+		return secret.Secret{}, err
 	}
 	s, err := c.Logical().UnwrapWithContext(ctx, token.Reveal())
 	if refused(err) {
 		u.failed = u.alarm("somebody else may have unwrapped it")
-		return elevenlabs.Secret{}, u.failed
+		return secret.Secret{}, u.failed
 	}
 	if err != nil {
 		u.lost = true
-		return elevenlabs.Secret{}, err
+		return secret.Secret{}, err
 	}
 	id, _ := s.Data["secret_id"].(string)
 	if id == "" {
 		u.failed = u.alarm("what is in it is no secret id")
-		return elevenlabs.Secret{}, u.failed
+		return secret.Secret{}, u.failed
 	}
-	u.id = elevenlabs.NewSecret(id)
+	u.id = secret.New(id)
 	u.redactor.Add(u.id) // for as long as the process lives
 	return u.id, nil
 }
@@ -184,7 +184,7 @@ func (u *unwrapping) alarm(what string) error {
 	if u.lost {
 		err += ", or Vault's answer to an earlier try of this process was lost"
 	}
-	return &rotator.Error{Op: "unwrapping the secret id", Reason: rotator.ReasonSinkWrapping, Outage: true, Err: errors.New(err),
+	return &ledger.Error{Op: "unwrapping the secret id", Reason: ledger.ReasonSinkWrapping, Outage: true, Err: errors.New(err),
 		Advice: "treat this as a security incident: destroy the role's secret ids, find out who used the token, and issue a new one"}
 }
 

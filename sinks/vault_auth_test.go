@@ -24,9 +24,9 @@ import (
 
 	vaultapi "github.com/hashicorp/vault/api"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/internal/vaulttest"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
@@ -43,14 +43,14 @@ func (c *credential) set(value string) {
 	c.value = value
 }
 
-func (c *credential) get() (elevenlabs.Secret, error) {
+func (c *credential) get() (secret.Secret, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked++
 	if c.value == "" {
-		return elevenlabs.Secret{}, os.ErrNotExist
+		return secret.Secret{}, os.ErrNotExist
 	}
-	return elevenlabs.NewSecret(c.value), nil
+	return secret.New(c.value), nil
 }
 
 func (c *credential) askedFor() int {
@@ -115,7 +115,7 @@ func (a *authServer) open(login sinks.Login, more ...func(*sinks.VaultOptions)) 
 // works writes and reads a document, without Run: as a command does.
 func works(t *testing.T, v *sinks.Vault) {
 	t.Helper()
-	ref := rotator.Ref{Mount: "secret", Path: "auth/" + strings.ReplaceAll(t.Name(), "/", "-")}
+	ref := ledger.Ref{Mount: "secret", Path: "auth/" + strings.ReplaceAll(t.Name(), "/", "-")}
 	doc, err := v.Read(t.Context(), ref, 0)
 	must(t, err)
 	_, err = v.Write(t.Context(), ref, map[string]any{"a": "b"}, doc.Version)
@@ -149,15 +149,15 @@ func TestVaultAuthMethods(t *testing.T) {
 		works(t, a.open(sinks.JWTLogin("workloads", "rekeyd", jwt.get)))
 		jwt.set(signed(t, key, "somebody else"))
 		err := a.open(sinks.JWTLogin("workloads", "rekeyd", jwt.get)).Ready(t.Context())
-		if e := asError(t, err); e.Reason != rotator.ReasonSinkDenied || !e.Outage || !strings.Contains(err.Error(), "audience") {
+		if e := asError(t, err); e.Reason != ledger.ReasonSinkDenied || !e.Outage || !strings.Contains(err.Error(), "audience") {
 			t.Errorf("a token for somebody else: %v", err)
 		}
 	})
 }
 
-func asError(t *testing.T, err error) *rotator.Error {
+func asError(t *testing.T, err error) *ledger.Error {
 	t.Helper()
-	var e *rotator.Error
+	var e *ledger.Error
 	if !errors.As(err, &e) {
 		t.Fatalf("%v is not a *rotator.Error", err)
 	}
@@ -175,7 +175,7 @@ func TestVaultCertLogin(t *testing.T) {
 	}
 	works(t, a.open(sinks.CertLogin("devices", "rekeyd"), with(vaultapi.TLSConfig{ClientCert: certFile, ClientKey: keyFile})))
 	err := a.open(sinks.CertLogin("devices", "rekeyd"), with(vaultapi.TLSConfig{})).Ready(t.Context())
-	if e := asError(t, err); e.Reason != rotator.ReasonSinkDenied {
+	if e := asError(t, err); e.Reason != ledger.ReasonSinkDenied {
 		t.Errorf("without a certificate: %v", err)
 	}
 }
@@ -195,7 +195,7 @@ func TestVaultWrappedSecretID(t *testing.T) {
 	}
 	const generate = "auth/approle/role/rekeyd/secret-id"
 	login := func(c *credential) sinks.Login {
-		return sinks.WrappedAppRoleLogin("approle", role, c.get, new(elevenlabs.Redactor))
+		return sinks.WrappedAppRoleLogin("approle", role, c.get, new(secret.Redactor))
 	}
 
 	good := &credential{value: wrap(generate)}
@@ -215,7 +215,7 @@ func TestVaultWrappedSecretID(t *testing.T) {
 	thief := a.open(login(used), withLog(log))
 	runToken(t, thief)
 	err := thief.Ready(t.Context())
-	if e := asError(t, err); e.Reason != rotator.ReasonSinkWrapping || !strings.Contains(err.Error(), "somebody else may have unwrapped it") || !strings.Contains(err.Error(), "security incident") {
+	if e := asError(t, err); e.Reason != ledger.ReasonSinkWrapping || !strings.Contains(err.Error(), "somebody else may have unwrapped it") || !strings.Contains(err.Error(), "security incident") {
 		t.Errorf("a used wrapping token: %v", err)
 	}
 	eventually(t, "the alarm is logged", func() bool { return strings.Contains(log.String(), "security incident") })
@@ -226,7 +226,7 @@ func TestVaultWrappedSecretID(t *testing.T) {
 	eventually(t, "a fresh wrapping token works", func() bool { return fresh.Ready(t.Context()) == nil })
 
 	exchanged := a.open(login(&credential{value: wrap("sys/wrapping/wrap")}))
-	if err := exchanged.Ready(t.Context()); asError(t, err).Reason != rotator.ReasonSinkWrapping || !strings.Contains(err.Error(), "exchanged") {
+	if err := exchanged.Ready(t.Context()); asError(t, err).Reason != ledger.ReasonSinkWrapping || !strings.Contains(err.Error(), "exchanged") {
 		t.Errorf("a token that wraps something else: %v", err)
 	}
 }
@@ -251,8 +251,8 @@ func TestVaultAppRoleTokensAreReplaced(t *testing.T) {
 			must(t, a.root.Auth().Token().RevokeAccessorWithContext(t.Context(), fmt.Sprint(accessor)))
 		}
 	}
-	ref := rotator.Ref{Mount: "secret", Path: "revoked"}
-	if _, err := v.Read(t.Context(), ref, 0); asError(t, err).Reason != rotator.ReasonSinkDenied {
+	ref := ledger.Ref{Mount: "secret", Path: "revoked"}
+	if _, err := v.Read(t.Context(), ref, 0); asError(t, err).Reason != ledger.ReasonSinkDenied {
 		t.Errorf("with a revoked token: %v", err)
 	}
 	eventually(t, "a token in the place of the revoked one", func() bool { _, err := v.Read(t.Context(), ref, 0); return err == nil })
@@ -272,10 +272,10 @@ func TestVaultNamespace(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, `{"data":{"ttl":60,"data":{},"metadata":{"version":1}}}`)
 	}, func(o *sinks.VaultOptions) {
-		o.Token, o.Namespace = elevenlabs.Secret{}, "team/audio"
+		o.Token, o.Namespace = secret.Secret{}, "team/audio"
 		o.Login = sinks.KubernetesLogin("cluster-7", "rekeyd", (&credential{value: "jwt-of-the-pod"}).get)
 	})
-	_, err := v.Read(t.Context(), rotator.Ref{Mount: "secret", Path: "x"}, 0)
+	_, err := v.Read(t.Context(), ledger.Ref{Mount: "secret", Path: "x"}, 0)
 	must(t, err)
 	for _, want := range []string{"/v1/auth/cluster-7/login team/audio", "/v1/secret/data/x team/audio"} {
 		if !seen[want] {
@@ -290,7 +290,7 @@ func TestVaultCredentialMissing(t *testing.T) {
 	role, id := a.appRole("approle", nil), &credential{}
 	v := a.open(sinks.AppRoleLogin("approle", role, id.get))
 	err := v.Ready(t.Context())
-	if e := asError(t, err); !e.Outage || e.Reason != rotator.ReasonSinkDenied || !strings.Contains(err.Error(), "taking the secret id") {
+	if e := asError(t, err); !e.Outage || e.Reason != ledger.ReasonSinkDenied || !strings.Contains(err.Error(), "taking the secret id") {
 		t.Errorf("without a secret id: %v", err)
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
@@ -91,10 +91,10 @@ func TestVaultLoginsThatFailInTime(t *testing.T) {
 				s.good = "good"
 				id.set("good")
 				v, err := sinks.NewVault(sinks.VaultOptions{Transport: s, Timeout: 5 * time.Second,
-					Login: sinks.AppRoleLogin("approle", "role", func() (elevenlabs.Secret, error) { return id.get() })})
+					Login: sinks.AppRoleLogin("approle", "role", func() (secret.Secret, error) { return id.get() })})
 				must(t, err)
 				read := func() error {
-					_, err := v.Read(t.Context(), rotator.Ref{Mount: "secret", Path: "x"}, 0)
+					_, err := v.Read(t.Context(), ledger.Ref{Mount: "secret", Path: "x"}, 0)
 					return err
 				}
 				must(t, read())

@@ -8,13 +8,13 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// Check implements rotator.Store. Where all is remembered it calls nobody.
-func (v *Vault) Check(ctx context.Context, refs ...rotator.Ref) error {
+// Check implements ledger.Store. Where all is remembered it calls nobody.
+func (v *Vault) Check(ctx context.Context, refs ...ledger.Ref) error {
 	const op = "checking what the token may do"
-	var ask []rotator.Ref
+	var ask []ledger.Ref
 	for _, ref := range refs {
 		if err := validRef(op, ref); err != nil {
 			return err
@@ -40,7 +40,7 @@ func (v *Vault) Check(ctx context.Context, refs ...rotator.Ref) error {
 
 // checkCapabilities asks for all documents in one call. KV calls a write an update where the document has metadata,
 // and else a create, so both are needed.
-func (v *Vault) checkCapabilities(ctx context.Context, op string, refs []rotator.Ref) error {
+func (v *Vault) checkCapabilities(ctx context.Context, op string, refs []ledger.Ref) error {
 	paths := make([]string, len(refs))
 	for i, ref := range refs {
 		paths[i] = dataPath(ref)
@@ -88,7 +88,7 @@ func lacks(op string, err error, lacking []string) error {
 	if more := len(lacking) - maxNamed; more > 0 {
 		lacking = append(lacking[:maxNamed:maxNamed], fmt.Sprintf("the same for %d more", more))
 	}
-	return &rotator.Error{Op: op, Reason: rotator.ReasonSinkDenied, Err: err, Advice: "grant " + strings.Join(lacking, "; ")}
+	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkDenied, Err: err, Advice: "grant " + strings.Join(lacking, "; ")}
 }
 
 // denied is the error of a 403. It asks Vault which capability is missing; a token that may not even ask is either
@@ -105,7 +105,7 @@ func (v *Vault) denied(ctx context.Context, op string, a answer, path string, ne
 	if missing := without(granted[path], needed...); granted != nil && len(missing) > 0 {
 		return lacks(op, v.message(a), []string{strings.Join(missing, ", ") + " on " + path})
 	}
-	return &rotator.Error{Op: op, Reason: rotator.ReasonSinkDenied, Err: v.message(a),
+	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkDenied, Err: v.message(a),
 		Advice: "see whether the token is bound to other addresses or another namespace, or a policy limits parameters on " + path}
 }
 
@@ -116,7 +116,7 @@ func (v *Vault) refused(op string, a answer, needed string) error {
 	if needed != "" && !a.says("invalid token") {
 		advice = "grant " + needed + ", as deploy/vault/policy.hcl does"
 	}
-	return &rotator.Error{Op: op, Reason: rotator.ReasonSinkDenied, Outage: true, Err: v.message(a), Advice: advice}
+	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkDenied, Outage: true, Err: v.message(a), Advice: advice}
 }
 
 // checkMount makes sure that a mount is a KV engine of version 2.
@@ -158,15 +158,15 @@ func (v *Vault) judgeMount(ctx context.Context, op, mount string, a answer) erro
 	case m.Type == "kv" && m.Options["version"] == "2":
 		return nil
 	case m.Type == "kv" || m.Type == "generic":
-		return &rotator.Error{Op: op, Reason: rotator.ReasonSinkNotKV2,
+		return &ledger.Error{Op: op, Reason: ledger.ReasonSinkNotKV2,
 			Err:    fmt.Errorf("mount %s is a KV engine of version 1, which has neither check-and-set nor versions", mount),
 			Advice: "use a mount of version 2, or upgrade it with: vault kv enable-versioning " + mount}
 	default:
-		return &rotator.Error{Op: op, Reason: rotator.ReasonSinkNotKV2,
+		return &ledger.Error{Op: op, Reason: ledger.ReasonSinkNotKV2,
 			Err: fmt.Errorf("mount %s is of type %q, not kv", mount, m.Type), Advice: "name a KV version 2 mount"}
 	}
 }
 
 func noMount(op, mount string, err error, advice string) error {
-	return &rotator.Error{Op: op, Reason: rotator.ReasonSinkNoMount, Err: err, Advice: advice + " (" + mount + ")"}
+	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkNoMount, Err: err, Advice: advice + " (" + mount + ")"}
 }

@@ -11,7 +11,7 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 const maxMessage = 300 // characters of what a remote said
@@ -19,26 +19,26 @@ const maxMessage = 300 // characters of what a remote said
 // failure makes the error of an answer that is not what was hoped for. Whether a write may have happened is decided
 // for the worse: only what Vault is known to answer before it writes counts as certain.
 func (v *Vault) failure(ctx context.Context, op string, a answer, writes bool) error {
-	var own *rotator.Error
+	var own *ledger.Error
 	if errors.As(a.fault, &own) {
 		return fmt.Errorf("%s: %w", op, own) // the login that came before the call
 	}
 	if a.fault != nil {
 		return v.faultError(ctx, op, a, writes)
 	}
-	e := &rotator.Error{Op: op, Reason: rotator.ReasonSinkError, Err: v.message(a)}
+	e := &ledger.Error{Op: op, Reason: ledger.ReasonSinkError, Err: v.message(a)}
 	switch {
 	case redirected(a.status), a.status == 472, a.status == 473, a.says("local node not active"), a.status == http.StatusPreconditionFailed:
-		e.Reason, e.Outage = rotator.ReasonSinkStandby, true
+		e.Reason, e.Outage = ledger.ReasonSinkStandby, true
 		e.Advice = "point VAULT_ADDR at the active node or at a load balancer that finds it"
 	case a.says("Vault is sealed"):
-		e.Reason, e.Outage, e.Advice = rotator.ReasonSinkSealed, true, "unseal Vault"
+		e.Reason, e.Outage, e.Advice = ledger.ReasonSinkSealed, true, "unseal Vault"
 	case a.status == http.StatusTooManyRequests:
-		e.Reason, e.Outage, e.Advice = rotator.ReasonSinkRateLimited, true, "raise Vault's rate limit quota or lower REKEYD_CONCURRENCY"
+		e.Reason, e.Outage, e.Advice = ledger.ReasonSinkRateLimited, true, "raise Vault's rate limit quota or lower REKEYD_CONCURRENCY"
 	case a.status == http.StatusRequestEntityTooLarge, a.says("too large"), a.says("JSON ") && a.says(" exceeds allowed "):
-		e.Reason, e.Advice = rotator.ReasonSinkTooLarge, "remove fields from the record, or raise the listener's limits"
+		e.Reason, e.Advice = ledger.ReasonSinkTooLarge, "remove fields from the record, or raise the listener's limits"
 	case a.status == http.StatusBadGateway, a.status == http.StatusServiceUnavailable, a.status == http.StatusGatewayTimeout:
-		e.Reason, e.Outage, e.MaybeApplied = rotator.ReasonSinkUnreachable, true, writes
+		e.Reason, e.Outage, e.MaybeApplied = ledger.ReasonSinkUnreachable, true, writes
 		e.Advice = "see whether Vault runs behind the proxy or load balancer at VAULT_ADDR"
 	case a.status >= 500:
 		e.MaybeApplied, e.Advice = writes, "see Vault's server log"
@@ -54,37 +54,37 @@ func (v *Vault) faultError(ctx context.Context, op string, a answer, writes bool
 	if ctx.Err() != nil && !maybe {
 		return ctx.Err()
 	}
-	e := &rotator.Error{Op: op, Outage: true, MaybeApplied: maybe, Err: v.clean(a.fault)}
+	e := &ledger.Error{Op: op, Outage: true, MaybeApplied: maybe, Err: v.clean(a.fault)}
 	var long *http.MaxBytesError
 	switch {
 	case ctx.Err() != nil:
-		e.Reason, e.Outage, e.Err = rotator.ReasonSinkUnreachable, false, ctx.Err()
+		e.Reason, e.Outage, e.Err = ledger.ReasonSinkUnreachable, false, ctx.Err()
 	case isTLS(a.fault), strings.Contains(a.fault.Error(), "tls: "): // an alert may come after the request was sent
 		e.Reason, e.Advice = tlsFault(a.fault)
 	case errors.Is(a.fault, context.DeadlineExceeded):
-		e.Reason, e.Err = rotator.ReasonSinkTimeout, fmt.Errorf("no answer within %s", v.opt.Timeout)
+		e.Reason, e.Err = ledger.ReasonSinkTimeout, fmt.Errorf("no answer within %s", v.opt.Timeout)
 		e.Advice = "see whether Vault is overloaded or a firewall drops its packets"
 	case errors.As(a.fault, new(*net.DNSError)):
-		e.Reason, e.Advice = rotator.ReasonSinkDNS, "check the host name in VAULT_ADDR and that this machine's resolver knows it"
+		e.Reason, e.Advice = ledger.ReasonSinkDNS, "check the host name in VAULT_ADDR and that this machine's resolver knows it"
 	case errors.As(a.fault, &long):
-		e.Reason, e.Outage, e.Err = rotator.ReasonSinkError, false, fmt.Errorf("the answer is longer than %d bytes", long.Limit)
+		e.Reason, e.Outage, e.Err = ledger.ReasonSinkError, false, fmt.Errorf("the answer is longer than %d bytes", long.Limit)
 	case a.status != 0:
-		e.Reason, e.Outage = rotator.ReasonSinkError, false
+		e.Reason, e.Outage = ledger.ReasonSinkError, false
 	default:
-		e.Reason, e.Advice = rotator.ReasonSinkUnreachable, "check VAULT_ADDR and that Vault runs"
+		e.Reason, e.Advice = ledger.ReasonSinkUnreachable, "check VAULT_ADDR and that Vault runs"
 	}
 	return e
 }
 
 // tlsFault says which part of TLS is wrong, and what helps.
-func tlsFault(cause error) (reason rotator.Reason, advice string) {
+func tlsFault(cause error) (reason ledger.Reason, advice string) {
 	switch {
 	case errors.As(cause, new(x509.HostnameError)):
-		return rotator.ReasonSinkTLSName, "name Vault in VAULT_ADDR as its certificate does, or give that name in VAULT_TLS_SERVER_NAME"
+		return ledger.ReasonSinkTLSName, "name Vault in VAULT_ADDR as its certificate does, or give that name in VAULT_TLS_SERVER_NAME"
 	case errors.As(cause, new(x509.UnknownAuthorityError)):
-		return rotator.ReasonSinkTLSCA, "give the authority that signed Vault's certificate in VAULT_CACERT or VAULT_CAPATH"
+		return ledger.ReasonSinkTLSCA, "give the authority that signed Vault's certificate in VAULT_CACERT or VAULT_CAPATH"
 	default:
-		return rotator.ReasonSinkTLS, "check that VAULT_ADDR starts with https:// exactly if Vault uses TLS of at least 1.2, and the certificate's dates"
+		return ledger.ReasonSinkTLS, "check that VAULT_ADDR starts with https:// exactly if Vault uses TLS of at least 1.2, and the certificate's dates"
 	}
 }
 

@@ -17,9 +17,9 @@ import (
 
 	vaultapi "github.com/hashicorp/vault/api"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/internal/vaulttest"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
@@ -39,8 +39,8 @@ func TestVaultSealedAndGone(t *testing.T) {
 		wantError(t, v.Check(t.Context(), f.ref("unseen")), want)
 	}
 	s.Seal(t)
-	all(wanted{reason: rotator.ReasonSinkSealed, outage: true, says: "Vault is sealed", advice: "unseal Vault"})
-	wantError(t, v.Ready(t.Context()), wanted{reason: rotator.ReasonSinkSealed, outage: true})
+	all(wanted{reason: ledger.ReasonSinkSealed, outage: true, says: "Vault is sealed", advice: "unseal Vault"})
+	wantError(t, v.Ready(t.Context()), wanted{reason: ledger.ReasonSinkSealed, outage: true})
 	s.Unseal(t)
 	wantDoc(t, f, "a", map[string]any{"n": "1"}, 1)
 	s.Kill()
@@ -49,7 +49,7 @@ func TestVaultSealedAndGone(t *testing.T) {
 		_, err := v.Read(t.Context(), f.ref("a"), 0)
 		return err != nil && strings.Contains(err.Error(), "refused")
 	})
-	all(wanted{reason: rotator.ReasonSinkUnreachable, outage: true, says: "refused", advice: "check VAULT_ADDR"})
+	all(wanted{reason: ledger.ReasonSinkUnreachable, outage: true, says: "refused", advice: "check VAULT_ADDR"})
 	s.Restart(t)
 	wantWrite(t, f, "a", map[string]any{"n": "2"}, 1)
 }
@@ -61,7 +61,7 @@ func stub(t *testing.T, serve http.HandlerFunc, change ...func(*sinks.VaultOptio
 	t.Cleanup(server.Close)
 	config := vaultapi.DefaultConfig()
 	config.Address = server.URL
-	o := sinks.VaultOptions{Config: config, Token: elevenlabs.NewSecret("hvs.stub"), Timeout: 200 * time.Millisecond}
+	o := sinks.VaultOptions{Config: config, Token: secret.New("hvs.stub"), Timeout: 200 * time.Millisecond}
 	for _, f := range change {
 		f(&o)
 	}
@@ -85,38 +85,38 @@ func stubWrite(t *testing.T, serve http.HandlerFunc, change ...func(*sinks.Vault
 }
 
 func TestVaultAnswers(t *testing.T) {
-	down := rotator.ReasonSinkUnreachable
+	down := ledger.ReasonSinkUnreachable
 	for name, c := range map[string]struct {
 		status      int
 		body        string
 		read, write wanted
 	}{
 		"rate limit": {429, `{"errors":["request path \"x\": rate limit quota exceeded"]}`,
-			wanted{reason: rotator.ReasonSinkRateLimited, outage: true, says: "429: request path"}, wanted{reason: rotator.ReasonSinkRateLimited, outage: true}},
+			wanted{reason: ledger.ReasonSinkRateLimited, outage: true, says: "429: request path"}, wanted{reason: ledger.ReasonSinkRateLimited, outage: true}},
 		"internal error": {500, `{"errors":["1 error occurred:\n\t* storage\n\n"]}`,
-			wanted{reason: rotator.ReasonSinkError, says: "500: 1 error occurred: * storage;"}, wanted{reason: rotator.ReasonSinkError, maybe: true}},
+			wanted{reason: ledger.ReasonSinkError, says: "500: 1 error occurred: * storage;"}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
 		"no active node": {500, `{"errors":["local node not active but active cluster node not found"]}`,
-			wanted{reason: rotator.ReasonSinkStandby, outage: true}, wanted{reason: rotator.ReasonSinkStandby, outage: true}},
+			wanted{reason: ledger.ReasonSinkStandby, outage: true}, wanted{reason: ledger.ReasonSinkStandby, outage: true}},
 		"bad gateway": {502, `<html>hvs.stub`,
 			wanted{reason: down, outage: true, says: "answers 502;"}, wanted{reason: down, outage: true, maybe: true}},
-		"sealed":  {503, `{"errors":["Vault is sealed"]}`, wanted{reason: rotator.ReasonSinkSealed, outage: true}, wanted{reason: rotator.ReasonSinkSealed, outage: true}},
-		"standby": {472, ``, wanted{reason: rotator.ReasonSinkStandby, outage: true}, wanted{reason: rotator.ReasonSinkStandby, outage: true}},
-		"behind":  {412, `{"errors":["required index state not present"]}`, wanted{reason: rotator.ReasonSinkStandby, outage: true}, wanted{reason: rotator.ReasonSinkStandby, outage: true}},
+		"sealed":  {503, `{"errors":["Vault is sealed"]}`, wanted{reason: ledger.ReasonSinkSealed, outage: true}, wanted{reason: ledger.ReasonSinkSealed, outage: true}},
+		"standby": {472, ``, wanted{reason: ledger.ReasonSinkStandby, outage: true}, wanted{reason: ledger.ReasonSinkStandby, outage: true}},
+		"behind":  {412, `{"errors":["required index state not present"]}`, wanted{reason: ledger.ReasonSinkStandby, outage: true}, wanted{reason: ledger.ReasonSinkStandby, outage: true}},
 		"too large": {413, `{"errors":["http: request body too large"]}`,
-			wanted{reason: rotator.ReasonSinkTooLarge}, wanted{reason: rotator.ReasonSinkTooLarge, says: "too large"}},
+			wanted{reason: ledger.ReasonSinkTooLarge}, wanted{reason: ledger.ReasonSinkTooLarge, says: "too large"}},
 		"long string": {500, `{"errors":["JSON string value exceeds allowed length"]}`,
-			wanted{reason: rotator.ReasonSinkTooLarge}, wanted{reason: rotator.ReasonSinkTooLarge}},
+			wanted{reason: ledger.ReasonSinkTooLarge}, wanted{reason: ledger.ReasonSinkTooLarge}},
 		"other 400": {400, `{"errors":["check-and-set parameter required for this call"]}`,
-			wanted{reason: rotator.ReasonSinkError}, wanted{reason: rotator.ReasonSinkError, says: "required"}},
+			wanted{reason: ledger.ReasonSinkError}, wanted{reason: ledger.ReasonSinkError, says: "required"}},
 		"not JSON": {200, `hello hvs.stub`,
-			wanted{reason: rotator.ReasonSinkError, says: "not the JSON"}, wanted{reason: rotator.ReasonSinkError, maybe: true}},
+			wanted{reason: ledger.ReasonSinkError, says: "not the JSON"}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
 		"other JSON": {200, `{"data":{"keys":3}}`,
-			wanted{reason: rotator.ReasonSinkError}, wanted{reason: rotator.ReasonSinkError, maybe: true}},
-		"no content": {204, ``, wanted{reason: rotator.ReasonSinkError}, wanted{reason: rotator.ReasonSinkError, maybe: true}},
+			wanted{reason: ledger.ReasonSinkError}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
+		"no content": {204, ``, wanted{reason: ledger.ReasonSinkError}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
 		"a list": {200, `{"data":{"data":[1],"metadata":{"version":3}}}`,
-			wanted{reason: rotator.ReasonSinkError, says: "version 3 holds no JSON object"}, wanted{reason: rotator.ReasonSinkError, maybe: true}},
+			wanted{reason: ledger.ReasonSinkError, says: "version 3 holds no JSON object"}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
 		"talkative": {500, `{"errors":["` + strings.Repeat("hvs.stub ", 200) + `"]}`,
-			wanted{reason: rotator.ReasonSinkError, says: "…"}, wanted{reason: rotator.ReasonSinkError, maybe: true}},
+			wanted{reason: ledger.ReasonSinkError, says: "…"}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, f := stubWrite(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -141,7 +141,7 @@ func TestVaultFollowsNoRedirect(t *testing.T) {
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		v, f := stubWrite(t, http.RedirectHandler(other.URL, status).ServeHTTP,
 			func(o *sinks.VaultOptions) { o.Config.HttpClient.CheckRedirect = nil })
-		want := wanted{reason: rotator.ReasonSinkStandby, outage: true, advice: "active node"}
+		want := wanted{reason: ledger.ReasonSinkStandby, outage: true, advice: "active node"}
 		_, err := v.Read(t.Context(), f.ref("a"), 0)
 		wantError(t, err, want)
 		_, err = v.Write(t.Context(), f.ref("a"), nil, 0)
@@ -167,7 +167,7 @@ func TestVaultNamespaceAndEnvironment(t *testing.T) {
 			_, _ = io.WriteString(w, isKV2)
 		}, func(o *sinks.VaultOptions) { o.Namespace = namespace })
 		_, err := v.Read(t.Context(), f.ref("a"), 0)
-		wantError(t, err, wanted{reason: rotator.ReasonSinkError})
+		wantError(t, err, wanted{reason: ledger.ReasonSinkError})
 	}
 }
 
@@ -213,13 +213,13 @@ func TestVaultLostAnswers(t *testing.T) {
 		applied     bool
 	}{
 		"never dialled": {cutter{before: refused},
-			wanted{reason: rotator.ReasonSinkUnreachable, outage: true}, wanted{reason: rotator.ReasonSinkUnreachable, outage: true}, false},
+			wanted{reason: ledger.ReasonSinkUnreachable, outage: true}, wanted{reason: ledger.ReasonSinkUnreachable, outage: true}, false},
 		"lost on the way": {cutter{before: io.ErrUnexpectedEOF},
-			wanted{reason: rotator.ReasonSinkUnreachable, outage: true}, wanted{reason: rotator.ReasonSinkUnreachable, outage: true, maybe: true}, false},
+			wanted{reason: ledger.ReasonSinkUnreachable, outage: true}, wanted{reason: ledger.ReasonSinkUnreachable, outage: true, maybe: true}, false},
 		"lost on the way back": {cutter{after: io.EOF},
-			wanted{reason: rotator.ReasonSinkUnreachable, outage: true}, wanted{reason: rotator.ReasonSinkUnreachable, outage: true, maybe: true}, true},
+			wanted{reason: ledger.ReasonSinkUnreachable, outage: true}, wanted{reason: ledger.ReasonSinkUnreachable, outage: true, maybe: true}, true},
 		"cut short": {cutter{body: io.ErrUnexpectedEOF},
-			wanted{reason: rotator.ReasonSinkError}, wanted{reason: rotator.ReasonSinkError, maybe: true}, true},
+			wanted{reason: ledger.ReasonSinkError}, wanted{reason: ledger.ReasonSinkError, maybe: true}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := strings.ReplaceAll(name, " ", "-")
@@ -243,15 +243,15 @@ func TestVaultTimeoutAndCancel(t *testing.T) {
 	v, f := stubWrite(t, func(http.ResponseWriter, *http.Request) { arrived <- struct{}{}; <-done })
 	t.Cleanup(func() { close(done) }) // before the server is closed, which waits for its handlers
 	_, err := v.Read(t.Context(), f.ref("a"), 0)
-	wantError(t, err, wanted{reason: rotator.ReasonSinkTimeout, outage: true, says: "no answer within 200ms"})
+	wantError(t, err, wanted{reason: ledger.ReasonSinkTimeout, outage: true, says: "no answer within 200ms"})
 	_, err = v.Write(t.Context(), f.ref("a"), nil, 0)
-	wantError(t, err, wanted{reason: rotator.ReasonSinkTimeout, outage: true, maybe: true})
+	wantError(t, err, wanted{reason: ledger.ReasonSinkTimeout, outage: true, maybe: true})
 	<-arrived
 	<-arrived
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-arrived; cancel() }()
 	_, err = v.Write(ctx, f.ref("a"), nil, 0)
-	wantError(t, err, wanted{reason: rotator.ReasonSinkUnreachable, maybe: true, says: "context canceled"})
+	wantError(t, err, wanted{reason: ledger.ReasonSinkUnreachable, maybe: true, says: "context canceled"})
 }
 
 func TestVaultTLS(t *testing.T) {
@@ -265,10 +265,10 @@ func TestVaultTLS(t *testing.T) {
 	old.StartTLS()
 	defer old.Close()
 	for address, want := range map[string]wanted{
-		server.URL: {reason: rotator.ReasonSinkTLSCA, outage: true, advice: "VAULT_CACERT"},
-		old.URL:    {reason: rotator.ReasonSinkTLS, outage: true, advice: "at least 1.2"},
-		strings.Replace(server.URL, "https", "http", 1): {reason: rotator.ReasonSinkTLS, outage: true, advice: "https://"},
-		strings.Replace(plain.URL, "http", "https", 1):  {reason: rotator.ReasonSinkTLS, outage: true, advice: "https://"},
+		server.URL: {reason: ledger.ReasonSinkTLSCA, outage: true, advice: "VAULT_CACERT"},
+		old.URL:    {reason: ledger.ReasonSinkTLS, outage: true, advice: "at least 1.2"},
+		strings.Replace(server.URL, "https", "http", 1): {reason: ledger.ReasonSinkTLS, outage: true, advice: "https://"},
+		strings.Replace(plain.URL, "http", "https", 1):  {reason: ledger.ReasonSinkTLS, outage: true, advice: "https://"},
 	} {
 		v, f := stub(t, nil, func(o *sinks.VaultOptions) {
 			o.Config.Address = address
@@ -287,7 +287,7 @@ func TestNewVaultRefuses(t *testing.T) {
 	}
 	config := vaultapi.DefaultConfig()
 	config.Address = "http://[::1"
-	if _, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: elevenlabs.NewSecret("hvs.stub")}); err == nil {
+	if _, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: secret.New("hvs.stub")}); err == nil {
 		t.Error("an address that is none was accepted")
 	}
 	t.Setenv("VAULT_CLIENT_TIMEOUT", "soon")
@@ -315,13 +315,13 @@ func TestVaultConnectionsAndRetries(t *testing.T) {
 	t.Cleanup(server.Close)
 	config := vaultapi.DefaultConfig()
 	config.Address = server.URL
-	v, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: elevenlabs.NewSecret("hvs.stub"), MaxConns: atOnce})
+	v, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: secret.New("hvs.stub"), MaxConns: atOnce})
 	must(t, err)
 	var group sync.WaitGroup
 	for range atOnce {
 		group.Go(func() {
 			for range rounds {
-				if _, err := v.Read(context.Background(), rotator.Ref{Mount: "secret", Path: "a"}, 0); err == nil {
+				if _, err := v.Read(context.Background(), ledger.Ref{Mount: "secret", Path: "a"}, 0); err == nil {
 					t.Error("a refused read succeeded")
 				}
 			}

@@ -8,16 +8,16 @@ import (
 	"net/http"
 	"strconv"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-func dataPath(ref rotator.Ref) string { return ref.Mount + "/data/" + ref.Path }
+func dataPath(ref ledger.Ref) string { return ref.Mount + "/data/" + ref.Path }
 
-// Read implements rotator.Store.
-func (v *Vault) Read(ctx context.Context, ref rotator.Ref, version int) (rotator.Doc, error) {
+// Read implements ledger.Store.
+func (v *Vault) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.Doc, error) {
 	op := "reading " + ref.String()
 	if err := validRef(op, ref); err != nil {
-		return rotator.Doc{}, err
+		return ledger.Doc{}, err
 	}
 	var query map[string][]string
 	if version != 0 {
@@ -26,17 +26,17 @@ func (v *Vault) Read(ctx context.Context, ref rotator.Ref, version int) (rotator
 	a := v.get(ctx, opRead, dataPath(ref), query)
 	switch {
 	case a.fault == nil && a.status == http.StatusForbidden:
-		return rotator.Doc{}, v.denied(ctx, op, a, dataPath(ref), "read")
+		return ledger.Doc{}, v.denied(ctx, op, a, dataPath(ref), "read")
 	case a.fault == nil && (a.ok() || a.status == http.StatusNotFound):
 		return v.parseDoc(ctx, op, ref, a)
 	default:
-		return rotator.Doc{}, v.failure(ctx, op, a, false)
+		return ledger.Doc{}, v.failure(ctx, op, a, false)
 	}
 }
 
 // parseDoc reads a version, or learns from a 404 why there is none. A version that was deleted or destroyed comes
 // with its metadata; a document that was never written comes as nothing at all, as does a mount of another kind.
-func (v *Vault) parseDoc(ctx context.Context, op string, ref rotator.Ref, a answer) (rotator.Doc, error) {
+func (v *Vault) parseDoc(ctx context.Context, op string, ref ledger.Ref, a answer) (ledger.Doc, error) {
 	var body struct {
 		Data     json.RawMessage `json:"data"`
 		Metadata struct {
@@ -46,28 +46,28 @@ func (v *Vault) parseDoc(ctx context.Context, op string, ref rotator.Ref, a answ
 	err := decode(a.data, &body)
 	if err != nil || body.Metadata.Version == 0 {
 		if err := v.checkMount(ctx, op, ref.Mount); err != nil {
-			return rotator.Doc{}, err
+			return ledger.Doc{}, err
 		}
 		if a.status == http.StatusNotFound {
-			return rotator.Doc{}, nil
+			return ledger.Doc{}, nil
 		}
-		return rotator.Doc{}, v.failure(ctx, op, a, false)
+		return ledger.Doc{}, v.failure(ctx, op, a, false)
 	}
 	if a.status == http.StatusNotFound {
-		return rotator.Doc{Version: body.Metadata.Version}, nil
+		return ledger.Doc{Version: body.Metadata.Version}, nil
 	}
 	if !bytes.HasPrefix(body.Data, []byte("{")) {
-		return rotator.Doc{}, &rotator.Error{Op: op, Reason: rotator.ReasonSinkError,
+		return ledger.Doc{}, &ledger.Error{Op: op, Reason: ledger.ReasonSinkError,
 			Err: fmt.Errorf("version %d holds no JSON object", body.Metadata.Version), Advice: "delete that version or write a proper one"}
 	}
-	return rotator.Doc{Version: body.Metadata.Version, JSON: body.Data}, nil
+	return ledger.Doc{Version: body.Metadata.Version, JSON: body.Data}, nil
 }
 
 // casMismatch is how Vault's KV engine names a conflict; the status alone, 400, means many things.
 const casMismatch = "check-and-set parameter did not match the current version"
 
-// Write implements rotator.Store.
-func (v *Vault) Write(ctx context.Context, ref rotator.Ref, data map[string]any, cas int) (int, error) {
+// Write implements ledger.Store.
+func (v *Vault) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
 	op := "writing " + ref.String()
 	if err := validRef(op, ref); err != nil {
 		return 0, err
@@ -88,7 +88,7 @@ func (v *Vault) Write(ctx context.Context, ref rotator.Ref, data map[string]any,
 		return v.written(ctx, op, a)
 	case http.StatusBadRequest:
 		if a.says(casMismatch) {
-			return 0, rotator.ErrConflict
+			return 0, ledger.ErrConflict
 		}
 	case http.StatusForbidden:
 		return 0, v.denied(ctx, op, a, dataPath(ref), "create", "update")
@@ -108,8 +108,8 @@ func (v *Vault) written(ctx context.Context, op string, a answer) (int, error) {
 	return body.Version, nil
 }
 
-// List implements rotator.Store.
-func (v *Vault) List(ctx context.Context, ref rotator.Ref) ([]string, error) {
+// List implements ledger.Store.
+func (v *Vault) List(ctx context.Context, ref ledger.Ref) ([]string, error) {
 	op := "listing " + ref.String()
 	if err := validRef(op, ref); err != nil {
 		return nil, err

@@ -10,8 +10,8 @@ import (
 
 	vaultapi "github.com/hashicorp/vault/api"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 // ensureToken logs in if there is no token yet: whoever comes first does it, the others wait for that. Later logins are
@@ -40,23 +40,23 @@ const loginAgain = 5 * time.Second
 
 func (v *Vault) login(ctx context.Context) error {
 	start := time.Now()
-	secret, err := v.tryLogin(ctx)
+	value, err := v.tryLogin(ctx)
 	v.opt.Observe(opLogin, loginCode(err), time.Since(start))
 	if err != nil {
 		return v.loginFailure(ctx, "logging in to Vault", "check REKEYD_VAULT_AUTH, the role and its credentials", err)
 	}
-	v.useToken(elevenlabs.NewSecret(secret.Auth.ClientToken))
+	v.useToken(secret.New(value.Auth.ClientToken))
 	v.opt.Logger.Info("logged in to vault")
-	if secret.Auth.LeaseDuration == 0 { // a token that was read and not made
+	if value.Auth.LeaseDuration == 0 { // a token that was read and not made
 		return v.lookup(ctx)
 	}
-	v.token.learn(start, time.Duration(secret.Auth.LeaseDuration)*time.Second, secret.Auth.Renewable)
+	v.token.learn(start, time.Duration(value.Auth.LeaseDuration)*time.Second, value.Auth.Renewable)
 	return nil
 }
 
 // changeTo puts another token in the place of the one in use, if Vault knows it: a slip in a file must not cost a token
 // that works.
-func (v *Vault) changeTo(ctx context.Context, next elevenlabs.Secret) error {
+func (v *Vault) changeTo(ctx context.Context, next secret.Secret) error {
 	defer v.opt.Redactor.Add(next)()
 	client, err := newClient(v.opt, maxLogin)
 	if err != nil {
@@ -107,7 +107,7 @@ func loginCode(err error) string {
 
 // loginFailure leaves out the URL and the raw body that the library puts into its errors.
 func (v *Vault) loginFailure(ctx context.Context, op, advice string, err error) error {
-	var own *rotator.Error
+	var own *ledger.Error
 	if errors.As(err, &own) {
 		return fmt.Errorf("%s: %w", op, own)
 	}
@@ -122,12 +122,12 @@ func (v *Vault) loginFailure(ctx context.Context, op, advice string, err error) 
 	if said.StatusCode >= 500 || said.StatusCode == http.StatusTooManyRequests {
 		return v.failure(ctx, op, a, false)
 	}
-	return &rotator.Error{Op: op, Reason: rotator.ReasonSinkDenied, Outage: true, Err: v.message(a),
+	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkDenied, Outage: true, Err: v.message(a),
 		Advice: advice}
 }
 
 // useToken changes the token of every call from now on.
-func (v *Vault) useToken(token elevenlabs.Secret) {
+func (v *Vault) useToken(token secret.Secret) {
 	forget := v.opt.Redactor.Add(token)
 	v.client.SetToken(token.Reveal())
 	v.forget()

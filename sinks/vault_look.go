@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 // What a doctor's report asks beyond what rotating needs.
@@ -49,7 +49,7 @@ func (v *Vault) MountRetention(ctx context.Context, mount string) (r Retention, 
 
 // Retention returns what a document's own metadata says; nothing where the document does not exist yet. seen is false
 // where the token may not read that.
-func (v *Vault) Retention(ctx context.Context, ref rotator.Ref) (r Retention, seen bool, err error) {
+func (v *Vault) Retention(ctx context.Context, ref ledger.Ref) (r Retention, seen bool, err error) {
 	return v.retention(ctx, "reading the metadata of "+ref.String(), ref.Mount+"/metadata/"+ref.Path)
 }
 

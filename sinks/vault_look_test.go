@@ -9,7 +9,7 @@ import (
 	vaultapi "github.com/hashicorp/vault/api"
 
 	"github.com/rekeyd/rekeyd/internal/vaulttest"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
@@ -19,7 +19,7 @@ func TestVaultIsLookedAt(t *testing.T) {
 	s.EnableKV(t, "short", 2, map[string]any{"max_versions": 2, "delete_version_after": "36h"})
 	s.EnableKV(t, "old", 1, nil)
 	all := openVault(t, s, s.RootToken)
-	ref := rotator.Ref{Mount: "short", Path: "a/b"}
+	ref := ledger.Ref{Mount: "short", Path: "a/b"}
 	if r, seen, err := all.MountRetention(t.Context(), "short"); err != nil || !seen || r != (sinks.Retention{MaxVersions: 2, DeleteAfter: 36 * time.Hour}) {
 		t.Errorf("the mount: %+v, seen %t: %v", r, seen, err)
 	}
@@ -34,7 +34,7 @@ func TestVaultIsLookedAt(t *testing.T) {
 		t.Errorf("the root token ends %s: %v", expiry, err)
 	}
 	must(t, all.CheckMount(t.Context(), "short"))
-	if e := (*rotator.Error)(nil); !errors.As(all.CheckMount(t.Context(), "old"), &e) || e.Reason != rotator.ReasonSinkNotKV2 {
+	if e := (*ledger.Error)(nil); !errors.As(all.CheckMount(t.Context(), "old"), &e) || e.Reason != ledger.ReasonSinkNotKV2 {
 		t.Errorf("KV version 1: %v", e)
 	}
 
@@ -42,7 +42,7 @@ func TestVaultIsLookedAt(t *testing.T) {
 	for _, path := range []string{"config", "document"} {
 		look := little.Retention
 		if path == "config" {
-			look = func(ctx context.Context, ref rotator.Ref) (sinks.Retention, bool, error) {
+			look = func(ctx context.Context, ref ledger.Ref) (sinks.Retention, bool, error) {
 				return little.MountRetention(ctx, ref.Mount)
 			}
 		}
@@ -61,7 +61,7 @@ func TestVaultIsLookedAt(t *testing.T) {
 		t.Errorf("sealed %t: %v", sealed, err)
 	}
 	s.Kill()
-	if e := (*rotator.Error)(nil); !errors.As(errOf(little.Seal(t.Context())), &e) || e.Reason != rotator.ReasonSinkUnreachable {
+	if e := (*ledger.Error)(nil); !errors.As(errOf(little.Seal(t.Context())), &e) || e.Reason != ledger.ReasonSinkUnreachable {
 		t.Errorf("without Vault: %v", e)
 	}
 }

@@ -15,10 +15,10 @@ import (
 
 	vaultapi "github.com/hashicorp/vault/api"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/internal/memkv"
+	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/internal/vaulttest"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
@@ -27,7 +27,7 @@ func openVault(t *testing.T, s *vaulttest.Server, token string, change ...func(*
 	t.Helper()
 	log := new(lockedBuffer)
 	o := sinks.VaultOptions{
-		Config: s.Config(), Token: elevenlabs.NewSecret(token), Timeout: time.Minute, // 35 MB on a busy machine take more than 10 s
+		Config: s.Config(), Token: secret.New(token), Timeout: time.Minute, // 35 MB on a busy machine take more than 10 s
 		Logger: newLogger(log),
 	}
 	for _, f := range change {
@@ -65,7 +65,7 @@ func (l *lockedBuffer) String() string {
 }
 
 // mountFixture makes a mount for one test.
-func mountFixture(t *testing.T, s *vaulttest.Server, store rotator.Store, config map[string]any) fixture {
+func mountFixture(t *testing.T, s *vaulttest.Server, store ledger.Store, config map[string]any) fixture {
 	t.Helper()
 	mount := "kv-" + strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' {
@@ -77,11 +77,11 @@ func mountFixture(t *testing.T, s *vaulttest.Server, store rotator.Store, config
 	c := s.Client(t)
 	return fixture{
 		store: store, mount: mount,
-		edit: func(t *testing.T, ref rotator.Ref, data map[string]any) {
+		edit: func(t *testing.T, ref ledger.Ref, data map[string]any) {
 			_, err := c.KVv2(ref.Mount).Put(t.Context(), ref.Path, data)
 			must(t, err)
 		},
-		remove: func(t *testing.T, ref rotator.Ref) { must(t, c.KVv2(ref.Mount).Delete(t.Context(), ref.Path)) },
+		remove: func(t *testing.T, ref ledger.Ref) { must(t, c.KVv2(ref.Mount).Delete(t.Context(), ref.Path)) },
 	}
 }
 
@@ -98,7 +98,7 @@ func TestVault(t *testing.T) {
 			f.store = store
 			_, err := s.Client(t).Logical().WriteWithContext(t.Context(), f.mount+"/config", map[string]any{"cas_required": true})
 			must(t, err)
-			f.edit = func(t *testing.T, ref rotator.Ref, data map[string]any) {
+			f.edit = func(t *testing.T, ref ledger.Ref, data map[string]any) {
 				kv, cas := s.Client(t).KVv2(ref.Mount), 0
 				if now, err := kv.Get(t.Context(), ref.Path); err == nil {
 					cas = now.VersionMetadata.Version
@@ -133,15 +133,15 @@ func TestVault(t *testing.T) {
 func TestVaultInMemory(t *testing.T) {
 	contract(t, func(t *testing.T) fixture {
 		server := memkv.New("root", "secret")
-		store, err := sinks.NewVault(sinks.VaultOptions{Token: elevenlabs.NewSecret("root"), Transport: server})
+		store, err := sinks.NewVault(sinks.VaultOptions{Token: secret.New("root"), Transport: server})
 		must(t, err)
 		return fixture{
 			store: store, mount: "secret",
-			edit: func(t *testing.T, ref rotator.Ref, data map[string]any) {
+			edit: func(t *testing.T, ref ledger.Ref, data map[string]any) {
 				_, err := server.Put(ref.String(), data)
 				must(t, err)
 			},
-			remove: func(_ *testing.T, ref rotator.Ref) { server.SoftDelete(ref.String()) },
+			remove: func(_ *testing.T, ref ledger.Ref) { server.SoftDelete(ref.String()) },
 		}
 	})
 }
@@ -199,7 +199,7 @@ func testVaultNullData(t *testing.T, s *vaulttest.Server, f fixture) {
 	_, err := s.Client(t).Logical().WriteBytesWithContext(t.Context(), f.mount+"/data/a", []byte(`{"data":null}`))
 	must(t, err)
 	_, err = f.store.Read(t.Context(), f.ref("a"), 0)
-	wantError(t, err, wanted{reason: rotator.ReasonSinkError, says: "version 1 holds no JSON object"})
+	wantError(t, err, wanted{reason: ledger.ReasonSinkError, says: "version 1 holds no JSON object"})
 }
 
 func testVaultMounts(t *testing.T, s *vaulttest.Server, f fixture) {
@@ -207,12 +207,12 @@ func testVaultMounts(t *testing.T, s *vaulttest.Server, f fixture) {
 	_, err := s.Client(t).Logical().WriteWithContext(t.Context(), "old/data/there", map[string]any{"x": "y"})
 	must(t, err)
 	for mount, want := range map[string]wanted{
-		"old":            {reason: rotator.ReasonSinkNotKV2, says: "neither check-and-set nor versions", advice: "vault kv enable-versioning old"},
-		"cubbyhole":      {reason: rotator.ReasonSinkNotKV2, says: `type "cubbyhole"`, advice: "KV version 2"},
-		"nowhere":        {reason: rotator.ReasonSinkNoMount, says: "no mount nowhere", advice: "(nowhere)"},
-		f.mount + "/sub": {reason: rotator.ReasonSinkNoMount, says: "but " + f.mount + "/", advice: "into the path"},
+		"old":            {reason: ledger.ReasonSinkNotKV2, says: "neither check-and-set nor versions", advice: "vault kv enable-versioning old"},
+		"cubbyhole":      {reason: ledger.ReasonSinkNotKV2, says: `type "cubbyhole"`, advice: "KV version 2"},
+		"nowhere":        {reason: ledger.ReasonSinkNoMount, says: "no mount nowhere", advice: "(nowhere)"},
+		f.mount + "/sub": {reason: ledger.ReasonSinkNoMount, says: "but " + f.mount + "/", advice: "into the path"},
 	} {
-		ref := rotator.Ref{Mount: mount, Path: "a"}
+		ref := ledger.Ref{Mount: mount, Path: "a"}
 		_, err := f.store.Read(t.Context(), ref, 0)
 		wantError(t, err, want)
 		_, err = f.store.Write(t.Context(), ref, map[string]any{"x": "y"}, 0)
@@ -221,8 +221,8 @@ func testVaultMounts(t *testing.T, s *vaulttest.Server, f fixture) {
 		wantError(t, err, want)
 		wantError(t, f.store.Check(t.Context(), ref), want)
 	}
-	_, err = f.store.Read(t.Context(), rotator.Ref{Mount: "old", Path: "there"}, 0)
-	wantError(t, err, wanted{reason: rotator.ReasonSinkNotKV2})
+	_, err = f.store.Read(t.Context(), ledger.Ref{Mount: "old", Path: "there"}, 0)
+	wantError(t, err, wanted{reason: ledger.ReasonSinkNotKV2})
 	if got, err := s.Client(t).Logical().ReadWithContext(t.Context(), "old/data/a"); err != nil || got != nil {
 		t.Errorf("a version 1 mount was written to: %v, %v", got, err)
 	}
@@ -239,28 +239,28 @@ func testVaultDenied(t *testing.T, s *vaulttest.Server, f fixture) {
 		t.Error(err)
 	}
 	_, err := f.store.Read(t.Context(), f.ref("none"), 0)
-	wantError(t, err, wanted{reason: rotator.ReasonSinkDenied, says: "reading den/none", advice: "grant read on den/data/none"})
+	wantError(t, err, wanted{reason: ledger.ReasonSinkDenied, says: "reading den/none", advice: "grant read on den/data/none"})
 	_, err = f.store.Write(t.Context(), f.ref("read"), nil, 0)
-	wantError(t, err, wanted{reason: rotator.ReasonSinkDenied, says: "permission denied", advice: "grant create, update on den/data/read"})
+	wantError(t, err, wanted{reason: ledger.ReasonSinkDenied, says: "permission denied", advice: "grant create, update on den/data/read"})
 	wantWrite(t, f, "create", map[string]any{"n": "1"}, 0)
 	_, err = f.store.Write(t.Context(), f.ref("create"), nil, 1)
-	wantError(t, err, wanted{reason: rotator.ReasonSinkDenied, advice: "grant update on den/data/create"})
+	wantError(t, err, wanted{reason: ledger.ReasonSinkDenied, advice: "grant update on den/data/create"})
 	_, err = f.store.List(t.Context(), f.ref("sub"))
-	wantError(t, err, wanted{reason: rotator.ReasonSinkDenied, advice: "grant list on den/metadata/sub/"})
-	wantError(t, f.store.Check(t.Context(), f.ref("read"), f.ref("none")), wanted{reason: rotator.ReasonSinkDenied,
+	wantError(t, err, wanted{reason: ledger.ReasonSinkDenied, advice: "grant list on den/metadata/sub/"})
+	wantError(t, f.store.Check(t.Context(), f.ref("read"), f.ref("none")), wanted{reason: ledger.ReasonSinkDenied,
 		advice: "grant create, update on den/data/read; create, read, update on den/data/none"})
-	var many []rotator.Ref
+	var many []ledger.Ref
 	for i := range 8 {
 		many = append(many, f.ref(fmt.Sprint("x", i)))
 	}
-	wantError(t, f.store.Check(t.Context(), many...), wanted{reason: rotator.ReasonSinkDenied, advice: "den/data/x4; the same for 3 more"})
+	wantError(t, f.store.Check(t.Context(), many...), wanted{reason: ledger.ReasonSinkDenied, advice: "den/data/x4; the same for 3 more"})
 
 	parameters := s.Token(t, `
 		path "den/data/*" { capabilities = ["create", "read", "update"]
 			denied_parameters = { "data" = [] } }
 		path "sys/capabilities-self" { capabilities = ["update"] }`)
 	_, err = openVault(t, s, parameters).Write(t.Context(), f.ref("p"), nil, 0)
-	wantError(t, err, wanted{reason: rotator.ReasonSinkDenied, advice: "limits parameters on den/data/p"})
+	wantError(t, err, wanted{reason: ledger.ReasonSinkDenied, advice: "limits parameters on den/data/p"})
 }
 
 // testVaultShippedPolicy does all that rekeyd does with the policy as shipped, and then shows that each grant in it is
@@ -281,16 +281,16 @@ func testVaultShippedPolicy(t *testing.T, s *vaulttest.Server, _ fixture) {
 	}
 	v := openVault(t, s, s.Token(t, policy))
 	for _, path := range []string{"other", "rekeyd", "elevenlabs", "elevenlabs-admin/studio"} {
-		ref := rotator.Ref{Mount: "secret", Path: path}
-		wantError(t, v.Check(t.Context(), ref), wanted{reason: rotator.ReasonSinkDenied, advice: "on secret/data/" + path})
+		ref := ledger.Ref{Mount: "secret", Path: path}
+		wantError(t, v.Check(t.Context(), ref), wanted{reason: ledger.ReasonSinkDenied, advice: "on secret/data/" + path})
 	}
 }
 
 func useEverything(t *testing.T, s *vaulttest.Server, token string) error {
 	v, ctx := openVault(t, s, token), t.Context()
-	record, entry := rotator.Ref{Mount: "secret", Path: "elevenlabs/tts/prod"}, rotator.Ref{Mount: "secret", Path: "rekeyd/policies/tts"}
+	record, entry := ledger.Ref{Mount: "secret", Path: "elevenlabs/tts/prod"}, ledger.Ref{Mount: "secret", Path: "rekeyd/policies/tts"}
 	errs := []error{v.Ready(ctx), v.Check(ctx, record, entry)}
-	for _, ref := range []rotator.Ref{record, entry} {
+	for _, ref := range []ledger.Ref{record, entry} {
 		doc, err := v.Read(ctx, ref, 0)
 		errs = append(errs, err)
 		for n := range 2 { // a create, then an update
@@ -300,8 +300,8 @@ func useEverything(t *testing.T, s *vaulttest.Server, token string) error {
 		_, err = v.Read(ctx, ref, 1)
 		errs = append(errs, err)
 	}
-	_, err := v.List(ctx, rotator.Ref{Mount: "secret", Path: "rekeyd/policies"})
-	_, adminErr := v.Read(ctx, rotator.Ref{Mount: "secret", Path: "elevenlabs-admin/studio"}, 0)
+	_, err := v.List(ctx, ledger.Ref{Mount: "secret", Path: "rekeyd/policies"})
+	_, adminErr := v.Read(ctx, ledger.Ref{Mount: "secret", Path: "elevenlabs-admin/studio"}, 0)
 	errs = append(errs, err, adminErr)
 	c := s.Client(t)
 	c.SetToken(token)
@@ -314,7 +314,7 @@ func testVaultBadToken(t *testing.T, s *vaulttest.Server, f fixture) {
 	v := openVault(t, s, token)
 	f.store = v
 	wantWrite(t, f, "a", map[string]any{"n": "1"}, 0)
-	refused := wanted{reason: rotator.ReasonSinkDenied, outage: true, says: "permission denied", advice: "deploy/vault/policy.hcl"}
+	refused := wanted{reason: ledger.ReasonSinkDenied, outage: true, says: "permission denied", advice: "deploy/vault/policy.hcl"}
 	wantError(t, f.store.Check(t.Context(), f.ref("a")), refused) // it has no right to ask
 
 	must(t, s.Client(t).Auth().Token().RevokeTreeWithContext(t.Context(), token))
@@ -360,8 +360,8 @@ func testVaultCapabilitiesCached(t *testing.T, s *vaulttest.Server, f fixture) {
 		path "sys/capabilities-self" { capabilities = ["update"] }`))
 	must(t, v.Check(t.Context(), f.ref("a"))) // it cannot know yet
 	_, err = v.Write(t.Context(), f.ref("a"), nil, 1)
-	wantError(t, err, wanted{reason: rotator.ReasonSinkDenied})
-	wantError(t, v.Check(t.Context(), f.ref("a")), wanted{reason: rotator.ReasonSinkDenied, advice: "create, read, update on " + f.mount + "/data/a"})
+	wantError(t, err, wanted{reason: ledger.ReasonSinkDenied})
+	wantError(t, v.Check(t.Context(), f.ref("a")), wanted{reason: ledger.ReasonSinkDenied, advice: "create, read, update on " + f.mount + "/data/a"})
 }
 
 func testVaultObserved(t *testing.T, s *vaulttest.Server, f fixture) {

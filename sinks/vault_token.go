@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 const (
@@ -88,7 +88,7 @@ func (t *tokenLife) ended(op string) error {
 	if _, expiry, _ := t.state(); expiry.IsZero() || time.Now().Before(expiry) {
 		return nil
 	}
-	return &rotator.Error{Op: op, Reason: rotator.ReasonSinkDenied, Outage: true, Err: errors.New("the Vault token has ended"),
+	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkDenied, Outage: true, Err: errors.New("the Vault token has ended"),
 		Advice: "give a new one"}
 }
 
@@ -144,7 +144,7 @@ func (v *Vault) Run(ctx context.Context) error {
 				v.opt.Logger.Warn("vault token cannot be kept alive", "error", err)
 			}
 			wait = v.token.retry(failures)
-			if refusal := (*rotator.Error)(nil); v.opt.Login != nil && errors.As(err, &refusal) && refusal.Reason == rotator.ReasonSinkDenied {
+			if refusal := (*ledger.Error)(nil); v.opt.Login != nil && errors.As(err, &refusal) && refusal.Reason == ledger.ReasonSinkDenied {
 				wait = max(wait, v.token.afterRefusal())
 			}
 			failures++
@@ -186,9 +186,9 @@ func (v *Vault) sleep(ctx context.Context, d time.Duration) bool {
 
 // reread returns the token that is to be used instead of the one in use. A file that cannot be read just now changes
 // nothing.
-func (v *Vault) reread() (next elevenlabs.Secret, changed bool) {
+func (v *Vault) reread() (next secret.Secret, changed bool) {
 	if v.opt.Reread == nil {
-		return elevenlabs.Secret{}, false
+		return secret.Secret{}, false
 	}
 	next, err := v.opt.Reread()
 	return next, err == nil && next.Reveal() != v.client.Token()

@@ -14,9 +14,9 @@ import (
 
 	vaultapi "github.com/hashicorp/vault/api"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/internal/vaulttest"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
@@ -91,7 +91,7 @@ func testTokenMaximumLife(t *testing.T, s *vaulttest.Server) {
 	v := openVault(t, s, token, withLog(log))
 	runToken(t, v)
 	eventually(t, "the token ends", func() bool { return v.Check(t.Context()) != nil })
-	wantError(t, v.Check(t.Context()), wanted{reason: rotator.ReasonSinkDenied, outage: true, says: "ended"})
+	wantError(t, v.Check(t.Context()), wanted{reason: ledger.ReasonSinkDenied, outage: true, says: "ended"})
 	eventually(t, "that is logged", func() bool { return strings.Contains(log.String(), "cannot be kept alive") })
 	if !strings.Contains(log.String(), "cannot be renewed") {
 		t.Errorf("no warning before: %s", log)
@@ -135,7 +135,7 @@ func testTokenRevoked(t *testing.T, s *vaulttest.Server) {
 	must(t, v.Ready(t.Context()))
 	must(t, s.Client(t).Auth().Token().RevokeTreeWithContext(t.Context(), token))
 	eventually(t, "the renewal finds out", func() bool { return v.Check(t.Context()) != nil })
-	wantError(t, v.Ready(t.Context()), wanted{reason: rotator.ReasonSinkDenied, outage: true})
+	wantError(t, v.Ready(t.Context()), wanted{reason: ledger.ReasonSinkDenied, outage: true})
 	if d, _ := left(v); d > 0 {
 		t.Errorf("a revoked token is said to live another %s", d)
 	}
@@ -198,9 +198,9 @@ func testTokenFileChanged(t *testing.T, s *vaulttest.Server) {
 	write(first)
 	log := new(lockedBuffer)
 	v := openVault(t, s, first, withLog(log), func(o *sinks.VaultOptions) {
-		o.Reread = func() (elevenlabs.Secret, error) {
+		o.Reread = func() (secret.Secret, error) {
 			text, err := os.ReadFile(path)
-			return elevenlabs.NewSecret(string(text)), err
+			return secret.New(string(text)), err
 		}
 	})
 	runToken(t, v)
@@ -247,7 +247,7 @@ func TestVaultLoginFollowsNoRedirect(t *testing.T) {
 		}
 		http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
 	}, withLog(log), func(o *sinks.VaultOptions) {
-		o.Token = elevenlabs.Secret{}
+		o.Token = secret.Secret{}
 		o.Login = func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, error) {
 			return c.Logical().WriteWithContext(ctx, "auth/approle/login", nil)
 		}

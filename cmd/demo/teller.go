@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 // teller writes one line for each thing that happens.
@@ -51,7 +52,7 @@ func words(e rotator.Event) string {
 		}
 		return fmt.Sprintf("rotated: new key %s is published, old key %s works until %s", short(e.KeyID), short(e.PreviousKeyID), clock(e.PreviousValidUntil))
 	case rotator.EventRetired:
-		if e.Reason == rotator.ReasonQuarantineEnded {
+		if e.Reason == ledger.ReasonQuarantineEnded {
 			return "deleted old key " + short(e.KeyID) + ", its quarantine is over"
 		}
 		return "disabled old key " + short(e.KeyID) + ", its overlap is over"

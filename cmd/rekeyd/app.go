@@ -14,8 +14,8 @@ import (
 	"github.com/sethvargo/go-envconfig"
 
 	"github.com/rekeyd/rekeyd/config"
-	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/internal/daemon"
+	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
 // app is one run of the command, with all that it may touch.
@@ -86,7 +86,7 @@ func (a app) exit(err error) int {
 // argument may be one.
 func (a app) printError(kind string, err error) {
 	for line := range strings.Lines(err.Error()) {
-		a.say("rekeyd: %s: %s\n", kind, strings.TrimSpace(elevenlabs.HideShapes(line)))
+		a.say("rekeyd: %s: %s\n", kind, strings.TrimSpace(secret.HideShapes(line)))
 	}
 }
 

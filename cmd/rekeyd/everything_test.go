@@ -6,6 +6,9 @@ import (
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 var instant = time.Date(2026, 3, 23, 12, 0, 0, 0, time.UTC)
@@ -13,46 +16,46 @@ var instant = time.Date(2026, 3, 23, 12, 0, 0, 0, time.UTC)
 // everything is a snapshot in which each action and each way to wait occurs.
 func everything(t *testing.T) rotator.Snapshot {
 	t.Helper()
-	var parser rotator.ScheduleParser
+	var parser schedule.ScheduleParser
 	weekly, err := parser.Parse("0 3 * * 1", "UTC")
 	if err != nil {
 		t.Fatal(err)
 	}
-	policy := func(name string) *rotator.Policy {
-		return &rotator.Policy{Name: name, ServiceAccount: "svcacc_a", Schedule: weekly, Overlap: 24 * time.Hour, Quarantine: 48 * time.Hour,
+	policy := func(name string) *plan.Policy {
+		return &plan.Policy{Name: name, ServiceAccount: "svcacc_a", Schedule: weekly, Overlap: 24 * time.Hour, Quarantine: 48 * time.Hour,
 			Settings: elevenlabs.Settings{Permissions: elevenlabs.Permissions{Names: []string{"text_to_speech"}}},
-			Sink:     rotator.Sink{Ref: rotator.Ref{Mount: "secret", Path: "app/" + name}, Field: "api_key"}}
+			Sink:     ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: "app/" + name}, Field: "api_key"}}
 	}
-	current := &rotator.KeyRef{ID: "key_current", Created: instant.Add(-72 * time.Hour)}
-	step := func(a rotator.Action, why rotator.Reason, key string) rotator.Step {
-		return rotator.Step{Action: a, Reason: why, KeyID: key}
+	current := &ledger.KeyRef{ID: "key_current", Created: instant.Add(-72 * time.Hour)}
+	step := func(a plan.Action, why ledger.Reason, key string) plan.Step {
+		return plan.Step{Action: a, Reason: why, KeyID: key}
 	}
-	old := func(id string, s rotator.RetiringState, left time.Duration) rotator.Retiring {
-		return rotator.Retiring{KeyRef: rotator.KeyRef{ID: id}, State: s, Until: instant.Add(left)}
+	old := func(id string, s ledger.RetiringState, left time.Duration) ledger.Retiring {
+		return ledger.Retiring{KeyRef: ledger.KeyRef{ID: id}, State: s, Until: instant.Add(left)}
 	}
 	next := weekly.Next(instant)
 	s := rotator.Snapshot{Policies: []rotator.PolicyStatus{
-		{Policy: policy("first"), State: rotator.StateDue, Reason: rotator.ReasonFirst, Steps: []rotator.Step{step(rotator.ActRotate, rotator.ReasonFirst, "")}},
-		{Policy: policy("leaked"), State: rotator.StateDue, Reason: rotator.ReasonExposed, Current: current, Steps: []rotator.Step{step(rotator.ActRotate, rotator.ReasonExposed, "")}},
-		{Policy: policy("quiet"), State: rotator.StateOK, Current: current, LastRotation: instant, NextDue: next,
-			Retiring: []rotator.Retiring{old("key_overlap", rotator.InOverlap, time.Hour), old("key_quarantine", rotator.InQuarantine, 26*time.Hour)}},
-		{Policy: policy("busy"), State: rotator.StateOK, Current: current, LastRotation: instant, NextDue: instant.Add(50 * time.Hour), Drift: []string{"permissions", "allowed_ips", "character_limit"},
-			Steps: []rotator.Step{
-				step(rotator.ActSweep, rotator.ReasonAbandonedKey, "key_swept"), step(rotator.ActDisable, rotator.ReasonOverlapEnded, "key_overlap"),
-				step(rotator.ActDelete, rotator.ReasonQuarantineEnded, "key_quarantine"), step(rotator.ActPatch, rotator.ReasonDrift, "key_current"),
-				step(rotator.ActEnable, rotator.ReasonLateDisable, "key_current"), step(rotator.ActAdopt, rotator.ReasonAdoptNamed, "key_adopted"),
-				step(rotator.ActFollow, rotator.ReasonRolledBack, "key_overlap"), step(rotator.ActInherit, rotator.ReasonRecordFound, ""),
-				step(rotator.ActRecover, rotator.ReasonUnsettled, ""),
+		{Policy: policy("first"), State: plan.StateDue, Reason: ledger.ReasonFirst, Steps: []plan.Step{step(plan.ActRotate, ledger.ReasonFirst, "")}},
+		{Policy: policy("leaked"), State: plan.StateDue, Reason: ledger.ReasonExposed, Current: current, Steps: []plan.Step{step(plan.ActRotate, ledger.ReasonExposed, "")}},
+		{Policy: policy("quiet"), State: plan.StateOK, Current: current, LastRotation: instant, NextDue: next,
+			Retiring: []ledger.Retiring{old("key_overlap", ledger.InOverlap, time.Hour), old("key_quarantine", ledger.InQuarantine, 26*time.Hour)}},
+		{Policy: policy("busy"), State: plan.StateOK, Current: current, LastRotation: instant, NextDue: instant.Add(50 * time.Hour), Drift: []string{"permissions", "allowed_ips", "character_limit"},
+			Steps: []plan.Step{
+				step(plan.ActSweep, ledger.ReasonAbandonedKey, "key_swept"), step(plan.ActDisable, ledger.ReasonOverlapEnded, "key_overlap"),
+				step(plan.ActDelete, ledger.ReasonQuarantineEnded, "key_quarantine"), step(plan.ActPatch, ledger.ReasonDrift, "key_current"),
+				step(plan.ActEnable, ledger.ReasonLateDisable, "key_current"), step(plan.ActAdopt, ledger.ReasonAdoptNamed, "key_adopted"),
+				step(plan.ActFollow, ledger.ReasonRolledBack, "key_overlap"), step(plan.ActInherit, ledger.ReasonRecordFound, ""),
+				step(plan.ActRecover, ledger.ReasonUnsettled, ""),
 			}},
-		{Policy: policy("vanished"), State: rotator.StateError, Reason: rotator.ReasonKeyVanished, Message: "key key_current is missing from the listing", Current: current,
-			Steps: []rotator.Step{step(rotator.ActProve, rotator.ReasonKeyMissing, "key_current")}, NextDue: next},
-		{Policy: policy("failing"), State: rotator.StateFailing, Reason: rotator.ReasonBackoff, Current: current, NextDue: instant.Add(5 * time.Minute)},
-		{Policy: policy("throttled"), State: rotator.StateThrottled, Reason: rotator.ReasonThrottled, Current: current},
-		{Policy: policy("waiting"), State: rotator.StateDue, Reason: rotator.ReasonOverlap, Current: current, Retiring: []rotator.Retiring{old("key_overlap", rotator.InOverlap, time.Hour)}},
-		{Policy: policy("late"), State: rotator.StateOK, Reason: rotator.ReasonWindow, Current: current, NextDue: next},
-		{Policy: policy("paused"), State: rotator.StatePaused, Reason: rotator.ReasonPaused, Current: current, NextDue: next},
+		{Policy: policy("vanished"), State: plan.StateError, Reason: ledger.ReasonKeyVanished, Message: "key key_current is missing from the listing", Current: current,
+			Steps: []plan.Step{step(plan.ActProve, ledger.ReasonKeyMissing, "key_current")}, NextDue: next},
+		{Policy: policy("failing"), State: plan.StateFailing, Reason: ledger.ReasonBackoff, Current: current, NextDue: instant.Add(5 * time.Minute)},
+		{Policy: policy("throttled"), State: plan.StateThrottled, Reason: ledger.ReasonThrottled, Current: current},
+		{Policy: policy("waiting"), State: plan.StateDue, Reason: ledger.ReasonOverlap, Current: current, Retiring: []ledger.Retiring{old("key_overlap", ledger.InOverlap, time.Hour)}},
+		{Policy: policy("late"), State: plan.StateOK, Reason: ledger.ReasonWindow, Current: current, NextDue: next},
+		{Policy: policy("paused"), State: plan.StatePaused, Reason: ledger.ReasonPaused, Current: current, NextDue: next},
 	}}
-	s.Unmanaged = []rotator.PolicyStatus{{Policy: policy("removed"), State: rotator.StateOK, Reason: rotator.ReasonUnmanaged, Current: current,
-		Retiring: []rotator.Retiring{old("key_overlap", rotator.InOverlap, time.Hour)}}}
+	s.Removed = []rotator.PolicyStatus{{Policy: policy("removed"), State: plan.StateOK, Reason: ledger.ReasonRemoved, Current: current,
+		Retiring: []ledger.Retiring{old("key_overlap", ledger.InOverlap, time.Hour)}}}
 	return s
 }

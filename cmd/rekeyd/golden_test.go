@@ -186,7 +186,7 @@ func TestPlanOfEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkGolden(t, "plan_json", string(text)+"\n")
-	if s := (plan{}).Summary.text(); s != "Plan: nothing to do now." {
+	if s := (planTable{}).Summary.text(); s != "Plan: nothing to do now." {
 		t.Error(s)
 	}
 }

@@ -9,6 +9,9 @@ import (
 
 	"github.com/rekeyd/rekeyd/internal/daemon"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 // errToDo is no failure: it makes the exit status tell that there is something to do.
@@ -45,23 +48,23 @@ const (
 
 // change is one line of a plan.
 type change struct {
-	Effect effect         `json:"effect"`
-	Action rotator.Action `json:"action"`
-	KeyID  string         `json:"key_id,omitempty"`
-	What   string         `json:"what"`
-	Reason rotator.Reason `json:"reason"`
-	At     time.Time      `json:"at,omitzero"` // zero: now
+	Effect effect        `json:"effect"`
+	Action plan.Action   `json:"action"`
+	KeyID  string        `json:"key_id,omitempty"`
+	What   string        `json:"what"`
+	Reason ledger.Reason `json:"reason"`
+	At     time.Time     `json:"at,omitzero"` // zero: now
 }
 
 // policyPlan is what is to be done about one policy.
 type policyPlan struct {
-	Policy  string         `json:"policy"`
-	State   rotator.State  `json:"state"`
-	Reason  rotator.Reason `json:"reason,omitempty"`
-	Message string         `json:"message,omitempty"`
-	HeldBy  string         `json:"group_held_by,omitempty"`
-	Now     []change       `json:"now"`
-	Later   []change       `json:"later"`
+	Policy  string        `json:"policy"`
+	State   plan.State    `json:"state"`
+	Reason  ledger.Reason `json:"reason,omitempty"`
+	Message string        `json:"message,omitempty"`
+	HeldBy  string        `json:"group_held_by,omitempty"`
+	Now     []change      `json:"now"`
+	Later   []change      `json:"later"`
 
 	words string // how it stands
 }
@@ -79,33 +82,33 @@ type summary struct {
 
 func (s summary) now() int { return s.Create + s.Change + s.Delete + s.Look }
 
-type plan struct {
+type planTable struct {
 	Policies  []policyPlan `json:"policies"`
 	Unmanaged []policyPlan `json:"unmanaged"` // no longer in the policy file
 	Summary   summary      `json:"summary"`
 }
 
-func planOf(s rotator.Snapshot, now time.Time) plan {
+func planOf(s rotator.Snapshot, now time.Time) planTable {
 	view := daemon.ViewOf(s)
-	p := plan{Policies: []policyPlan{}, Unmanaged: []policyPlan{}}
+	p := planTable{Policies: []policyPlan{}, Unmanaged: []policyPlan{}}
 	for i := range s.Policies {
 		p.Policies = append(p.Policies, p.add(s.Policies[i], view.Policies[i], now))
 	}
-	for i := range s.Unmanaged {
-		p.Unmanaged = append(p.Unmanaged, p.add(s.Unmanaged[i], view.Unmanaged[i], now))
+	for i := range s.Removed {
+		p.Unmanaged = append(p.Unmanaged, p.add(s.Removed[i], view.Unmanaged[i], now))
 	}
 	return p
 }
 
-func (p *plan) add(s rotator.PolicyStatus, v daemon.PolicyView, now time.Time) policyPlan {
+func (p *planTable) add(s rotator.PolicyStatus, v daemon.PolicyView, now time.Time) policyPlan {
 	out := policyPlan{Policy: v.Name, State: s.State, Reason: s.Reason, Message: s.Message, HeldBy: s.HeldBy, Now: []change{}, Later: []change{}, words: v.Words()}
 	for _, step := range s.Steps {
 		out.Now = append(out.Now, changesOf(s, step)...)
 	}
-	if s.State != rotator.StatePaused {
+	if s.State != plan.StatePaused {
 		out.Later = append(out.Later, laterOf(s, now)...)
 	}
-	if len(out.Now) > 0 && s.State == rotator.StateDue {
+	if len(out.Now) > 0 && s.State == plan.StateDue {
 		out.words = "due: " + string(s.Reason)
 	}
 	for _, c := range out.Now {
@@ -113,9 +116,9 @@ func (p *plan) add(s rotator.PolicyStatus, v daemon.PolicyView, now time.Time) p
 	}
 	p.Summary.Later += len(out.Later)
 	switch {
-	case s.State == rotator.StateError:
+	case s.State == plan.StateError:
 		p.Summary.Error++
-	case len(out.Now) == 0 && s.State != rotator.StateOK:
+	case len(out.Now) == 0 && s.State != plan.StateOK:
 		p.Summary.Wait++
 	}
 	return out
@@ -135,48 +138,48 @@ func (s *summary) count(e effect) {
 }
 
 // changesOf says what one step does. A rotation is two changes: a new key, and the old one on its way out.
-func changesOf(s rotator.PolicyStatus, step rotator.Step) []change {
+func changesOf(s rotator.PolicyStatus, step plan.Step) []change {
 	c := change{Effect: effectChange, Action: step.Action, KeyID: step.KeyID, Reason: step.Reason}
 	switch step.Action {
-	case rotator.ActRotate:
+	case plan.ActRotate:
 		return rotation(s, step.Reason, time.Time{})
-	case rotator.ActDisable:
+	case plan.ActDisable:
 		c.What = "disable " + step.KeyID
-	case rotator.ActDelete, rotator.ActSweep:
+	case plan.ActDelete, plan.ActSweep:
 		c.Effect, c.What = effectDelete, "delete "+step.KeyID
-	case rotator.ActPatch:
+	case plan.ActPatch:
 		c.What = "patch " + step.KeyID + ": " + patched(s)
-	case rotator.ActEnable:
+	case plan.ActEnable:
 		c.What = "enable " + step.KeyID
-	case rotator.ActAdopt:
+	case plan.ActAdopt:
 		c.What = "adopt " + step.KeyID + " as the current key"
-	case rotator.ActFollow:
+	case plan.ActFollow:
 		c.What = "take " + step.KeyID + " as the current key, as the record says"
-	case rotator.ActInherit:
+	case plan.ActInherit:
 		c.What = "take over the ledger entry of the policy that this one replaces"
-	case rotator.ActRecover:
+	case plan.ActRecover:
 		c.What = "finish or undo the work that was interrupted"
-	case rotator.ActProve:
+	case plan.ActProve:
 		c.Effect, c.What = effectLook, "ask with the published secret whether "+step.KeyID+" works"
 	}
 	return []change{c}
 }
 
 // rotation is a new key, now or at a time, and what becomes of the old one.
-func rotation(s rotator.PolicyStatus, why rotator.Reason, at time.Time) []change {
-	changes := []change{{Effect: effectCreate, Action: rotator.ActRotate, Reason: why, At: at,
+func rotation(s rotator.PolicyStatus, why ledger.Reason, at time.Time) []change {
+	changes := []change{{Effect: effectCreate, Action: plan.ActRotate, Reason: why, At: at,
 		What: fmt.Sprintf("create a key of %s, publish it in %s", s.Policy.ServiceAccount, s.Policy.Sink)}}
 	if s.Current == nil {
 		return changes
 	}
 	leaves := "retire " + s.Current.ID + ": it works for another " + daemon.Span(s.Policy.Overlap)
-	if why == rotator.ReasonExposed || why == rotator.ReasonSelfDisabled {
+	if why == ledger.ReasonExposed || why == ledger.ReasonSelfDisabled {
 		leaves = "retire " + s.Current.ID + ": disabled already, deleted after " + daemon.Span(s.Policy.Quarantine)
 	}
-	if why == rotator.ReasonKeyMissing {
+	if why == ledger.ReasonKeyMissing {
 		leaves = "retire " + s.Current.ID + ": it is gone already"
 	}
-	return append(changes, change{effectChange, rotator.ActRotate, s.Current.ID, leaves, why, at})
+	return append(changes, change{effectChange, plan.ActRotate, s.Current.ID, leaves, why, at})
 }
 
 // patched names the settings that differ, with what they are to be.
@@ -210,13 +213,13 @@ func laterOf(s rotator.PolicyStatus, now time.Time) []change {
 	for _, k := range s.Retiring {
 		switch {
 		case !k.Until.After(now):
-		case k.State == rotator.InOverlap:
-			changes = append(changes, change{effectChange, rotator.ActDisable, k.ID, "disable " + k.ID, rotator.ReasonOverlapEnded, k.Until})
+		case k.State == ledger.InOverlap:
+			changes = append(changes, change{effectChange, plan.ActDisable, k.ID, "disable " + k.ID, ledger.ReasonOverlapEnded, k.Until})
 		default:
-			changes = append(changes, change{effectDelete, rotator.ActDelete, k.ID, "delete " + k.ID, rotator.ReasonQuarantineEnded, k.Until})
+			changes = append(changes, change{effectDelete, plan.ActDelete, k.ID, "delete " + k.ID, ledger.ReasonQuarantineEnded, k.Until})
 		}
 	}
-	if s.NextDue.After(now) && s.State != rotator.StateError && s.Reason != rotator.ReasonUnmanaged {
+	if s.NextDue.After(now) && s.State != plan.StateError && s.Reason != ledger.ReasonRemoved {
 		changes = append(changes, rotation(s, nextReason(s), s.NextDue)...)
 	}
 	return changes
@@ -229,24 +232,24 @@ func byAge(s rotator.PolicyStatus) bool {
 }
 
 // nextReason says what makes the next rotation due.
-func nextReason(s rotator.PolicyStatus) rotator.Reason {
+func nextReason(s rotator.PolicyStatus) ledger.Reason {
 	switch next := s.Policy.Schedule.Next(s.LastRotation); {
-	case s.Reason == rotator.ReasonWindow && byAge(s):
-		return rotator.ReasonMaxAge
-	case s.Reason == rotator.ReasonBackoff, s.Reason == rotator.ReasonWindow:
+	case s.Reason == ledger.ReasonWindow && byAge(s):
+		return ledger.ReasonMaxAge
+	case s.Reason == ledger.ReasonBackoff, s.Reason == ledger.ReasonWindow:
 		return s.Reason
-	case s.Policy.Mode == rotator.ModeManual, !next.Add(rotator.SplayOf(s.Policy.Name, s.Policy.Splay)).Equal(s.NextDue):
-		return rotator.ReasonMaxAge
+	case s.Policy.Mode == plan.ModeManual, !next.Add(schedule.SplayOf(s.Policy.Name, s.Policy.Splay)).Equal(s.NextDue):
+		return ledger.ReasonMaxAge
 	}
-	return rotator.ReasonSchedule
+	return ledger.ReasonSchedule
 }
 
 // text is the plan for people.
-func (p plan) text(paint painter, now time.Time) string {
+func (p planTable) text(paint painter, now time.Time) string {
 	var out strings.Builder
 	for _, one := range append(p.Policies[:len(p.Policies):len(p.Policies)], p.Unmanaged...) {
 		color := ""
-		if one.State == rotator.StateError || one.State == rotator.StateFailing {
+		if one.State == plan.StateError || one.State == plan.StateFailing {
 			color = red
 		}
 		fmt.Fprintf(&out, "%s: %s\n", paint.paint(bold, one.Policy), paint.paint(color, one.words))

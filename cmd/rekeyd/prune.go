@@ -76,14 +76,14 @@ func (a app) showLost(lost []rotator.LostKey, now time.Time) error {
 		if k.Disabled {
 			enabled = "disabled"
 		}
-		if k.Unmanaged {
+		if k.Removed {
 			what, enabled = "disable", "current key of a removed policy"
 		}
 		rows = append(rows, []string{what, k.KeyID, k.KeyName, k.Account, "created " + k.Created.UTC().Format(time.RFC3339) + " (" + daemon.Span(now.Sub(k.Created)) + " ago)", enabled})
 	}
 	for i, line := range columns(rows) {
 		mark := p.paint(red, "-")
-		if lost[i].Unmanaged {
+		if lost[i].Removed {
 			mark = p.paint(yellow, "~")
 		}
 		if err := a.print("  %s %s\n", mark, line); err != nil {
@@ -119,7 +119,7 @@ func (a app) pruneAll(ctx context.Context, d *daemon.Daemon, lost []rotator.Lost
 		}
 		done = append(done, k.KeyID)
 		text := "deleted " + k.KeyID
-		if k.Unmanaged {
+		if k.Removed {
 			text = "disabled " + k.KeyID + "; the daemon deletes it after its quarantine"
 		}
 		if !quiet {

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 // maxRuns bounds what a typing error can print.
@@ -66,8 +67,8 @@ func startOf(text string) (time.Time, error) {
 }
 
 // runsOf returns the next n runs after start, splay included.
-func runsOf(p rotator.Policy, start time.Time, n int) []run {
-	splay := rotator.SplayOf(p.Name, p.Splay)
+func runsOf(p plan.Policy, start time.Time, n int) []run {
+	splay := schedule.SplayOf(p.Name, p.Splay)
 	var runs []run
 	for at := p.Schedule.Next(start.Add(-splay)); len(runs) < n && !at.IsZero(); at = p.Schedule.Next(at) {
 		t := at.Add(splay)

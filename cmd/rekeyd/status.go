@@ -14,6 +14,7 @@ import (
 	"github.com/rekeyd/rekeyd/config"
 	"github.com/rekeyd/rekeyd/internal/daemon"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // status is `rekeyd status`: it looks and changes nothing.
@@ -53,11 +54,11 @@ func (a app) survey(ctx context.Context, names []string) (rotator.Snapshot, erro
 }
 
 // chosen returns the policy of that name, or all of them.
-func chosen(c *config.Config, names []string) ([]rotator.Policy, error) {
+func chosen(c *config.Config, names []string) ([]plan.Policy, error) {
 	if err := known(c, names); err != nil || len(names) == 0 {
 		return c.Policies, err
 	}
-	i := slices.IndexFunc(c.Policies, func(p rotator.Policy) bool { return p.Name == names[0] })
+	i := slices.IndexFunc(c.Policies, func(p plan.Policy) bool { return p.Name == names[0] })
 	return c.Policies[i : i+1], nil
 }
 
@@ -98,9 +99,9 @@ func trouble(v daemon.View) []string {
 	var colors []string
 	for _, p := range slices.Concat(v.Policies, v.Unmanaged) {
 		switch p.State {
-		case rotator.StateError, rotator.StateFailing:
+		case plan.StateError, plan.StateFailing:
 			colors = append(colors, red)
-		case rotator.StateOK:
+		case plan.StateOK:
 			colors = append(colors, "")
 		default:
 			colors = append(colors, yellow)

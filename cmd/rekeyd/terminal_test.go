@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 // forged are texts that others may have chosen: lines of their own, colours, cursor movements, C1 controls as runes and
@@ -75,10 +76,10 @@ func TestEveryPrinterStrips(t *testing.T) {
 		for _, terminal := range []bool{true, false} {
 			var out bytes.Buffer
 			a := app{stdout: &out, stderr: &out, lookuper: noColor{}, terminal: func(any) bool { return terminal }}
-			plan := plan{Policies: []policyPlan{{Policy: text, words: text, Now: []change{{What: text, Reason: rotator.Reason(text)}}}}}
+			plan := planTable{Policies: []policyPlan{{Policy: text, words: text, Now: []change{{What: text, Reason: ledger.Reason(text)}}}}}
 			for _, err := range []error{
 				a.table([][]string{{"KEY", "NAME"}, {text, text}}, []string{red}),
-				a.print("%s\n", rotator.Reason(text)),
+				a.print("%s\n", ledger.Reason(text)),
 				a.print("%s", safe(plan.text(a.painter(), instant))),
 			} {
 				if err != nil {

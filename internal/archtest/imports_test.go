@@ -1,5 +1,5 @@
-// Package archtest holds the direction of imports: everything may know the rotator, which knows nobody but the
-// elevenlabs package, and neither the simulator nor anything else of the tests gets into the daemon. It holds the
+// Package archtest holds the direction of imports: everything may know the rotator and the packages below it (plan, ledger,
+// schedule), which know only the elevenlabs package and each other, in one direction, and neither the simulator nor anything else of the tests gets into the daemon. It holds the
 // workflows of the public repository to their pins and permissions, too.
 package archtest
 
@@ -21,16 +21,22 @@ const module = "github.com/rekeyd/rekeyd/"
 // mayLink names the packages of this module that a package may import, itself or through others.
 var mayLink = map[string][]string{
 	"internal/jsonvalues":  {},
-	"elevenlabs":           {"internal/jsonvalues"},
+	"elevenlabs":           {"internal/jsonvalues", "internal/secret"},
 	"elevenlabs/elevensim": {}, // with its own wire types: a mistake of the client must not be mirrored
-	"rotator":              {"elevenlabs", "internal/jsonvalues"},
+	"rotator":              {"elevenlabs", "internal/jsonvalues", "internal/secret", "rotator/ledger", "rotator/plan", "rotator/schedule"},
 	"internal/smallfile":   {},
-	"config":               {"elevenlabs", "internal/jsonvalues", "internal/smallfile", "rotator"},
-	"sinks":                {"elevenlabs", "internal/jsonvalues", "internal/smallfile", "rotator"},
-	"internal/events":      {"elevenlabs", "internal/jsonvalues", "rotator"},
-	"internal/daemon":      {"config", "elevenlabs", "internal/events", "internal/jsonvalues", "internal/smallfile", "rotator", "sinks"},
-	"cmd/rekeyd":           {"config", "elevenlabs", "internal/daemon", "internal/events", "internal/jsonvalues", "internal/smallfile", "rotator", "sinks"},
+	"config":               {"elevenlabs", "internal/jsonvalues", "internal/secret", "internal/smallfile", "rotator/ledger", "rotator/plan", "rotator/schedule"},
+	"sinks":                {"elevenlabs", "internal/jsonvalues", "internal/secret", "internal/smallfile", "rotator/ledger"},
+	"internal/events":      {"elevenlabs", "internal/jsonvalues", "internal/secret", "rotator", "rotator/ledger", "rotator/plan", "rotator/schedule"},
+	"internal/daemon":      {"config", "elevenlabs", "internal/events", "internal/jsonvalues", "internal/metrics", "internal/outbox", "internal/secret", "internal/smallfile", "rotator", "rotator/ledger", "rotator/plan", "rotator/schedule", "sinks"},
+	"cmd/rekeyd":           {"config", "elevenlabs", "internal/daemon", "internal/events", "internal/jsonvalues", "internal/metrics", "internal/outbox", "internal/secret", "internal/smallfile", "rotator", "rotator/ledger", "rotator/plan", "rotator/schedule", "sinks"},
 	"cmd/elevensim":        {"elevenlabs/elevensim"},
+	"internal/metrics":     {"elevenlabs", "internal/events", "internal/jsonvalues", "internal/outbox", "internal/secret", "internal/smallfile", "rotator", "rotator/ledger", "rotator/plan", "rotator/schedule", "sinks"},
+	"internal/outbox":      {},
+	"internal/secret":      {},
+	"rotator/ledger":       {"elevenlabs", "internal/jsonvalues", "internal/secret"},
+	"rotator/plan":         {"elevenlabs", "internal/jsonvalues", "internal/secret", "rotator/ledger", "rotator/schedule"},
+	"rotator/schedule":     {},
 }
 
 // bans names what a package must not import of others' packages, nor what lies below them.
@@ -39,6 +45,21 @@ var bans = []struct {
 	through   bool // nor through other packages
 }{
 	{"rotator", "net/http", false}, // the elevenlabs package has it
+	{"rotator/ledger", "net/http", false},
+	{"rotator/schedule", "net/http", false},
+
+	// A decision is a pure function.
+	{"rotator/plan", "context", false},
+	{"rotator/plan", "crypto/rand", false},
+	{"rotator/plan", "io", false},
+	{"rotator/plan", "log", false},
+	{"rotator/plan", "math/rand", false},
+	{"rotator/plan", "net", false},
+	{"rotator/plan", "os", false},
+	{"rotator/plan", "runtime", false},
+	{"rotator/plan", "sync", false},
+	{"rotator/plan", "syscall", false},
+
 	{"rotator", "github.com/prometheus", true},
 	{"rotator", "github.com/hashicorp/vault", true},
 	{"rotator", "github.com/sethvargo/go-envconfig", true},

@@ -17,9 +17,11 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/config"
-	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/internal/events"
+	"github.com/rekeyd/rekeyd/internal/metrics"
+	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
@@ -44,11 +46,11 @@ type Config struct {
 type Daemon struct {
 	cfg        Config
 	log        *slog.Logger
-	redactor   *elevenlabs.Redactor
+	redactor   *secret.Redactor
 	vault      *sinks.Vault // nil with the file sink
 	workspaces *workspaces
 	rotator    *rotator.Rotator
-	metrics    *metrics
+	metrics    *metrics.Metrics
 	events     *events.Sender // nil: nobody wants them
 
 	reloading  sync.Mutex
@@ -61,29 +63,29 @@ func New(cfg Config) (*Daemon, error) {
 	if cfg.Log == nil {
 		cfg.Log = io.Discard
 	}
-	redactor := new(elevenlabs.Redactor)
+	redactor := new(secret.Redactor)
 	log := newLogger(cutter{cfg.Log, redactor}, cfg.Env.LogLevel, cfg.Env.LogFormat)
-	d := &Daemon{cfg: cfg, log: log, redactor: redactor, metrics: newMetrics(cfg.Version, cfg.Revision)}
+	d := &Daemon{cfg: cfg, log: log, redactor: redactor, metrics: metrics.New(cfg.Version, cfg.Revision)}
 	token, err := cfg.Env.AdminToken.Get(context.Background())
 	if err != nil {
 		return nil, fmt.Errorf("taking REKEYD_ADMIN_TOKEN: %w", err)
 	}
 	redactor.Add(token)
 	holdProxyCredentials(cfg.Lookuper, redactor)
-	store, vault, err := openStore(cfg, d.metrics.called, redactor, log)
+	store, vault, err := openStore(cfg, d.metrics.Called, redactor, log)
 	if err != nil {
 		return nil, err
 	}
 	d.vault = vault
-	d.workspaces = &workspaces{env: cfg.Env, agent: "rekeyd/" + cfg.Version, store: store, redactor: redactor, observe: d.metrics.called, transport: cfg.transport}
+	d.workspaces = &workspaces{env: cfg.Env, agent: "rekeyd/" + cfg.Version, store: store, redactor: redactor, observe: d.metrics.Called, transport: cfg.transport}
 	if d.rotator, err = rotator.New(d.rotatorOptions(store)); err != nil {
 		return nil, err
 	}
-	d.metrics.watch(d.rotator.Snapshot, vault)
+	d.metrics.Watch(d.rotator.Snapshot, vault)
 	if cfg.Env.EventsURL != "" {
 		secret := &holder{redactor: redactor, source: cfg.Env.EventsSecret}
 		d.events = events.New(events.Options{URL: cfg.Env.EventsURL, Secret: secret.get, Owner: d.rotator.Owner, Logger: log,
-			Count: func(result string) { d.metrics.events.WithLabelValues(result).Inc() }})
+			Count: func(result string) { d.metrics.Events.WithLabelValues(result).Inc() }})
 	}
 	d.warn(append(cfg.Env.Warnings(), cfg.Warnings...))
 	if err := d.apply(cfg.Policies); err != nil {
@@ -92,7 +94,7 @@ func New(cfg Config) (*Daemon, error) {
 	return d, nil
 }
 
-func (d *Daemon) rotatorOptions(store rotator.Store) rotator.Options {
+func (d *Daemon) rotatorOptions(store ledger.Store) rotator.Options {
 	env := d.cfg.Env
 	return rotator.Options{
 		Store: store, Ledger: env.Ledger(), Logger: d.log,
@@ -103,7 +105,7 @@ func (d *Daemon) rotatorOptions(store rotator.Store) rotator.Options {
 }
 
 func (d *Daemon) observe(e rotator.Event) {
-	d.metrics.happened(e)
+	d.metrics.Happened(e)
 	if d.events != nil {
 		d.events.Send(e)
 	}

@@ -10,7 +10,8 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
@@ -54,7 +55,7 @@ func (d *Daemon) Examine(ctx context.Context) []Finding {
 // examination is a report in the making.
 type examination struct {
 	d        *Daemon
-	policies []rotator.Policy
+	policies []plan.Policy
 	findings []Finding
 }
 
@@ -72,23 +73,23 @@ func (x *examination) note(err error, subject, format string, args ...any) bool 
 	return true
 }
 
-func (x *examination) check(ctx context.Context, refs ...rotator.Ref) error {
+func (x *examination) check(ctx context.Context, refs ...ledger.Ref) error {
 	return x.d.rotator.Store.Check(ctx, refs...)
 }
 
-func (x *examination) ledger() []rotator.Ref {
-	ledger := x.d.cfg.Env.Ledger()
-	refs := []rotator.Ref{ledger.Join("owner")}
+func (x *examination) ledger() []ledger.Ref {
+	folder := x.d.cfg.Env.Ledger()
+	refs := []ledger.Ref{folder.Join("owner")}
 	for _, p := range x.policies {
-		refs = append(refs, ledger.Join("policies").Join(p.Name))
+		refs = append(refs, folder.Join("policies").Join(p.Name))
 		if p.Group != "" {
-			refs = append(refs, ledger.Join("groups").Join(p.Group))
+			refs = append(refs, folder.Join("groups").Join(p.Group))
 		}
 	}
 	return refs
 }
 
-func (x *examination) everything() []rotator.Ref {
+func (x *examination) everything() []ledger.Ref {
 	refs := x.ledger()
 	for _, p := range x.policies {
 		refs = append(refs, p.Sink.Ref)

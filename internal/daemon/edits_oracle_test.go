@@ -9,6 +9,8 @@ import (
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 // editOracle knows when each policy was what, and holds every rotation against it.
@@ -38,13 +40,13 @@ type lineage struct {
 // version is what a policy was from one reload to the next.
 type version struct {
 	wanted
-	schedule rotator.Schedule
+	schedule schedule.Schedule
 	since    time.Time
 	loaded   bool
 }
 
 func (v version) due(last time.Time) time.Time {
-	return v.schedule.Next(last).Add(rotator.SplayOf(v.name, v.splay))
+	return v.schedule.Next(last).Add(schedule.SplayOf(v.name, v.splay))
 }
 
 func newEditOracle(t *testing.T) *editOracle {
@@ -84,7 +86,7 @@ func (o *editOracle) edited(what string, file []wanted) {
 		if n := len(l.versions); n > 0 && l.versions[n-1].wanted == p && l.versions[n-1].loaded {
 			continue
 		}
-		s, err := rotator.ParseSchedule(p.schedule, "UTC")
+		s, err := schedule.Parse(p.schedule, "UTC")
 		if err != nil {
 			o.t.Fatal(err)
 		}
@@ -173,12 +175,12 @@ func (l *lineage) justifies(e rotator.Event) (version, bool) {
 	case !v.loaded:
 		return v, false
 	case l.last.IsZero():
-		return v, e.Reason == rotator.ReasonFirst
+		return v, e.Reason == ledger.ReasonFirst
 	case v.place() != l.place:
-		return v, e.Reason == rotator.ReasonMoved
+		return v, e.Reason == ledger.ReasonMoved
 	}
 	now := l.claimed.Add(time.Second) // what is written down is cut to whole seconds
-	return v, e.Reason == rotator.ReasonSchedule && !v.due(l.last).After(now) && !l.overlaps.After(now)
+	return v, e.Reason == ledger.ReasonSchedule && !v.due(l.last).After(now) && !l.overlaps.After(now)
 }
 
 // check finds rotations that are overdue.

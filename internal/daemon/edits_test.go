@@ -208,7 +208,7 @@ func (e *editing) inForce(after string, well bool) {
 
 func (e *editing) gauge(name string) float64 {
 	e.t.Helper()
-	families, err := e.d.metrics.registry.Gather()
+	families, err := e.d.metrics.Registry.Gather()
 	if err != nil {
 		e.t.Fatal(err)
 	}

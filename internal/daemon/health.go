@@ -47,7 +47,7 @@ func Healthy(ctx context.Context, env config.Env) (answer string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("reading REKEYD_WEB_CONFIG_FILE: %w", err)
 	}
-	url := "http://" + besides(env.ListenAddr) + "/healthz"
+	url := "http://" + probeAddr(env.ListenAddr) + "/healthz"
 	if len(c.TLS) > 0 {
 		url = strings.Replace(url, "http", "https", 1)
 	}
@@ -75,8 +75,8 @@ func Healthy(ctx context.Context, env config.Env) (answer string, err error) {
 	return answer, nil
 }
 
-// besides is the address at which a process of the same host reaches a listener.
-func besides(listen string) string {
+// probeAddr is the address at which a process of the same host reaches a listener.
+func probeAddr(listen string) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
 		return listen

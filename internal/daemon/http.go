@@ -13,6 +13,8 @@ import (
 
 	"github.com/prometheus/exporter-toolkit/web"
 	"golang.org/x/net/netutil"
+
+	"github.com/rekeyd/rekeyd/internal/outbox"
 )
 
 const (
@@ -63,14 +65,14 @@ func loopback(addr net.Addr) bool {
 
 func (d *Daemon) handler(local bool) http.Handler {
 	mux := http.NewServeMux()
-	pages := newOutbox(pagesAtOnce)
-	mux.Handle("GET /metrics", d.metrics.handler())
+	pages := outbox.New(outbox.PagesAtOnce)
+	mux.Handle("GET /metrics", d.metrics.Handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { d.answer(w, d.alive(time.Now())) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { d.answer(w, d.ready(r.Context())) })
 	page, tokens := newPage(d), newThrottle()
-	mux.Handle("GET /{$}", d.guarded(local, pages.wrap(http.HandlerFunc(page.html))))
-	mux.Handle("GET /page.json", d.guarded(local, pages.wrap(http.HandlerFunc(page.parts))))
-	mux.Handle("GET /api/v1/policies", d.guarded(local, pages.wrap(http.HandlerFunc(page.json))))
+	mux.Handle("GET /{$}", d.guarded(local, pages.Wrap(http.HandlerFunc(page.html))))
+	mux.Handle("GET /page.json", d.guarded(local, pages.Wrap(http.HandlerFunc(page.parts))))
+	mux.Handle("GET /api/v1/policies", d.guarded(local, pages.Wrap(http.HandlerFunc(page.json))))
 	mux.HandleFunc("GET /page.css", asset("text/css; charset=utf-8", pageCSS))
 	mux.HandleFunc("GET /page.js", asset("text/javascript; charset=utf-8", pageJS))
 	mux.HandleFunc("POST /-/reload", d.asAdmin(tokens, d.reloadRequest))

@@ -4,14 +4,14 @@ import (
 	"io"
 	"log/slog"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
 // cutter is the last line of defence: it cuts the secrets that the process holds out of whatever is written, on which
 // path they may have come there. It works on finished lines, so that no kind of attribute can slip past it.
 type cutter struct {
 	w        io.Writer
-	redactor *elevenlabs.Redactor
+	redactor *secret.Redactor
 }
 
 // Write expects whole lines, as slog's handlers write them.

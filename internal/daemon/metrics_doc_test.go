@@ -12,7 +12,9 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/rekeyd/rekeyd/internal/metrics"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 // Run `go test ./internal/daemon -run MetricsDocument -update` after a change of the metrics.
@@ -23,14 +25,14 @@ const metricsDocument = "../../docs/metrics.md"
 // TestMetricsDocument holds docs/metrics.md against what the registry has once everything happened.
 func TestMetricsDocument(t *testing.T) {
 	t.Parallel()
-	m := newMetrics("v1", "abc")
-	m.gatherer = &collector{
-		rest: m.registry, lost: m.lostKeys, expiry: func() (time.Time, bool) { return time.Unix(1, 0), true },
-		snapshot: func() rotator.Snapshot {
+	m := metrics.New("v1", "abc")
+	m.Gatherer = &metrics.Collector{
+		Rest: m.Registry, Lost: m.LostKeys, Expiry: func() (time.Time, bool) { return time.Unix(1, 0), true },
+		Snapshot: func() rotator.Snapshot {
 			return rotator.Snapshot{Policies: []rotator.PolicyStatus{busy("busy")}, Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0)}}}
 		},
 	}
-	m.called("vault", "write", "200", time.Millisecond)
+	m.Called("vault", "write", "200", time.Millisecond)
 	want := document(t, m)
 	if *update {
 		if err := os.WriteFile(metricsDocument, []byte(want), 0o600); err != nil {
@@ -42,9 +44,9 @@ func TestMetricsDocument(t *testing.T) {
 	}
 }
 
-func document(t *testing.T, m *metrics) string {
+func document(t *testing.T, m *metrics.Metrics) string {
 	t.Helper()
-	families, done, err := m.gatherer.Gather()
+	families, done, err := m.Gatherer.Gather()
 	defer done()
 	if err != nil {
 		t.Fatal(err)
@@ -87,10 +89,10 @@ policy needs a person, not for what, and the counters of failures know no policy
 		{"`result` of `rekeyd_events_total`", quoted(values(families, "rekeyd_events_total", "result"))},
 		{"`state` of `rekeyd_policy_state`", quoted(values(families, "rekeyd_policy_state", "state"))},
 		{"`state` of `rekeyd_keys`", quoted(values(families, "rekeyd_keys", "state"))},
-		{"`stage`", quoted(rotator.Stages())},
-		{"`reason` of `rekeyd_rotation_failures_total`", quoted(rotator.FailureReasons())},
-		{"`reason` of `rekeyd_key_disabled_timestamp_seconds`", quoted(rotator.DisableReasons())},
-		{"`reason` of `rekeyd_policy_problem`", quoted(problemReasons())},
+		{"`stage`", quoted(ledger.Stages())},
+		{"`reason` of `rekeyd_rotation_failures_total`", quoted(ledger.FailureReasons())},
+		{"`reason` of `rekeyd_key_disabled_timestamp_seconds`", quoted(ledger.DisableReasons())},
+		{"`reason` of `rekeyd_policy_problem`", quoted(metrics.ProblemReasons())},
 		{"`operation` with the target `elevenlabs`", quoted(operations(t, "../../elevenlabs/client.go"))},
 		{"`operation` with the target `vault`", quoted(operations(t, "../../sinks/vault.go"))},
 		{"`code`", "the HTTP status, `error` without an answer, `other` for a status that does not exist"},

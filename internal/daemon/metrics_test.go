@@ -15,23 +15,26 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/metrics"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 func busy(name string) rotator.PolicyStatus {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 500_000_000, time.UTC)
 	return rotator.PolicyStatus{
-		Policy: &rotator.Policy{Name: name, Workspace: "default", MaxAge: time.Hour}, State: rotator.StateFailing, NextDue: at, LastRotation: at,
-		Current: &rotator.KeyRef{ID: "k", Hash: "hash-of-a-secret", Created: at}, Keys: rotator.KeyCounts{Current: 1, Overlap: 2, Quarantine: 3, Lost: 4, Foreign: 5},
-		InUse: true, Drift: []string{"allowed_ips"}, Successes: 6, Failures: 7, Disabled: map[rotator.Reason]time.Time{rotator.ReasonExposed: at},
-		Failure:  &rotator.Failure{Stage: rotator.StageCreate, Reason: rotator.ReasonKeyLimit},
-		Retiring: []rotator.Retiring{{State: rotator.InOverlap, Until: at.Add(time.Hour)}, {State: rotator.InOverlap, Until: at, Tries: 2}},
+		Policy: &plan.Policy{Name: name, Workspace: "default", MaxAge: time.Hour}, State: plan.StateFailing, NextDue: at, LastRotation: at,
+		Current: &ledger.KeyRef{ID: "k", Hash: "hash-of-a-secret", Created: at}, Keys: plan.KeyCounts{Current: 1, Overlap: 2, Quarantine: 3, Lost: 4, Foreign: 5},
+		InUse: true, Drift: []string{"allowed_ips"}, Successes: 6, Failures: 7, Disabled: map[ledger.Reason]time.Time{ledger.ReasonExposed: at},
+		Failure:  &ledger.Failure{Stage: ledger.StageCreate, Reason: ledger.ReasonKeyLimit},
+		Retiring: []ledger.Retiring{{State: ledger.InOverlap, Until: at.Add(time.Hour)}, {State: ledger.InOverlap, Until: at, Tries: 2}},
 	}
 }
 
-func scrape(t *testing.T, m *metrics) string {
+func scrape(t *testing.T, m *metrics.Metrics) string {
 	t.Helper()
-	families, done, err := m.gatherer.Gather()
+	families, done, err := m.Gatherer.Gather()
 	defer done()
 	if err != nil {
 		t.Fatal(err)
@@ -47,21 +50,21 @@ func scrape(t *testing.T, m *metrics) string {
 
 func TestMetrics(t *testing.T) {
 	t.Parallel()
-	m := newMetrics("v1", "abc")
+	m := metrics.New("v1", "abc")
 	shown := rotator.Snapshot{
-		Policies: []rotator.PolicyStatus{busy("busy"), {Policy: &rotator.Policy{Name: "new"}, State: rotator.StateDue},
-			{Policy: &rotator.Policy{Name: "fine", Workspace: "refused"}, State: rotator.StateOK, Unswept: 2}, {Policy: &rotator.Policy{Name: "paused", Workspace: "refused"}, State: rotator.StatePaused}},
+		Policies: []rotator.PolicyStatus{busy("busy"), {Policy: &plan.Policy{Name: "new"}, State: plan.StateDue},
+			{Policy: &plan.Policy{Name: "fine", Workspace: "refused"}, State: plan.StateOK, Unswept: 2}, {Policy: &plan.Policy{Name: "paused", Workspace: "refused"}, State: plan.StatePaused}},
 		Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0)}, {Name: "silent", Err: errors.New("down")}, {Name: "refused", Err: fmt.Errorf("listing: %w", elevenlabs.ErrInvalidKey)}},
 	}
-	m.watch(func() rotator.Snapshot { return shown }, nil)
-	m.reloaded(true)
-	m.happened(rotator.Event{Type: rotator.EventRotated, Duration: time.Second})
-	m.happened(rotator.Event{Type: rotator.EventFailed, Stage: rotator.StageCreate, Reason: rotator.ReasonKeyLimit})
-	m.happened(rotator.Event{Type: rotator.EventRetireError, Stage: rotator.StageRetire, Reason: rotator.ReasonAPIError})
-	m.happened(rotator.Event{Type: rotator.EventLostDeleted, Workspace: "default"})
-	m.called("elevenlabs", "list", "200", time.Millisecond)
-	m.called("vault", "write", "799", time.Millisecond)
-	m.called("vault", "write", "error", time.Millisecond)
+	m.Watch(func() rotator.Snapshot { return shown }, nil)
+	m.Reloaded(true)
+	m.Happened(rotator.Event{Type: rotator.EventRotated, Duration: time.Second})
+	m.Happened(rotator.Event{Type: rotator.EventFailed, Stage: ledger.StageCreate, Reason: ledger.ReasonKeyLimit})
+	m.Happened(rotator.Event{Type: rotator.EventRetireError, Stage: ledger.StageRetire, Reason: ledger.ReasonAPIError})
+	m.Happened(rotator.Event{Type: rotator.EventLostDeleted, Workspace: "default"})
+	m.Called("elevenlabs", "list", "200", time.Millisecond)
+	m.Called("vault", "write", "799", time.Millisecond)
+	m.Called("vault", "write", "error", time.Millisecond)
 	text := scrape(t, m)
 	for _, line := range []string{
 		`rekeyd_rotations_total{policy="busy",result="success"} 6`,
@@ -140,8 +143,8 @@ func lint(t *testing.T, text string) {
 // TestEverySeriesOfAFailureExistsBefore is what makes an alert on its increase possible.
 func TestEverySeriesOfAFailureExistsBefore(t *testing.T) {
 	t.Parallel()
-	text := scrape(t, newMetrics("v1", "abc"))
-	want := len(rotator.Stages()) * len(rotator.FailureReasons())
+	text := scrape(t, metrics.New("v1", "abc"))
+	want := len(ledger.Stages()) * len(ledger.FailureReasons())
 	if n := strings.Count(text, "rekeyd_rotation_failures_total{"); n != want {
 		t.Errorf("%d series, want %d", n, want)
 	}
@@ -187,22 +190,22 @@ func TestMetricsOfARunningDaemon(t *testing.T) {
 }
 
 // watching returns metrics of so many policies.
-func watching(policies int) *metrics {
+func watching(policies int) *metrics.Metrics {
 	var s rotator.Snapshot
 	for i := range policies {
 		s.Policies = append(s.Policies, busy(fmt.Sprintf("policy-%05d", i)))
 	}
-	m := newMetrics("v1", "abc")
-	m.watch(func() rotator.Snapshot { return s }, nil)
+	m := metrics.New("v1", "abc")
+	m.Watch(func() rotator.Snapshot { return s }, nil)
 	return m
 }
 
-func scrapeZipped(tb testing.TB, m *metrics) {
+func scrapeZipped(tb testing.TB, m *metrics.Metrics) {
 	tb.Helper()
 	answer := httptest.NewRecorder()
 	req := httptest.NewRequestWithContext(tb.Context(), http.MethodGet, "/metrics", nil)
 	req.Header.Set("Accept-Encoding", "gzip")
-	m.handler().ServeHTTP(answer, req)
+	m.Handler().ServeHTTP(answer, req)
 	if answer.Code != http.StatusOK {
 		tb.Fatal(answer.Code)
 	}

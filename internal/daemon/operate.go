@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 // What commands do with a Daemon that they built and do not Run.
@@ -73,10 +74,10 @@ func orEmpty(err error) error {
 
 func outcomeOf(s rotator.PolicyStatus) Outcome {
 	o := Outcome{Policy: s.Policy.Name, KeyID: s.Current.ID}
-	var previous *rotator.Retiring
+	var previous *ledger.Retiring
 	for i := range s.Retiring {
 		k := &s.Retiring[i]
-		if k.State == rotator.InQuarantine {
+		if k.State == ledger.InQuarantine {
 			o.Disabled = append(o.Disabled, k.ID)
 			if k.Unproven {
 				o.Unproven = append(o.Unproven, k.ID)
@@ -88,7 +89,7 @@ func outcomeOf(s rotator.PolicyStatus) Outcome {
 	}
 	if previous != nil {
 		o.PreviousKeyID = previous.ID
-		if previous.State == rotator.InOverlap {
+		if previous.State == ledger.InOverlap {
 			o.PreviousValidUntil = previous.Until
 		}
 	}

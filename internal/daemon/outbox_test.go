@@ -9,19 +9,21 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rekeyd/rekeyd/internal/outbox"
 )
 
 // TestSlowReadersHoldABoundedNumberOfAnswers has 40 readers ask for 4 MiB each and read nothing.
 func TestSlowReadersHoldABoundedNumberOfAnswers(t *testing.T) {
 	t.Parallel()
 	body := bytes.Repeat([]byte("x"), 4<<20)
-	o := newOutbox(1)
-	s := httptest.NewServer(o.wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) })))
+	o := outbox.New(1)
+	s := httptest.NewServer(o.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) })))
 	t.Cleanup(s.Close)
 	held := func() (n, size int) {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		return len(o.sending), o.bytes
+		o.Mu.Lock()
+		defer o.Mu.Unlock()
+		return len(o.Sending), o.Bytes
 	}
 	for i := range 40 {
 		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
@@ -35,11 +37,11 @@ func TestSlowReadersHoldABoundedNumberOfAnswers(t *testing.T) {
 		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
-		if n, size := held(); size > heldBytes || size != n*len(body) {
+		if n, size := held(); size > outbox.HeldBytes || size != n*len(body) {
 			t.Fatalf("after %d readers: %d answers with %d bytes are held", i, n, size)
 		}
 	}
-	eventually(t, "as many answers as there is place for", func() bool { n, _ := held(); return n == heldBytes/len(body) })
+	eventually(t, "as many answers as there is place for", func() bool { n, _ := held(); return n == outbox.HeldBytes/len(body) })
 	eventually(t, "an honest reader's answer", func() bool {
 		status, got, header := ask(t, http.MethodGet, s.URL, "")
 		if status == http.StatusServiceUnavailable && header.Get("Retry-After") == "" {
@@ -47,40 +49,8 @@ func TestSlowReadersHoldABoundedNumberOfAnswers(t *testing.T) {
 		}
 		return status == http.StatusOK && len(got) == len(body)
 	})
-	if _, size := held(); size > heldBytes {
+	if _, size := held(); size > outbox.HeldBytes {
 		t.Errorf("%d bytes are held", size)
-	}
-}
-
-// TestAnswersHaveTheirTurn asks for an answer while another one is made.
-func TestAnswersHaveTheirTurn(t *testing.T) {
-	t.Parallel()
-	o, begun, finish := newOutbox(1), make(chan struct{}), make(chan struct{})
-	h := o.wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		begun <- struct{}{}
-		<-finish
-		w.Header().Set("X-Made", "yes")
-		w.WriteHeader(http.StatusTeapot)
-		_, _ = io.WriteString(w, "made")
-	}))
-	try := func() chan *httptest.ResponseRecorder {
-		done := make(chan *httptest.ResponseRecorder, 1)
-		go func() {
-			got := httptest.NewRecorder()
-			h.ServeHTTP(got, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
-			done <- got
-		}()
-		return done
-	}
-	first := try()
-	<-begun
-	second := <-try()
-	if second.Code != http.StatusServiceUnavailable || second.Header().Get("Retry-After") == "" {
-		t.Errorf("without a turn: HTTP %d %v", second.Code, second.Header())
-	}
-	close(finish)
-	if got := <-first; got.Code != http.StatusTeapot || got.Body.String() != "made" || got.Header().Get("X-Made") != "yes" || got.Header().Get("Content-Length") != "4" {
-		t.Errorf("the answer is %d %v %q", got.Code, got.Header(), got.Body)
 	}
 }
 

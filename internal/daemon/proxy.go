@@ -10,7 +10,7 @@ import (
 	"github.com/sethvargo/go-envconfig"
 
 	"github.com/rekeyd/rekeyd/config"
-	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
 // proxyVariables name the proxies of net/http, which takes one that it cannot parse for none, and of Vault's client.
@@ -49,7 +49,7 @@ func proxyFaults(lookuper envconfig.Lookuper) config.Faults {
 }
 
 // holdProxyCredentials has the passwords of proxies cut out of what they answer.
-func holdProxyCredentials(lookuper envconfig.Lookuper, redactor *elevenlabs.Redactor) {
+func holdProxyCredentials(lookuper envconfig.Lookuper, redactor *secret.Redactor) {
 	if lookuper == nil {
 		return
 	}
@@ -64,8 +64,8 @@ func holdProxyCredentials(lookuper envconfig.Lookuper, redactor *elevenlabs.Reda
 		if !set {
 			password = user // a token
 		}
-		for _, secret := range []string{password, user + ":" + password, u.User.String()} {
-			redactor.Add(elevenlabs.NewSecret(secret)) // for as long as the process lives, as the variable
+		for _, key := range []string{password, user + ":" + password, u.User.String()} {
+			redactor.Add(secret.New(key)) // for as long as the process lives, as the variable
 		}
 	}
 }

@@ -23,7 +23,7 @@ func (d *Daemon) apply(c *config.Config) error {
 	d.rotator.Load(c.Policies, d.workspaces.commit(next, c.Workspaces))
 	d.digest = c.Digest
 	d.warn(c.Warnings)
-	d.metrics.reloaded(true)
+	d.metrics.Reloaded(true)
 	return nil
 }
 
@@ -46,7 +46,7 @@ func (d *Daemon) reload(ctx context.Context, asked bool) (int, error) {
 		err = d.apply(c)
 	}
 	if err != nil {
-		d.metrics.reloaded(false)
+		d.metrics.Reloaded(false)
 		if asked || d.lastFailed != err.Error() {
 			d.log.Error("policies not reloaded, the old ones stay in force", "err", err)
 		}

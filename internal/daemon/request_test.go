@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 func post(t *testing.T, url, authorization, body string) (int, string) {
@@ -75,7 +75,7 @@ func TestRotateIsAskedForOverHTTP(t *testing.T) {
 	}
 	eventually(t, "another key, and the first one disabled", func() bool {
 		s := d.rotator.Snapshot().Policies[1]
-		return s.Current.ID != first && len(s.Retiring) == 1 && s.Retiring[0].State == rotator.InQuarantine
+		return s.Current.ID != first && len(s.Retiring) == 1 && s.Retiring[0].State == ledger.InQuarantine
 	})
 	if w.log.count("sk_0123456789abcdef") != 0 {
 		t.Error("a secret that was given as the reason is in the log")

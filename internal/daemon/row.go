@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 const rowsPerPage = 100
@@ -33,7 +35,7 @@ func rowsOf(s rotator.Snapshot, v View, now time.Time) []row {
 
 // attention reports that a person should look.
 func (r *row) attention() bool {
-	return r.State == rotator.StateError || r.State == rotator.StateFailing || r.Failure != nil || len(r.Drift) > 0 || r.Keys.Lost > 0 || r.tooOld()
+	return r.State == plan.StateError || r.State == plan.StateFailing || r.Failure != nil || len(r.Drift) > 0 || r.Keys.Lost > 0 || r.tooOld()
 }
 
 func (r *row) tooOld() bool { return r.Key != nil && r.MaxAge > 0 && r.now.After(r.Key.MaxAgeEnds) }
@@ -44,7 +46,7 @@ func (r *row) Class() string {
 	switch {
 	case r.attention():
 		class = "attention"
-	case r.State != rotator.StateOK:
+	case r.State != plan.StateOK:
 		class = "waiting"
 	}
 	if r.tooOld() {
@@ -55,7 +57,7 @@ func (r *row) Class() string {
 
 // Rotatable reports that a rotation can be asked for.
 func (r *row) Rotatable() bool {
-	return r.Reason != rotator.ReasonUnmanaged && r.Mode != rotator.ModePaused
+	return r.Reason != ledger.ReasonRemoved && r.Mode != plan.ModePaused
 }
 
 // limit is when the current key should be gone: at the end of its max_age, or without one when the next rotation is due.
@@ -66,7 +68,7 @@ func (r *row) limit() (at time.Time, words string) {
 	return r.NextRotation, "until the next rotation"
 }
 
-// Life says how old the current key is, of how much.
+// ProbeResult says how old the current key is, of how much.
 func (r *row) Life() string {
 	if r.Key == nil || r.Key.Created.IsZero() {
 		return "no key"
@@ -157,7 +159,7 @@ type selection struct {
 // selected filters and orders rows, those that need attention first, and takes one page of them.
 func selected(rows []row, query url.Values) selection {
 	s := selection{Query: strings.TrimSpace(query.Get("q")), State: query.Get("state"), States: []string{"", "attention"}}
-	for _, state := range rotator.States() {
+	for _, state := range plan.States() {
 		s.States = append(s.States, string(state))
 	}
 	attention := 0
@@ -180,7 +182,7 @@ func selected(rows []row, query url.Values) selection {
 	if len(kept) != len(rows) {
 		s.Summary += fmt.Sprintf(" Match the filter: %d.", len(kept))
 	}
-	s.turnTo(query.Get("page"), kept)
+	s.paginate(query.Get("page"), kept)
 	return s
 }
 
@@ -198,8 +200,8 @@ func (r *row) matches(text, state string, needs bool) bool {
 	return strings.Contains(strings.ToLower(strings.Join(all, "\n")), text)
 }
 
-// turnTo cuts a page out of rows; what is no page is the first or the last.
-func (s *selection) turnTo(page string, rows []*row) {
+// paginate cuts a page out of rows; what is no page is the first or the last.
+func (s *selection) paginate(page string, rows []*row) {
 	s.Pages = max(1, (len(rows)+rowsPerPage-1)/rowsPerPage)
 	n, _ := strconv.Atoi(page) // 0 otherwise
 	s.Page = min(max(n, 1), s.Pages)
@@ -217,35 +219,35 @@ func (s *selection) turnTo(page string, rows []*row) {
 }
 
 // advice says what a person can do about a failure.
-func advice(reason rotator.Reason) string {
+func advice(reason ledger.Reason) string {
 	switch reason {
-	case rotator.ReasonAdminKeyRefused:
+	case ledger.ReasonAdminKeyRefused:
 		return "Give the workspace an admin key that ElevenLabs accepts."
-	case rotator.ReasonMissingPermissions, rotator.ReasonForbidden:
+	case ledger.ReasonMissingPermissions, ledger.ReasonForbidden:
 		return "Give the admin key the permission to manage service accounts, and look at the plan's limits."
-	case rotator.ReasonNotFound:
+	case ledger.ReasonNotFound:
 		return "Check that the service account and the key still exist."
-	case rotator.ReasonInvalidRequest:
+	case ledger.ReasonInvalidRequest:
 		return "Check permissions, addresses and limits in the policy."
-	case rotator.ReasonKeyLimit:
+	case ledger.ReasonKeyLimit:
 		return "Delete keys of the service account that nobody needs, or shorten the quarantine."
-	case rotator.ReasonNotUsable:
+	case ledger.ReasonNotUsable:
 		return "Check allowed_ips: the daemon's own address must be among them, or set verify: off."
-	case rotator.ReasonSinkDenied, rotator.ReasonSinkWrapping:
+	case ledger.ReasonSinkDenied, ledger.ReasonSinkWrapping:
 		return "Check Vault's token and policy with rekeyd check --online."
-	case rotator.ReasonSinkSealed:
+	case ledger.ReasonSinkSealed:
 		return "Unseal Vault."
-	case rotator.ReasonSinkNoMount, rotator.ReasonSinkNotKV2:
+	case ledger.ReasonSinkNoMount, ledger.ReasonSinkNotKV2:
 		return "Check the sink's mount: it must exist and be KV version 2."
-	case rotator.ReasonSinkTLS:
+	case ledger.ReasonSinkTLS:
 		return "Check VAULT_CACERT and Vault's certificate."
-	case rotator.ReasonSinkTooLarge:
+	case ledger.ReasonSinkTooLarge:
 		return "Remove fields from the record that are no longer needed."
-	case rotator.ReasonSinkConflict, rotator.ReasonRecordChanged:
+	case ledger.ReasonSinkConflict, ledger.ReasonRecordChanged:
 		return "Find out who else writes this record."
-	case rotator.ReasonUnsafe:
+	case ledger.ReasonUnsafe:
 		return "Compare the record with the current key: rekeyd plan says what it sees."
-	case rotator.ReasonClaimLost, rotator.ReasonInterrupted, rotator.ReasonLostAnswer, rotator.ReasonRateLimited, rotator.ReasonSinkRateLimited:
+	case ledger.ReasonClaimLost, ledger.ReasonInterrupted, ledger.ReasonLostAnswer, ledger.ReasonRateLimited, ledger.ReasonSinkRateLimited:
 		return "Nothing has to be done unless it stays: it is settled at the next try."
 	}
 	return "If it stays, look at ElevenLabs and Vault with rekeyd check --online."

@@ -7,16 +7,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 func TestRowsAreFilteredOrderedAndPaged(t *testing.T) {
 	t.Parallel()
 	rows := make([]row, 10_000)
 	for i := range rows {
-		rows[i] = row{PolicyView{Name: fmt.Sprintf("policy-%04d", i), State: rotator.StateOK}, time.UTC, time.Now()}
+		rows[i] = row{PolicyView{Name: fmt.Sprintf("policy-%04d", i), State: plan.StateOK}, time.UTC, time.Now()}
 	}
-	rows[9_998].State = rotator.StateFailing
+	rows[9_998].State = plan.StateFailing
 	rows[9_999].Drift = []string{"name"}
 	for _, c := range []struct {
 		query, first     string
@@ -60,9 +61,9 @@ func TestRowInWords(t *testing.T) {
 	now := time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)
 	at := func(hours int) time.Time { return now.Add(time.Duration(hours) * time.Hour) }
 	r := row{PolicyView{
-		State: rotator.StateFailing, Key: &KeyView{Created: at(-9)}, NextRotation: at(3), InUse: true,
-		Retiring: []RetiringView{{KeyView{ID: "k1"}, rotator.InOverlap, at(2)}, {KeyView{ID: "k2"}, rotator.InQuarantine, at(5)}},
-		Failure:  &rotator.Failure{Stage: rotator.StageClaim, Reason: rotator.ReasonSinkSealed, Message: "Vault is sealed.", At: at(-1), Count: 3, NextTry: at(1)},
+		State: plan.StateFailing, Key: &KeyView{Created: at(-9)}, NextRotation: at(3), InUse: true,
+		Retiring: []RetiringView{{KeyView{ID: "k1"}, ledger.InOverlap, at(2)}, {KeyView{ID: "k2"}, ledger.InQuarantine, at(5)}},
+		Failure:  &ledger.Failure{Stage: ledger.StageClaim, Reason: ledger.ReasonSinkSealed, Message: "Vault is sealed.", At: at(-1), Count: 3, NextTry: at(1)},
 	}, oslo, now}
 	want := "Failed at claim, 1h0m ago: Vault is sealed. 3 times in a row. Tries again in 1h0m. Unseal Vault."
 	if got := r.Trouble(); got != want {
@@ -75,11 +76,11 @@ func TestRowInWords(t *testing.T) {
 	if r.Percent() != 75 || r.Life() != "9h0m of 12h0m until the next rotation" || r.Class() != "attention" {
 		t.Errorf("%d %q %q", r.Percent(), r.Life(), r.Class())
 	}
-	r.MaxAge, r.Key.MaxAgeEnds = rotator.Duration(8*time.Hour), at(-1)
+	r.MaxAge, r.Key.MaxAgeEnds = ledger.Duration(8*time.Hour), at(-1)
 	if r.Percent() != 100 || r.Life() != "9h0m of 8h0m allowed" || r.Class() != "attention over" {
 		t.Errorf("%d %q %q", r.Percent(), r.Life(), r.Class())
 	}
-	for _, reason := range rotator.FailureReasons() {
+	for _, reason := range ledger.FailureReasons() {
 		if !strings.HasSuffix(advice(reason), ".") {
 			t.Errorf("%s: no advice", reason)
 		}

@@ -12,8 +12,8 @@ import (
 	vaultapi "github.com/hashicorp/vault/api"
 
 	"github.com/rekeyd/rekeyd/config"
-	"github.com/rekeyd/rekeyd/elevenlabs"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
@@ -21,7 +21,7 @@ import (
 type observer func(target, operation, code string, d time.Duration)
 
 // openStore makes the store that the environment names, without calling it. vault is nil with the file sink.
-func openStore(cfg Config, observe observer, redactor *elevenlabs.Redactor, log *slog.Logger) (store rotator.Store, vault *sinks.Vault, err error) {
+func openStore(cfg Config, observe observer, redactor *secret.Redactor, log *slog.Logger) (store ledger.Store, vault *sinks.Vault, err error) {
 	env := cfg.Env
 	if env.Sink == "file" {
 		files, err := sinks.NewFile(env.FileDir)
@@ -43,7 +43,7 @@ func openStore(cfg Config, observe observer, redactor *elevenlabs.Redactor, log 
 	return vault, vault, nil
 }
 
-func vaultOptions(env config.Env, redactor *elevenlabs.Redactor) (sinks.VaultOptions, error) {
+func vaultOptions(env config.Env, redactor *secret.Redactor) (sinks.VaultOptions, error) {
 	c, err := sinks.VaultConfig()
 	if err != nil {
 		return sinks.VaultOptions{}, err
@@ -101,19 +101,19 @@ func chooseLogin(o *sinks.VaultOptions, env config.Env) error {
 
 // now is what a source says at the time of asking. Reading it is bounded by itself.
 func now(s config.SecretSource) sinks.Source {
-	return func() (elevenlabs.Secret, error) { return s.Get(context.Background()) }
+	return func() (secret.Secret, error) { return s.Get(context.Background()) }
 }
 
 // holder has a credential cut out of whatever Vault says, from the moment it is read until there is another.
 type holder struct {
-	redactor *elevenlabs.Redactor
+	redactor *secret.Redactor
 	source   config.SecretSource
 
 	mu     sync.Mutex
 	forget func()
 }
 
-func (h *holder) get() (elevenlabs.Secret, error) {
+func (h *holder) get() (secret.Secret, error) {
 	s, err := h.source.Get(context.Background())
 	if err != nil {
 		return s, err

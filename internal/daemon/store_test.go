@@ -10,7 +10,7 @@ import (
 
 	vaultapi "github.com/hashicorp/vault/api"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
@@ -50,7 +50,7 @@ func TestTheTokenOfAFileIsReadAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := vaultOptions(s.Env, new(elevenlabs.Redactor))
+	o, err := vaultOptions(s.Env, new(secret.Redactor))
 	if err != nil || o.Token.Reveal() != "hvs.first" || o.Reread == nil {
 		t.Fatalf("%v, the token is read again: %t", err, o.Reread != nil)
 	}
@@ -67,7 +67,7 @@ func TestAVaultThatHangsIsNamed(t *testing.T) {
 	t.Cleanup(server.Close)
 	config := vaultapi.DefaultConfig()
 	config.Address = server.URL
-	vault, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: elevenlabs.NewSecret("hvs.a-token-of-a-test")})
+	vault, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: secret.New("hvs.a-token-of-a-test")})
 	if err != nil {
 		t.Fatal(err)
 	}

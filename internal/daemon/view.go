@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // View is what people and programs are shown: /api/v1/policies and `rekeyd status --json`. Its names are stable; what
@@ -19,25 +21,25 @@ type View struct {
 
 // PolicyView is one policy.
 type PolicyView struct {
-	Name           string            `json:"name"`
-	Workspace      string            `json:"workspace"`
-	ServiceAccount string            `json:"service_account"`
-	Sink           rotator.Sink      `json:"sink"`
-	Mode           rotator.Mode      `json:"mode"`
-	MaxAge         rotator.Duration  `json:"max_age,omitzero"`
-	State          rotator.State     `json:"state"`
-	Reason         rotator.Reason    `json:"reason,omitempty"`
-	Message        string            `json:"message,omitempty"`
-	Group          string            `json:"group,omitempty"`
-	HeldBy         string            `json:"group_held_by,omitempty"` // the member for which it waits
-	Key            *KeyView          `json:"key,omitempty"`           // the current one
-	LastRotation   time.Time         `json:"last_rotation,omitzero"`
-	NextRotation   time.Time         `json:"next_rotation,omitzero"`
-	Retiring       []RetiringView    `json:"retiring"`
-	Keys           rotator.KeyCounts `json:"keys"`
-	InUse          bool              `json:"retiring_key_in_use"`
-	Drift          []string          `json:"drift"`
-	Failure        *rotator.Failure  `json:"failure,omitempty"` // since the last success
+	Name           string          `json:"name"`
+	Workspace      string          `json:"workspace"`
+	ServiceAccount string          `json:"service_account"`
+	Sink           ledger.Sink     `json:"sink"`
+	Mode           plan.Mode       `json:"mode"`
+	MaxAge         ledger.Duration `json:"max_age,omitzero"`
+	State          plan.State      `json:"state"`
+	Reason         ledger.Reason   `json:"reason,omitempty"`
+	Message        string          `json:"message,omitempty"`
+	Group          string          `json:"group,omitempty"`
+	HeldBy         string          `json:"group_held_by,omitempty"` // the member for which it waits
+	Key            *KeyView        `json:"key,omitempty"`           // the current one
+	LastRotation   time.Time       `json:"last_rotation,omitzero"`
+	NextRotation   time.Time       `json:"next_rotation,omitzero"`
+	Retiring       []RetiringView  `json:"retiring"`
+	Keys           plan.KeyCounts  `json:"keys"`
+	InUse          bool            `json:"retiring_key_in_use"`
+	Drift          []string        `json:"drift"`
+	Failure        *ledger.Failure `json:"failure,omitempty"` // since the last success
 }
 
 // KeyView is a key that is published.
@@ -49,7 +51,7 @@ type KeyView struct {
 	MaxAgeEnds time.Time `json:"max_age_ends,omitzero"`
 }
 
-func keyView(k rotator.KeyRef, maxAge time.Duration) KeyView {
+func keyView(k ledger.KeyRef, maxAge time.Duration) KeyView {
 	v := KeyView{ID: k.ID, Name: k.Name, Created: k.Created}
 	if maxAge > 0 {
 		v.MaxAgeEnds = k.Created.Add(maxAge).UTC().Truncate(time.Second)
@@ -60,8 +62,8 @@ func keyView(k rotator.KeyRef, maxAge time.Duration) KeyView {
 // RetiringView is a former current key, and when it leaves its state.
 type RetiringView struct {
 	KeyView
-	State rotator.RetiringState `json:"state"`
-	Until time.Time             `json:"until"`
+	State ledger.RetiringState `json:"state"`
+	Until time.Time            `json:"until"`
 }
 
 // WorkspaceView is one workspace.
@@ -77,8 +79,8 @@ func ViewOf(s rotator.Snapshot) View {
 	for i := range s.Policies {
 		v.Policies[i] = viewOf(&s.Policies[i])
 	}
-	for i := range s.Unmanaged {
-		v.Unmanaged = append(v.Unmanaged, viewOf(&s.Unmanaged[i]))
+	for i := range s.Removed {
+		v.Unmanaged = append(v.Unmanaged, viewOf(&s.Removed[i]))
 	}
 	for i, ws := range s.Workspaces {
 		v.Workspaces[i] = WorkspaceView{ws.Name, ws.LastReconcile, text(ws.Err)}
@@ -90,7 +92,7 @@ func ViewOf(s rotator.Snapshot) View {
 func viewOf(s *rotator.PolicyStatus) PolicyView {
 	p := PolicyView{
 		Name: s.Policy.Name, Workspace: s.Policy.Workspace, ServiceAccount: s.Policy.ServiceAccount, Sink: s.Policy.Sink,
-		Mode: s.Policy.Mode, MaxAge: rotator.Duration(s.Policy.MaxAge), State: s.State, Reason: s.Reason, Message: s.Message, Group: s.Policy.Group, HeldBy: s.HeldBy, LastRotation: s.LastRotation, NextRotation: s.NextDue.UTC(),
+		Mode: s.Policy.Mode, MaxAge: ledger.Duration(s.Policy.MaxAge), State: s.State, Reason: s.Reason, Message: s.Message, Group: s.Policy.Group, HeldBy: s.HeldBy, LastRotation: s.LastRotation, NextRotation: s.NextDue.UTC(),
 		Retiring: []RetiringView{}, Keys: s.Keys, InUse: s.InUse, Drift: append([]string{}, s.Drift...), Failure: s.Failure,
 	}
 	if s.Current != nil {
@@ -112,34 +114,34 @@ func text(err error) string {
 
 // Words says in a few words how the policy stands.
 func (p PolicyView) Words() string {
-	if p.Reason == rotator.ReasonClockSkew && p.State != rotator.StateError && p.Message != "" {
+	if p.Reason == ledger.ReasonClockSkew && p.State != plan.StateError && p.Message != "" {
 		return "waiting: " + p.Message
 	}
 	switch p.State {
-	case rotator.StateOK:
+	case plan.StateOK:
 		switch {
-		case p.Reason == rotator.ReasonUnmanaged && p.Key == nil:
+		case p.Reason == ledger.ReasonRemoved && p.Key == nil:
 			return "no longer in the policy file"
-		case p.Reason == rotator.ReasonUnmanaged:
+		case p.Reason == ledger.ReasonRemoved:
 			return "no longer in the policy file; its key stays until rekeyd prune " + p.Name
-		case p.Reason == rotator.ReasonKeyMissing:
+		case p.Reason == ledger.ReasonKeyMissing:
 			return "its key is missing from the last listing; the next one decides"
-		case p.Reason == rotator.ReasonWindow:
+		case p.Reason == ledger.ReasonWindow:
 			return "in order; window: too late for the last run, so it waits for the next"
 		}
 		return "in order"
-	case rotator.StateDue:
+	case plan.StateDue:
 		if p.HeldBy != "" {
 			return "due, waiting: " + string(p.Reason) + ", it is the turn of " + p.HeldBy
 		}
 		return "due, waiting: " + cmp.Or(string(p.Reason), "about to begin")
-	case rotator.StateRotating:
+	case plan.StateRotating:
 		return "rotating now"
-	case rotator.StateFailing:
+	case plan.StateFailing:
 		return "failing: " + string(p.Reason)
-	case rotator.StateThrottled:
+	case plan.StateThrottled:
 		return "waiting: too many rotations this hour"
-	case rotator.StatePaused:
+	case plan.StatePaused:
 		return "paused"
 	}
 	return "needs a decision: " + cmp.Or(p.Message, string(p.Reason))
@@ -171,9 +173,9 @@ func (p PolicyView) Leaving(now time.Time) []string {
 	for _, r := range p.Retiring {
 		left := r.Until.Sub(now)
 		switch {
-		case r.State == rotator.InOverlap && left > 0:
+		case r.State == ledger.InOverlap && left > 0:
 			all = append(all, fmt.Sprintf("%s works for another %s", r.ID, Span(left)))
-		case r.State == rotator.InOverlap:
+		case r.State == ledger.InOverlap:
 			all = append(all, r.ID+" is about to be disabled")
 		case left > 0:
 			all = append(all, fmt.Sprintf("%s is disabled, deleted in %s", r.ID, Span(left)))

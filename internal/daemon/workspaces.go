@@ -10,7 +10,8 @@ import (
 
 	"github.com/rekeyd/rekeyd/config"
 	"github.com/rekeyd/rekeyd/elevenlabs"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 // fileFor is how long an admin key from a file is used before the file is looked at again.
@@ -23,30 +24,30 @@ func (w *workspaces) follow(c *elevenlabs.Credential, workspace string, source c
 	if source.Vault != nil {
 		keep = w.env.ReconcileInterval
 	}
-	c.Use(keep, func(ctx context.Context) (elevenlabs.Secret, error) {
+	c.Use(keep, func(ctx context.Context) (secret.Secret, error) {
 		key, err := w.read(ctx, source)
 		if err != nil {
-			return elevenlabs.Secret{}, fmt.Errorf("workspace %s: %w", workspace, err)
+			return secret.Secret{}, fmt.Errorf("workspace %s: %w", workspace, err)
 		}
 		return key, nil
 	})
 }
 
-func (w *workspaces) read(ctx context.Context, source config.KeySource) (elevenlabs.Secret, error) {
+func (w *workspaces) read(ctx context.Context, source config.KeySource) (secret.Secret, error) {
 	at := source.Vault
 	if at == nil {
 		return source.Secret.Get(ctx)
 	}
 	doc, err := w.store.Read(ctx, at.Ref, 0)
 	if err != nil {
-		return elevenlabs.Secret{}, err
+		return secret.Secret{}, err
 	}
 	value, _ := doc.Fields()[at.Field].(string)
 	value = strings.TrimSuffix(value, "\n") // as in a file: whoever put it there by hand may not have seen it
 	if value == "" {
-		return elevenlabs.Secret{}, fmt.Errorf("looking at the field %s of %s: %w; put the admin key there", at.Field, at.Ref, errNoKey)
+		return secret.Secret{}, fmt.Errorf("looking at the field %s of %s: %w; put the admin key there", at.Field, at.Ref, errNoKey)
 	}
-	return elevenlabs.NewSecret(value), nil
+	return secret.New(value), nil
 }
 
 var errNoKey = errors.New("it is not there, or not a text")
@@ -63,8 +64,8 @@ type workspace struct {
 type workspaces struct {
 	env      config.Env
 	agent    string
-	store    rotator.Store
-	redactor *elevenlabs.Redactor
+	store    ledger.Store
+	redactor *secret.Redactor
 	observe  observer
 
 	transport http.RoundTripper // nil: the network

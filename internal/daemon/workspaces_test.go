@@ -5,12 +5,12 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
-
 	"time"
 
 	"github.com/rekeyd/rekeyd/config"
 	"github.com/rekeyd/rekeyd/elevenlabs"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
@@ -20,8 +20,8 @@ func TestAdminKeyFromTheStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	redactor := new(elevenlabs.Redactor)
-	at := rotator.Sink{Ref: rotator.Ref{Mount: "secret", Path: "elevenlabs/admin"}, Field: "key"}
+	redactor := new(secret.Redactor)
+	at := ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: "elevenlabs/admin"}, Field: "key"}
 	synctest.Test(t, func(t *testing.T) {
 		w := &workspaces{env: config.Env{ReconcileInterval: time.Minute}, store: store}
 		c := elevenlabs.NewCredential(redactor)

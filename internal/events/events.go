@@ -21,8 +21,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 const (
@@ -47,8 +48,8 @@ func Results() []string { return []string{Delivered, Failed, Dropped} }
 
 // Options says where events go.
 type Options struct {
-	URL    string                            // http or https
-	Secret func() (elevenlabs.Secret, error) // of the signature; asked for each event
+	URL    string                        // http or https
+	Secret func() (secret.Secret, error) // of the signature; asked for each event
 	// Owner returns this installation's id; "" while it is not known yet.
 	Owner  func() string
 	Count  func(result string)
@@ -60,9 +61,9 @@ type Sender struct {
 	opt    Options
 	client *http.Client
 	queue  chan rotator.Event
-	hidden elevenlabs.Redactor // holds the URL's path, which may be a secret
-	last   string              // what the last delivery failed with; "" when it did not
-	cut    *rotator.Event      // its delivery was interrupted by the end of Run
+	hidden secret.Redactor // holds the URL's path, which may be a secret
+	last   string          // what the last delivery failed with; "" when it did not
+	cut    *rotator.Event  // its delivery was interrupted by the end of Run
 }
 
 // New makes a Sender, which sends nothing until Run or Flush.
@@ -74,7 +75,7 @@ func New(o Options) *Sender {
 	}}
 	if u, err := url.Parse(o.URL); err == nil {
 		for _, part := range strings.FieldsFunc(u.RequestURI(), func(c rune) bool { return strings.ContainsRune("/?&=", c) }) {
-			s.hidden.Add(elevenlabs.NewSecret(part))
+			s.hidden.Add(secret.New(part))
 		}
 	}
 	return s
@@ -168,7 +169,7 @@ func (s *Sender) send(ctx context.Context, e rotator.Event) error {
 
 // try sends once. again says that another try may help, and no sooner than after.
 func (s *Sender) try(ctx context.Context, body []byte) (again bool, after time.Duration, err error) {
-	secret, err := s.opt.Secret()
+	value, err := s.opt.Secret()
 	if err != nil {
 		return true, 0, fmt.Errorf("signing an event: %w", err)
 	}
@@ -177,8 +178,8 @@ func (s *Sender) try(ctx context.Context, body []byte) (again bool, after time.D
 		return false, 0, errors.New("sending an event: REKEYD_EVENTS_URL cannot be used")
 	}
 	req.Header.Set("Content-Type", "application/cloudevents+json; charset=utf-8")
-	signature := Sign(secret, time.Now(), body)
-	defer s.hidden.Add(elevenlabs.NewSecret(signature))()
+	signature := Sign(value, time.Now(), body)
+	defer s.hidden.Add(secret.New(signature))()
 	req.Header.Set("Rekeyd-Signature", signature)
 	resp, err := s.client.Do(req)
 	if err != nil {
@@ -205,7 +206,7 @@ func bare(err error) error {
 
 // Sign returns the value of the header Rekeyd-Signature: HMAC-SHA256 over the time in Unix seconds, a dot and the body.
 // The key is the secret's bytes without a final newline.
-func Sign(secret elevenlabs.Secret, at time.Time, body []byte) string {
+func Sign(secret secret.Secret, at time.Time, body []byte) string {
 	mac := hmac.New(sha256.New, []byte(strings.TrimSuffix(secret.Reveal(), "\n")))
 	_, _ = fmt.Fprintf(mac, "%d.%s", at.Unix(), body)
 	return fmt.Sprintf("t=%d,v1=%s", at.Unix(), hex.EncodeToString(mac.Sum(nil)))
@@ -224,11 +225,11 @@ type cloudEvent struct {
 }
 
 type data struct {
-	Policy             string         `json:"policy"`
-	KeyID              string         `json:"key_id,omitempty"`
-	PreviousKeyID      string         `json:"previous_key_id,omitempty"`
-	PreviousValidUntil time.Time      `json:"previous_valid_until,omitzero"`
-	Reason             rotator.Reason `json:"reason,omitempty"`
+	Policy             string        `json:"policy"`
+	KeyID              string        `json:"key_id,omitempty"`
+	PreviousKeyID      string        `json:"previous_key_id,omitempty"`
+	PreviousValidUntil time.Time     `json:"previous_valid_until,omitzero"`
+	Reason             ledger.Reason `json:"reason,omitempty"`
 }
 
 func typeOf(e rotator.Event) string { return "rekeyd." + string(e.Type) }

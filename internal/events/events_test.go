@@ -17,11 +17,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-const secret = "secret of the events"
+const signingSecret = "secret of the events"
 
 // receiver keeps what it is sent, and answers as it is told.
 type receiver struct {
@@ -45,7 +46,7 @@ func newReceiver(t *testing.T, answer func(n int, w http.ResponseWriter)) (*rece
 	}))
 	t.Cleanup(r.Close)
 	return r, New(Options{
-		URL: r.URL + "/hook", Secret: func() (elevenlabs.Secret, error) { return elevenlabs.NewSecret(secret + "\n"), nil },
+		URL: r.URL + "/hook", Secret: func() (secret.Secret, error) { return secret.New(signingSecret + "\n"), nil },
 		Owner: func() string { return "owner123" }, Logger: slog.New(slog.DiscardHandler),
 		Count: func(result string) { r.mu.Lock(); defer r.mu.Unlock(); r.counts[result]++ },
 	})
@@ -56,7 +57,7 @@ func ok(int, http.ResponseWriter) {}
 func TestAnEventIsASignedCloudEvent(t *testing.T) {
 	r, s := newReceiver(t, ok)
 	at := time.Date(2026, 3, 3, 12, 0, 0, 0, time.FixedZone("", 3600))
-	s.Send(rotator.Event{Type: rotator.EventRotated, At: at, Policy: "tts-prod", KeyID: "new", PreviousKeyID: "old", PreviousValidUntil: at.Add(time.Hour), Reason: rotator.ReasonSchedule})
+	s.Send(rotator.Event{Type: rotator.EventRotated, At: at, Policy: "tts-prod", KeyID: "new", PreviousKeyID: "old", PreviousValidUntil: at.Add(time.Hour), Reason: ledger.ReasonSchedule})
 	s.Send(rotator.Event{Type: rotator.EventLostDeleted, Policy: "tts-prod"}) // no state of a policy
 	s.Flush(t.Context())
 	if len(r.bodies) != 1 {
@@ -81,7 +82,7 @@ func TestAnEventIsASignedCloudEvent(t *testing.T) {
 		t.Errorf("Content-Type is %q", head.Get("Content-Type"))
 	}
 	stamp, sum, _ := strings.Cut(strings.TrimPrefix(head.Get("Rekeyd-Signature"), "t="), ",v1=")
-	mac := hmac.New(sha256.New, []byte(secret)) // without the final newline
+	mac := hmac.New(sha256.New, []byte(signingSecret)) // without the final newline
 	_, _ = fmt.Fprintf(mac, "%s.%s", stamp, r.bodies[0])
 	if sum != hex.EncodeToString(mac.Sum(nil)) {
 		t.Errorf("the signature %q is not that of the body", head.Get("Rekeyd-Signature"))

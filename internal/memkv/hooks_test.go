@@ -11,17 +11,17 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/internal/memkv"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
-var ref = rotator.Ref{Mount: "secret", Path: "elevenlabs/a"}
+var ref = ledger.Ref{Mount: "secret", Path: "elevenlabs/a"}
 
 func open(t *testing.T, s *memkv.Server) *sinks.Vault {
 	t.Helper()
-	v, err := sinks.NewVault(sinks.VaultOptions{Token: elevenlabs.NewSecret("root"), Transport: s})
+	v, err := sinks.NewVault(sinks.VaultOptions{Token: secret.New("root"), Transport: s})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestTheRealClientInABubble(t *testing.T) {
 		}
 		s.Revoke()
 		<-time.After(time.Hour)
-		if err := v.Check(ctx, ref); reason(err) != rotator.ReasonSinkDenied {
+		if err := v.Check(ctx, ref); reason(err) != ledger.ReasonSinkDenied {
 			t.Errorf("with a revoked token: %v", err)
 		}
 		cancel()
@@ -65,7 +65,7 @@ func TestTokenEndsWithoutRenewal(t *testing.T) {
 		v := open(t, s)
 		<-time.After(time.Hour)
 		_, err := v.Read(t.Context(), ref, 0)
-		if reason(err) != rotator.ReasonSinkDenied || !strings.Contains(err.Error(), "invalid token") {
+		if reason(err) != ledger.ReasonSinkDenied || !strings.Contains(err.Error(), "invalid token") {
 			t.Errorf("with an ended token: %v", err)
 		}
 	})
@@ -98,7 +98,7 @@ func TestHooks(t *testing.T) {
 			t.Errorf("a lost request: %v", err)
 		}
 		before = &memkv.Refusal{Status: 503, Errors: []string{"Vault is sealed"}}
-		if err := write(0); reason(err) != rotator.ReasonSinkSealed || maybe(err) {
+		if err := write(0); reason(err) != ledger.ReasonSinkSealed || maybe(err) {
 			t.Errorf("a refusal: %v", err)
 		}
 		before, after = nil, errors.New("cut on the way back")
@@ -106,11 +106,11 @@ func TestHooks(t *testing.T) {
 			t.Errorf("a lost answer: %v", err)
 		}
 		after = nil
-		if err := write(0); !errors.Is(err, rotator.ErrConflict) {
+		if err := write(0); !errors.Is(err, ledger.ErrConflict) {
 			t.Errorf("what had been applied: %v", err)
 		}
 		s.Before(func(*http.Request) error { <-time.After(time.Minute); return nil })
-		if err := write(1); !maybe(err) || reason(err) != rotator.ReasonSinkTimeout {
+		if err := write(1); !maybe(err) || reason(err) != ledger.ReasonSinkTimeout {
 			t.Errorf("an answer that takes too long: %v", err)
 		}
 		s.Before(nil)
@@ -166,13 +166,13 @@ func TestFromOutside(t *testing.T) {
 	s.Delete(ref.String())
 	want(nil, 0)
 	s.Seal()
-	if _, err := v.Read(t.Context(), ref, 0); reason(err) != rotator.ReasonSinkSealed {
+	if _, err := v.Read(t.Context(), ref, 0); reason(err) != ledger.ReasonSinkSealed {
 		t.Errorf("sealed: %v", err)
 	}
 	s.Unseal()
 	want(nil, 0)
 	s.Deny = func(path string) bool { return path == "secret/data/elevenlabs/a" }
-	if _, err := v.Read(t.Context(), ref, 0); reason(err) != rotator.ReasonSinkDenied || !strings.Contains(err.Error(), "grant read on secret/data/elevenlabs/a") {
+	if _, err := v.Read(t.Context(), ref, 0); reason(err) != ledger.ReasonSinkDenied || !strings.Contains(err.Error(), "grant read on secret/data/elevenlabs/a") {
 		t.Errorf("denied: %v", err)
 	}
 }
@@ -195,8 +195,8 @@ func TestRefusesWhatItDoesNotModel(t *testing.T) {
 	}
 }
 
-func reason(err error) rotator.Reason {
-	var e *rotator.Error
+func reason(err error) ledger.Reason {
+	var e *ledger.Error
 	if !errors.As(err, &e) {
 		return ""
 	}
@@ -204,6 +204,6 @@ func reason(err error) rotator.Reason {
 }
 
 func maybe(err error) bool {
-	var e *rotator.Error
+	var e *ledger.Error
 	return errors.As(err, &e) && e.MaybeApplied
 }

@@ -11,7 +11,10 @@ import (
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 // Some seeds have a second workspace, and rotate the admin key of the first.
@@ -60,7 +63,7 @@ func (w *world) addAdmin(byHand elevensim.Key) {
 	}
 	w.policies[1].Workspace = "other"
 	w.oracle.records[w.policies[1].Sink.String()].policy.Workspace = "other"
-	schedule, err := rotator.ParseSchedule("@every 9h", "UTC")
+	schedule, err := schedule.Parse("@every 9h", "UTC")
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -102,13 +105,13 @@ func (w *world) accountOf() string {
 	return account
 }
 
-func (w *world) home(p rotator.Policy) *elevensim.Server { return w.sims()[p.Workspace] }
+func (w *world) home(p plan.Policy) *elevensim.Server { return w.sims()[p.Workspace] }
 
-func (w *world) newClients(r *replica, store rotator.Store) map[string]*elevenlabs.Client {
+func (w *world) newClients(r *replica, store ledger.Store) map[string]*elevenlabs.Client {
 	clients := map[string]*elevenlabs.Client{}
 	for _, name := range slices.Sorted(maps.Keys(w.sims())) {
 		cred := elevenlabs.NewCredential(nil)
-		cred.Use(reconcile, func(ctx context.Context) (elevenlabs.Secret, error) { return w.readAdminKey(ctx, name, store) })
+		cred.Use(reconcile, func(ctx context.Context) (secret.Secret, error) { return w.readAdminKey(ctx, name, store) })
 		c, err := elevenlabs.New(elevenlabs.Options{BaseURL: baseURL(name), Transport: r.gate, Timeout: r.patience(), Credential: cred.Get, Reread: cred.Reread})
 		if err != nil {
 			w.t.Fatal(err)
@@ -118,22 +121,22 @@ func (w *world) newClients(r *replica, store rotator.Store) map[string]*elevenla
 	return clients
 }
 
-func (w *world) readAdminKey(ctx context.Context, workspace string, store rotator.Store) (elevenlabs.Secret, error) {
+func (w *world) readAdminKey(ctx context.Context, workspace string, store ledger.Store) (secret.Secret, error) {
 	switch {
 	case workspace == "other":
-		return elevenlabs.NewSecret(otherKey), nil
+		return secret.New(otherKey), nil
 	case w.admin == nil:
-		return elevenlabs.NewSecret(adminKey), nil
+		return secret.New(adminKey), nil
 	}
 	doc, err := store.Read(ctx, w.admin.Sink.Ref, 0)
 	if err != nil {
-		return elevenlabs.Secret{}, err
+		return secret.Secret{}, err
 	}
 	key, _ := doc.Fields()["api_key"].(string)
 	if key == "" {
-		return elevenlabs.Secret{}, errors.New("there is no admin key")
+		return secret.Secret{}, errors.New("there is no admin key")
 	}
-	return elevenlabs.NewSecret(key), nil
+	return secret.New(key), nil
 }
 
 // checkWorkspace wants every key to be touched in the workspace of its policy, and no admin key ever patched by us.

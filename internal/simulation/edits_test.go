@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 // What people do to the policy file, and to keys and records beside it: policies get other names, places and modes and
@@ -23,7 +25,7 @@ const (
 // base returns the name that a policy has had from the start.
 func base(policy string) string { return strings.TrimSuffix(policy, otherName) }
 
-func newRecord(p rotator.Policy) *record {
+func newRecord(p plan.Policy) *record {
 	return &record{policy: p, path: p.Sink.String(), held: map[string]*life{}, rotations: map[time.Duration]int{}}
 }
 
@@ -54,7 +56,7 @@ func (w *world) entry(policy string) map[string]any {
 // load gives a replica the policy file as it is now.
 func (w *world) load(r *replica) {
 	for _, p := range w.policies {
-		was := slices.IndexFunc(r.loaded, func(q rotator.Policy) bool { return q.Name == p.Name })
+		was := slices.IndexFunc(r.loaded, func(q plan.Policy) bool { return q.Name == p.Name })
 		if was < 0 || r.loaded[was].Mode != p.Mode {
 			r.since[p.Name] = time.Now()
 		}
@@ -85,7 +87,7 @@ func (w *world) reload() {
 }
 
 // edit changes one policy of the file.
-func (w *world) edit(policy string, change func(*rotator.Policy)) {
+func (w *world) edit(policy string, change func(*plan.Policy)) {
 	w.policies = slices.Clone(w.policies)
 	for i := range w.policies {
 		if base(w.policies[i].Name) == base(policy) {
@@ -99,7 +101,7 @@ func (w *world) edit(policy string, change func(*rotator.Policy)) {
 func (w *world) hours() time.Duration { return time.Duration(60+w.rng.IntN(300)) * time.Minute }
 
 // reorganise does what is done in the policy file, or beside it, and reports whether it could.
-func (w *world) reorganise(what string, p rotator.Policy, r *record) bool {
+func (w *world) reorganise(what string, p plan.Policy, r *record) bool {
 	switch what {
 	case "request", "request --revoke-now":
 		w.request(p, what != "request")
@@ -119,7 +121,7 @@ func (w *world) reorganise(what string, p rotator.Policy, r *record) bool {
 		return w.moveSink(p, r)
 	case "move account":
 		r.asked = true
-		w.edit(p.Name, func(p *rotator.Policy) {
+		w.edit(p.Name, func(p *plan.Policy) {
 			p.ServiceAccount = map[string]string{"svcacc_a": "svcacc_b", "svcacc_b": "svcacc_a"}[p.ServiceAccount]
 		})
 	case "move workspace":
@@ -127,25 +129,25 @@ func (w *world) reorganise(what string, p rotator.Policy, r *record) bool {
 			return false
 		}
 		r.asked = true
-		w.edit(p.Name, func(p *rotator.Policy) {
+		w.edit(p.Name, func(p *plan.Policy) {
 			p.Workspace = map[string]string{"default": "other", "other": "default"}[p.Workspace]
 		})
 	case "mode manual", "mode paused":
-		return w.setMode(p, rotator.Mode(strings.TrimPrefix(what, "mode ")))
+		return w.setMode(p, plan.Mode(strings.TrimPrefix(what, "mode ")))
 	}
 	return true
 }
 
 // setMode takes a policy out of mode auto for a while.
-func (w *world) setMode(p rotator.Policy, mode rotator.Mode) bool {
+func (w *world) setMode(p plan.Policy, mode plan.Mode) bool {
 	if w.paused {
 		return false
 	}
 	w.paused = true
-	w.edit(p.Name, func(p *rotator.Policy) { p.Mode = mode })
+	w.edit(p.Name, func(p *plan.Policy) { p.Mode = mode })
 	w.later(editedWithin+w.hours(), func() {
 		if w.paused = false; !w.calm {
-			w.edit(p.Name, func(p *rotator.Policy) { p.Mode = rotator.ModeAuto })
+			w.edit(p.Name, func(p *plan.Policy) { p.Mode = plan.ModeAuto })
 		}
 	})
 	return true
@@ -153,12 +155,12 @@ func (w *world) setMode(p rotator.Policy, mode rotator.Mode) bool {
 
 // rename gives a policy another name, and, as by git revert, its old one back after a while. Where no process remembers
 // that it had the new name loaded, an operator says so.
-func (w *world) rename(p rotator.Policy) bool {
+func (w *world) rename(p plan.Policy) bool {
 	if r := w.oracle.at(p.Sink.String()); w.renamed || p.Name != base(p.Name) || r.path != p.Sink.String() {
 		return false // one whose key is still to move is another policy under another name
 	}
 	w.renamed = true
-	w.edit(p.Name, func(p *rotator.Policy) { p.Name += otherName })
+	w.edit(p.Name, func(p *plan.Policy) { p.Name += otherName })
 	if w.rng.IntN(4) == 0 {
 		return true // for good
 	}
@@ -174,7 +176,7 @@ func (w *world) rename(p rotator.Policy) bool {
 				}
 			}
 		}
-		w.edit(p.Name, func(p *rotator.Policy) { p.Name = base(p.Name) })
+		w.edit(p.Name, func(p *plan.Policy) { p.Name = base(p.Name) })
 		w.later(editedWithin+time.Hour, func() { w.sayRenamed(p.Name) })
 	})
 	return true
@@ -196,8 +198,8 @@ func (w *world) sayRenamed(policy string) {
 }
 
 // moveSink has a policy publish elsewhere, and come back after a while. Whoever moves it back empties the place first.
-func (w *world) moveSink(p rotator.Policy, r *record) bool {
-	there := func(p *rotator.Policy) {
+func (w *world) moveSink(p plan.Policy, r *record) bool {
+	there := func(p *plan.Policy) {
 		if p.Sink.Path = strings.TrimSuffix(p.Sink.Path, otherPlace); r.path == r.policy.Sink.String() {
 			p.Sink.Path += otherPlace
 		}
@@ -267,7 +269,7 @@ func (o *oracle) shut(r *record) bool {
 func (w *world) settleEdits() {
 	w.policies = slices.Clone(w.policies)
 	for i := range w.policies {
-		w.policies[i].Mode = rotator.ModeAuto
+		w.policies[i].Mode = plan.ModeAuto
 	}
 	w.loadAll()
 	for _, p := range w.policies {
@@ -278,7 +280,7 @@ func (w *world) settleEdits() {
 }
 
 // enableQuarantined has a person enable a key that is in quarantine.
-func (w *world) enableQuarantined(p rotator.Policy) bool {
+func (w *world) enableQuarantined(p plan.Policy) bool {
 	for _, k := range w.oracle.keysOf(p.Name) {
 		if w.oracle.stateOf(k) != "quarantine" || !k.Disabled || k.Deleted() {
 			continue
@@ -297,7 +299,7 @@ func (w *world) enableQuarantined(p rotator.Policy) bool {
 }
 
 // copyRecord puts the record of another policy into this one's place for a while.
-func (w *world) copyRecord(p rotator.Policy, r *record) bool {
+func (w *world) copyRecord(p plan.Policy, r *record) bool {
 	from := w.policies[w.rng.IntN(len(w.policies))]
 	data, _ := w.kv.Get(from.Sink.String(), 0)
 	if from.Name == p.Name || data["api_key"] == nil || p.AdminOf != "" || from.AdminOf != "" {
@@ -310,6 +312,6 @@ func (w *world) copyRecord(p rotator.Policy, r *record) bool {
 }
 
 // splay is the shorter one of those that the policy's names give it.
-func (o *oracle) splay(p rotator.Policy) time.Duration {
-	return min(rotator.SplayOf(p.Name, p.Splay), rotator.SplayOf(p.Name+otherName, p.Splay))
+func (o *oracle) splay(p plan.Policy) time.Duration {
+	return min(schedule.SplayOf(p.Name, p.Splay), schedule.SplayOf(p.Name+otherName, p.Splay))
 }

@@ -46,6 +46,7 @@ type fate struct {
 func undone() []string {
 	return []string{"refused", "cut before", "500 before", "502", "429", "sealed"}
 }
+
 func done() []string { return []string{"cut after", "500 after", "truncated", "timeout"} }
 
 var errCut = errors.New("connection reset by peer")
@@ -110,7 +111,7 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// givenUp returns why the caller no longer waits, a moment later: calls that end together would go on in an order of chance.
+// releaseFailed returns why the caller no longer waits, a moment later: calls that end together would go on in an order of chance.
 func (f fate) givenUp(req *http.Request) error {
 	sleep(f.before + f.after)
 	return req.Context().Err()

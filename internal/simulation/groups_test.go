@@ -4,7 +4,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // useEvery is how often a reader that still has an old key asks something with it.
@@ -35,7 +35,7 @@ func (w *world) use() {
 }
 
 // corruptGroup makes the group unreadable for a while, and empties the record of a member, which does not wait for it.
-func (w *world) corruptGroup(p rotator.Policy, r *record) {
+func (w *world) corruptGroup(p plan.Policy, r *record) {
 	path := ledgerPrefix + "groups/" + p.Group
 	before, _ := w.kv.Get(path, 0)
 	if p.Group == "" || before == nil || len(w.oracle.corrupt) > 0 || w.snapshot {
@@ -136,7 +136,7 @@ func (o *oracle) tooOld(k *life, r *record) bool {
 
 // turn is how long a policy may have to wait for the others of its group. An admin key, which goes last, may find that
 // all of them are due once more.
-func (o *oracle) turn(p rotator.Policy) time.Duration {
+func (o *oracle) turn(p plan.Policy) time.Duration {
 	var wait time.Duration
 	for _, r := range o.records {
 		if p.Group != "" && r.policy.Group == p.Group && r.policy.Name != p.Name {
@@ -151,7 +151,7 @@ func (o *oracle) turn(p rotator.Policy) time.Duration {
 
 // othersHadTheirTurn reports another member of the policy's group that was rotated since the faults ended (where many runs were
 // missed, members that are due again may go before one that is due for longer), or whose rotation cannot be settled to the end.
-func (o *oracle) othersHadTheirTurn(p rotator.Policy) bool {
+func (o *oracle) othersHadTheirTurn(p plan.Policy) bool {
 	for _, r := range o.records {
 		if p.Group != "" && r.policy.Group == p.Group && r.policy.Name != p.Name && (r.at.After(o.calmSince) || o.shut(r)) {
 			return true

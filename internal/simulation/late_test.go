@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // Calls that arrive when nobody expects them any more: held back on the way while their sender goes on, gives up or dies,
@@ -83,7 +83,7 @@ func (w *world) provoke(req *http.Request, step string, within time.Duration) {
 		"commit":       {"rollback", "rotate"},
 	}[step]
 	policy := w.concerns(req)
-	i := slices.IndexFunc(w.policies, func(p rotator.Policy) bool { return base(p.Name) == policy })
+	i := slices.IndexFunc(w.policies, func(p plan.Policy) bool { return base(p.Name) == policy })
 	if len(what) == 0 || i < 0 || w.calm || w.rng.IntN(2) == 0 {
 		return
 	}

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // foreignNote is a field that another team keeps in our record.
@@ -36,7 +36,7 @@ func (w *world) meddleOrLurk(what string) {
 // pounce lets others strike a policy whose key has just been created: between the look at the record and its
 // replacement, which is a moment that they would hardly ever hit by chance.
 func (w *world) pounce(policy string) {
-	i := slices.IndexFunc(w.policies, func(p rotator.Policy) bool { return base(p.Name) == policy })
+	i := slices.IndexFunc(w.policies, func(p plan.Policy) bool { return base(p.Name) == policy })
 	if len(w.lurking) == 0 || i < 0 || w.calm {
 		return
 	}
@@ -48,7 +48,7 @@ func (w *world) pounce(policy string) {
 
 // bury lets others delete a record whose writer has just died: whoever takes its rotation over cannot see what it wrote.
 func (w *world) bury(path string) {
-	i := slices.IndexFunc(w.policies, func(p rotator.Policy) bool { return strings.HasSuffix(path, p.Sink.Path) })
+	i := slices.IndexFunc(w.policies, func(p plan.Policy) bool { return strings.HasSuffix(path, p.Sink.Path) })
 	if len(w.lurking) == 0 || i < 0 || w.calm {
 		return
 	}
@@ -57,7 +57,7 @@ func (w *world) bury(path string) {
 	w.later(time.Duration(w.rng.Int64N(int64(2*w.profile.latency))), func() { w.meddle("soft-delete record", w.policies[min(i, len(w.policies)-1)]) })
 }
 
-func (w *world) meddle(what string, p rotator.Policy) {
+func (w *world) meddle(what string, p plan.Policy) {
 	if p.AdminOf != "" && !bearable(what) {
 		p = w.policies[0]
 	}
@@ -135,14 +135,14 @@ func (w *world) meddle(what string, p rotator.Policy) {
 }
 
 // current reports that the ledger knows the key as the policy's current one.
-func (w *world) current(p rotator.Policy, k *life) bool {
+func (w *world) current(p plan.Policy, k *life) bool {
 	entry := w.entry(base(p.Name))
 	c, _ := entry["current"].(map[string]any)
 	return c["id"] == k.ID
 }
 
 // unsettled reports that a rotation of the policy has begun and is not committed.
-func (w *world) unsettled(p rotator.Policy) bool {
+func (w *world) unsettled(p plan.Policy) bool {
 	return w.entry(base(p.Name))["intent"] != nil
 }
 
@@ -170,11 +170,11 @@ func (w *world) must(err error) {
 }
 
 // overwrite puts a value into the record that nobody knows, and takes it back after a while.
-func (w *world) overwrite(p rotator.Policy, r *record) {
+func (w *world) overwrite(p plan.Policy, r *record) {
 	w.occupy(p, r, func(d map[string]any) { d["api_key"] = "by hand" })
 }
 
-func (w *world) occupy(p rotator.Policy, r *record, change func(map[string]any)) bool {
+func (w *world) occupy(p plan.Policy, r *record, change func(map[string]any)) bool {
 	path := p.Sink.String()
 	before, _ := w.kv.Get(path, 0)
 	if before["api_key"] == nil {
@@ -265,7 +265,7 @@ func (w *world) restoreVault() {
 
 // kvRollback puts the version before the newest back, as a person does with Vault's own command, where its key still
 // works. The key that was current goes through its overlap then.
-func (w *world) kvRollback(p rotator.Policy, r *record) {
+func (w *world) kvRollback(p plan.Policy, r *record) {
 	path := p.Sink.String()
 	_, newest := w.kv.Get(path, 0)
 	before, _ := w.kv.Get(path, newest-1)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // operate runs an operator's command in a process of its own, beside the replicas. Like them it can be crashed at every
@@ -45,7 +46,7 @@ func (w *world) operate(what string, do func(context.Context, *rotator.Rotator) 
 	})
 }
 
-func (w *world) rotate(p rotator.Policy, revoke bool) {
+func (w *world) rotate(p plan.Policy, revoke bool) {
 	path := p.Sink.String()
 	r := w.oracle.at(path)
 	r.asked = true
@@ -75,7 +76,7 @@ func (w *world) rotate(p rotator.Policy, revoke bool) {
 	})
 }
 
-func (w *world) rollback(p rotator.Policy) {
+func (w *world) rollback(p plan.Policy) {
 	path := p.Sink.String()
 	r := w.oracle.at(path)
 	r.asked = true
@@ -135,14 +136,14 @@ func (o *oracle) leftAlone(k *life) bool {
 // pruning checks what a prune that was begun at a time is about to delete. What is newer it may name, and is then refused.
 func (w *world) pruning(l rotator.LostKey, begun time.Time) {
 	k := w.oracle.keys[l.KeyID]
-	w.tracef("prune names key %s (unmanaged %t)", short(l.KeyID), l.Unmanaged)
+	w.tracef("prune names key %s (unmanaged %t)", short(l.KeyID), l.Removed)
 	switch {
 	case k == nil || !k.ours && !k.touched:
 		w.oracle.violated("prune names key %s, which is not ours", short(l.KeyID))
-	case l.Unmanaged && (w.removed == nil || base(l.Policy) != base(w.removed.Name)):
+	case l.Removed && (w.removed == nil || base(l.Policy) != base(w.removed.Name)):
 		w.oracle.violated("prune names the current key of policy %s, which is loaded", l.Policy)
 	case w.removed != nil && k.policy == base(w.removed.Name) && k.published.IsZero(): // abandoned, and no daemon has its policy
-	case !l.Unmanaged && !w.oracle.restored && !k.Deleted() && !w.oracle.hasTwin(k) && k.CreatedAt.Before(begun):
+	case !l.Removed && !w.oracle.restored && !k.Deleted() && !w.oracle.hasTwin(k) && k.CreatedAt.Before(begun):
 		w.oracle.violated("prune names key %s, although Vault has forgotten nothing", short(l.KeyID))
 	}
 	if k != nil {

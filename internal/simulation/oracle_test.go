@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
-	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // oracle checks SPEC section 9. It knows keys, records and the policies, and nothing of how the rotator works.
@@ -54,7 +54,7 @@ type life struct {
 
 // record is what readers find.
 type record struct {
-	policy    rotator.Policy
+	policy    plan.Policy
 	key       *life
 	at        time.Time
 	said      time.Time // its rotated_at, by the clock of the replica that wrote it
@@ -146,7 +146,7 @@ func (o *oracle) changed(workspace string, c elevensim.Change) {
 }
 
 // adopt makes a person's key one of a policy's.
-func (o *oracle) adopt(p rotator.Policy, k *life) {
+func (o *oracle) adopt(p plan.Policy, k *life) {
 	k.ours, k.policy, k.published = true, p.Name, time.Now()
 	r := o.at(p.Sink.String())
 	r.key, r.at, r.said, r.held[r.path] = k, time.Now(), time.Now(), k
@@ -351,7 +351,7 @@ func (o *oracle) forget(at time.Time, restarted bool) {
 
 // hide lets a key that was not published pass for one that was, where versions of its record up to the given one cannot
 // be read any more: it may be kept for an overlap and a quarantine.
-func (o *oracle) hide(p rotator.Policy, gone int) {
+func (o *oracle) hide(p plan.Policy, gone int) {
 	for _, k := range o.keys {
 		if k.policy == base(p.Name) && k.version < gone && k.published.IsZero() && !k.Deleted() && !k.hidden {
 			k.hidden, k.replaced = true, time.Now()
@@ -428,7 +428,7 @@ func (o *oracle) conclude() {
 	}
 }
 
-func longestGap(p rotator.Policy) time.Duration {
+func longestGap(p plan.Policy) time.Duration {
 	if d, ok := p.Schedule.Every(); ok {
 		return d + p.Splay
 	}

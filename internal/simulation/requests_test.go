@@ -6,12 +6,14 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // Requests to rotate, as they come over HTTP: a replica that has accepted one carries it out or tells of its failure.
 
 // request is one that a replica accepted.
-func (w *world) request(p rotator.Policy, revoke bool) {
+func (w *world) request(p plan.Policy, revoke bool) {
 	r := w.oracle.at(p.Sink.String())
 	rep := w.replicas[w.rng.IntN(len(w.replicas))]
 	if !rep.alive {
@@ -45,7 +47,7 @@ func (w *world) askSoon(r *record) {
 	if !w.profile.asks || w.calm || r.policy.AdminOf != "" || w.rng.IntN(4) > 0 {
 		return
 	}
-	i := slices.IndexFunc(w.policies, func(p rotator.Policy) bool { return base(p.Name) == r.policy.Name })
+	i := slices.IndexFunc(w.policies, func(p plan.Policy) bool { return base(p.Name) == r.policy.Name })
 	if i < 0 {
 		return
 	}
@@ -59,17 +61,17 @@ func (w *world) askSoon(r *record) {
 }
 
 // answered wants the key that was current at the request to have been replaced, or a failure to have been told.
-func (o *oracle) answered(p rotator.Policy, r *record, g *gate, at time.Time, key *life) {
+func (o *oracle) answered(p plan.Policy, r *record, g *gate, at time.Time, key *life) {
 	if g.dead || r.key != key || r.at.After(at) || r.foreign || r.removed || r.readded || o.restored || key.touched || o.w.told[base(p.Name)].After(at) {
 		return
 	}
 	for _, s := range o.w.replicas[g.replica].rotator.Snapshot().Policies {
-		switch waits := s.Reason == rotator.ReasonGroup || s.Reason == rotator.ReasonThrottled; {
+		switch waits := s.Reason == ledger.ReasonGroup || s.Reason == ledger.ReasonThrottled; {
 		case base(s.Policy.Name) != base(p.Name):
 		case waits: // as it says
 			o.inCalm(func() { o.answered(p, r, g, at, key) })
 			return
-		case s.State == rotator.StateError || s.State == rotator.StateFailing || s.State == rotator.StatePaused:
+		case s.State == plan.StateError || s.State == plan.StateFailing || s.State == plan.StatePaused:
 			return
 		}
 	}
@@ -118,7 +120,7 @@ func (o *oracle) checkPaused(g *gate, policy, step string) {
 	r := o.w.replicas[g.replica]
 	for _, p := range r.loaded {
 		since := r.since[p.Name]
-		if base(p.Name) == policy && p.Mode == rotator.ModePaused && time.Since(since) > 15*time.Minute && g.frozen.Before(since) {
+		if base(p.Name) == policy && p.Mode == plan.ModePaused && time.Since(since) > 15*time.Minute && g.frozen.Before(since) {
 			o.violated("r%d.%d: %s for policy %s, which is paused", g.replica, g.life, step, policy)
 		}
 	}

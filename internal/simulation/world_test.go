@@ -25,7 +25,11 @@ import (
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/internal/memkv"
 	"github.com/rekeyd/rekeyd/internal/model"
+	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
@@ -109,7 +113,7 @@ type world struct {
 	sim      *elevensim.Server
 	other    *elevensim.Server // of a second workspace, where there is one
 	api      http.RoundTripper
-	admin    *rotator.Policy // of the admin key of the workspace default; nil: it has one for ever
+	admin    *plan.Policy // of the admin key of the workspace default; nil: it has one for ever
 	kv       *memkv.Server
 	oracle   *oracle
 	model    *model.Checker // what the protocol allows
@@ -129,10 +133,10 @@ type world struct {
 	path     string               // of the call that is being carried out
 	trace    []event
 	started  time.Time
-	policies []rotator.Policy
+	policies []plan.Policy
 	limit    *int64 // of the edited policies
 	edited   time.Time
-	removed  *rotator.Policy
+	removed  *plan.Policy
 	renamed  bool // one policy has another name now
 	paused   bool // one policy is not in mode auto
 	commands int
@@ -157,7 +161,7 @@ type replica struct {
 	stop    context.CancelFunc
 	done    chan struct{}
 	alive   bool
-	loaded  []rotator.Policy
+	loaded  []plan.Policy
 	since   map[string]time.Time // when each policy's mode was loaded
 }
 
@@ -224,10 +228,10 @@ func (w *world) adoptOne() {
 	w.copyToo(w.oracle.keys[id])
 }
 
-func (w *world) drawPolicies() []rotator.Policy {
-	var ps []rotator.Policy
+func (w *world) drawPolicies() []plan.Policy {
+	var ps []plan.Policy
 	for i, s := range []string{"@every 6h0m1s", "0 */6 * * *", "30 1,7,13,19 * * *"} {
-		schedule, err := rotator.ParseSchedule(s, "UTC")
+		schedule, err := schedule.Parse(s, "UTC")
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -236,14 +240,14 @@ func (w *world) drawPolicies() []rotator.Policy {
 		if w.profile.ignoreIPs {
 			settings.AllowedIPs = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 		}
-		ps = append(ps, rotator.Policy{
+		ps = append(ps, plan.Policy{
 			Name: name, Workspace: "default", ServiceAccount: []string{"svcacc_a", "svcacc_a", "svcacc_b"}[i], Schedule: schedule,
 			Group: []string{"both", "both", ""}[i], WaitUntilIdle: []time.Duration{0, 0, 2 * time.Hour}[i], MaxAge: []time.Duration{0, 0, 30 * time.Hour}[i],
 			Splay:      time.Duration(w.rng.IntN(3)) * 5 * time.Minute,
 			Overlap:    time.Duration(30+w.rng.IntN(150)) * time.Minute,
 			Settings:   elevenlabs.Settings{Permissions: elevenlabs.Permissions{Names: []string{"text_to_speech", "user_read"}}},
-			Quarantine: time.Duration(w.rng.IntN(240)) * time.Minute, Verify: true, OnDrift: rotator.DriftPatch, Mode: rotator.ModeAuto,
-			Sink: rotator.Sink{Ref: rotator.Ref{Mount: "secret", Path: recordPrefix + name}, Field: "api_key"},
+			Quarantine: time.Duration(w.rng.IntN(240)) * time.Minute, Verify: true, OnDrift: plan.DriftPatch, Mode: plan.ModeAuto,
+			Sink: ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: recordPrefix + name}, Field: "api_key"},
 		})
 	}
 	if w.profile.team {
@@ -271,7 +275,7 @@ func (w *world) boot(r *replica) {
 func (w *world) newRotator(r *replica) *rotator.Rotator {
 	config := vaultapi.DefaultConfig()
 	config.Address = "http://" + vaultHost
-	store, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: elevenlabs.NewSecret(vaultToken), Transport: r.gate, Timeout: r.patience()})
+	store, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: secret.New(vaultToken), Transport: r.gate, Timeout: r.patience()})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -280,7 +284,7 @@ func (w *world) newRotator(r *replica) *rotator.Rotator {
 	binary.LittleEndian.PutUint64(h[8:], uint64(r.id))
 	binary.LittleEndian.PutUint64(h[16:], uint64(r.life))
 	rot, err := rotator.New(rotator.Options{
-		Store: store, Ledger: rotator.Ref{Mount: "secret", Path: "rekeyd"}, Logger: w.logger(r), Concurrency: 4,
+		Store: store, Ledger: ledger.Ref{Mount: "secret", Path: "rekeyd"}, Logger: w.logger(r), Concurrency: 4,
 		ReconcileInterval: reconcile, ResyncInterval: 2 * time.Hour, ClaimTTL: r.ttl, VerifyTimeout: verifyTimeout, ShutdownTimeout: 25 * time.Second,
 		Random: rand.NewChaCha8(h), Wall: r.wall, Observe: w.observe,
 	})

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/internal/events"
+	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator"
 )
 
@@ -38,7 +38,7 @@ func TestTheExample(t *testing.T) {
 			}))
 			defer server.Close()
 			s := events.New(events.Options{
-				URL: server.URL, Secret: func() (elevenlabs.Secret, error) { return elevenlabs.NewSecret(c.secret), nil },
+				URL: server.URL, Secret: func() (secret.Secret, error) { return secret.New(c.secret), nil },
 				Owner: func() string { return "owner" }, Logger: slog.New(slog.DiscardHandler), Count: func(r string) { results[r]++ },
 			})
 			s.Send(rotator.Event{Type: c.event, Policy: "tts-prod"})
@@ -48,7 +48,7 @@ func TestTheExample(t *testing.T) {
 			}
 		})
 	}
-	if err := verify([]byte("right"), events.Sign(elevenlabs.NewSecret("right"), time.Now().Add(-time.Hour), nil), nil, time.Now()); err == nil {
+	if err := verify([]byte("right"), events.Sign(secret.New("right"), time.Now().Add(-time.Hour), nil), nil, time.Now()); err == nil {
 		t.Error("an event of an hour ago was taken")
 	}
 }

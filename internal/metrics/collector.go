@@ -1,0 +1,138 @@
+package metrics
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+)
+
+// Collector makes the series of policies and workspaces at scrape time from what the rotator holds anyway, so that
+// they appear and go with their policy and cost nothing in between.
+//
+// It stands beside the registry and not in it: that would hash, check and sort each of 200,000 series, which are made
+// in order here, and are different by the names of policies and workspaces.
+type Collector struct {
+	Rest     prometheus.Gatherer // all other metrics
+	Snapshot func() rotator.Snapshot
+	Expiry   func() (at time.Time, known bool) // of the Vault token; nil with the file sink
+	Lost     func(workspace string) int
+	used     sync.Pool // of *gathering that are no longer needed
+}
+
+// Gather implements prometheus.TransactionalGatherer. What it returns is good until done.
+func (c *Collector) Gather() (all []*dto.MetricFamily, done func(), err error) {
+	all, err = c.Rest.Gather()
+	g, ok := c.used.Get().(*gathering)
+	if !ok {
+		g = newGathering()
+	}
+	c.fill(g)
+	all = append(all, g.all...)
+	slices.SortFunc(all, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return all, func() { g.clear(); c.used.Put(g) }, err
+}
+
+// fill makes the series.
+func (c *Collector) fill(g *gathering) {
+	s, now := c.Snapshot(), time.Now()
+	refused := refusedIn(s.Workspaces)
+	for i := range s.Policies {
+		g.policy(&s.Policies[i], refused[s.Policies[i].Policy.Workspace], now)
+	}
+	g.policies.add(float64(len(s.Policies)))
+	for _, ws := range s.Workspaces {
+		name := label("workspace", ws.Name)
+		g.reconciled.time(ws.LastReconcile, name)
+		g.lostDeleted.add(float64(c.Lost(ws.Name)), name)
+	}
+	if c.Expiry != nil {
+		if at, known := c.Expiry(); known {
+			g.tokenExpiry.add(orInf(at))
+		}
+	}
+}
+
+// gathering is one scrape under way.
+type gathering struct {
+	all []*dto.MetricFamily
+
+	rotations, last, next, created, maxAge, keys, state, inUse, drift, disabled, problem family
+	policies, reconciled, lostDeleted, tokenExpiry                                       family
+
+	success, failure                             *dto.LabelPair
+	current, overlap, quarantine, losts, foreign *dto.LabelPair
+	states                                       []*dto.LabelPair // as plan.States
+}
+
+func newGathering() *gathering {
+	g := &gathering{
+		success: label("result", succeeded), failure: label("result", failed), current: label("state", "current"), overlap: label("state", "overlap"),
+		quarantine: label("state", "quarantine"), losts: label("state", "lost"), foreign: label("state", "foreign"),
+	}
+	for _, state := range plan.States() {
+		g.states = append(g.states, label("state", string(state)))
+	}
+	counter := func(name, help string) family { return newFamily(&g.all, dto.MetricType_COUNTER, name, help) }
+	gauge := func(name, help string) family { return newFamily(&g.all, dto.MetricType_GAUGE, name, help) }
+	g.rotations = counter("rotations_total", "Rotations that this process completed or failed to complete.")
+	g.last = gauge("last_rotation_timestamp_seconds", "When the policy's key was last rotated.")
+	g.next = gauge("next_rotation_timestamp_seconds", "When the next rotation, or the next attempt at one that failed, is due; +Inf when none will be.")
+	g.created = gauge("key_created_timestamp_seconds", "When the current key was created.")
+	g.maxAge = gauge("key_max_age_seconds", "The policy's max_age; absent without one.")
+	g.keys = gauge("keys", "Keys of the policy by what they are; foreign ones are those that others made in its service account.")
+	g.state = gauge("policy_state", "1 for the state that the policy is in, 0 for the others.")
+	g.inUse = gauge("retiring_key_in_use", "1 while the usage of a retiring key still grows.")
+	g.drift = gauge("drift", "Fields of the current key that differ from the policy.")
+	g.disabled = gauge("key_disabled_timestamp_seconds", "When a current key was last seen disabled by the provider.")
+	g.problem = gauge("policy_problem", "1 for each problem that the policy has now; absent without one.")
+	g.policies = gauge("policies", "Policies in force.")
+	g.reconciled = gauge("last_reconcile_timestamp_seconds", "When the workspace was last listed.")
+	g.lostDeleted = counter("lost_keys_deleted_total", "Keys that nobody held the secret of, deleted by this process.")
+	g.tokenExpiry = gauge("vault_token_expiry_timestamp_seconds", "When the Vault token ends; +Inf when it never does, absent until it is known.")
+	return g
+}
+
+// clear makes it fit for another scrape.
+func (g *gathering) clear() {
+	for _, f := range g.all {
+		f.Metric = f.Metric[:0]
+	}
+	g.all = g.all[:0]
+}
+
+func (g *gathering) policy(s *rotator.PolicyStatus, refused string, now time.Time) {
+	name := label("policy", s.Policy.Name)
+	g.rotations.add(float64(s.Successes), name, g.success)
+	g.rotations.add(float64(s.Failures), name, g.failure)
+	g.last.time(s.LastRotation, name)
+	g.next.add(orInf(s.NextDue), name)
+	if s.Current != nil {
+		g.created.time(s.Current.Created, name)
+	}
+	if s.Policy.MaxAge > 0 {
+		g.maxAge.add(s.Policy.MaxAge.Seconds(), name)
+	}
+	g.keys.add(float64(s.Keys.Current), name, g.current)
+	g.keys.add(float64(s.Keys.Overlap), name, g.overlap)
+	g.keys.add(float64(s.Keys.Quarantine), name, g.quarantine)
+	g.keys.add(float64(s.Keys.Lost), name, g.losts)
+	g.keys.add(float64(s.Keys.Foreign), name, g.foreign)
+	for _, state := range g.states {
+		g.state.add(boolToFloat(string(s.State) == state.GetValue()), name, state)
+	}
+	g.inUse.add(boolToFloat(s.InUse), name)
+	g.drift.add(float64(len(s.Drift)), name)
+	for reason, at := range s.Disabled {
+		g.disabled.time(at, name, label("reason", string(reason)))
+	}
+	for _, p := range problems(s, refused, now) {
+		g.problem.add(1, name, label("reason", p))
+	}
+}

@@ -1,0 +1,2 @@
+// Package metrics has what Prometheus reads.
+package metrics

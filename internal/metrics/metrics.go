@@ -1,0 +1,165 @@
+package metrics
+
+import (
+	"net/http"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/rekeyd/rekeyd/internal/events"
+	"github.com/rekeyd/rekeyd/internal/outbox"
+	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/sinks"
+)
+
+// Metrics is what Prometheus sees. What belongs to policies is made at scrape time (collector.go); here is what must
+// be counted when it happens.
+type Metrics struct {
+	Registry *prometheus.Registry
+	Gatherer prometheus.TransactionalGatherer // the registry, and what is made at scrape time
+
+	failures   *prometheus.CounterVec
+	durations  *prometheus.HistogramVec
+	calls      *prometheus.CounterVec
+	callTimes  *prometheus.HistogramVec
+	Events     *prometheus.CounterVec
+	reloadOK   prometheus.Gauge
+	reloadTime prometheus.Gauge
+
+	mu   sync.Mutex
+	lost map[string]int // lost keys deleted, by workspace
+}
+
+// New registers the metrics, with every series that must exist before its first increase.
+func New(version, revision string) *Metrics {
+	r := prometheus.NewRegistry()
+	m := &Metrics{
+		Registry:   r,
+		Gatherer:   prometheus.ToTransactionalGatherer(r),
+		failures:   counters("rekeyd_rotation_failures_total", "Rotations and retirements that failed, by the stage and the reason.", "stage", "reason"),
+		durations:  histograms("rekeyd_rotation_duration_seconds", "How long rotations took, from the claim to the commit or the failure.", rotationBuckets(), "result"),
+		calls:      counters("rekeyd_requests_total", "Requests to remote parties.", "target", "operation", "code"),
+		callTimes:  histograms("rekeyd_request_duration_seconds", "How long requests to remote parties took.", callBuckets(), "target", "operation", "code"),
+		Events:     counters("rekeyd_events_total", "Events for REKEYD_EVENTS_URL, by what became of them: delivered, failed after the last try, or dropped from a full queue.", "result"),
+		reloadOK:   gauge("rekeyd_config_last_reload_successful", "Whether the policies were loaded successfully the last time that this was tried."),
+		reloadTime: gauge("rekeyd_config_last_reload_success_timestamp_seconds", "When the policies in force were loaded."),
+		lost:       map[string]int{},
+	}
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rekeyd_build_info", Help: "What runs; the value is always 1."},
+		[]string{"version", "revision", "goversion"})
+	build.WithLabelValues(version, revision, runtime.Version()).Set(1)
+	r.MustRegister(m.failures, m.durations, m.calls, m.callTimes, m.Events, m.reloadOK, m.reloadTime, build,
+		collectors.NewGoCollector(), newProcessCollector())
+	m.prepare()
+	return m
+}
+
+func counters(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+}
+
+func gauge(name, help string) prometheus.Gauge {
+	return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+}
+
+// histograms are classic and native.
+func histograms(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: name, Help: help, Buckets: buckets,
+		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
+	}, labels)
+}
+
+func rotationBuckets() []float64 { return []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120} }
+
+func callBuckets() []float64 { return []float64{.005, .025, .1, .25, .5, 1, 2.5, 5, 15} }
+
+// prepare makes the series that must exist before anything happens, so that their first increase is seen.
+func (m *Metrics) prepare() {
+	for _, stage := range ledger.Stages() {
+		for _, reason := range ledger.FailureReasons() {
+			m.failures.WithLabelValues(string(stage), string(reason))
+		}
+	}
+	m.durations.WithLabelValues(succeeded)
+	m.durations.WithLabelValues(failed)
+	for _, result := range events.Results() {
+		m.Events.WithLabelValues(result)
+	}
+}
+
+const (
+	succeeded = "success"
+	failed    = "failure"
+)
+
+// Watch adds what is made at scrape time.
+func (m *Metrics) Watch(snapshot func() rotator.Snapshot, vault *sinks.Vault) {
+	var expiry func() (time.Time, bool)
+	if vault != nil {
+		expiry = vault.TokenExpiry
+	}
+	m.Gatherer = &Collector{Rest: m.Registry, Snapshot: snapshot, Expiry: expiry, Lost: m.LostKeys}
+}
+
+// Happened counts a state change. The rotator may hold its lock while it calls this.
+func (m *Metrics) Happened(e rotator.Event) {
+	switch e.Type {
+	case rotator.EventRotated:
+		m.durations.WithLabelValues(succeeded).Observe(e.Duration.Seconds())
+	case rotator.EventFailed:
+		m.failures.WithLabelValues(string(e.Stage), string(e.Reason)).Inc()
+		m.durations.WithLabelValues(failed).Observe(e.Duration.Seconds())
+	case rotator.EventRetireError:
+		m.failures.WithLabelValues(string(e.Stage), string(e.Reason)).Inc()
+	case rotator.EventLostDeleted:
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.lost[e.Workspace]++
+	}
+}
+
+// LostKeys returns how many lost keys of the workspace this process has deleted.
+func (m *Metrics) LostKeys(workspace string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.lost[workspace]
+}
+
+// Called counts a request to a remote party.
+func (m *Metrics) Called(target, operation, code string, d time.Duration) {
+	code = knownCode(code)
+	m.calls.WithLabelValues(target, operation, code).Inc()
+	m.callTimes.WithLabelValues(target, operation, code).Observe(d.Seconds())
+}
+
+// knownCode keeps a remote from making series of statuses that do not exist.
+func knownCode(code string) string {
+	if n, err := strconv.Atoi(code); err == nil && http.StatusText(n) == "" {
+		return "other"
+	}
+	return code
+}
+
+// Reloaded notes that the policies were loaded, or could not be.
+func (m *Metrics) Reloaded(ok bool) {
+	if !ok {
+		m.reloadOK.Set(0)
+		return
+	}
+	m.reloadOK.Set(1)
+	m.reloadTime.Set(seconds(time.Now()))
+}
+
+// Handler serves GET /metrics.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.InstrumentMetricHandler(m.Registry, outbox.New(outbox.ScrapesAtOnce).Wrap(promhttp.HandlerForTransactional(m.Gatherer, promhttp.HandlerOpts{
+		EnableOpenMetrics: true, Registry: m.Registry,
+	})))
+}

@@ -1,0 +1,82 @@
+package metrics
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+)
+
+// The problems that a policy can have beside the reason for its state.
+const (
+	problemOldKeyInUse   = "old_key_in_use"
+	problemRetireFailing = "retire_failing"
+	problemOther         = "other"
+	overlapEnds          = time.Hour // before the end of an overlap every reader should have the new key
+	retireFailsAt        = 2         // tries in a row: a single failure is no news
+)
+
+// ProblemReasons is every value of the label: what policies are in error for, what stages fail with, and the two of
+// old keys.
+func ProblemReasons() []string {
+	all := []string{problemOldKeyInUse, problemRetireFailing}
+	for _, r := range slices.Concat(ledger.ErrorReasons(), ledger.FailureReasons()) {
+		if !slices.Contains(all, string(r)) {
+			all = append(all, string(r))
+		}
+	}
+	return all
+}
+
+// problems is why a person should look at the policy. Where its workspace is refused, that is so before anything is due.
+func problems(s *rotator.PolicyStatus, refused string, now time.Time) []string {
+	var all []string
+	reason := stateProblem(s)
+	if reason != "" {
+		all = append(all, reason)
+	}
+	if refused != "" && refused != reason && s.State != plan.StatePaused {
+		all = append(all, refused)
+	}
+	ends := func(r ledger.Retiring) bool { return r.State == ledger.InOverlap && r.Until.Sub(now) < overlapEnds }
+	if s.InUse && slices.ContainsFunc(s.Retiring, ends) {
+		all = append(all, problemOldKeyInUse)
+	}
+	if s.Unswept >= retireFailsAt || slices.ContainsFunc(s.Retiring, func(r ledger.Retiring) bool { return r.Tries >= retireFailsAt }) {
+		all = append(all, problemRetireFailing)
+	}
+	return all
+}
+
+// refusedIn is the workspaces whose admin key is refused or may not do its work, with the reason.
+func refusedIn(all []rotator.WorkspaceStatus) map[string]string {
+	refused := map[string]string{}
+	for _, ws := range all {
+		switch {
+		case errors.Is(ws.Err, elevenlabs.ErrInvalidKey):
+			refused[ws.Name] = string(ledger.ReasonAdminKeyRefused)
+		case errors.Is(ws.Err, elevenlabs.ErrMissingPermissions):
+			refused[ws.Name] = string(ledger.ReasonMissingPermissions)
+		}
+	}
+	return refused
+}
+
+// stateProblem is why the policy is in the state failing or error; "" in the others.
+func stateProblem(s *rotator.PolicyStatus) string {
+	reason := s.Reason
+	switch {
+	case s.State != plan.StateError && s.State != plan.StateFailing:
+		return ""
+	case s.State == plan.StateFailing && s.Failure != nil: // the state's own reason may be that the next try has its time
+		reason = s.Failure.Reason
+	}
+	if !slices.Contains(ledger.ErrorReasons(), reason) && !slices.Contains(ledger.FailureReasons(), reason) {
+		return problemOther // keeps the label set closed
+	}
+	return string(reason)
+}

@@ -1,0 +1,42 @@
+package secret
+
+import (
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestOrdinaryTextIsNotCut: a short secret does not take words with it, in whichever spelling.
+func TestOrdinaryTextIsNotCut(t *testing.T) {
+	r := new(Redactor)
+	for _, s := range []string{"a", "abcde", "admin1", "secret", "sk_abc", "000000"} {
+		r.Add(New(s))
+	}
+	for _, text := range []string{
+		"admin of the workspace", "sk_ab and abcdefgh", "00000 requests", "key_0a1b2c3d4e5f", "YWRtaW4=", "61646d696e", "2026-03-01T00:00:00Z",
+		"policy tts-prod: rotated; the key is now 9f8b7c6d5e4a3b2c1d0e", base64.StdEncoding.EncodeToString([]byte("an admin of another place")),
+	} {
+		if got := r.Cut(text); got != text {
+			t.Errorf("%q became %q", text, got)
+		}
+	}
+}
+
+// TestWhatIsNotCut is what SECURITY.md says about it: a remote that means harm finds a spelling.
+func TestWhatIsNotCut(t *testing.T) {
+	const secret = "sk_0123456789abcdef"
+	r := new(Redactor)
+	r.Add(New(secret))
+	var spaced, reversed, percent strings.Builder
+	for i, c := range secret {
+		fmt.Fprintf(&spaced, "%c ", c)
+		fmt.Fprintf(&percent, "%%%02x", c)
+		reversed.WriteByte(secret[len(secret)-1-i])
+	}
+	for _, text := range []string{spaced.String(), reversed.String(), percent.String(), strings.ToUpper(secret), secret[:8]} {
+		if got := r.Cut(text); got != text {
+			t.Errorf("%q became %q: say so in SECURITY.md", text, got)
+		}
+	}
+}

@@ -1,0 +1,372 @@
+package ledger
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+)
+
+// Schema is the version of Entry's shape. An entry of another version is refused, never rewritten.
+const Schema = 1
+
+// abandonedFor is how long the rotation id of an abandoned key is remembered at least, so that a create which appears late
+// is still recognised and deleted.
+const abandonedFor = 48 * time.Hour
+
+// Entry is what the ledger holds about one policy: all that must survive a crash, and never a secret. It is written
+// with compare-and-set only, so whoever wrote it last had read what was there before.
+type Entry struct {
+	Schema int    `json:"schema"`
+	Owner  string `json:"owner"` // this installation's id; repeated here so that it can be rebuilt
+	Policy string `json:"policy"`
+	Salt   string `json:"salt"` // of every Hash below
+
+	Claim  *Claim  `json:"claim,omitempty"`
+	Intent *Intent `json:"intent,omitempty"`
+
+	Current      *KeyRef    `json:"current,omitempty"`
+	LastRotation time.Time  `json:"last_rotation,omitzero"`
+	Retiring     []Retiring `json:"retiring,omitempty"`
+
+	Abandoned []Abandoned `json:"abandoned,omitempty"`
+	Failure   *Failure    `json:"failure,omitempty"`
+	Applied   *Applied    `json:"applied,omitempty"`
+	// Quarantine is the policy's, as of the last rotation: it is that of the current key should the policy be removed.
+	Quarantine Duration `json:"quarantine,omitzero"`
+	// LimitUsed is the last rotation as it was when a quarantine was cut short to make room: once per due time.
+	LimitUsed *time.Time  `json:"limit_used,omitempty"`
+	Leaks     []time.Time `json:"leaks,omitempty"` // leak rotations of the last hour
+	MovedTo   string      `json:"moved_to,omitempty"`
+	Moves     int         `json:"moves,omitempty"` // counts the changes of its policy's name
+}
+
+// Claim is the part of an entry by which one replica owns the work on a policy.
+type Claim struct {
+	Holder string    `json:"holder"`
+	Nonce  int       `json:"nonce"` // counts the renewals, so that each is a change
+	Since  time.Time `json:"since"` // for people; claims are never timed by it
+}
+
+// Intent is a rotation that has begun. It is written together with the claim, before the create, so that whatever
+// the create leaves behind can be found by its unique name.
+type Intent struct {
+	Rotation  string    `json:"rotation"`
+	KeyName   string    `json:"key_name"`
+	Workspace string    `json:"workspace"`
+	Account   string    `json:"account"`
+	Sink      Sink      `json:"sink"`
+	Reason    Reason    `json:"reason"`
+	Started   time.Time `json:"started"`
+	// Seen is the newest version of the record that was known before: what the rotation publishes is a later one.
+	Seen int `json:"seen,omitempty"`
+	// Verify says that the key is seen to work before it is published.
+	Verify bool `json:"verify,omitempty"`
+	// Rollback says that no key is made: KeyName is a retiring key that is put back. It must never be abandoned.
+	Rollback bool `json:"rollback,omitempty"`
+}
+
+// KeyRef is a key that was published, with the place where it lives and where its secret was put.
+type KeyRef struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Rotation  string    `json:"rotation,omitempty"` // "" for an adopted key
+	Workspace string    `json:"workspace"`
+	Account   string    `json:"account"`
+	Sink      Sink      `json:"sink"`
+	Hash      string    `json:"hash,omitempty"` // salted SHA-256 of the published value; "" when it was never seen
+	Created   time.Time `json:"created"`
+	Published time.Time `json:"published"`
+	Verified  bool      `json:"verified"`
+	Version   int       `json:"version,omitempty"` // of the record: the newest known since it became current
+	// Calls are those of which the answer is not known. They stay with a key that becomes current again.
+	Calls []Call `json:"calls,omitempty"`
+	// Unproven says that the key was adopted by its id alone: nothing showed that the value in the record is its secret.
+	Unproven bool `json:"unproven,omitempty"`
+	// Disabling is how earlier builds noted a disable; ParseEntry makes a Call of it.
+	Disabling bool `json:"disabling,omitempty"`
+}
+
+// RetiringState is where a former current key stands on its way out.
+type RetiringState string
+
+// The states of a retiring key.
+const (
+	InOverlap    RetiringState = "overlap"    // still enabled
+	InQuarantine RetiringState = "quarantine" // disabled, can be re-enabled
+)
+
+// Retiring is a former current key on its way out.
+type Retiring struct {
+	KeyRef
+	State      RetiringState `json:"state"`
+	Until      time.Time     `json:"until"`      // end of this state
+	Quarantine Duration      `json:"quarantine"` // how long it will stay disabled
+	// WaitUntilIdle is the policy's: for how long its overlap may be prolonged.
+	WaitUntilIdle Duration  `json:"wait_until_idle,omitzero"`
+	Reason        Reason    `json:"reason,omitempty"` // why, where it was not an ordinary rotation
+	Tries         int       `json:"tries,omitempty"`  // failed attempts to take it to its next state
+	NextTry       time.Time `json:"next_try,omitzero"`
+}
+
+// Duration is a time.Duration that is written as people write it ("24h0m0s").
+type Duration time.Duration
+
+// MarshalText writes the duration in Go's notation.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText reads Go's notation.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	*d = Duration(v)
+	return err
+}
+
+// Abandoned is a rotation whose key, if it exists or ever appears, holds a secret that nobody has.
+type Abandoned struct {
+	Rotation  string    `json:"rotation"`
+	KeyName   string    `json:"key_name"`
+	Workspace string    `json:"workspace"`
+	Account   string    `json:"account"`
+	Since     time.Time `json:"since"`
+	KeyID     string    `json:"key_id,omitempty"` // "": every key of the rotation
+}
+
+// Is reports that a key with this id, of this rotation, is meant.
+func (a Abandoned) Is(id, rotation string) bool {
+	return a.KeyID == id && id != "" || a.KeyID == "" && a.Rotation == rotation
+}
+
+// Failure is the last failure of a policy since its last success.
+type Failure struct {
+	Stage   Stage     `json:"stage"`
+	Reason  Reason    `json:"reason"`
+	Message string    `json:"message"`
+	At      time.Time `json:"at"`
+	Count   int       `json:"count"` // in a row
+	NextTry time.Time `json:"next_try,omitzero"`
+}
+
+// Applied is what settings the current key was last given by us.
+type Applied struct {
+	Digest  string    `json:"digest"`
+	At      time.Time `json:"at"`
+	Ignored []string  `json:"ignored,omitempty"` // fields that differed all the same when they were read back
+}
+
+// Data returns the entry as a document for a [Store], which encodes the values: they say no more and no less than the
+// entry itself does in JSON. The document shares what the entry points at.
+func (e *Entry) Data() map[string]any {
+	m := map[string]any{"schema": e.Schema, "owner": e.Owner, "policy": e.Policy, "salt": e.Salt}
+	put := func(name string, value any, present bool) {
+		if present {
+			m[name] = value
+		}
+	}
+	put("claim", e.Claim, e.Claim != nil)
+	put("intent", e.Intent, e.Intent != nil)
+	put("current", e.Current, e.Current != nil)
+	put("last_rotation", e.LastRotation, !e.LastRotation.IsZero())
+	put("retiring", e.Retiring, len(e.Retiring) > 0)
+	put("abandoned", e.Abandoned, len(e.Abandoned) > 0)
+	put("failure", e.Failure, e.Failure != nil)
+	put("applied", e.Applied, e.Applied != nil)
+	put("quarantine", e.Quarantine, e.Quarantine != 0)
+	put("limit_used", e.LimitUsed, e.LimitUsed != nil)
+	put("leaks", e.Leaks, len(e.Leaks) > 0)
+	put("moved_to", e.MovedTo, e.MovedTo != "")
+	put("moves", e.Moves, e.Moves != 0)
+	return m
+}
+
+// ParseEntry reads an entry back, strictly: what cannot be understood whole must not be rewritten.
+func ParseEntry(text json.RawMessage, policy string) (*Entry, error) {
+	var e Entry
+	if err := DecodeStrictly(text, &e); err != nil || e.Schema != Schema {
+		if schema := schemaOf(text); schema != strconv.Itoa(Schema) {
+			return nil, fmt.Errorf("reading ledger entry of %s: its schema is %s and this build knows %d; run the version of rekeyd that wrote it, or a newer one", policy, Shorten(schema), Schema)
+		}
+		return nil, fmt.Errorf("reading ledger entry of %s: %w", policy, err)
+	}
+	if e.Policy != policy {
+		return nil, fmt.Errorf("reading ledger entry of %s: it says that it is the entry of %q", policy, e.Policy)
+	}
+	if e.Owner == "" || e.Salt == "" {
+		return nil, fmt.Errorf("reading ledger entry of %s: it lacks owner or salt", policy)
+	}
+	e.upgrade()
+	return &e, nil
+}
+
+// upgrade makes of what earlier builds noted what this one notes. They did not say when.
+func (e *Entry) upgrade() {
+	for k := range e.Keys() {
+		if k.Disabling {
+			k.Note(Call{Kind: CallDisable})
+			k.Disabling = false
+		}
+	}
+}
+
+// Keys goes through the current key and the retiring ones.
+func (e *Entry) Keys() iter.Seq[*KeyRef] {
+	return func(yield func(*KeyRef) bool) {
+		if e.Current != nil && !yield(e.Current) {
+			return
+		}
+		for i := range e.Retiring {
+			if !yield(&e.Retiring[i].KeyRef) {
+				return
+			}
+		}
+	}
+}
+
+// Key returns the current or retiring key with this id.
+func (e *Entry) Key(id string) *KeyRef {
+	for k := range e.Keys() {
+		if k.ID == id {
+			return k
+		}
+	}
+	return nil
+}
+
+// DecodeStrictly refuses fields that into does not have.
+func DecodeStrictly(text json.RawMessage, into any) error {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	return dec.Decode(into)
+}
+
+// schemaOf is the schema of a document that may be of any.
+func schemaOf(text json.RawMessage) string {
+	var doc struct {
+		Schema any `json:"schema"`
+	}
+	_ = json.Unmarshal(text, &doc) // what cannot be read has none
+	return fmt.Sprint(doc.Schema)
+}
+
+// Equal reports whether a document is this entry.
+func (e *Entry) Equal(text json.RawMessage) bool {
+	other, err := ParseEntry(text, e.Policy)
+	if err != nil {
+		return false
+	}
+	a, errA := json.Marshal(e)
+	b, errB := json.Marshal(other)
+	return errA == nil && errB == nil && bytes.Equal(a, b)
+}
+
+// Clone returns a copy that can be changed without touching e: a write that fails must leave the cache as it was.
+func (e *Entry) Clone() *Entry {
+	c := *e
+	c.Claim, c.Intent, c.Current = ClonePtr(e.Claim), ClonePtr(e.Intent), ClonePtr(e.Current)
+	c.Failure, c.Applied, c.LimitUsed = ClonePtr(e.Failure), ClonePtr(e.Applied), ClonePtr(e.LimitUsed)
+	c.Retiring = slices.Clone(e.Retiring)
+	c.Abandoned = slices.Clone(e.Abandoned)
+	c.Leaks = slices.Clone(e.Leaks)
+	return &c
+}
+
+// ClonePtr returns a pointer to a copy of what p points to, nil for nil.
+func ClonePtr[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
+}
+
+// MadeRoom reports that a quarantine was already cut short for the rotation that is due now.
+func (e *Entry) MadeRoom() bool { return e.LimitUsed != nil && e.LimitUsed.Equal(e.LastRotation) }
+
+// RetiringKey returns the retiring key with this id.
+func (e *Entry) RetiringKey(id string) *Retiring {
+	for i := range e.Retiring {
+		if e.Retiring[i].ID == id {
+			return &e.Retiring[i]
+		}
+	}
+	return nil
+}
+
+// DropRetiring forgets a retiring key: it is gone, or current again.
+func (e *Entry) DropRetiring(id string) {
+	e.Retiring = slices.DeleteFunc(e.Retiring, func(r Retiring) bool { return r.ID == id })
+}
+
+// IsAbandoned reports whether this key of this rotation may be deleted for being unreachable.
+func (e *Entry) IsAbandoned(id, rotation string) bool {
+	return slices.ContainsFunc(e.Abandoned, func(a Abandoned) bool { return a.Is(id, rotation) })
+}
+
+// TwinOf returns the key whose rotation made this one as well, because its create arrived twice; nil: none.
+func (e *Entry) TwinOf(id, rotation string) *KeyRef {
+	for k := range e.Keys() {
+		if k.Rotation == rotation && rotation != "" && k.ID != id {
+			return k
+		}
+	}
+	return nil
+}
+
+// Knows reports whether the entry explains a key with this id or rotation. Keys that others made have no rotation.
+func (e *Entry) Knows(id, rotation string) bool {
+	if e.Intent != nil && e.Intent.Rotation == rotation {
+		return true
+	}
+	return e.Key(id) != nil || e.IsAbandoned(id, rotation)
+}
+
+// Explains reports whether the entry says what is to become of a listed key. An abandoned one that is in use is a person's
+// to judge.
+func (e *Entry) Explains(k elevenlabs.Key, rotation string) bool {
+	inUse := k.CharacterCount > 0 && e.Key(k.ID) == nil && e.IsAbandoned(k.ID, rotation)
+	return e.Knows(k.ID, rotation) && !inUse
+}
+
+// Abandon turns the intent into an abandoned rotation; version is the newest known of the record.
+func (e *Entry) Abandon(now time.Time, version int) {
+	in := e.Intent
+	if in != nil && !in.Rollback && !e.IsAbandoned("", in.Rotation) {
+		e.Abandoned = append(e.Abandoned, Abandoned{in.Rotation, in.KeyName, in.Workspace, in.Account, now, ""})
+	}
+	if c := e.Current; in != nil && c != nil && c.Sink == in.Sink && version != 0 {
+		c.Version = version
+	}
+	e.Intent = nil
+}
+
+// ForgetOld drops what has been remembered for long enough; of abandoned rotations those whose keys are gone by then.
+func (e *Entry) ForgetOld(now time.Time, gone func(a Abandoned, since time.Time) bool) {
+	for k := range e.Keys() {
+		k.forgetCalls(now)
+	}
+	e.Abandoned = slices.DeleteFunc(e.Abandoned, func(a Abandoned) bool {
+		return now.Sub(a.Since) > abandonedFor && gone(a, a.Since.Add(abandonedFor))
+	})
+	e.Leaks = slices.DeleteFunc(e.Leaks, func(t time.Time) bool { return now.Sub(t) > time.Hour })
+}
+
+// ClaimOf returns the entry's claim, nil where there is none. The entry may be nil.
+func ClaimOf(e *Entry) *Claim {
+	if e == nil {
+		return nil
+	}
+	return e.Claim
+}
+
+// CurrentID returns the id of the entry's current key, "" where there is none. The entry may be nil.
+func CurrentID(e *Entry) string {
+	if e == nil || e.Current == nil {
+		return ""
+	}
+	return e.Current.ID
+}

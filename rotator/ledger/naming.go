@@ -1,0 +1,78 @@
+package ledger
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Key names are rekeyd.OWNER.POLICY.ROTATION: they say whose a key is and which rotation made it, and they are
+// unique, so that a create whose answer was lost can be settled by looking for its name.
+const (
+	namePrefix     = "rekeyd"
+	OwnerLength    = 8
+	RotationLength = 10
+	idAlphabet     = "abcdefghijklmnopqrstuvwxyz0123456789"
+)
+
+// KeyName returns the name of the key that a rotation creates.
+func KeyName(owner, policy, rotation string) string {
+	return strings.Join([]string{namePrefix, owner, policy, rotation}, ".")
+}
+
+// ParseKeyName takes a key's name apart; ok is false for a name that this program never gives.
+func ParseKeyName(name string) (owner, policy, rotation string, ok bool) {
+	rest, ours := strings.CutPrefix(name, namePrefix+".")
+	owner, rest, _ = strings.Cut(rest, ".")
+	policy, rotation, _ = strings.Cut(rest, ".")
+	if !ours || len(owner) != OwnerLength || policy == "" || len(rotation) != RotationLength || strings.Contains(rotation, ".") {
+		return "", "", "", false
+	}
+	return owner, policy, rotation, true
+}
+
+// RandomID returns n random characters of a-z and 0-9.
+func RandomID(random io.Reader, n int) (string, error) {
+	b := make([]byte, n)
+	if _, err := io.ReadFull(random, b); err != nil {
+		return "", fmt.Errorf("reading random bytes: %w", err)
+	}
+	for i := range b {
+		b[i] = idAlphabet[int(b[i])%len(idAlphabet)]
+	}
+	return string(b), nil
+}
+
+// HashValue recognises a published value without holding it.
+func HashValue(salt, value string) string {
+	h := sha256.New()
+	_, _ = io.WriteString(h, salt)
+	_, _ = h.Write([]byte{0})
+	_, _ = io.WriteString(h, value)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// ValidName reports whether a policy can have this name; what others wrote must not lead to other paths.
+func ValidName(name string) bool {
+	ok := len(name) >= 1 && len(name) <= 36
+	for _, c := range name {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-')
+	}
+	return ok
+}
+
+// LooksSecret reports a value of the shape that the secrets of ElevenLabs and Vault have. It is not repeated to anybody.
+func LooksSecret(s string) bool {
+	return strings.HasPrefix(s, "sk_") || strings.HasPrefix(s, "hvs.") || strings.HasPrefix(s, "hvb.")
+}
+
+// ValidKeyID reports whether a key's id can be the name of a document.
+func ValidKeyID(id string) bool {
+	ok := id != "" && len(id) <= 128
+	for _, c := range id {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_')
+	}
+	return ok
+}

@@ -1,0 +1,159 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+)
+
+// planAdopt takes a key over whose secret the record holds, and which belongs to no other policy.
+func planAdopt(p Policy, o Observed, id string, why ledger.Reason, d Decision) Decision {
+	k, _ := o.Key(id)
+	_, _, rotation, _ := ledger.ParseKeyName(k.Name)
+	switch {
+	case ledger.LooksSecret(id):
+		return d.fail(ledger.ReasonAdoptUnknown, "adopt of policy %s looks like a secret, not like the id of a key; write the id, one of: %s", p.Name, candidates(p, o))
+	case o.otherOwner(p, id) != "":
+		return failOthersKey(p, o, id, why, d)
+	case !o.inAccount(p, id):
+		return d.fail(ledger.ReasonAdoptUnknown, "service account %s has no key %s to adopt; its keys are: %s", p.ServiceAccount, id, candidates(p, o))
+	case o.Entry != nil && o.Entry.IsAbandoned(id, rotation):
+		return d.fail(ledger.ReasonAdoptRefused, "key %s was given up and is being deleted; it cannot be adopted", id)
+	case o.Entry != nil && o.Entry.Key(id).Deleting():
+		return d.fail(ledger.ReasonRecordChanged, "key %s cannot be adopted: a delete of it is not answered yet", id)
+	case !o.Record.HasValue:
+		return d.fail(ledger.ReasonAdoptRefused, "%s does not hold the secret of key %s, so policy %s cannot adopt it; put the secret there, or remove adopt for a new key", p.Sink, id, p.Name)
+	case o.Record.Fit(k.Hint) == HintDiffers:
+		return d.fail(ledger.ReasonAdoptRefused, "the value in %s does not end as the hint of key %s (%s) says, so policy %s cannot adopt it; put that key's secret there, or name another key: %s",
+			p.Sink, id, k.Hint, p.Name, candidates(p, o))
+	}
+	d.add(Step{ActAdopt, why, id, p.Workspace, p.ServiceAccount})
+	return d
+}
+
+// failOthersKey keeps the key of another policy where it is.
+func failOthersKey(p Policy, o Observed, id string, why ledger.Reason, d Decision) Decision {
+	other := o.otherOwner(p, id)
+	if why == ledger.ReasonAdoptNamed {
+		return d.fail(ledger.ReasonAdoptRefused, "key %s belongs to policy %s and stays with it; remove adopt of policy %s, or name another key: %s", id, other, p.Name, candidates(p, o))
+	}
+	return d.fail(ledger.ReasonRecordChanged, "%s holds a copy of key %s, which belongs to policy %s and is retired when that policy rotates; remove the copy and policy %s gets a key of its own",
+		p.Sink, id, other, p.Name)
+}
+
+func failForeignFields(p Policy, o Observed, d Decision) Decision {
+	return d.fail(ledger.ReasonRecordChanged, "%s has no %s, and fields of others with the names that rekeyd writes (%s); choose another place for policy %s, or rename those fields",
+		p.Sink.Ref, p.Sink.Field, strings.Join(o.Record.foreignFields(p), ", "), p.Name)
+}
+
+// otherOwner returns the policy that has the key, where it is not this one: by what the ledger says, or by the key's name.
+func (o Observed) otherOwner(p Policy, id string) string {
+	if e := o.Entry; e != nil && (ledger.CurrentID(e) == id || e.RetiringKey(id) != nil) {
+		return ""
+	}
+	if other := o.Elsewhere[id]; other != "" {
+		return other
+	}
+	k, _ := o.Key(id)
+	if owner, policy, _, ok := ledger.ParseKeyName(k.Name); ok && owner == o.Owner && policy != p.Name {
+		return policy
+	}
+	return ""
+}
+
+func (o Observed) inAccount(p Policy, id string) bool {
+	k, ok := o.Key(id)
+	return ok && k.Workspace == p.Workspace && k.ServiceAccount == p.ServiceAccount
+}
+
+// everOwned reports whether the policy ever had this key: adopt names only strangers, or a stale setting would undo rotations.
+// A ledger that knows no current key has forgotten what the policy had.
+func (o Observed) everOwned(id string) bool {
+	if o.Entry == nil {
+		return false
+	}
+	k, _ := o.Key(id)
+	owner, policy, rotation, ok := ledger.ParseKeyName(k.Name)
+	return o.Entry.Knows(id, rotation) || (ok && o.Entry.Current != nil && owner == o.Entry.Owner && policy == o.Entry.Policy)
+}
+
+// candidates names the account's keys that the policy could adopt, for people to choose from.
+func candidates(p Policy, o Observed) string {
+	const most = 10
+	var s []string
+	more := 0
+	for _, k := range o.Keys {
+		if k.Workspace != p.Workspace || k.ServiceAccount != p.ServiceAccount || o.otherOwner(p, k.ID) != "" {
+			continue
+		}
+		if more++; len(s) < most {
+			note := ""
+			if o.Record != nil && o.Record.Fit(k.Hint) == HintFits {
+				note = " fits"
+			}
+			s = append(s, fmt.Sprintf("%s (%s, hint %s%s, created %s)", k.ID, k.Name, k.Hint, note, k.CreatedAt.UTC().Format(time.DateOnly)))
+		}
+	}
+	if len(s) == 0 {
+		return "none"
+	}
+	if more -= len(s); more > 0 {
+		s = append(s, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(s, ", ")
+}
+
+// Fit is what a key's hint says about a record's value.
+type Fit int
+
+const (
+	Unsaid      Fit = iota // it shows no character of the secret's end, or there is no value
+	HintFits               // the value ends as the key's secret does
+	HintDiffers            // the value is another key's secret
+)
+
+// Fit says whether the end of the record's secret is the one that a hint shows.
+func (v RecordView) Fit(hint string) Fit {
+	end := hintEnd(hint)
+	switch {
+	case end == "" || !v.HasValue:
+		return Unsaid
+	case v.Ending != "" && (strings.HasSuffix(v.Ending, end) || strings.HasSuffix(end, v.Ending)):
+		return HintFits
+	}
+	return HintDiffers
+}
+
+// hintEnd returns the characters at the secret's end that a hint such as "...09c5" shows.
+func hintEnd(hint string) string {
+	masked := func(c rune) bool { return c != '_' && c != '-' && !unicode.IsLetter(c) && !unicode.IsDigit(c) }
+	i := strings.LastIndexFunc(hint, masked)
+	if i < 0 {
+		return hint
+	}
+	_, size := utf8.DecodeRuneInString(hint[i:])
+	return hint[i+size:]
+}
+
+// Ending is what is remembered of a value to compare it with hints: less than would help to guess a key.
+func Ending(value string) string {
+	const shown, shortest = 8, 24
+	if len(value) < shortest {
+		return ""
+	}
+	return value[len(value)-shown:]
+}
+
+// foreignFields returns the fields of others that publishing would overwrite. A takeover leaves a record that says nothing
+// but the policy's name.
+func (v RecordView) foreignFields(p Policy) []string {
+	if v.Policy == p.Name && slices.Equal(v.Foreign, []string{ledger.FieldPolicy}) {
+		return nil
+	}
+	return v.Foreign
+}

@@ -1,0 +1,56 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+)
+
+// MaxSkew is how far this host's clock may be from the remotes' before nothing scheduled begins, and how far in the future
+// a time may lie that others wrote.
+const MaxSkew = 5 * time.Minute
+
+// planSkew holds back what only the clock calls for, where the clock is wrong or nothing vouches for it yet.
+func planSkew(o Observed, d Decision) Decision {
+	if o.Skew == 0 && !o.ClockUnknown {
+		return d
+	}
+	n := len(d.Steps)
+	d.Steps = slices.DeleteFunc(slices.Clone(d.Steps), func(s Step) bool {
+		switch s.Reason {
+		case ledger.ReasonSchedule, ledger.ReasonMaxAge, ledger.ReasonOverlapEnded, ledger.ReasonQuarantineEnded:
+			return true
+		}
+		return false
+	})
+	if o.Skew == 0 {
+		return d
+	}
+	if d.State == StateOK || d.State == StateDue || len(d.Steps) < n {
+		d.Reason = ledger.ReasonClockSkew
+		d.Message = fmt.Sprintf("this host's clock differs by %s from what ElevenLabs and Vault say, so nothing scheduled begins; set it right", o.Skew.Round(time.Second).Abs())
+	}
+	return d
+}
+
+// InFuture reports a time that nobody can have written whose clock was right.
+func InFuture(t, now time.Time) bool { return t.Sub(now) > MaxSkew }
+
+// soonest returns when to try again, where that was written by a clock that was right: no wait is longer than MaxBackoff.
+func soonest(t, now time.Time) time.Time {
+	if t.Sub(now) > MaxBackoff+MaxSkew {
+		return time.Time{}
+	}
+	return t
+}
+
+// planFuture is the error of an entry whose times nobody can mend.
+func planFuture(p Policy, e *ledger.Entry, now time.Time, d Decision) (Decision, bool) {
+	if p.Mode == ModeRemoved || e.Current == nil || !InFuture(e.LastRotation, now) {
+		return d, false
+	}
+	return d.fail(ledger.ReasonClockSkew, "the ledger says that policy %s was rotated at %s, which has yet to come: a clock was wrong, and ElevenLabs does not list its key; run: rekeyd rotate %s",
+		p.Name, e.LastRotation.UTC().Format(time.RFC3339), p.Name), true
+}

@@ -1,0 +1,193 @@
+package plan
+
+import (
+	"slices"
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
+)
+
+// planSchedule asks whether the schedule or max_age makes the policy due.
+func planSchedule(p Policy, o Observed, now time.Time, d Decision) Decision {
+	due, why := NextDue(p, o.Entry)
+	run := due // the one to which a late policy belongs
+	if why == ledger.ReasonSchedule && !due.IsZero() && !due.After(now) {
+		byAge, limited := ageDue(p, o.Entry)
+		wait := false
+		switch run, wait = lateRun(p, due, now); {
+		case limited && !byAge.After(now):
+			why = ledger.ReasonMaxAge // which waits for nothing that a run by schedule may wait for
+		case wait:
+			d.NextDue, d.Reason = run, ledger.ReasonWindow
+			if limited {
+				d.NextDue = earlier(run, byAge)
+			}
+			d.wakeAt(d.NextDue)
+			return d
+		case limited:
+			d.wakeAt(byAge)
+		}
+	}
+	switch {
+	case due.IsZero():
+		return d
+	case due.After(now):
+		d.wakeAt(due)
+		return d
+	}
+	if turn := o.yieldUntil(p, run); why == ledger.ReasonSchedule && turn.After(now) {
+		d.State, d.Reason = StateDue, ledger.ReasonOthersFirst
+		d.wakeAt(turn)
+		return d
+	}
+	return planRotation(p, o, now, why, d)
+}
+
+// NextDue returns when the next rotation is due and what makes it so; zero means never.
+func NextDue(p Policy, e *ledger.Entry) (time.Time, ledger.Reason) {
+	var due time.Time
+	why := ledger.ReasonSchedule
+	if p.Mode != ModeManual {
+		if next := p.Schedule.Next(e.LastRotation); !next.IsZero() {
+			due = next.Add(schedule.SplayOf(p.Name, p.Splay))
+		}
+	}
+	if age, ok := ageDue(p, e); ok && (due.IsZero() || age.Before(due)) {
+		return age, ledger.ReasonMaxAge
+	}
+	return due, why
+}
+
+func ageDue(p Policy, e *ledger.Entry) (time.Time, bool) {
+	if p.MaxAge == 0 || e.Current == nil {
+		return time.Time{}, false
+	}
+	return e.Current.Created.Add(p.MaxAge - p.Overlap - p.WaitUntilIdle), true
+}
+
+func tooOld(p Policy, e *ledger.Entry, now time.Time) bool {
+	at, limited := ageDue(p, e)
+	return limited && !at.After(now)
+}
+
+// lateRun says whether a run that was due waits for the next one because its window has closed.
+func lateRun(p Policy, due, now time.Time) (next time.Time, wait bool) {
+	if p.Window == 0 || now.Sub(due) <= p.Window {
+		return due, false
+	}
+	if every, counts := p.Schedule.Every(); counts { // from the last rotation, whatever was left out since
+		next = due.Add((now.Sub(due) - p.Window + every - 1) / every * every)
+		return next, next.After(now)
+	}
+	splay := schedule.SplayOf(p.Name, p.Splay)
+	next = p.Schedule.Next(now.Add(-p.Window - splay)).Add(splay)
+	return next, next.After(now)
+}
+
+// planRotation is where every reason to rotate ends: it applies what can make a rotation wait.
+func planRotation(p Policy, o Observed, now time.Time, why ledger.Reason, d Decision) Decision {
+	d.State, d.Reason = StateDue, why
+	if o.Entry != nil && o.Entry.Failure != nil {
+		d.State = StateFailing
+	}
+	wait := func(s State, r ledger.Reason) Decision { d.State, d.Reason = s, r; return d }
+	asked := o.Request != nil && !o.Request.Failed && (why == ledger.ReasonRequested || why == ledger.ReasonRevoke)
+	switch {
+	case o.AdminRefused:
+		return wait(StateFailing, ledger.ReasonAdminKeyRefused)
+	case !o.Listed:
+		return wait(d.State, ledger.ReasonNotObserved)
+	case !o.Found:
+		return failUnknownAccount(p, d)
+	case !asked && soonest(retryAt(o), now).After(now):
+		d.NextDue = retryAt(o)
+		d.wakeAt(d.NextDue)
+		return wait(StateFailing, ledger.ReasonBackoff)
+	case waitsForOverlap(why) && o.inOverlap(p, now):
+		return wait(StateDue, ledger.ReasonOverlap)
+	case o.GroupHeld != "" && !BypassesGroup(p, o.Entry, why, now):
+		d.HeldBy = o.GroupHeld
+		return wait(StateDue, ledger.ReasonGroup)
+	case !Exempt(why) && o.MaxRotations > 0 && o.Uncounted:
+		return wait(d.State, ledger.ReasonNotObserved)
+	case !Exempt(why) && o.MaxRotations > 0 && o.Rotations >= o.MaxRotations:
+		return wait(StateThrottled, ledger.ReasonThrottled)
+	}
+	d.add(Step{Action: ActRotate, Reason: why, Workspace: p.Workspace, Account: p.ServiceAccount})
+	return d
+}
+
+func retryAt(o Observed) time.Time {
+	at := o.RetryAt
+	if o.Entry != nil && o.Entry.Failure != nil && o.Entry.Failure.NextTry.After(at) {
+		at = o.Entry.Failure.NextTry
+	}
+	return at
+}
+
+func waitsForOverlap(why ledger.Reason) bool { return why == ledger.ReasonSchedule }
+
+// Exempt reports a reason for which a rotation waits neither for the hourly limit nor for the brake after a rollout.
+func Exempt(why ledger.Reason) bool {
+	return why == ledger.ReasonExposed || why == ledger.ReasonSelfDisabled || why == ledger.ReasonRevoke
+}
+
+// inOverlap reports a key in overlap. One in a workspace that the policy has left counts for a while only: that workspace
+// may never answer again. One in the policy's own counts until it is disabled, or keys would pile up there.
+func (o Observed) inOverlap(p Policy, now time.Time) bool {
+	return o.Entry != nil && slices.ContainsFunc(o.Entry.Retiring, func(r ledger.Retiring) bool {
+		return r.State == ledger.InOverlap && (r.Workspace == p.Workspace || now.Before(r.Until.Add(p.WaitUntilIdle+ledger.HoldGrace)))
+	})
+}
+
+// Leaked reports that the key being replaced must not get an overlap.
+func Leaked(why ledger.Reason) bool {
+	return why == ledger.ReasonExposed || why == ledger.ReasonSelfDisabled
+}
+
+// OverlapEnd returns until when the key that is being replaced now may be used: the overlap, cut short where the key
+// would otherwise outlive max_age. An overlap is rounded up to a whole second, which is what records can say.
+func OverlapEnd(p Policy, old ledger.KeyRef, now time.Time) time.Time {
+	end := now.Add(p.Overlap)
+	if whole := end.Truncate(time.Second); p.Overlap > 0 && whole.Before(end) {
+		end = whole.Add(time.Second)
+	}
+	if p.MaxAge == 0 {
+		return end
+	}
+	return earlier(end, old.Created.Add(p.MaxAge))
+}
+
+// The admin key of a workspace is a key like any other, which is published where the workspace's client reads it
+// (Policy.AdminOf). What differs is here: it is proven by what an admin key is for, it goes last, and the key before
+// it stays until this process is seen to use the new one.
+
+// yieldFor is for how long, from when it could have begun, an admin key lets the other keys of its workspace go first, and
+// a member of a group the one whose turn it is.
+const yieldFor = time.Hour
+
+// yieldUntil returns until when a scheduled run that is due lets others go first. With a window it is half of that at most.
+func (o Observed) yieldUntil(p Policy, run time.Time) time.Time {
+	if !o.OthersDue {
+		return run
+	}
+	from := run
+	if o.Answers.After(run) {
+		from = o.Answers // they could not go before
+	}
+	if until := run.Add(p.Window / 2); p.Window > 0 {
+		return earlier(until, from.Add(yieldFor))
+	}
+	return from.Add(yieldFor)
+}
+
+// BypassesGroup reports that a rotation does not wait for its group: what is leaked, revoked or too old cannot wait, and
+// where readers have no working key there is nothing left that the other member could back up.
+func BypassesGroup(p Policy, e *ledger.Entry, why ledger.Reason, now time.Time) bool {
+	switch why {
+	case ledger.ReasonSchedule, ledger.ReasonMoved, ledger.ReasonRequested, ledger.ReasonDrift:
+		return e != nil && tooOld(p, e, now)
+	}
+	return true
+}

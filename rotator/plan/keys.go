@@ -1,0 +1,53 @@
+package plan
+
+import (
+	"slices"
+
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+)
+
+// KeyCounts counts a policy's keys at ElevenLabs.
+type KeyCounts struct {
+	Current    int `json:"current"`
+	Overlap    int `json:"overlap"`
+	Quarantine int `json:"quarantine"`
+	Lost       int `json:"lost"`    // of this policy's name, explained by nothing
+	Foreign    int `json:"foreign"` // of the account, made by others
+}
+
+// DisableReason keeps the label set closed.
+func DisableReason(s string) ledger.Reason {
+	if slices.Contains(ledger.DisableReasons(), ledger.Reason(s)) {
+		return ledger.Reason(s)
+	}
+	return ledger.ReasonOther
+}
+
+// CountKeys counts the policy's keys by what they are.
+func CountKeys(p Policy, o Observed) KeyCounts {
+	var n KeyCounts
+	e := o.Entry
+	if e != nil {
+		for _, r := range e.Retiring {
+			if r.State == ledger.InOverlap {
+				n.Overlap++
+			} else {
+				n.Quarantine++
+			}
+		}
+		if e.Current != nil {
+			n.Current = 1
+		}
+	}
+	for _, k := range o.Keys {
+		owner, policy, rotation, ok := ledger.ParseKeyName(k.Name)
+		switch ours := ok && owner == o.Owner; {
+		case e != nil && e.Explains(k.Key, rotation):
+		case ours && policy == p.Name:
+			n.Lost++
+		case !ours && k.Workspace == p.Workspace && k.ServiceAccount == p.ServiceAccount:
+			n.Foreign++
+		}
+	}
+	return n
+}

@@ -1,0 +1,44 @@
+package plan
+
+import "github.com/rekeyd/rekeyd/rotator/ledger"
+
+// WantsRecord reports that nothing can be planned without having read the record.
+func WantsRecord(p Policy, e *ledger.Entry) bool {
+	return e == nil || (e.Claim == nil && (e.Current == nil || Moved(p, *e.Current)))
+}
+
+// Unexplained names the listed keys of ours that the cached entry does not know.
+func Unexplained(o Observed) (ids string) {
+	if o.Entry == nil {
+		return ""
+	}
+	for _, k := range o.Keys {
+		if owner, policy, rotation, ok := ledger.ParseKeyName(k.Name); ok && owner == o.Entry.Owner && policy == o.Entry.Policy && !o.Entry.Knows(k.ID, rotation) {
+			ids += " " + k.ID
+		}
+	}
+	return ids
+}
+
+// View compares a record's value with the keys that the entry knows.
+func View(rec ledger.Record, e *ledger.Entry) *RecordView {
+	v := &RecordView{
+		Version: rec.Doc.Version, HasValue: !rec.Secret.IsZero(), KeyID: rec.KeyID, RotatedAt: rec.RotatedAt, Policy: rec.Text(ledger.FieldPolicy),
+		PreviousKeyID: rec.PreviousKeyID, PreviousValidUntil: rec.PreviousValidUntil,
+		Ending: Ending(rec.Secret.Reveal()), Foreign: rec.Foreign(),
+	}
+	if e == nil || !v.HasValue {
+		return v
+	}
+	v.Hash = ledger.HashValue(e.Salt, rec.Secret.Reveal())
+	if e.Current != nil && e.Current.Hash == v.Hash {
+		v.Match = e.Current.ID
+		return v
+	}
+	for _, k := range e.Retiring {
+		if k.Hash == v.Hash {
+			v.Match = k.ID
+		}
+	}
+	return v
+}

@@ -1,0 +1,459 @@
+package plan
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+)
+
+// Plan decides what is to be done about a policy. It is a pure function: the same answers for the same arguments,
+// and everything that the daemon ever does was first said by it.
+func Plan(p Policy, o Observed, now time.Time) Decision {
+	d := Decision{State: StateOK}
+	if o.LedgerError != "" {
+		return d.fail(ledger.ReasonLedgerInvalid, "%s", o.LedgerError)
+	}
+	if slices.Contains(ledger.RecordFields(), p.Sink.Field) {
+		return d.fail(ledger.ReasonSinkField, "policy %s is to publish its secret in field %s, which rekeyd itself writes beside it; choose another sink.field", p.Name, p.Sink.Field)
+	}
+	d = planPace(o, now, planSkew(o, plan(p, o, now, d)))
+	if p.Mode == ModePaused {
+		d.Steps, d.State, d.Reason, d.NextDue = nil, StatePaused, ledger.ReasonPaused, time.Time{}
+	}
+	return d
+}
+
+func plan(p Policy, o Observed, now time.Time, d Decision) Decision {
+	e := o.Entry
+	if p.Mode == ModeRemoved && (e == nil || e.MovedTo != "") {
+		return d // nothing is left of it under this name
+	}
+	if e == nil {
+		return planWithoutKey(p, o, now, d)
+	}
+	if e.MovedTo != "" && o.Inherits != "" {
+		d.add(Step{Action: ActInherit, Reason: ledger.ReasonRenamedBack})
+		return d
+	}
+	if e.MovedTo != "" {
+		return d.fail(ledger.ReasonMovedAway, "policy %s was taken over by policy %s; remove it from this replica's policy file, or, where the rename is undone, run: rekeyd rename %s %s",
+			p.Name, e.MovedTo, e.MovedTo, p.Name)
+	}
+	if e.Claim != nil || e.Intent != nil {
+		return planClaimed(p, o, d)
+	}
+	planSweep(o, &d)
+	planRetiring(p, o, now, &d)
+	if p.Mode == ModeRemoved {
+		d.Reason = ledger.ReasonRemoved
+		return d
+	}
+	if e.Current == nil {
+		return planWithoutKey(p, o, now, d)
+	}
+	return planCurrent(p, o, now, d)
+}
+
+// planClaimed leaves the work to whoever holds the claim, unless that one is gone.
+func planClaimed(p Policy, o Observed, d Decision) Decision {
+	if o.Entry.Current != nil && p.Mode != ModeRemoved {
+		d.NextDue, _ = NextDue(p, o.Entry) // what is under way is still due
+	}
+	step := Step{Action: ActRecover, Reason: ledger.ReasonUnsettled}
+	if in := o.Entry.Intent; in != nil {
+		step.Workspace = in.Workspace // whose outage or refusal it has to wait out
+	}
+	switch {
+	case o.ClaimOurs:
+		d.add(step)
+	case o.ClaimExpired:
+		step.Reason = ledger.ReasonClaimExpired
+		d.add(step)
+	}
+	d.State, d.Reason = StateRotating, ledger.ReasonClaimed
+	return d
+}
+
+// planSweep deletes keys on positive evidence only: the ledger says that their rotation was abandoned, or that it made
+// another key, which is there. One that is in use is never deleted: its secret is somewhere after all.
+func planSweep(o Observed, d *Decision) {
+	for _, k := range o.Keys {
+		owner, _, rotation, ok := ledger.ParseKeyName(k.Name)
+		if ok && owner == o.Entry.Owner && (o.Entry.IsAbandoned(k.ID, rotation) || o.twin(k.ID, rotation)) && k.CharacterCount == 0 {
+			d.add(Step{ActSweep, ledger.ReasonAbandonedKey, k.ID, k.Workspace, k.ServiceAccount})
+		}
+	}
+}
+
+// twin reports a key whose create arrived twice, and whose secret was in neither answer that we have.
+func (o Observed) twin(id, rotation string) bool {
+	if o.Entry.Key(id) != nil {
+		return false
+	}
+	first := o.Entry.TwinOf(id, rotation)
+	if first == nil {
+		return false
+	}
+	_, listed := o.Key(first.ID)
+	return listed
+}
+
+// planRetiring takes each former key to its next state when its time has come.
+func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
+	for _, r := range o.Entry.Retiring {
+		if o.Entry.Current == nil && p.Mode != ModeRemoved && (o.Record == nil || o.Record.MayBe(r.KeyRef)) {
+			continue // nothing is there that readers could have instead
+		}
+		until := r.Until
+		if r.State == ledger.InOverlap {
+			until = o.overlapUntil(p, r)
+		}
+		enabled := r.State == ledger.InQuarantine && slices.Contains(o.Enabled, r.ID)
+		if enabled && !r.Outstanding(ledger.CallEnable, now) {
+			d.Reason = ledger.ReasonQuarantineEnabled // a person's doing, until it is revoked
+		}
+		switch {
+		case (r.State == ledger.InOverlap || enabled) && o.revoking():
+			d.add(Step{ActDisable, ledger.ReasonRevoke, r.ID, r.Workspace, r.Account})
+		case soonest(r.NextTry, now).After(now):
+			d.wakeAt(r.NextTry)
+		case r.State == ledger.InOverlap && !r.Outstanding(ledger.CallDisable, now) && o.disabled(r.ID):
+			d.add(Step{ActDisable, ledger.ReasonDisabledOutside, r.ID, r.Workspace, r.Account})
+		case enabled && r.Outstanding(ledger.CallEnable, now):
+			d.add(Step{ActDisable, ledger.ReasonLateEnable, r.ID, r.Workspace, r.Account})
+		case now.Before(until):
+			d.wakeAt(until)
+		case r.State == ledger.InOverlap:
+			d.add(Step{ActDisable, ledger.ReasonOverlapEnded, r.ID, r.Workspace, r.Account})
+		case o.disabled(r.ID) || !o.lists(r.ID):
+			d.add(Step{ActDelete, ledger.ReasonQuarantineEnded, r.ID, r.Workspace, r.Account})
+		}
+	}
+}
+
+// revoking reports a request that every older key be disabled, whose new key is in place.
+func (o Observed) revoking() bool {
+	c := o.Entry.Current
+	return o.Request != nil && !o.Request.Pending && o.Request.Revoke && c != nil && !o.Request.wants(*c)
+}
+
+// overlapUntil prolongs the overlap of a key that is not known to be idle, within the policy's bounds.
+func (o Observed) overlapUntil(p Policy, r ledger.Retiring) time.Time {
+	wait := p.WaitUntilIdle
+	if p.Mode == ModeRemoved { // here; another replica may have it loaded
+		wait = time.Duration(r.WaitUntilIdle)
+	}
+	if wait == 0 || r.Reason == ledger.ReasonRevoke || slices.Contains(o.Idle, r.ID) {
+		return r.Until
+	}
+	until := r.Until.Add(wait)
+	if p.MaxAge == 0 {
+		return until
+	}
+	return earlier(until, r.Created.Add(p.MaxAge))
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// Key returns the listed key with this id, and whether there is one.
+func (o Observed) Key(id string) (ListedKey, bool) {
+	i := slices.IndexFunc(o.Keys, func(k ListedKey) bool { return k.ID == id })
+	if i < 0 {
+		return ListedKey{}, false
+	}
+	return o.Keys[i], true
+}
+
+func (o Observed) lists(id string) bool {
+	_, listed := o.Key(id)
+	return listed
+}
+
+func (o Observed) disabled(id string) bool {
+	k, ok := o.Key(id)
+	return ok && k.Disabled
+}
+
+// planWithoutKey handles a policy that has no current key in the ledger: the first key, or one to be taken over.
+// What is not known is never taken for empty.
+func planWithoutKey(p Policy, o Observed, now time.Time, d Decision) Decision {
+	switch {
+	case o.Record == nil || !o.Listed:
+		d.State, d.Reason = StateDue, ledger.ReasonNotObserved
+		return d
+	case !o.Found:
+		return failUnknownAccount(p, d)
+	case o.pruned() != nil:
+		return planReturn(p, o, now, d)
+	case p.Adopt != "" && !o.everOwned(p.Adopt):
+		return planAdopt(p, o, p.Adopt, ledger.ReasonAdoptNamed, d)
+	case len(o.Record.foreignFields(p)) > 0:
+		return failForeignFields(p, o, d)
+	case !o.Record.HasValue:
+		return planRotation(p, o, now, ledger.ReasonFirst, d)
+	case o.Inherits != "":
+		d.add(Step{Action: ActInherit, Reason: ledger.ReasonRecordFound, KeyID: o.Record.KeyID})
+		return d
+	case o.Record.KeyID != "" && (o.inAccount(p, o.Record.KeyID) || o.otherOwner(p, o.Record.KeyID) != ""):
+		return planAdopt(p, o, o.Record.KeyID, ledger.ReasonRecordFound, d)
+	}
+	return d.fail(ledger.ReasonRecordChanged, "the ledger is empty and %s holds a value that nobody can place; set adopt to the id of its key, one of: %s",
+		p.Sink, candidates(p, o))
+}
+
+// pruned is the key that was taken from a removed policy, where the record still holds it.
+func (o Observed) pruned() *ledger.Retiring {
+	if o.Entry == nil || o.Record.Match == "" {
+		return nil
+	}
+	if k := o.Entry.RetiringKey(o.Record.Match); k != nil && k.Reason == ledger.ReasonRemoved {
+		return k
+	}
+	return nil
+}
+
+// planReturn makes a pruned key current again, since the policy is loaded and readers have nothing else; one that may be
+// deleted at any time is replaced.
+func planReturn(p Policy, o Observed, now time.Time, d Decision) Decision {
+	k := o.pruned()
+	if k.Deleting() {
+		return planRotation(p, o, now, ledger.ReasonKeyMissing, d)
+	}
+	d.add(Step{ActFollow, ledger.ReasonReturned, k.ID, k.Workspace, k.Account})
+	return d
+}
+
+func failUnknownAccount(p Policy, d Decision) Decision {
+	return d.fail(ledger.ReasonUnknownAccount, "workspace %s has no service account %s; correct service_account of policy %s", p.Workspace, p.ServiceAccount, p.Name)
+}
+
+// planCurrent looks after the current key: is it alive, is it in the record, does it look as it should, is it due.
+func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
+	d.NextDue, _ = NextDue(p, o.Entry)
+	if why, urgent := o.urgent(p); urgent {
+		return planRequested(p, o, now, why, d)
+	}
+	if future, found := planFuture(p, o.Entry, now, d); found && o.Skew == 0 {
+		return future
+	}
+	isMoved := Moved(p, *o.Entry.Current)
+	if !isMoved && o.hasUnknownValue(p) {
+		changed, _ := planRecord(p, o, now, d) // whatever happened to our key, what others put there is not overwritten
+		return changed
+	}
+	health, found := planHealth(p, o, now, d)
+	if found {
+		return health
+	}
+	d.Reason = health.Reason
+	if o.Displaced { // or two replicas would move the key to and fro
+		c := o.Entry.Current
+		return d.fail(ledger.ReasonReplicasDiffer, "another replica moved to key %s of account %s in workspace %s, at %s, after this one loaded its policy file; give all replicas the same file",
+			c.ID, c.Account, c.Workspace, c.Sink)
+	}
+	if isMoved {
+		return planMove(p, o, now, d)
+	}
+	if changed, found := planRecord(p, o, now, d); found {
+		return changed
+	}
+	d = planDrift(p, o, now, d)
+	if slices.ContainsFunc(d.Steps, func(s Step) bool { return s.Action == ActRotate }) {
+		return d // whether it is due as well no longer matters
+	}
+	due := planSchedule(p, o, now, d)
+	if d.State == StateError { // settings that cannot be mended are no reason to let the key grow old
+		due.State, due.Reason, due.Message = d.State, d.Reason, d.Message
+	}
+	return due
+}
+
+// planRequested does what a person asked for. While that waits for its next try, a record that was rolled back is followed:
+// no key leaves before the ledger knows which one readers have, and the rotation may wait for just that.
+func planRequested(p Policy, o Observed, now time.Time, why ledger.Reason, d Decision) Decision {
+	asked := planRotation(p, o, now, why, d)
+	if len(asked.Steps) > len(d.Steps) {
+		return asked
+	}
+	record, _ := planRecord(p, o, now, d)
+	for _, s := range record.Steps {
+		if s.Action == ActFollow {
+			asked.add(s)
+		}
+	}
+	return asked
+}
+
+// urgent reports a request of a person that is not yet fulfilled.
+func (o Observed) urgent(Policy) (ledger.Reason, bool) {
+	if o.Request == nil || o.Request.Pending || !o.Request.wants(*o.Entry.Current) {
+		return "", false
+	}
+	if o.Request.Revoke {
+		return ledger.ReasonRevoke, true
+	}
+	return ledger.ReasonRequested, true
+}
+
+const leakLimit = 3
+
+// planHealth compares the current key with its listing: leaked, disabled, gone.
+func planHealth(p Policy, o Observed, now time.Time, d Decision) (Decision, bool) {
+	if !o.HomeListed {
+		return d, false
+	}
+	c := o.Entry.Current
+	k, listed := o.Key(c.ID)
+	switch {
+	case !listed:
+		return planMissing(p, o, now, d)
+	case !k.Disabled:
+		return d, false
+	}
+	switch ledger.Reason(k.DisableReason) {
+	case ledger.ReasonExposed, ledger.ReasonSelfDisabled:
+		recent := 0
+		for _, t := range o.Entry.Leaks {
+			if now.Sub(t) < time.Hour {
+				recent++
+			}
+		}
+		if recent >= leakLimit {
+			return d.fail(ledger.ReasonLeakStorm, "key %s was disabled (%s) after %d leak rotations within an hour; find the leak, then run: rekeyd rotate %s",
+				c.ID, k.DisableReason, recent, p.Name), true
+		}
+		return planRotation(p, o, now, ledger.Reason(k.DisableReason), d), true
+	case ledger.ReasonTrialEnded, ledger.ReasonDowngraded:
+		return d.fail(ledger.Reason(k.DisableReason), "ElevenLabs disabled key %s: %s; a new key would not help, settle the subscription", c.ID, k.DisableReason), true
+	}
+	if c.Outstanding(ledger.CallDisable, now) {
+		d.add(Step{ActEnable, ledger.ReasonLateDisable, c.ID, c.Workspace, c.Account})
+		return d, true
+	}
+	return d.fail(ledger.ReasonKeyDisabled, "key %s was disabled by a person or for an unknown reason; enable it again, or run: rekeyd rotate %s", c.ID, p.Name), true
+}
+
+// planMissing believes that a key is gone only when two listings agree and the key itself is refused.
+func planMissing(p Policy, o Observed, now time.Time, d Decision) (Decision, bool) {
+	switch {
+	case !o.MissingTwice:
+		d.Reason = ledger.ReasonKeyMissing // shown, until another listing agrees or not
+		return d, false
+	case o.Proof == elevenlabs.Invalid:
+		return planRotation(p, o, now, ledger.ReasonKeyMissing, d), true
+	case o.Record != nil && !o.Record.HasValue:
+		return planRotation(p, o, now, ledger.ReasonRecordMissing, d), true // there is nothing left to ask with, or to break
+	}
+	d.add(Step{Action: ActProve, Reason: ledger.ReasonKeyMissing, KeyID: o.Entry.Current.ID})
+	return d.fail(ledger.ReasonKeyVanished, "key %s is missing from the listing, but nothing proves that it is gone; if it is, run: rekeyd rotate %s",
+		o.Entry.Current.ID, p.Name), true
+}
+
+// Moved reports that the policy names another place than the one where its current key lives and is published.
+func Moved(p Policy, c ledger.KeyRef) bool {
+	return c.Workspace != p.Workspace || c.Account != p.ServiceAccount || c.Sink != p.Sink
+}
+
+// hasUnknownValue reports that the record holds a value of which the ledger knows nothing.
+func (o Observed) hasUnknownValue(p Policy) bool {
+	r, c := o.Record, o.Entry.Current
+	if r == nil || !r.HasValue || r.Match != "" {
+		return false
+	}
+	return c.Hash != "" || r.KeyID != c.ID || c.Sink != p.Sink // an adopted key's value was never seen
+}
+
+func planMove(p Policy, o Observed, now time.Time, d Decision) Decision {
+	switch {
+	case o.Record != nil && len(o.Record.foreignFields(p)) > 0 && o.Entry.Current.Sink.Ref != p.Sink.Ref:
+		return failForeignFields(p, o, d)
+	case !o.hasUnknownValue(p):
+	case p.Adopt != "" && !o.everOwned(p.Adopt):
+		return planAdopt(p, o, p.Adopt, ledger.ReasonAdoptNamed, d)
+	case o.otherOwner(p, o.Record.KeyID) != "":
+		return failOthersKey(p, o, o.Record.KeyID, ledger.ReasonRecordFound, d)
+	default:
+		return d.fail(ledger.ReasonRecordChanged, "policy %s is to publish to %s now, which holds a value that is not this policy's; remove it, choose another place, or set adopt to its key's id", p.Name, p.Sink)
+	}
+	return planRotation(p, o, now, ledger.ReasonMoved, d)
+}
+
+// planRecord compares the record with the ledger: deleted, rolled back, overwritten.
+func planRecord(p Policy, o Observed, now time.Time, d Decision) (Decision, bool) {
+	r, c := o.Record, o.Entry.Current
+	switch {
+	case r == nil:
+		return d, false
+	case !r.HasValue:
+		return planRotation(p, o, now, ledger.ReasonRecordMissing, d), true
+	case r.Match == c.ID, c.Hash == "" && r.KeyID == c.ID:
+		return d, false
+	case r.Match != "" && o.Entry.Key(r.Match).Deleting():
+		return d.fail(ledger.ReasonRecordChanged, "%s holds key %s again, of which a delete is not answered yet; run: rekeyd rotate %s", p.Sink, r.Match, p.Name), true
+	case r.Match != "":
+		if k, ok := o.Key(r.Match); ok && o.mayReturn(k, now) {
+			d.add(Step{ActFollow, ledger.ReasonRolledBack, r.Match, k.Workspace, k.ServiceAccount})
+			return d, true
+		}
+	case p.Adopt != "" && !o.everOwned(p.Adopt):
+		return planAdopt(p, o, p.Adopt, ledger.ReasonAdoptNamed, d), true
+	case o.otherOwner(p, r.KeyID) != "":
+		return failOthersKey(p, o, r.KeyID, ledger.ReasonRecordFound, d), true
+	case o.forgotten(r.KeyID):
+		return planAdopt(p, o, r.KeyID, ledger.ReasonRecordFound, d), true
+	}
+	return d.fail(ledger.ReasonRecordChanged, "%s holds a value that rekeyd did not put there; set adopt to its key's id, or run: rekeyd rotate %s", p.Sink, p.Name), true
+}
+
+// forgotten reports a working key that a rotation of this policy made and of which the ledger knows nothing, as where the
+// entry was deleted while that rotation was under way.
+func (o Observed) forgotten(id string) bool {
+	k, listed := o.Key(id)
+	owner, policy, rotation, ours := ledger.ParseKeyName(k.Name)
+	return listed && !k.Disabled && ours && owner == o.Entry.Owner && policy == o.Entry.Policy && !o.Entry.Knows(id, rotation)
+}
+
+// mayReturn reports that a key to which the record was rolled back works, or was disabled by a call of ours that may have
+// come after that.
+func (o Observed) mayReturn(k ListedKey, now time.Time) bool {
+	return !k.Disabled || k.DisableReason == "" && o.Entry.Key(k.ID).Outstanding(ledger.CallDisable, now)
+}
+
+// planDrift compares the current key's settings with the policy's.
+func planDrift(p Policy, o Observed, now time.Time, d Decision) Decision {
+	k, listed := o.Key(o.Entry.Current.ID)
+	if !listed || !o.HomeListed {
+		return d
+	}
+	if d.Drift = k.Settings.Diff(p.Settings); len(d.Drift) == 0 {
+		return d
+	}
+	a, answer := o.Entry.Applied, p.OnDrift
+	if p.AdminOf != "" && answer == DriftPatch {
+		answer = DriftRotate // what is patched cannot be tried out first
+	}
+	switch {
+	case o.Differs:
+		return d.fail(ledger.ReasonReplicasDiffer, "another replica applied other settings to key %s after this one loaded its policy file; give all replicas the same file", k.ID)
+	case a != nil && a.Digest == p.Settings.Digest() && len(a.Ignored) > 0 && subset(d.Drift, a.Ignored):
+		return d.fail(ledger.ReasonSettingsIgnored, "ElevenLabs did not take over %s of key %s; the workspace's plan may not offer it", strings.Join(d.Drift, ", "), k.ID)
+	case answer == DriftPatch && o.PatchAfter.After(now):
+	case answer == DriftPatch:
+		d.add(Step{ActPatch, ledger.ReasonDrift, k.ID, k.Workspace, k.ServiceAccount})
+	case answer == DriftRotate && p.Mode != ModeManual:
+		return planRotation(p, o, now, ledger.ReasonDrift, d)
+	}
+	return d
+}
+
+func subset(a, b []string) bool {
+	return !slices.ContainsFunc(a, func(s string) bool { return !slices.Contains(b, s) })
+}

@@ -1,0 +1,81 @@
+package plan
+
+import (
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
+)
+
+// Mode says how much of a policy's work is done without being asked.
+type Mode string
+
+// The modes of a policy.
+const (
+	ModeAuto   Mode = "auto"   // everything
+	ModeManual Mode = "manual" // no scheduled runs, no rotation for drift; all else as ever
+	ModePaused Mode = "paused" // observes, writes nothing
+
+	// ModeRemoved is that of a policy which is no longer loaded: its retiring keys finish their way, its current key stays.
+	ModeRemoved Mode = "removed"
+)
+
+// OnDrift says what is done about settings of the current key that differ from the policy.
+type OnDrift string
+
+// The answers to drift.
+const (
+	DriftPatch  OnDrift = "patch"
+	DriftRotate OnDrift = "rotate"
+	DriftReport OnDrift = "report"
+)
+
+// Policy is what one key should look like, when it rotates, and where it is published.
+// It is a value that config has validated; rotator never changes it.
+type Policy struct {
+	Name           string // a-z 0-9 -, at most 36 characters
+	Workspace      string
+	ServiceAccount string // service_account_user_id
+	Schedule       schedule.Schedule
+	Splay          time.Duration // a run starts 0..Splay later, fixed per policy name
+	Window         time.Duration // 0: a late run is caught up whenever
+	Group          string        // "": none
+	MaxAge         time.Duration // 0: no promise
+	Settings       elevenlabs.Settings
+	Overlap        time.Duration // both keys work
+	Quarantine     time.Duration // the old key is disabled, not deleted
+	WaitUntilIdle  time.Duration // the overlap is prolonged by at most this
+	Verify         bool
+	OnDrift        OnDrift
+	Mode           Mode
+	Adopt          string // id of an existing key to take over as current; "": none
+	Sink           ledger.Sink
+	AdminOf        string // the workspace that reads its admin key where the sink is; "": none
+}
+
+// RemovedPolicy is what the ledger still knows of a policy.
+func RemovedPolicy(e *ledger.Entry) Policy {
+	p := Policy{Name: e.Policy, Mode: ModeRemoved}
+	ref := e.Current
+	if ref == nil && len(e.Retiring) > 0 {
+		ref = &e.Retiring[0].KeyRef
+	}
+	if ref != nil {
+		p.Workspace, p.ServiceAccount, p.Sink, p.Verify = ref.Workspace, ref.Account, ref.Sink, ref.Verified
+	}
+	switch in := e.Intent; {
+	case ref != nil:
+	case in != nil: // its first rotation is still to be settled, and a policy of another name may wait for that
+		p.Workspace, p.ServiceAccount, p.Sink, p.Verify = in.Workspace, in.Account, in.Sink, in.Verify
+	case len(e.Abandoned) > 0: // the sweep is all that is left to do
+		p.Workspace, p.ServiceAccount = e.Abandoned[0].Workspace, e.Abandoned[0].Account
+	}
+	if p.Quarantine = time.Duration(e.Quarantine); p.Quarantine == 0 {
+		p.Quarantine = defaultQuarantine // an adopted key that was never rotated
+	}
+	return p
+}
+
+// defaultQuarantine is that of a removed policy of which the ledger remembers none.
+const defaultQuarantine = 24 * time.Hour
