@@ -51,15 +51,12 @@ func environmentPage() string {
 
 const policyFileHead = `# Policy file
 
-YAML, at the path in ` + "`REKEYD_POLICY_FILE`" + `; this page is made from the code. An unknown field, a field given twice or a wrong
-type is an error with line and column. [policies.schema.json](../deploy/policies.schema.json) is its JSON Schema, for editors;
-[policies.yaml](../deploy/policies.yaml) is an example.
+YAML, at the path in ` + "`REKEYD_POLICY_FILE`" + `; this page is made from the code. [policies.yaml](../deploy/policies.yaml) is an example,
+[policies.schema.json](../deploy/policies.schema.json) the JSON Schema for editors. ` + "`rekeyd check`" + ` tells every fault, also those between
+fields; unknown and repeated fields are faults.
 
-The file is read again when it changes, at SIGHUP, and at ` + "`POST /-/reload`" + `. A faulty one changes nothing: the policies
-before it stay in force, and a metric and the log say so. ` + "`rekeyd check`" + ` tells every fault beforehand, those between fields
-too, such as an ` + "`overlap`" + ` that is longer than the schedule's shortest gap.
-
-A duration is written like ` + "`90m`, `36h` or `1h30m`" + `.
+The file is read again when it changes, at SIGHUP, and at ` + "`POST /-/reload`" + `. A faulty one changes nothing: a metric and the log say so.
+Durations are written like ` + "`90m`, `36h` or `1h30m`" + `.
 `
 
 func policyFilePage() string {

@@ -54,12 +54,11 @@ func document(t *testing.T, m *metrics.Metrics) string {
 	var b strings.Builder
 	b.WriteString(`# Metrics
 
-At ` + "`/metrics`" + `, in the Prometheus text format and in OpenMetrics; histograms are classic and native. This page is made
-from the registry. Beside these there are the usual ones of a Go process (` + "`go_`, `process_`, `promhttp_`" + `).
+At ` + "`/metrics`" + `, in the Prometheus text format and in OpenMetrics, beside those of a Go process; histograms are classic and native.
+This page is made from the registry; [runbook.md](runbook.md) has the alerts.
 
-The series of a policy appear when it is loaded and go when it is removed. Timestamps are seconds since 1970, with
-fractions. Counters count what this process did; the rest comes from the ledger, so it survives a restart, and all
-replicas say the same once they have looked. [runbook.md](runbook.md) says what to do about the alerts made of them.
+A policy's series appear when it is loaded and go when it is removed. Timestamps are seconds since 1970. Counters count what this
+process did; the rest comes from the ledger, so it survives a restart, and replicas agree.
 
 | metric | type | labels | meaning |
 |---|---|---|---|
@@ -75,9 +74,8 @@ replicas say the same once they have looked. [runbook.md](runbook.md) says what 
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.GetName(), strings.ToLower(f.GetType().String()), quoted(labels), f.GetHelp())
 	}
 	b.WriteString(`
-A policy has at most 20 series, plus one for each reason for which a key of it was disabled, plus one of ` + "`rekeyd_policy_problem`" + ` for
-each problem that it has. That one exists so that an alert can name the policy and its problem at once: the states say that a
-policy needs a person, not for what, and the counters of failures know no policy.
+A policy has at most 20 series, plus one for each reason for which a key of it was disabled, plus one of ` + "`rekeyd_policy_problem`" + `
+for each problem, so that an alert can name both policy and problem.
 
 ## Values of labels
 
