@@ -12,8 +12,8 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// othersDue reports another policy of the admin key's workspace that is about to rotate, or may be. Rotator.mu is held.
-func (r *Rotator) othersDue(p plan.Policy) bool {
+// othersDueLocked reports another policy of the admin key's workspace that is about to rotate, or may be.
+func (r *Rotator) othersDueLocked(p plan.Policy) bool {
 	for _, st := range r.policies {
 		s := &st.status
 		if st.policy.Workspace != p.AdminOf || st.policy.AdminOf != "" || st.policy.Mode == plan.ModePaused {
@@ -67,9 +67,8 @@ func (j *job) adminMoved(ctx context.Context, old ledger.KeyRef, current *ledger
 	return nil
 }
 
-// refused says of a listing's error what a person can do, where it is that the admin key is not known any more.
-// Rotator.mu is held.
-func (r *Rotator) refused(ws *workspace, err error) error {
+// refusedLocked says of a listing's error what a person can do, where it is that the admin key is not known any more.
+func (r *Rotator) refusedLocked(ws *workspace, err error) error {
 	if !errors.Is(err, elevenlabs.ErrInvalidKey) {
 		return err
 	}
@@ -82,14 +81,14 @@ func (r *Rotator) refused(ws *workspace, err error) error {
 	return &ledger.Error{Op: "using the admin key", Reason: ledger.ReasonAdminKeyRefused, Advice: advice, Err: err}
 }
 
-// noteRefused leaves a workspace whose admin key was refused alone until its next listing: whatever else is asked of it
-// would be refused as well. Rotator.mu is held.
-func (r *Rotator) noteRefused(workspace string, err error) {
+// noteRefusedLocked leaves a workspace whose admin key was refused alone until its next listing: whatever else is asked of it
+// would be refused as well.
+func (r *Rotator) noteRefusedLocked(workspace string, err error) {
 	ws := r.workspaces[workspace]
 	if ws == nil || ws.err != nil || !errors.Is(err, elevenlabs.ErrInvalidKey) {
 		return
 	}
-	err = r.refused(ws, err)
+	err = r.refusedLocked(ws, err)
 	r.logListing(ws, err)
 	ws.err = err
 }

@@ -80,9 +80,9 @@ func (r *Rotator) reservedFor(ctx context.Context, text json.RawMessage, policy,
 	return name, nil
 }
 
-// elsewhere returns the keys of other policies of this process that the policy could take for its own, and those that the
-// ledger was seen to reserve for another. Rotator.mu is held.
-func (r *Rotator) elsewhere(p plan.Policy, k *knowledge) map[string]string {
+// elsewhereLocked returns the keys of other policies of this process that the policy could take for its own, and those that the
+// ledger was seen to reserve for another.
+func (r *Rotator) elsewhereLocked(p plan.Policy, k *knowledge) map[string]string {
 	v := k.record
 	if v == nil || v.Match != "" || (!v.HasValue && p.Adopt == "") {
 		return nil // whose a key is matters only for a value that this policy's entry does not explain
@@ -173,7 +173,7 @@ func (j *job) previousOf(ctx context.Context, rec ledger.Record, keyID string) (
 		return previous, nil
 	}
 	j.r.mu.Lock()
-	other := j.r.elsewhere(j.p, &j.st.known)[id]
+	other := j.r.elsewhereLocked(j.p, &j.st.known)[id]
 	j.r.mu.Unlock()
 	var err error
 	if other == "" {

@@ -1,6 +1,7 @@
 package rotator
 
 import (
+	"log/slog"
 	"slices"
 	"time"
 
@@ -47,9 +48,9 @@ func (r *Rotator) skewOf(c clocked) (time.Duration, bool) {
 	return r.Wall().Sub(date.Add(time.Since(seen))), true
 }
 
-// wrongClock returns by how much this host's clock is wrong, by what ElevenLabs and the store both say; where the store
-// does not tell the time, as files do not, by what ElevenLabs says. Below MaxSkew it is 0. Rotator.mu is held.
-func (r *Rotator) wrongClock(api *elevenlabs.Client) time.Duration {
+// wrongClockLocked returns by how much this host's clock is wrong, by what ElevenLabs and the store both say; where the store
+// does not tell the time, as files do not, by what ElevenLabs says. Below MaxSkew it is 0.
+func (r *Rotator) wrongClockLocked(api *elevenlabs.Client) time.Duration {
 	d, known := r.skewOf(api)
 	if !known || d.Abs() <= plan.MaxSkew {
 		return 0
@@ -66,21 +67,21 @@ func (r *Rotator) wrongClock(api *elevenlabs.Client) time.Duration {
 func (j *job) now() time.Time {
 	j.r.mu.Lock()
 	defer j.r.mu.Unlock()
-	return j.r.Wall().Add(-j.r.wrongClock(j.api))
+	return j.r.Wall().Add(-j.r.wrongClockLocked(j.api))
 }
 
-// logSkew says once that the clock is wrong, and once that it is right again. Rotator.mu is held.
-func (r *Rotator) logSkew(ws *workspace) {
-	skew := r.wrongClock(ws.api)
+// logSkewLocked says once that the clock is wrong, and once that it is right again.
+func (r *Rotator) logSkewLocked(ws *workspace) {
+	skew := r.wrongClockLocked(ws.api)
 	if (skew != 0) == ws.skewed {
 		return
 	}
 	ws.skewed = skew != 0
 	if skew == 0 {
-		r.Logger.Info("clock agrees with the remotes again", "workspace", ws.name)
+		r.logLocked(slog.LevelInfo, "clock agrees with the remotes again", "workspace", ws.name)
 		return
 	}
-	r.Logger.Error("clock differs from what ElevenLabs and the store say, nothing scheduled begins", "workspace", ws.name, "ahead_by", skew.Round(time.Second).String())
+	r.logLocked(slog.LevelError, "clock differs from what ElevenLabs and the store say, nothing scheduled begins", "workspace", ws.name, "ahead_by", skew.Round(time.Second).String())
 }
 
 // mended returns the entry with times that can be waited for, nil where they are that already. What a clock that was wrong

@@ -60,9 +60,9 @@ func (r *Rotator) readGroup(ctx context.Context, p plan.Policy) (others []ledger
 	return others, doc.Version, nil
 }
 
-// yieldsTurn reports another member of the group that is due as well, and whose turn it is: it was rotated before this one
-// was, and has a window, in which the overlap of this one would leave it out again. Rotator.mu is held.
-func (r *Rotator) yieldsTurn(p plan.Policy, e *ledger.Entry) bool {
+// yieldsTurnLocked reports another member of the group that is due as well, and whose turn it is: it was rotated before this one
+// was, and has a window, in which the overlap of this one would leave it out again.
+func (r *Rotator) yieldsTurnLocked(p plan.Policy, e *ledger.Entry) bool {
 	if p.Group == "" || e == nil || e.Current == nil {
 		return false
 	}
@@ -178,10 +178,10 @@ func (r *Rotator) wakeGroup(p plan.Policy) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, st := range r.ordered() {
+	for _, st := range r.orderedLocked() {
 		if st.policy.Group == p.Group && st.policy.Name != p.Name {
 			st.hurry = true
-			r.enqueue(st)
+			r.enqueueLocked(st)
 		}
 	}
 }

@@ -105,7 +105,7 @@ func (j *job) changed(change func(*ledger.Entry)) (*ledger.Entry, error) {
 func (j *job) clockIsWrong() bool {
 	j.r.mu.Lock()
 	defer j.r.mu.Unlock()
-	return j.r.wrongClock(j.api) != 0
+	return j.r.wrongClockLocked(j.api) != 0
 }
 
 // settleWrite finds out whether a write that failed has happened all the same. A conflict needs a look as well: the

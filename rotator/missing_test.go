@@ -23,7 +23,7 @@ func TestAKeyIsMissingAfterTwoListings(t *testing.T) {
 			l.seq++
 		}
 		var o plan.Observed
-		r.followCurrent(&o, c, &k)
+		r.followCurrentLocked(&o, c, &k)
 		if !o.HomeListed || o.MissingTwice != want {
 			t.Errorf("look %d: listed %t, missing %t", i+1, o.HomeListed, o.MissingTwice)
 		}

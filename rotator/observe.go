@@ -179,19 +179,19 @@ func (r *Rotator) assemble(st *policyState, p plan.Policy, ws *workspace) plan.O
 		st.request = nil
 	}
 	o.Request, o.Owner = st.request, r.owner
-	o.Rotations, o.Uncounted = ws.rotations(r.Wall(), p.Name), r.running && ws.uncounted > 0
-	o.Skew, o.ClockUnknown = r.wrongClock(ws.api), ws.listing == nil
+	o.Rotations, o.Uncounted = ws.rotationsLocked(r.Wall(), p.Name), r.running && ws.uncounted > 0
+	o.Skew, o.ClockUnknown = r.wrongClockLocked(ws.api), ws.listing == nil
 	o.AdminRefused = errors.Is(ws.err, elevenlabs.ErrInvalidKey)
-	o.OthersDue, o.Answers = p.AdminOf != "" && r.othersDue(p) || r.yieldsTurn(p, k.entry), ws.healthySince
+	o.OthersDue, o.Answers = p.AdminOf != "" && r.othersDueLocked(p) || r.yieldsTurnLocked(p, k.entry), ws.healthySince
 	if ws.err == nil && ws.listing != nil {
 		o.Listed = true
 		_, o.Found = ws.listing.accounts[p.ServiceAccount]
 	}
-	r.addKeys(&o, p, k)
-	o.Elsewhere = r.elsewhere(p, k)
+	r.addKeysLocked(&o, p, k)
+	o.Elsewhere = r.elsewhereLocked(p, k)
 	k.followSettings(&o, p)
-	r.followUsage(&o, k)
-	r.followQuarantine(&o, k)
+	r.followUsageLocked(&o, k)
+	r.followQuarantineLocked(&o, k)
 	return o
 }
 
@@ -202,10 +202,10 @@ type usage struct {
 	since   int // listing since which it is known to stand still
 }
 
-// followUsage notes which retiring keys are still in use: their counter moved within the last two listings of their own
+// followUsageLocked notes which retiring keys are still in use: their counter moved within the last two listings of their own
 // workspace. A key that this process has not watched for that long is neither in use nor idle: another replica may have
-// seen it move. Rotator.mu is held.
-func (r *Rotator) followUsage(o *plan.Observed, k *knowledge) {
+// seen it move.
+func (r *Rotator) followUsageLocked(o *plan.Observed, k *knowledge) {
 	if o.Entry == nil || len(o.Entry.Retiring) == 0 {
 		k.usage = nil
 		return
@@ -237,9 +237,9 @@ func (r *Rotator) followUsage(o *plan.Observed, k *knowledge) {
 	}
 }
 
-// followQuarantine notes which keys in quarantine are enabled. A listing from before a key was known to be there may show
-// it as it was in its overlap. Rotator.mu is held.
-func (r *Rotator) followQuarantine(o *plan.Observed, k *knowledge) {
+// followQuarantineLocked notes which keys in quarantine are enabled. A listing from before a key was known to be there may show
+// it as it was in its overlap.
+func (r *Rotator) followQuarantineLocked(o *plan.Observed, k *knowledge) {
 	for id, since := range k.quarantined {
 		key, listed := o.Key(id)
 		if listed && !key.Disabled && r.workspaces[key.Workspace].listing.begun.After(since) {
@@ -266,9 +266,9 @@ func (r *Rotator) unlisted(a ledger.Abandoned, since time.Time) bool {
 // manyKeys is more than an account usually has. A listing may hold 130,000, which must not be compared with each other.
 const manyKeys = 64
 
-// addKeys collects the listed keys that concern a policy: its account's, its current key's account's, and all that
-// carry its name. Rotator.mu is held.
-func (r *Rotator) addKeys(o *plan.Observed, p plan.Policy, k *knowledge) {
+// addKeysLocked collects the listed keys that concern a policy: its account's, its current key's account's, and all that
+// carry its name.
+func (r *Rotator) addKeysLocked(o *plan.Observed, p plan.Policy, k *knowledge) {
 	var seen map[string]bool // the ids in o.Keys, once looking through those would take long
 	add := func(ws *workspace, keys []elevenlabs.Key) {
 		if o.Keys == nil {
@@ -303,7 +303,7 @@ func (r *Rotator) addKeys(o *plan.Observed, p plan.Policy, k *knowledge) {
 	if e := o.Entry; e != nil {
 		if e.Current != nil {
 			account(e.Current.Workspace, e.Current.Account)
-			r.followCurrent(o, *e.Current, k)
+			r.followCurrentLocked(o, *e.Current, k)
 		}
 		for _, c := range e.Retiring {
 			account(c.Workspace, c.Account)
@@ -316,8 +316,8 @@ func (r *Rotator) addKeys(o *plan.Observed, p plan.Policy, k *knowledge) {
 	}
 }
 
-// followCurrent notes whether the current key was listed, and for how long it has been missing. Rotator.mu is held.
-func (r *Rotator) followCurrent(o *plan.Observed, c ledger.KeyRef, k *knowledge) {
+// followCurrentLocked notes whether the current key was listed, and for how long it has been missing.
+func (r *Rotator) followCurrentLocked(o *plan.Observed, c ledger.KeyRef, k *knowledge) {
 	home := r.workspaces[c.Workspace]
 	if home == nil || home.listing == nil || !home.listing.begun.After(k.currentSince) {
 		return

@@ -3,6 +3,7 @@ package rotator
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator/ledger"
@@ -32,8 +33,8 @@ func (r *Rotator) Request(name string, o RotateOptions) error {
 	}
 	revoke := o.Revoke || st.request != nil && st.request.Revoke
 	st.request, st.hurry = &plan.Request{Pending: true, Revoke: revoke, Reason: o.Reason}, true
-	r.Logger.Info("rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", ledger.Shorten(o.Reason))
-	r.enqueue(st)
+	r.logLocked(slog.LevelInfo, "rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", ledger.Shorten(o.Reason))
+	r.enqueueLocked(st)
 	return nil
 }
 

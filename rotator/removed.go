@@ -75,7 +75,7 @@ func (r *Rotator) addRemoved(p plan.Policy) {
 	st := &policyState{}
 	st.load(&p, ws)
 	r.removed[p.Name], r.inOrder = st, nil
-	r.enqueue(st)
+	r.enqueueLocked(st)
 }
 
 // LostKey is a key with this installation's owner id that no ledger entry explains, or, with Removed, the current key

@@ -414,21 +414,21 @@ func (j *job) endOverlaps(e *ledger.Entry, now time.Time) {
 	for i := range e.Retiring {
 		r := &e.Retiring[i]
 		r.Reason = ledger.ReasonRevoke
-		if disabled, found := j.r.listed(r.KeyRef, time.Time{}); r.State == ledger.InOverlap || found && !disabled {
+		if disabled, found := j.r.listedLocked(r.KeyRef, time.Time{}); r.State == ledger.InOverlap || found && !disabled {
 			r.State, r.Until, r.NextTry = ledger.InOverlap, now, time.Time{}
 		}
 	}
 }
 
 // retiringOf says how the key that is being replaced leaves: through its overlap, or, where it was leaked, revoked or
-// listed as disabled, without one. until is what the record promised, where that is known.
+// listedLocked as disabled, without one. until is what the record promised, where that is known.
 func (j *job) retiringOf(old ledger.KeyRef, why ledger.Reason, now, until time.Time) ledger.Retiring {
 	r := ledger.Retiring{KeyRef: old, State: ledger.InOverlap, Until: until, Quarantine: ledger.Duration(j.p.Quarantine), WaitUntilIdle: ledger.Duration(j.p.WaitUntilIdle), Reason: why}
 	if until.IsZero() {
 		r.Until = plan.OverlapEnd(j.p, old, now)
 	}
 	j.r.mu.Lock()
-	disabled, listed := j.r.listed(old, j.st.known.changedSince)
+	disabled, listed := j.r.listedLocked(old, j.st.known.changedSince)
 	j.r.mu.Unlock()
 	switch {
 	case plan.Leaked(why):
@@ -441,9 +441,9 @@ func (j *job) retiringOf(old ledger.KeyRef, why ledger.Reason, now, until time.T
 	return r
 }
 
-// listed says what the last listing shows of a key, if that began after the given time: an older one may show the key
-// disabled as it was before somebody rolled back to it. Rotator.mu is held.
-func (r *Rotator) listed(ref ledger.KeyRef, since time.Time) (disabled, found bool) {
+// listedLocked says what the last listing shows of a key, if that began after the given time: an older one may show the key
+// disabled as it was before somebody rolled back to it.
+func (r *Rotator) listedLocked(ref ledger.KeyRef, since time.Time) (disabled, found bool) {
 	ws := r.workspaces[ref.Workspace]
 	if ws == nil || ws.listing == nil || !ws.listing.begun.After(since) {
 		return false, false

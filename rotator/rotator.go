@@ -52,7 +52,7 @@ type Rotator struct {
 	holder string // this process in claims; never used again after a restart
 	outage *outageTracker
 
-	mu               sync.Mutex
+	mu               quietMutex
 	wakeUp           *sync.Cond // the queue or stopping changed
 	owner            string
 	policies         map[string]*policyState
@@ -133,7 +133,7 @@ func (r *Rotator) Load(policies []plan.Policy, clients map[string]*elevenlabs.Cl
 		}
 	}
 	for _, ws := range r.sortedWorkspaces {
-		r.findStrays(ws)
+		r.findStraysLocked(ws)
 		ws.uncounted = 0
 	}
 	for _, st := range r.policies {
@@ -148,8 +148,8 @@ func (r *Rotator) Load(policies []plan.Policy, clients map[string]*elevenlabs.Cl
 		}
 	}
 	r.swapCron()
-	for _, st := range r.ordered() {
-		r.enqueue(st)
+	for _, st := range r.orderedLocked() {
+		r.enqueueLocked(st)
 	}
 }
 
@@ -164,7 +164,7 @@ func (r *Rotator) loadWorkspaces(clients map[string]*elevenlabs.Client) {
 		ws.api = c
 		r.workspaces[name] = ws
 		if r.running && old[name] == nil {
-			ws.begin(r)
+			ws.beginLocked(r)
 		}
 	}
 	r.sortedWorkspaces = slices.SortedFunc(maps.Values(r.workspaces), func(a, b *workspace) int { return strings.Compare(a.name, b.name) })
@@ -225,7 +225,7 @@ func (r *Rotator) Run(ctx context.Context) error {
 	r.mu.Lock()
 	r.running = true
 	for _, ws := range r.workspaces {
-		ws.begin(r)
+		ws.beginLocked(r)
 	}
 	r.swapCron()
 	r.mu.Unlock()
@@ -354,7 +354,7 @@ func (r *Rotator) entryRef(policy string) ledger.Ref { return r.Ledger.Join("pol
 // failAll counts a failure of the store for every policy: none could be looked at.
 func (r *Rotator) failAll(err error) {
 	r.mu.Lock()
-	states := r.ordered()
+	states := r.orderedLocked()
 	r.mu.Unlock()
 	for _, st := range states {
 		r.noteStoreFailure(st, err)

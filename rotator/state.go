@@ -170,9 +170,9 @@ func (r *Rotator) ledgerRestored(policy string, from, to int) {
 	r.Logger.Warn("ledger went back in time; was Vault restored? everything is read again", "policy", policy, "known_version", from, "version", to)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, st := range r.ordered() {
+	for _, st := range r.orderedLocked() {
 		st.resync = true
-		r.enqueue(st)
+		r.enqueueLocked(st)
 	}
 }
 
@@ -194,7 +194,7 @@ func (r *Rotator) noteRecent(st *policyState, e *ledger.Entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if now := r.Wall(); now.Sub(at) < time.Hour && !plan.InFuture(at, now) {
-		st.ws.noteRotation(st.policy.Name, at)
+		st.ws.noteRotationLocked(st.policy.Name, at)
 	}
 }
 

@@ -3,6 +3,7 @@ package rotator
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
@@ -133,7 +134,7 @@ func (r *Rotator) Survey(ctx context.Context, names ...string) (Snapshot, error)
 		r.discover(ctx)
 	}
 	r.mu.Lock()
-	states := slices.DeleteFunc(slices.Clone(r.ordered()), func(st *policyState) bool { return !wanted(st.policy.Name) })
+	states := slices.DeleteFunc(slices.Clone(r.orderedLocked()), func(st *policyState) bool { return !wanted(st.policy.Name) })
 	spaces := slices.Collect(maps.Values(r.workspaces))
 	r.mu.Unlock()
 	// What a listing lacks means something only where the ledger was read before it.
@@ -195,16 +196,16 @@ func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Obse
 	}
 	e := Event{Policy: s.Policy.Name, Workspace: s.Policy.Workspace, KeyID: ledger.CurrentID(o.Entry), At: r.Wall()}
 	if s.HeldBy != "" && s.HeldBy != was.HeldBy {
-		r.Logger.Info("rotation waits for its group", "policy", s.Policy.Name, "reason", s.Reason, "group", s.Policy.Group, "held_by", s.HeldBy)
+		r.logLocked(slog.LevelInfo, "rotation waits for its group", "policy", s.Policy.Name, "reason", s.Reason, "group", s.Policy.Group, "held_by", s.HeldBy)
 	}
 	if s.State == plan.StateError && (was.State != plan.StateError || was.Reason != s.Reason) {
 		e.Type, e.Reason = EventError, s.Reason
-		r.Observe(e)
-		r.Logger.Error("policy needs a decision", "policy", s.Policy.Name, "reason", s.Reason, "err", s.Message)
+		r.observeLocked(e)
+		r.logLocked(slog.LevelError, "policy needs a decision", "policy", s.Policy.Name, "reason", s.Reason, "err", s.Message)
 	}
 	if len(s.Drift) > 0 && len(was.Drift) == 0 {
 		e.Type, e.Reason = EventDrifted, ledger.ReasonDrift
-		r.Observe(e)
+		r.observeLocked(e)
 	}
 	k, listed := o.Key(ledger.CurrentID(o.Entry))
 	if !listed || !k.Disabled || st.known.disabledKey == k.ID {
@@ -218,8 +219,8 @@ func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Obse
 	}
 	disabled[e.Reason] = e.At
 	s.Disabled = disabled
-	r.Observe(e)
-	r.Logger.Warn("current key was disabled by others", "policy", s.Policy.Name, "key_id", k.ID, "reason", e.Reason)
+	r.observeLocked(e)
+	r.logLocked(slog.LevelWarn, "current key was disabled by others", "policy", s.Policy.Name, "key_id", k.ID, "reason", e.Reason)
 }
 
 // noteStoreFailure shows that the policy could not be looked at.
@@ -235,7 +236,7 @@ func (r *Rotator) noteStoreFailure(st *policyState, err error) {
 	s.State, s.Reason = plan.StateFailing, reasonOf(err)
 	s.Failure = &ledger.Failure{Stage: ledger.StageClaim, Reason: s.Reason, Message: sentence(err), At: r.Wall(), Count: 1}
 	if changed {
-		r.Logger.Error("policy cannot be looked at", "policy", st.policy.Name, "reason", s.Reason, "err", err)
+		r.logLocked(slog.LevelError, "policy cannot be looked at", "policy", st.policy.Name, "reason", s.Reason, "err", err)
 	}
 }
 
@@ -269,7 +270,7 @@ func (r *Rotator) noteFailure(st *policyState, p plan.Policy, f *stageError, beg
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f.counted, st.known.problem = true, f
-	r.noteRefused(p.Workspace, f.err)
+	r.noteRefusedLocked(p.Workspace, f.err)
 	if q := st.request; q != nil && !q.Pending { // else what failed was begun before it
 		tried := *q
 		tried.Failed = true
@@ -278,14 +279,14 @@ func (r *Rotator) noteFailure(st *policyState, p plan.Policy, f *stageError, beg
 	st.status.Failures++
 	st.status.State, st.status.Reason = plan.StateFailing, f.reason
 	st.status.Failure = &ledger.Failure{Stage: f.stage, Reason: f.reason, Message: sentence(f.err), At: r.Wall(), Count: 1}
-	r.Observe(Event{Type: EventFailed, Policy: p.Name, Workspace: p.Workspace, Stage: f.stage, Reason: f.reason, At: r.Wall(), Duration: time.Since(begun)})
+	r.observeLocked(Event{Type: EventFailed, Policy: p.Name, Workspace: p.Workspace, Stage: f.stage, Reason: f.reason, At: r.Wall(), Duration: time.Since(begun)})
 }
 
 // noteRetireFailure counts a failed retirement, which is no failed rotation.
 func (j *job) noteRetireFailure(f *stageError) {
 	r, p := j.r, j.p
 	r.mu.Lock()
-	r.noteRefused(j.workspaceName, f.err)
+	r.noteRefusedLocked(j.workspaceName, f.err)
 	r.mu.Unlock()
 	r.Observe(Event{Type: EventRetireError, Policy: p.Name, Workspace: p.Workspace, Stage: ledger.StageRetire, Reason: f.reason, At: r.Wall()})
 }
@@ -311,7 +312,7 @@ func (j *job) rotated(c committed, old *ledger.KeyRef) {
 func (r *Rotator) countRotation(st *policyState, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	st.ws.noteRotation(st.policy.Name, at)
+	st.ws.noteRotationLocked(st.policy.Name, at)
 }
 
 func (r *Rotator) countLost(workspace string) {

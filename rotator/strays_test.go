@@ -28,12 +28,12 @@ func TestKeysInOtherWorkspacesAreFound(t *testing.T) {
 		left := elevenlabs.Key{ID: "left", Name: ledger.KeyName(owner, "moving", "aaaaaaaaaa")}
 		old := r.workspaces["old"]
 		old.listing = r.index(old, []elevenlabs.ServiceAccount{{ID: "svcacc_old", Keys: []elevenlabs.Key{left}}}, time.Now())
-		r.findStrays(old)
+		r.findStraysLocked(old)
 	}
 	wantFound := func(when string, p plan.Policy) {
 		t.Helper()
 		var o plan.Observed
-		r.addKeys(&o, p, &knowledge{})
+		r.addKeysLocked(&o, p, &knowledge{})
 		found := slices.ContainsFunc(o.Keys, func(k plan.ListedKey) bool { return k.ID == "left" && k.Workspace == "old" })
 		if !found {
 			t.Errorf("%s: the key in the old workspace was not found, only %v", when, o.Keys)

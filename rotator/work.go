@@ -24,7 +24,7 @@ func (r *Rotator) wake(name string) {
 		st = r.removed[name]
 	}
 	if st != nil {
-		r.enqueue(st)
+		r.enqueueLocked(st)
 	}
 }
 
@@ -33,14 +33,14 @@ func (r *Rotator) wake(name string) {
 func (r *Rotator) storeAnswers(lasted time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, st := range r.ordered() {
+	for _, st := range r.orderedLocked() {
 		st.hurry = st.hurry || lasted >= r.ReconcileInterval/2
-		r.enqueue(st)
+		r.enqueueLocked(st)
 	}
 }
 
-// enqueue puts a policy into the queue, in which it is at most once. Rotator.mu is held.
-func (r *Rotator) enqueue(st *policyState) {
+// enqueueLocked puts a policy into the queue, in which it is at most once.
+func (r *Rotator) enqueueLocked(st *policyState) {
 	switch {
 	case r.stopping || st.queued:
 		return
@@ -53,9 +53,9 @@ func (r *Rotator) enqueue(st *policyState) {
 	r.wakeUp.Signal()
 }
 
-// ordered returns the policies, those no longer loaded too, in this replica's own order: replicas that begin at different ends waste fewer claims.
-// Nobody may change what it returns. Rotator.mu is held.
-func (r *Rotator) ordered() []*policyState {
+// orderedLocked returns the policies, those no longer loaded too, in this replica's own order: replicas that begin at different ends waste fewer claims.
+// Nobody may change what it returns.
+func (r *Rotator) orderedLocked() []*policyState {
 	if r.inOrder != nil {
 		return r.inOrder
 	}
@@ -104,7 +104,7 @@ func (r *Rotator) worker(ctx context.Context, workers *sync.WaitGroup) {
 		ws.busy--
 		if st.again {
 			st.again = false
-			r.enqueue(st)
+			r.enqueueLocked(st)
 		}
 		r.wakeUp.Signal() // one that waited for its workspace's turn
 		r.mu.Unlock()
@@ -118,8 +118,8 @@ func (r *Rotator) worker(ctx context.Context, workers *sync.WaitGroup) {
 func (r *Rotator) next() (*policyState, *workspace) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	i := r.turn()
-	for ; !r.stopping && i < 0; i = r.turn() {
+	i := r.turnLocked()
+	for ; !r.stopping && i < 0; i = r.turnLocked() {
 		r.wakeUp.Wait()
 	}
 	if r.stopping {
@@ -134,9 +134,9 @@ func (r *Rotator) next() (*policyState, *workspace) {
 	return st, st.ws
 }
 
-// turn returns the place in the queue of the first policy whose workspace is not being worked on by as many workers as
-// there may be; -1: none. Rotator.mu is held.
-func (r *Rotator) turn() int {
+// turnLocked returns the place in the queue of the first policy whose workspace is not being worked on by as many workers as
+// there may be; -1: none.
+func (r *Rotator) turnLocked() int {
 	return slices.IndexFunc(r.queue, func(st *policyState) bool { return st.ws.busy < r.Concurrency })
 }
 
@@ -288,10 +288,10 @@ func (r *Rotator) admit(st *policyState) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.Wall()
-	if r.MaxRotationsPerHour > 0 && st.ws.rotations(now, st.policy.Name) >= r.MaxRotationsPerHour {
+	if r.MaxRotationsPerHour > 0 && st.ws.rotationsLocked(now, st.policy.Name) >= r.MaxRotationsPerHour {
 		return false
 	}
-	st.ws.noteRotation(st.policy.Name, now)
+	st.ws.noteRotationLocked(st.policy.Name, now)
 	return true
 }
 
@@ -351,7 +351,7 @@ func (r *Rotator) resyncLoop(ctx context.Context) {
 		}
 		r.mu.Lock()
 		if len(turn) == 0 {
-			turn = r.ordered()
+			turn = r.orderedLocked()
 		}
 		tick := max(r.ResyncInterval/time.Duration(max(len(r.policies), 1)), min(time.Second, r.ResyncInterval))
 		n := max(int(time.Duration(len(r.policies))*tick/r.ResyncInterval), 1)
@@ -362,7 +362,7 @@ func (r *Rotator) resyncLoop(ctx context.Context) {
 		r.mu.Lock()
 		for _, st := range turn[:min(n, len(turn))] {
 			st.resync = true
-			r.enqueue(st)
+			r.enqueueLocked(st)
 		}
 		turn = turn[min(n, len(turn)):]
 		r.mu.Unlock()

@@ -3,6 +3,7 @@ package rotator
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
@@ -37,8 +38,8 @@ type listing struct {
 	strays   bool                        // some in owned are of policies that are not of this workspace
 }
 
-// begin starts the workspace's reconcile loop. Rotator.mu is held.
-func (ws *workspace) begin(r *Rotator) {
+// beginLocked starts the workspace's reconcile loop.
+func (ws *workspace) beginLocked(r *Rotator) {
 	ctx, stop := context.WithCancel(context.Background())
 	ws.stop = stop
 	r.loops.Go(func() { r.reconcileLoop(ctx, ws) })
@@ -66,9 +67,9 @@ func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err = r.refused(ws, err)
+	err = r.refusedLocked(ws, err)
 	r.logListing(ws, err)
-	r.logSkew(ws)
+	r.logSkewLocked(ws)
 	ws.lastAttempt = r.Wall()
 	if ws.listing == nil || ws.err != nil {
 		ws.healthySince = ws.lastAttempt
@@ -77,12 +78,12 @@ func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
 	if ws.err = err; err == nil {
 		ws.lastSuccess = ws.lastAttempt
 		ws.listing = r.index(ws, accounts, begun)
-		r.findStrays(ws)
+		r.findStraysLocked(ws)
 	}
-	for _, st := range r.ordered() {
+	for _, st := range r.orderedLocked() {
 		if st.ws == ws {
 			st.hurry = st.hurry || back
-			r.enqueue(st)
+			r.enqueueLocked(st)
 		}
 	}
 }
@@ -98,9 +99,9 @@ func (r *Rotator) logListing(ws *workspace, err error) {
 	switch {
 	case was == is:
 	case err == nil:
-		r.Logger.Info("workspace answers again", "workspace", ws.name)
+		r.logLocked(slog.LevelInfo, "workspace answers again", "workspace", ws.name)
 	default:
-		r.Logger.Error("workspace cannot be listed", "workspace", ws.name, "reason", is, "err", err)
+		r.logLocked(slog.LevelError, "workspace cannot be listed", "workspace", ws.name, "reason", is, "err", err)
 	}
 }
 
@@ -127,9 +128,9 @@ func (r *Rotator) index(ws *workspace, accounts []elevenlabs.ServiceAccount, beg
 	return l
 }
 
-// findStrays notes whether a workspace lists keys of policies that are not, or no longer, of that workspace. Mostly there
-// are none, which spares each policy the search of each workspace. Rotator.mu is held.
-func (r *Rotator) findStrays(ws *workspace) {
+// findStraysLocked notes whether a workspace lists keys of policies that are not, or no longer, of that workspace. Mostly there
+// are none, which spares each policy the search of each workspace.
+func (r *Rotator) findStraysLocked(ws *workspace) {
 	if ws.listing == nil {
 		return
 	}
@@ -142,8 +143,8 @@ func (r *Rotator) findStrays(ws *workspace) {
 	}
 }
 
-// noteRotation feeds the brake. Rotator.mu is held.
-func (ws *workspace) noteRotation(policy string, at time.Time) {
+// noteRotationLocked feeds the brake.
+func (ws *workspace) noteRotationLocked(policy string, at time.Time) {
 	if len(ws.recent) == 0 || at.Before(ws.oldest) {
 		ws.oldest = at
 	}
@@ -164,16 +165,16 @@ func (r *Rotator) noteCounted(st *policyState, err error) {
 	if st.ws.uncounted--; st.ws.uncounted > 0 {
 		return
 	}
-	for _, other := range r.ordered() {
+	for _, other := range r.orderedLocked() {
 		if other.ws == st.ws {
-			r.enqueue(other)
+			r.enqueueLocked(other)
 		}
 	}
 }
 
-// rotations counts the workspace's rotations of the last hour in this replica's view. It is asked for at every look at
-// every policy, so it goes through them only when the oldest has to be forgotten. Rotator.mu is held.
-func (ws *workspace) rotations(now time.Time, but string) int {
+// rotationsLocked counts the workspace's rotations of the last hour in this replica's view. It is asked for at every look at
+// every policy, so it goes through them only when the oldest has to be forgotten.
+func (ws *workspace) rotationsLocked(now time.Time, but string) int {
 	if now.Sub(ws.oldest) > time.Hour {
 		ws.oldest = now
 		for policy, at := range ws.recent {
