@@ -15,12 +15,12 @@ import (
 // othersDueLocked reports another policy of the admin key's workspace that is about to rotate, or may be.
 func (r *Rotator) othersDueLocked(p plan.Policy) bool {
 	for _, st := range r.policies {
-		s := &st.status
 		if st.policy.Workspace != p.AdminOf || st.policy.AdminOf != "" || st.policy.Mode == plan.ModePaused {
 			continue
 		}
-		expired := s.State == plan.StateOK && !s.NextDue.IsZero() && !s.NextDue.After(r.Wall()) // due since it was last looked at
-		if !s.Loaded || expired || s.State == plan.StateRotating || slices.ContainsFunc(s.Steps, func(s plan.Step) bool { return s.Action == plan.ActRotate }) {
+		d := st.last.decision
+		expired := d.State == plan.StateOK && st.last.due(r.opt.Wall()) // it became due since the last look
+		if !st.last.planned || expired || d.State == plan.StateRotating || slices.ContainsFunc(d.Steps, func(s plan.Step) bool { return s.Action == plan.ActRotate }) {
 			return true
 		}
 	}

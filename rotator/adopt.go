@@ -21,7 +21,7 @@ type keyDoc struct {
 	Policy string `json:"policy"`
 }
 
-func (r *Rotator) keyRef(id string) ledger.Ref { return r.Ledger.Join("keys").Join(id) }
+func (r *Rotator) keyRef(id string) ledger.Ref { return r.opt.Ledger.Join("keys").Join(id) }
 
 // reserve makes an existing key the policy's own, or returns the policy that has it. The name of a key that this
 // installation made says whose it is.
@@ -37,14 +37,14 @@ func (r *Rotator) reserve(ctx context.Context, policy string, key plan.ListedKey
 	}
 	ref := r.keyRef(key.ID)
 	for version, attempt := 0, 1; ; attempt++ {
-		_, failure := r.Store.Write(ctx, ref, map[string]any{"schema": ledger.Schema, "policy": policy}, version)
+		_, failure := r.opt.Store.Write(ctx, ref, map[string]any{"schema": ledger.Schema, "policy": policy}, version)
 		if failure == nil {
 			return "", nil
 		}
 		if !errors.Is(failure, ledger.ErrConflict) && !ledger.MaybeWritten(failure) {
 			return "", fmt.Errorf("reserving key %s: %w", key.ID, failure)
 		}
-		doc, err := r.Store.Read(ctx, ref, 0)
+		doc, err := r.opt.Store.Read(ctx, ref, 0)
 		switch {
 		case err != nil:
 			return "", fmt.Errorf("reserving key %s: %w", key.ID, err)
@@ -98,13 +98,14 @@ func (r *Rotator) elsewhereLocked(p plan.Policy, k *knowledge) map[string]string
 	}
 	for _, states := range []map[string]*policyState{r.policies, r.removed} {
 		for name, st := range states {
-			if name == p.Name || st.status.MovedTo != "" {
+			e := st.last.entry
+			if name == p.Name || e == nil || e.MovedTo != "" {
 				continue
 			}
-			if st.status.Current != nil {
-				note(*st.status.Current, name)
+			if e.Current != nil {
+				note(*e.Current, name)
 			}
-			for _, old := range st.status.Retiring {
+			for _, old := range e.Retiring {
 				note(old.KeyRef, name)
 			}
 		}
@@ -191,7 +192,7 @@ func (j *job) stillPlanned(s plan.Step) bool {
 	j.r.mu.Lock()
 	ws := j.st.ws
 	j.r.mu.Unlock()
-	return slices.Contains(plan.Plan(j.p, j.r.assemble(j.st, j.p, ws), j.r.Wall()).Steps, s)
+	return slices.Contains(plan.Plan(j.p, j.r.assemble(j.st, j.p, ws), j.r.opt.Wall()).Steps, s)
 }
 
 func (j *job) listedKey(id string) plan.ListedKey {

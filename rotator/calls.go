@@ -13,7 +13,7 @@ const callIDLength = 6
 // newCall is a call that is about to be noted, and sent after that.
 func (j *job) newCall(kind ledger.CallKind) (ledger.Call, error) {
 	id, err := j.r.newID(callIDLength)
-	return ledger.Call{Kind: kind, ID: id, At: j.r.Wall()}, err
+	return ledger.Call{Kind: kind, ID: id, At: j.r.opt.Wall()}, err
 }
 
 // send carries out a call that the ledger has a note of.

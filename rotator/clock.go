@@ -45,7 +45,7 @@ func (r *Rotator) skewOf(c clocked) (time.Duration, bool) {
 	if date.IsZero() {
 		return 0, false
 	}
-	return r.Wall().Sub(date.Add(time.Since(seen))), true
+	return r.opt.Wall().Sub(date.Add(time.Since(seen))), true
 }
 
 // wrongClockLocked returns by how much this host's clock is wrong, by what ElevenLabs and the store both say; where the store
@@ -67,7 +67,7 @@ func (r *Rotator) wrongClockLocked(api *elevenlabs.Client) time.Duration {
 func (j *job) now() time.Time {
 	j.r.mu.Lock()
 	defer j.r.mu.Unlock()
-	return j.r.Wall().Add(-j.r.wrongClockLocked(j.api))
+	return j.r.opt.Wall().Add(-j.r.wrongClockLocked(j.api))
 }
 
 // logSkewLocked says once that the clock is wrong, and once that it is right again.

@@ -11,11 +11,11 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-func (r *Rotator) groupRef(group string) ledger.Ref { return r.Ledger.Join("groups").Join(group) }
+func (r *Rotator) groupRef(group string) ledger.Ref { return r.opt.Ledger.Join("groups").Join(group) }
 
 // lookAtGroup finds out who holds the policy's group, where a rotation would have to wait for it.
 func (r *Rotator) lookAtGroup(ctx context.Context, st *policyState, p plan.Policy, o *plan.Observed) error {
-	now, k := r.Wall(), &st.known
+	now, k := r.opt.Wall(), &st.known
 	waits := func(s plan.Step) bool {
 		return s.Action == plan.ActRotate && !plan.BypassesGroup(p, o.Entry, s.Reason, now)
 	}
@@ -40,7 +40,7 @@ func (r *Rotator) lookAtGroup(ctx context.Context, st *policyState, p plan.Polic
 
 // readGroup returns the holds of other policies that are still good, each under its policy's present name.
 func (r *Rotator) readGroup(ctx context.Context, p plan.Policy) (others []ledger.Hold, version int, err error) {
-	doc, err := r.Store.Read(ctx, r.groupRef(p.Group), 0)
+	doc, err := r.opt.Store.Read(ctx, r.groupRef(p.Group), 0)
 	if err != nil {
 		return nil, 0, fmt.Errorf("reading group %s: %w", p.Group, err)
 	}
@@ -66,14 +66,14 @@ func (r *Rotator) yieldsTurnLocked(p plan.Policy, e *ledger.Entry) bool {
 	if p.Group == "" || e == nil || e.Current == nil {
 		return false
 	}
-	now := r.Wall()
+	now := r.opt.Wall()
 	if due, _ := plan.NextDue(p, e); due.IsZero() || due.After(now) {
 		return false
 	}
 	for _, st := range r.policies {
-		s := &st.status
-		if st.policy.Group == p.Group && st.policy.Window > 0 && s.LastRotation.Before(e.LastRotation) && s.Loaded && s.Failure == nil &&
-			(s.State == plan.StateOK || s.State == plan.StateDue) && !s.NextDue.IsZero() && !s.NextDue.After(now) {
+		l := st.last
+		if st.policy.Group == p.Group && st.policy.Window > 0 && l.rotated().Before(e.LastRotation) && !l.failed &&
+			(l.decision.State == plan.StateOK || l.decision.State == plan.StateDue) && l.due(now) {
 			return true
 		}
 	}
@@ -117,7 +117,7 @@ func (r *Rotator) groupHolder(ctx context.Context, h ledger.Hold) (string, error
 		}
 		name = next.MovedTo
 	}
-	if e == nil || !e.HoldsGroup(h, r.manages(name), r.Wall()) {
+	if e == nil || !e.HoldsGroup(h, r.manages(name), r.opt.Wall()) {
 		return "", nil
 	}
 	return name, nil
@@ -137,7 +137,7 @@ func (j *job) takeGroup(ctx context.Context, in *ledger.Intent) error {
 	if j.p.Group == "" || in.Reason == ledger.ReasonFirst {
 		return nil // a first key has no overlap
 	}
-	ahead := plan.BypassesGroup(j.p, j.entry(), in.Reason, j.r.Wall())
+	ahead := plan.BypassesGroup(j.p, j.entry(), in.Reason, j.r.opt.Wall())
 	for attempt := 1; ; attempt++ {
 		err := j.tryGroup(ctx, in, ahead)
 		var remote *ledger.Error
@@ -167,7 +167,7 @@ func (j *job) tryGroup(ctx context.Context, in *ledger.Intent, ahead bool) error
 		return err
 	}
 	holds = append(holds, ledger.Hold{Policy: j.p.Name, Rotation: in.Rotation, WaitUntilIdle: ledger.Duration(j.p.WaitUntilIdle)})
-	_, err = j.r.Store.Write(ctx, j.r.groupRef(j.p.Group), map[string]any{"schema": ledger.Schema, "holds": holds}, version)
+	_, err = j.r.opt.Store.Write(ctx, j.r.groupRef(j.p.Group), map[string]any{"schema": ledger.Schema, "holds": holds}, version)
 	return err
 }
 

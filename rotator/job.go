@@ -38,7 +38,7 @@ func (r *Rotator) newJob(st *policyState, p plan.Policy, s plan.Step) *job {
 		ws = r.workspaces[s.Workspace]
 	}
 	return &job{r: r, st: st, p: p, workspaceName: ws.name, api: ws.api, begun: time.Now(),
-		log: r.Logger.With("policy", p.Name, "action", string(s.Action), "reason", string(s.Reason), "replica", r.holder)}
+		log: r.opt.Logger.With("policy", p.Name, "action", string(s.Action), "reason", string(s.Reason), "replica", r.holder)}
 }
 
 func (j *job) entry() *ledger.Entry { return j.st.known.entry }
@@ -63,7 +63,7 @@ func (j *job) write(ctx context.Context, change func(*ledger.Entry)) error {
 	}
 	data, begun := next.Data(), time.Now()
 	for attempt := 1; ; attempt++ {
-		version, err := j.r.Store.Write(ctx, j.r.entryRef(j.p.Name), data, k.version)
+		version, err := j.r.opt.Store.Write(ctx, j.r.entryRef(j.p.Name), data, k.version)
 		if err != nil {
 			version, err = j.settleWrite(ctx, next, err)
 		}
@@ -96,7 +96,7 @@ func (j *job) changed(change func(*ledger.Entry)) (*ledger.Entry, error) {
 		}
 	}
 	if !j.clockIsWrong() {
-		next.ForgetOld(j.r.Wall(), j.r.unlisted)
+		next.ForgetOld(j.r.opt.Wall(), j.r.unlisted)
 	}
 	return next, nil
 }
@@ -114,7 +114,7 @@ func (j *job) settleWrite(ctx context.Context, next *ledger.Entry, failure error
 	if !ledger.MaybeWritten(failure) && !errors.Is(failure, ledger.ErrConflict) {
 		return 0, failure
 	}
-	doc, err := j.r.Store.Read(ctx, j.r.entryRef(j.p.Name), 0)
+	doc, err := j.r.opt.Store.Read(ctx, j.r.entryRef(j.p.Name), 0)
 	switch {
 	case err != nil:
 		return 0, failure
@@ -139,19 +139,19 @@ func (j *job) takeClaim(e *ledger.Entry) {
 	if e.Claim != nil {
 		nonce = e.Claim.Nonce + 1
 	}
-	e.Claim = &ledger.Claim{Holder: j.r.holder, Nonce: nonce, Since: j.r.Wall()}
+	e.Claim = &ledger.Claim{Holder: j.r.holder, Nonce: nonce, Since: j.r.opt.Wall()}
 }
 
 // guard is passed before every write to a remote: it renews a claim that is getting old, and refuses to go on under
 // one that was not renewed for half a claim TTL, since another replica may soon act on it. That spares work in vain and is
 // no proof of anything: the process may be suspended right after it.
 func (j *job) guard(ctx context.Context) error {
-	if time.Since(j.renewed) > j.r.ClaimTTL/4 {
+	if time.Since(j.renewed) > j.r.opt.ClaimTTL/4 {
 		if err := j.write(ctx, j.takeClaim); err != nil {
 			return err
 		}
 	}
-	if time.Since(j.renewed) >= j.r.ClaimTTL/2 {
+	if time.Since(j.renewed) >= j.r.opt.ClaimTTL/2 {
 		return errClaimStale
 	}
 	return nil
@@ -186,7 +186,7 @@ func (j *job) failing(e *ledger.Entry, f *stageError) {
 	if e.Failure != nil {
 		count = e.Failure.Count + 1
 	}
-	now := j.r.Wall()
+	now := j.r.opt.Wall()
 	e.Failure = &ledger.Failure{Stage: f.stage, Reason: f.reason, Message: sentence(f.err), At: now, Count: count, NextTry: now.Add(j.wait(count, f))}
 }
 
@@ -194,12 +194,12 @@ func (j *job) wait(count int, f *stageError) time.Duration {
 	if f.reason == ledger.ReasonInterrupted && count == 1 {
 		return 0 // nothing refused us; a second crash in a row may be our own doing
 	}
-	return max(backoff(j.r.ReconcileInterval, count, j.r.jitter()), retryAfter(f.err))
+	return max(backoff(j.r.opt.ReconcileInterval, count, j.r.jitter()), retryAfter(f.err))
 }
 
 // postpone remembers the next attempt here, where the ledger cannot be told.
 func (j *job) postpone(f *stageError) {
-	j.st.known.retryAt = j.r.Wall().Add(j.wait(1, f))
+	j.st.known.retryAt = j.r.opt.Wall().Add(j.wait(1, f))
 	if ledger.IsOutage(f.err) {
 		j.st.known.retryAt = time.Time{} // an outage is probed, not backed off
 	}

@@ -76,9 +76,9 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 		}
 		read = true
 	}
-	if e := mended(p, o, r.Wall()); e != nil {
+	if e := mended(p, o, r.opt.Wall()); e != nil {
 		if k.mended != k.version {
-			r.Logger.Warn("ledger entry has times that have yet to come; a clock was wrong", "policy", p.Name, "last_rotation", k.entry.LastRotation)
+			r.opt.Logger.Warn("ledger entry has times that have yet to come; a clock was wrong", "policy", p.Name, "last_rotation", k.entry.LastRotation)
 		}
 		k.entry, k.mended, read = e, k.version, true
 	}
@@ -129,7 +129,7 @@ func (r *Rotator) uncommitted(ctx context.Context, e *ledger.Entry) string {
 	if e == nil || e.Intent == nil {
 		return ""
 	}
-	doc, err := r.Store.Read(ctx, e.Intent.Sink.Ref, 0)
+	doc, err := r.opt.Store.Read(ctx, e.Intent.Sink.Ref, 0)
 	if err == nil && !ledger.ParseRecord(doc, e.Intent.Sink.Field).Publishes(e.Intent.KeyName) {
 		return ""
 	}
@@ -167,11 +167,11 @@ func (r *Rotator) lookAtRecord(ctx context.Context, st *policyState, p plan.Poli
 // assemble puts together what is known, without reading anything.
 func (r *Rotator) assemble(st *policyState, p plan.Policy, ws *workspace) plan.Observed {
 	k := &st.known
-	o := plan.Observed{LedgerError: k.ledgerError, Entry: k.entry, Record: k.record, RetryAt: k.retryAt, PatchAfter: k.patchAfter, MaxRotations: r.MaxRotationsPerHour,
-		Pacing: k.pace.pacing(r.Wall())}
+	o := plan.Observed{LedgerError: k.ledgerError, Entry: k.entry, Record: k.record, RetryAt: k.retryAt, PatchAfter: k.patchAfter, MaxRotations: r.opt.MaxRotationsPerHour,
+		Pacing: k.pace.pacing(r.opt.Wall())}
 	if c := ledger.ClaimOf(k.entry); c != nil {
 		o.ClaimOurs = c.Holder == r.holder
-		o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= r.ClaimTTL
+		o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= r.opt.ClaimTTL
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -179,7 +179,7 @@ func (r *Rotator) assemble(st *policyState, p plan.Policy, ws *workspace) plan.O
 		st.request = nil
 	}
 	o.Request, o.Owner = st.request, r.owner
-	o.Rotations, o.Uncounted = ws.rotationsLocked(r.Wall(), p.Name), r.running && ws.uncounted > 0
+	o.Rotations, o.Uncounted = ws.rotationsLocked(r.opt.Wall(), p.Name), r.running && ws.uncounted > 0
 	o.Skew, o.ClockUnknown = r.wrongClockLocked(ws.api), ws.listing == nil
 	o.AdminRefused = errors.Is(ws.err, elevenlabs.ErrInvalidKey)
 	o.OthersDue, o.Answers = p.AdminOf != "" && r.othersDueLocked(p) || r.yieldsTurnLocked(p, k.entry), ws.healthySince
@@ -253,7 +253,7 @@ func (r *Rotator) unlisted(a ledger.Abandoned, since time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ws := r.workspaces[a.Workspace]
-	if ws == nil || ws.listing == nil || !r.Wall().Add(-time.Since(ws.listing.begun)).After(since) {
+	if ws == nil || ws.listing == nil || !r.opt.Wall().Add(-time.Since(ws.listing.begun)).After(since) {
 		return false
 	}
 	_, policy, _, _ := ledger.ParseKeyName(a.KeyName)

@@ -58,7 +58,7 @@ func (r *Rotator) Rotate(ctx context.Context, name string, o RotateOptions) erro
 		req.NotRotation = r.uncommitted(ctx, seen.Entry)
 	}
 	req.Pending = req.NotKey == "" && ledger.ClaimOf(seen.Entry) != nil // another process is about to publish the first key
-	r.Logger.Info("rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", ledger.Shorten(o.Reason))
+	r.opt.Logger.Info("rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", ledger.Shorten(o.Reason))
 	r.mu.Lock()
 	st.request = &req
 	r.mu.Unlock()
@@ -102,7 +102,7 @@ func (r *Rotator) drive(ctx context.Context, st *policyState, done func(plan.Obs
 		if err != nil {
 			return err
 		}
-		d := plan.Plan(p, o, r.Wall())
+		d := plan.Plan(p, o, r.opt.Wall())
 		r.updateStatus(st, p, o, d)
 		if done(o) && ledger.ClaimOf(o.Entry) == nil {
 			return nil
@@ -130,7 +130,7 @@ func (r *Rotator) driveStep(ctx context.Context, st *policyState, p plan.Policy,
 			return false, err
 		}
 		st.known.problem = nil
-		if n := r.tried(st, plan.AttemptOf(s)); n > 1 && !sleep(ctx, min(poll<<min(n-1, 5), r.ReconcileInterval)) {
+		if n := r.tried(st, plan.AttemptOf(s)); n > 1 && !sleep(ctx, min(poll<<min(n-1, 5), r.opt.ReconcileInterval)) {
 			return false, fmt.Errorf("policy %s: %s was tried again and again: %w", p.Name, s.Action, ctx.Err())
 		}
 		acted := r.perform(ctx, r.newJob(st, p, s), s)

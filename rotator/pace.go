@@ -257,12 +257,12 @@ const explainedFor = 4
 // waitOf is how long to wait after the n-th try. Work that is unsettled waits less: what it leaves is to be accounted for
 // soon after the remotes answer again.
 func (r *Rotator) waitOf(a plan.Attempt, n int) time.Duration {
-	d := backoff(r.ReconcileInterval, n, r.jitter())
+	d := backoff(r.opt.ReconcileInterval, n, r.jitter())
 	switch a.Action {
 	case plan.ActRecover:
-		return min(d, r.ClaimTTL+r.ReconcileInterval)
+		return min(d, r.opt.ClaimTTL+r.opt.ReconcileInterval)
 	case lookGroup:
-		return min(d, r.ResyncInterval)
+		return min(d, r.opt.ResyncInterval)
 	}
 	return d
 }
@@ -284,9 +284,9 @@ func (r *Rotator) noteInVain(st *policyState, s plan.Step, conflict bool) {
 		r.noteOnce(st, failedFor(ledger.StageClaim, reason, "the rotation (%s) could not be begun, time and again, and what is read in between does not say why", s.Reason))
 		return
 	case plan.ActDisable, plan.ActDelete:
-		r.Observe(Event{Type: EventRetireError, Policy: p.Name, Workspace: p.Workspace, Stage: ledger.StageRetire, Reason: reason, At: r.Wall()})
+		r.opt.Observe(Event{Type: EventRetireError, Policy: p.Name, Workspace: p.Workspace, Stage: ledger.StageRetire, Reason: reason, At: r.opt.Wall()})
 	}
-	r.Logger.Error("step has no effect", "policy", p.Name, "action", string(s.Action), "trigger", string(s.Reason), "key_id", s.KeyID, "failure", reason)
+	r.opt.Logger.Error("step has no effect", "policy", p.Name, "action", string(s.Action), "trigger", string(s.Reason), "key_id", s.KeyID, "failure", reason)
 }
 
 // lookAsked is the look that a request calls for.
@@ -298,7 +298,7 @@ var errTooSoon = errors.New("it was looked at in vain a moment ago")
 // tooSoon reports that nothing may be read about the policy yet. What ends a leak is tried once in any case.
 func (r *Rotator) tooSoon(st *policyState, p plan.Policy, ws *workspace, asked bool) bool {
 	k := &st.known
-	k.pace.hour = min(time.Hour, 60*r.ReconcileInterval, 4*r.ResyncInterval)
+	k.pace.hour = min(time.Hour, 60*r.opt.ReconcileInterval, 4*r.opt.ResyncInterval)
 	spent := k.pace.affords(costOfALook) > 0
 	if asked && k.pace.waits(lookAsked()) <= 0 && (!spent || k.pace.tries[lookAsked()].count == 0) {
 		return false
@@ -320,7 +320,7 @@ func (r *Rotator) tooSoon(st *policyState, p plan.Policy, ws *workspace, asked b
 // pressing returns the urgent steps that, as far as is known, are called for and were not tried yet.
 func (r *Rotator) pressing(st *policyState, p plan.Policy, ws *workspace) []plan.Step {
 	o := r.assemble(st, p, ws)
-	return slices.DeleteFunc(plan.Plan(p, o, r.Wall()).Steps, func(s plan.Step) bool {
+	return slices.DeleteFunc(plan.Plan(p, o, r.opt.Wall()).Steps, func(s plan.Step) bool {
 		_, tried := o.Pacing.Next[plan.AttemptOf(s)]
 		return tried || !plan.Urgent(s)
 	})

@@ -49,7 +49,7 @@ func (r *Rotator) prune(ctx context.Context, k LostKey) error {
 	if err := api.DeleteKey(ctx, k.Account, k.KeyID); err != nil && !errors.Is(err, elevenlabs.ErrNotFound) {
 		return fmt.Errorf("deleting it: %w", err)
 	}
-	r.Logger.Info("lost key deleted", "action", "prune", "policy", k.Policy, "key_id", k.KeyID, "key_name", k.KeyName, "outcome", "done")
+	r.opt.Logger.Info("lost key deleted", "action", "prune", "policy", k.Policy, "key_id", k.KeyID, "key_name", k.KeyName, "outcome", "done")
 	r.countLost(k.Workspace)
 	return nil
 }
@@ -71,7 +71,7 @@ func (r *Rotator) notUsed(ctx context.Context, k LostKey, entries []*ledger.Entr
 		if inUse {
 			field = policy.Sink.Field
 		}
-		doc, err := r.Store.Read(ctx, ref, 0)
+		doc, err := r.opt.Store.Read(ctx, ref, 0)
 		if err != nil {
 			return fmt.Errorf("reading records: %w", err)
 		}
@@ -167,7 +167,7 @@ func (r *Rotator) mark(ctx context.Context, k LostKey, given bool) error {
 	}
 	name := k.Policy
 	for attempt, renames := 1, 0; ; {
-		doc, err := r.Store.Read(ctx, r.entryRef(name), 0)
+		doc, err := r.opt.Store.Read(ctx, r.entryRef(name), 0)
 		if err != nil {
 			return fmt.Errorf("reading ledger entry of %s: %w", name, err)
 		}
@@ -191,11 +191,11 @@ func (r *Rotator) mark(ctx context.Context, k LostKey, given bool) error {
 			return fmt.Errorf("policy %s is being worked on; try again when that has ended", name)
 		}
 		if given {
-			e.Abandoned = append(e.Abandoned, ledger.Abandoned{Rotation: rotation, KeyName: k.KeyName, Workspace: k.Workspace, Account: k.Account, Since: r.Wall(), KeyID: k.KeyID})
+			e.Abandoned = append(e.Abandoned, ledger.Abandoned{Rotation: rotation, KeyName: k.KeyName, Workspace: k.Workspace, Account: k.Account, Since: r.opt.Wall(), KeyID: k.KeyID})
 		} else {
 			e.Abandoned = slices.DeleteFunc(e.Abandoned, func(a ledger.Abandoned) bool { return a.KeyID == k.KeyID })
 		}
-		_, err = r.Store.Write(ctx, r.entryRef(name), e.Data(), doc.Version)
+		_, err = r.opt.Store.Write(ctx, r.entryRef(name), e.Data(), doc.Version)
 		switch {
 		case err == nil:
 			return nil

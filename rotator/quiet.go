@@ -28,8 +28,8 @@ func (m *quietMutex) say(f func()) { m.queued = append(m.queued, f) }
 
 // logLocked logs once Rotator.mu is unlocked.
 func (r *Rotator) logLocked(level slog.Level, msg string, args ...any) {
-	r.mu.say(func() { r.Logger.Log(context.Background(), level, msg, args...) })
+	r.mu.say(func() { r.opt.Logger.Log(context.Background(), level, msg, args...) })
 }
 
 // observeLocked reports an event once Rotator.mu is unlocked.
-func (r *Rotator) observeLocked(e Event) { r.mu.say(func() { r.Observe(e) }) }
+func (r *Rotator) observeLocked(e Event) { r.mu.say(func() { r.opt.Observe(e) }) }

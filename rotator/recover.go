@@ -101,7 +101,7 @@ func (j *job) fence(ctx context.Context, in *ledger.Intent) (ledger.Record, erro
 				data = map[string]any{ledger.FieldPolicy: j.p.Name} // without the secret's field it counts as empty
 			}
 			if err = j.guard(ctx); err == nil {
-				_, err = j.r.Store.Write(ctx, in.Sink.Ref, data, rec.Doc.Version)
+				_, err = j.r.opt.Store.Write(ctx, in.Sink.Ref, data, rec.Doc.Version)
 			}
 			if err == nil {
 				j.unsure = false
@@ -172,7 +172,7 @@ func (j *job) published(ctx context.Context, in *ledger.Intent, newest ledger.Re
 	rec := newest
 	for v := newest.Doc.Version; v > max(0, newest.Doc.Version-keptVersions); v-- {
 		if v != newest.Doc.Version {
-			doc, err := j.r.Store.Read(ctx, in.Sink.Ref, v)
+			doc, err := j.r.opt.Store.Read(ctx, in.Sink.Ref, v)
 			if err != nil {
 				return h, fmt.Errorf("reading an earlier version of the record: %w", err)
 			}
@@ -200,13 +200,13 @@ func (j *job) search(ctx context.Context, in *ledger.Intent) (elevenlabs.Key, bo
 	j.api, j.workspaceName = api, in.Workspace
 	for attempt := 1; ; attempt++ {
 		key, found, err := j.findByName(ctx, in.Account, in.KeyName)
-		if found || (err == nil && (j.lost.IsZero() || time.Since(j.lost) > j.r.VerifyTimeout)) {
+		if found || (err == nil && (j.lost.IsZero() || time.Since(j.lost) > j.r.opt.VerifyTimeout)) {
 			return key, found, nil
 		}
 		if errors.Is(err, elevenlabs.ErrNotFound) {
 			return key, false, nil // the whole account is gone, and its keys with it
 		}
-		expired := !j.lost.IsZero() && time.Since(j.lost) > j.r.VerifyTimeout
+		expired := !j.lost.IsZero() && time.Since(j.lost) > j.r.opt.VerifyTimeout
 		if (err != nil && (expired || attempt == publishTries)) || !j.pause(ctx, attempt) {
 			return key, false, fmt.Errorf("looking for key %s: %w", in.KeyName, orDead(err))
 		}
@@ -218,7 +218,7 @@ func (j *job) search(ctx context.Context, in *ledger.Intent) (elevenlabs.Key, bo
 
 // abandon notes in the ledger that the rotation's secret is nowhere, deletes its key by id, and gives the claim back.
 func (j *job) abandon(ctx context.Context, f *stageError, key elevenlabs.Key, found bool) bool {
-	now, version := j.r.Wall(), j.seen()
+	now, version := j.r.opt.Wall(), j.seen()
 	j.st.known.pending = f
 	if found && key.CharacterCount > 0 {
 		j.log.Warn("abandoned key is in use, so it stays and counts as lost", "key_id", key.ID, "key_name", key.Name)
@@ -263,7 +263,7 @@ func (j *job) sweep(ctx context.Context, s plan.Step) bool {
 	}
 	_, _, rotation, _ := ledger.ParseKeyName(k.Name)
 	if !j.entry().IsAbandoned(k.ID, rotation) {
-		twin := ledger.Abandoned{Rotation: rotation, KeyName: k.Name, Workspace: k.Workspace, Account: k.ServiceAccount, Since: j.r.Wall(), KeyID: k.ID}
+		twin := ledger.Abandoned{Rotation: rotation, KeyName: k.Name, Workspace: k.Workspace, Account: k.ServiceAccount, Since: j.r.opt.Wall(), KeyID: k.ID}
 		if err := j.write(ctx, func(e *ledger.Entry) { e.Abandoned = append(e.Abandoned, twin) }); err != nil {
 			return j.claimFailed(err)
 		}

@@ -17,7 +17,7 @@ import (
 // discover finds the ledger entries of policies that are no longer loaded, so that their retiring keys finish their
 // way. What cannot be read now is found at the next resync.
 func (r *Rotator) discover(ctx context.Context) {
-	names, err := r.Store.List(ctx, r.Ledger.Join("policies"))
+	names, err := r.EntryNames(ctx)
 	if err != nil {
 		return
 	}
@@ -58,7 +58,7 @@ func (r *Rotator) nothingLeft(e *ledger.Entry) bool {
 }
 
 func (r *Rotator) entryOf(ctx context.Context, policy string) (*ledger.Entry, error) {
-	doc, err := r.Store.Read(ctx, r.entryRef(policy), 0)
+	doc, err := r.opt.Store.Read(ctx, r.entryRef(policy), 0)
 	if err != nil || doc.JSON == nil {
 		return nil, err
 	}
@@ -130,7 +130,7 @@ func lostKey(policy string, k plan.ListedKey, unmanaged bool) LostKey {
 
 // entries reads the whole ledger. One that cannot be read stops everything: it might explain any key.
 func (r *Rotator) entries(ctx context.Context) ([]*ledger.Entry, error) {
-	names, err := r.Store.List(ctx, r.Ledger.Join("policies"))
+	names, err := r.EntryNames(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the ledger: %w", err)
 	}
@@ -152,7 +152,7 @@ func (r *Rotator) entries(ctx context.Context) ([]*ledger.Entry, error) {
 func (r *Rotator) publishedKeys(ctx context.Context, entries []*ledger.Entry) (map[string]bool, error) {
 	ids := map[string]bool{}
 	for _, ref := range r.sinks(entries) {
-		doc, err := r.Store.Read(ctx, ref, 0)
+		doc, err := r.opt.Store.Read(ctx, ref, 0)
 		if err != nil {
 			return nil, fmt.Errorf("reading records: %w", err)
 		}
@@ -242,7 +242,7 @@ func (r *Rotator) pruneRemoved(ctx context.Context, k LostKey) error {
 
 // retireRemoved makes the current key of a removed policy a retiring one and disables it.
 func (j *job) retireRemoved(ctx context.Context) error {
-	old, now := *j.entry().Current, j.r.Wall()
+	old, now := *j.entry().Current, j.r.opt.Wall()
 	call, err := j.newCall(ledger.CallDisable)
 	if err != nil {
 		return err

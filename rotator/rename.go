@@ -62,7 +62,7 @@ func (e *entryBusyError) Error() string { return "policy " + e.policy + " " + e.
 // takeEntry makes another policy's ledger entry this one's.
 func (j *job) takeEntry(ctx context.Context, from string) error {
 	ref := j.r.entryRef(from)
-	doc, err := j.r.Store.Read(ctx, ref, 0)
+	doc, err := j.r.opt.Store.Read(ctx, ref, 0)
 	if err != nil {
 		return fmt.Errorf("reading ledger entry of %s: %w", from, err)
 	}
@@ -89,7 +89,7 @@ func (j *job) takeEntry(ctx context.Context, from string) error {
 		given.Moves = max(given.Moves, own.Moves+1)
 	}
 	given.MovedTo = j.p.Name
-	if _, err := j.r.Store.Write(ctx, ref, given.Data(), doc.Version); err != nil {
+	if _, err := j.r.opt.Store.Write(ctx, ref, given.Data(), doc.Version); err != nil {
 		return fmt.Errorf("marking ledger entry of %s: %w", from, err)
 	}
 	return j.write(ctx, func(next *ledger.Entry) {

@@ -32,11 +32,11 @@ type replica struct {
 // heardFor is how long a daemon counts as running after it wrote that it does; it does so more often than that.
 const heardFor = time.Hour
 
-func (r *Rotator) replicasRef() ledger.Ref { return r.Ledger.Join("replicas") }
+func (r *Rotator) replicasRef() ledger.Ref { return r.opt.Ledger.Join("replicas") }
 
 func (r *Rotator) readReplicas(ctx context.Context) (replicasDoc, int, error) {
 	d := replicasDoc{Schema: ledger.Schema}
-	doc, err := r.Store.Read(ctx, r.replicasRef(), 0)
+	doc, err := r.opt.Store.Read(ctx, r.replicasRef(), 0)
 	if err == nil && doc.JSON != nil {
 		if err = json.Unmarshal(doc.JSON, &d); err == nil && d.Schema != ledger.Schema {
 			err = fmt.Errorf("its schema is %d and this build knows %d", d.Schema, ledger.Schema)
@@ -55,7 +55,7 @@ func (r *Rotator) notRunning(ctx context.Context, policy string) error {
 		return err
 	}
 	for holder, other := range d.Replicas {
-		if holder != r.holder && r.Wall().Sub(other.At) < heardFor && slices.Contains(d.Sets[other.Set], policy) {
+		if holder != r.holder && r.opt.Wall().Sub(other.At) < heardFor && slices.Contains(d.Sets[other.Set], policy) {
 			return fmt.Errorf("a running daemon has policy %s loaded (as of %s); remove it from that daemon's policy file first, or stop the daemon: one that died counts for an hour",
 				policy, other.At.UTC().Format(time.RFC3339))
 		}
@@ -69,7 +69,7 @@ func (r *Rotator) announce(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
-	now := r.Wall()
+	now := r.opt.Wall()
 	next := replicasDoc{Schema: ledger.Schema, Replicas: map[string]replica{}, Sets: map[string][]string{}}
 	for holder, other := range d.Replicas {
 		if holder != r.holder && now.Sub(other.At) < heardFor {
@@ -82,7 +82,7 @@ func (r *Rotator) announce(ctx context.Context, names []string) error {
 		next.Replicas[r.holder], next.Sets[set] = replica{set, now}, names
 	}
 	data := map[string]any{"schema": next.Schema, "replicas": next.Replicas, "sets": next.Sets}
-	_, err = r.Store.Write(ctx, r.replicasRef(), data, version)
+	_, err = r.opt.Store.Write(ctx, r.replicasRef(), data, version)
 	return err
 }
 
@@ -99,7 +99,7 @@ func (r *Rotator) announceLoop(ctx context.Context) {
 			failures = 0
 		} else if failures++; ctx.Err() == nil {
 			if failures == announceTries {
-				r.Logger.Warn("policies of this daemon not written down", "err", err)
+				r.opt.Logger.Warn("policies of this daemon not written down", "err", err)
 			}
 			wait = min(backoff(time.Second, failures, r.jitter()), heardFor/4)
 		}
@@ -124,7 +124,7 @@ func (r *Rotator) loadedNames() []string {
 const leaveFor = 2 * time.Second
 
 func (r *Rotator) leave(ctx context.Context) {
-	if r.outage.down(r.Ledger.Mount) != nil {
+	if r.outage.down(r.opt.Ledger.Mount) != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveFor)
@@ -135,7 +135,7 @@ func (r *Rotator) leave(ctx context.Context) {
 			return
 		}
 		if !errors.Is(err, ledger.ErrConflict) || !sleep(ctx, time.Duration(r.jitter()*float64(leaveFor)/2)) {
-			r.Logger.Warn("end of this daemon not written down", "err", err)
+			r.opt.Logger.Warn("end of this daemon not written down", "err", err)
 			return
 		}
 	}

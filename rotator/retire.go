@@ -78,7 +78,7 @@ func (j *job) stillRetiring(s plan.Step) *ledger.Retiring {
 		return ledger.ClonePtr(key)
 	case (key.State == ledger.InOverlap) != (s.Action == plan.ActDisable):
 		return nil
-	case s.Reason != ledger.ReasonDisabledOutside && j.r.Wall().Before(key.Until):
+	case s.Reason != ledger.ReasonDisabledOutside && j.r.opt.Wall().Before(key.Until):
 		return nil
 	}
 	return ledger.ClonePtr(key)
@@ -226,7 +226,7 @@ func (j *job) retired(ctx context.Context, s plan.Step, key ledger.Retiring, gon
 	if s.Reason == ledger.ReasonDisabledOutside {
 		kind = EventKeyDisabled
 	}
-	j.r.Observe(Event{Type: kind, Policy: j.p.Name, Workspace: key.Workspace, KeyID: key.ID, Reason: s.Reason, At: j.r.Wall()})
+	j.r.opt.Observe(Event{Type: kind, Policy: j.p.Name, Workspace: key.Workspace, KeyID: key.ID, Reason: s.Reason, At: j.r.opt.Wall()})
 	if err != nil {
 		j.st.known.loaded = false // the call is repeated; it is harmless
 	}
@@ -245,7 +245,7 @@ func (j *job) retireLater(ctx context.Context, s plan.Step, f *stageError) bool 
 	err := j.release(ctx, func(e *ledger.Entry) {
 		if r := e.RetiringKey(s.KeyID); r != nil {
 			r.Tries++
-			r.NextTry = j.r.Wall().Add(j.wait(r.Tries, f))
+			r.NextTry = j.r.opt.Wall().Add(j.wait(r.Tries, f))
 		}
 	})
 	if err != nil {
@@ -287,6 +287,6 @@ func (j *job) makeRoom(ctx context.Context) bool {
 	}
 	j.audit("key deleted", "key_id", oldest.ID, "service_account", oldest.Account, "because", string(ledger.ReasonKeyLimit))
 	j.r.updateListing(oldest.Workspace, oldest.Account, oldest.ID, nil)
-	j.r.Observe(Event{Type: EventRetired, Policy: j.p.Name, Workspace: oldest.Workspace, KeyID: oldest.ID, Reason: ledger.ReasonKeyLimit, At: j.r.Wall()})
+	j.r.opt.Observe(Event{Type: EventRetired, Policy: j.p.Name, Workspace: oldest.Workspace, KeyID: oldest.ID, Reason: ledger.ReasonKeyLimit, At: j.r.opt.Wall()})
 	return j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.DropRetiring(oldest.ID) }) == nil
 }

@@ -102,12 +102,12 @@ const keptVersions = 30
 
 // keptSecret finds a key's secret in the kept versions of the record where it was published.
 func (r *Rotator) keptSecret(ctx context.Context, key ledger.Retiring, salt string) (secret.Secret, error) {
-	newest, err := r.Store.Read(ctx, key.Sink.Ref, 0)
+	newest, err := r.opt.Store.Read(ctx, key.Sink.Ref, 0)
 	if err != nil {
 		return secret.Secret{}, err
 	}
 	for v := newest.Version; v > max(0, newest.Version-keptVersions); v-- {
-		doc, err := r.Store.Read(ctx, key.Sink.Ref, v)
+		doc, err := r.opt.Store.Read(ctx, key.Sink.Ref, v)
 		if err != nil {
 			return secret.Secret{}, err
 		}
@@ -121,11 +121,11 @@ func (r *Rotator) keptSecret(ctx context.Context, key ledger.Retiring, salt stri
 
 // rollback is a rotation whose key exists already: claim and intent, enable, verify, publish, commit.
 func (j *job) rollback(ctx context.Context, back ledger.Retiring, secret secret.Secret) bool {
-	if err := j.r.Store.Check(ctx, append(j.ledgerRefs(), j.p.Sink.Ref)...); err != nil {
+	if err := j.r.opt.Store.Check(ctx, append(j.ledgerRefs(), j.p.Sink.Ref)...); err != nil {
 		return j.claimFailed(err)
 	}
 	in := &ledger.Intent{Rotation: back.Rotation, KeyName: back.Name, Workspace: back.Workspace, Account: back.Account, Sink: j.p.Sink,
-		Reason: ledger.ReasonRollback, Started: j.r.Wall(), Seen: j.seen(), Rollback: true}
+		Reason: ledger.ReasonRollback, Started: j.r.opt.Wall(), Seen: j.seen(), Rollback: true}
 	call, err := j.newCall(ledger.CallEnable)
 	if err == nil {
 		err = j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.Intent = in; e.Key(back.ID).Note(call) })
@@ -189,7 +189,7 @@ func (j *job) undoRollback(ctx context.Context, in *ledger.Intent, f *stageError
 		j.log.Error("rollback failed", "stage", f.stage, "failure", f.reason, "err", f.err)
 	}
 	j.st.known.pending = f
-	now := j.r.Wall()
+	now := j.r.opt.Wall()
 	return j.releaseFailed(ctx, func(e *ledger.Entry) {
 		for i := range e.Retiring {
 			if k := &e.Retiring[i]; k.Name == in.KeyName && k.State == ledger.InQuarantine {

@@ -62,7 +62,7 @@ func (j *job) intend(ctx context.Context, why ledger.Reason) (*ledger.Intent, er
 	if e := j.entry(); e != nil && (e.Claim != nil || e.Intent != nil) {
 		return nil, errClaimLost // an earlier step of the same plan left work behind, which is to be settled first
 	}
-	if err := j.r.Store.Check(ctx, append(j.ledgerRefs(), j.p.Sink.Ref)...); err != nil {
+	if err := j.r.opt.Store.Check(ctx, append(j.ledgerRefs(), j.p.Sink.Ref)...); err != nil {
 		return nil, fmt.Errorf("checking that a key could be stored: %w", err)
 	}
 	rotation, err := j.r.newID(ledger.RotationLength)
@@ -71,7 +71,7 @@ func (j *job) intend(ctx context.Context, why ledger.Reason) (*ledger.Intent, er
 	}
 	in := &ledger.Intent{
 		Rotation: rotation, KeyName: ledger.KeyName(j.r.ownerID(), j.p.Name, rotation), Workspace: j.p.Workspace,
-		Account: j.p.ServiceAccount, Sink: j.p.Sink, Reason: why, Started: j.r.Wall(), Seen: j.seen(),
+		Account: j.p.ServiceAccount, Sink: j.p.Sink, Reason: why, Started: j.r.opt.Wall(), Seen: j.seen(),
 		Verify: j.p.Verify || j.p.AdminOf != "",
 	}
 	j.r.countRotation(j.st, in.Started)
@@ -130,7 +130,7 @@ func (j *job) lookAgain(ctx context.Context, in *ledger.Intent) (ledger.Record, 
 	unclaimed := o.Entry.Clone()
 	unclaimed.Claim, unclaimed.Intent = nil, nil
 	o.Entry, o.MaxRotations = unclaimed, 0
-	for _, s := range plan.Plan(j.p, o, j.r.Wall()).Steps {
+	for _, s := range plan.Plan(j.p, o, j.r.opt.Wall()).Steps {
 		if s.Action == plan.ActRotate {
 			return rec, j.stillOurs(ctx, rec, in.Seen)
 		}
@@ -147,7 +147,7 @@ func (j *job) releaseUnstarted(ctx context.Context, f *stageError) bool {
 	}
 	err := j.release(ctx, func(e *ledger.Entry) {
 		if mayHaveTwin(f) {
-			e.Abandon(j.r.Wall(), j.seen())
+			e.Abandon(j.r.opt.Wall(), j.seen())
 		}
 		j.failing(e, f)
 	})
@@ -186,7 +186,7 @@ func (j *job) create(ctx context.Context, in *ledger.Intent) (newKey, error) {
 		return newKey{}, fmt.Errorf("creating key for %s: %w", in.Account, err)
 	}
 	j.audit("key created", "key_id", c.ID, "service_account", in.Account)
-	return newKey{id: c.ID, name: in.KeyName, secret: c.Secret, created: j.r.Wall()}, nil
+	return newKey{id: c.ID, name: in.KeyName, secret: c.Secret, created: j.r.opt.Wall()}, nil
 }
 
 // finish takes a created key to the end: verified, published, read back, committed.
@@ -219,14 +219,14 @@ func (j *job) finish(ctx context.Context, in *ledger.Intent, rec ledger.Record, 
 
 // verify asks with the new key until it works: a new key may take a moment to be known everywhere.
 func (j *job) verify(ctx context.Context, secret secret.Secret) error {
-	deadline := time.Now().Add(j.r.VerifyTimeout)
+	deadline := time.Now().Add(j.r.opt.VerifyTimeout)
 	for attempt := 1; ; attempt++ {
 		life, err := j.probe(ctx, j.api, secret)
 		if life == elevenlabs.Valid {
 			return nil
 		}
 		if time.Now().After(deadline) || !j.pause(ctx, attempt) {
-			return failedFor(ledger.StageVerify, ledger.ReasonNotUsable, "the new key did not work within %s: %w", j.r.VerifyTimeout, orDead(err))
+			return failedFor(ledger.StageVerify, ledger.ReasonNotUsable, "the new key did not work within %s: %w", j.r.opt.VerifyTimeout, orDead(err))
 		}
 		if err := j.guard(ctx); err != nil {
 			return err
@@ -245,7 +245,7 @@ func orDead(err error) error {
 // really got, and its id, where the answer to the create lacked it. A key that is known without the listing does not
 // wait for one that lags; its settings are then compared at the next reconcile.
 func (j *job) inspect(ctx context.Context, in *ledger.Intent, key *newKey) (elevenlabs.Key, error) {
-	deadline := time.Now().Add(j.r.VerifyTimeout)
+	deadline := time.Now().Add(j.r.opt.VerifyTimeout)
 	for attempt := 1; ; attempt++ {
 		listed, found, err := j.findNew(ctx, in, key.id)
 		switch {
@@ -328,7 +328,7 @@ func (j *job) publish(ctx context.Context, pub ledger.Publication, rec ledger.Re
 			return err
 		}
 		j.attempted = true
-		written, failure := j.r.Store.Write(ctx, pub.Sink.Ref, rec.With(pub), rec.Doc.Version)
+		written, failure := j.r.opt.Store.Write(ctx, pub.Sink.Ref, rec.With(pub), rec.Doc.Version)
 		j.unsure = j.unsure || ledger.MaybeWritten(failure)
 		if failure != nil && !errors.Is(failure, ledger.ErrConflict) && !ledger.MaybeWritten(failure) && !ledger.IsOutage(failure) {
 			return fmt.Errorf("publishing record: %w", failure)
@@ -421,7 +421,7 @@ func (j *job) endOverlaps(e *ledger.Entry, now time.Time) {
 }
 
 // retiringOf says how the key that is being replaced leaves: through its overlap, or, where it was leaked, revoked or
-// listedLocked as disabled, without one. until is what the record promised, where that is known.
+// listed as disabled, without one. until is what the record promised, where that is known.
 func (j *job) retiringOf(old ledger.KeyRef, why ledger.Reason, now, until time.Time) ledger.Retiring {
 	r := ledger.Retiring{KeyRef: old, State: ledger.InOverlap, Until: until, Quarantine: ledger.Duration(j.p.Quarantine), WaitUntilIdle: ledger.Duration(j.p.WaitUntilIdle), Reason: why}
 	if until.IsZero() {

@@ -48,7 +48,7 @@ type Options struct {
 
 // Rotator keeps the keys of a set of policies as the policies say.
 type Rotator struct {
-	Options
+	opt    Options
 	holder string // this process in claims; never used again after a restart
 	outage *outageTracker
 
@@ -91,10 +91,10 @@ func New(o Options) (*Rotator, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Rotator{Options: o, holder: holder, policies: map[string]*policyState{}, removed: map[string]*policyState{}, workspaces: map[string]*workspace{}, reloaded: make(chan struct{}, 1)}
+	r := &Rotator{opt: o, holder: holder, policies: map[string]*policyState{}, removed: map[string]*policyState{}, workspaces: map[string]*workspace{}, reloaded: make(chan struct{}, 1)}
 	r.wakeUp = sync.NewCond(&r.mu)
 	r.outage = newBreaker(o.Store)
-	r.Store = r.outage
+	r.opt.Store = r.outage
 	return r, nil
 }
 
@@ -229,7 +229,7 @@ func (r *Rotator) Run(ctx context.Context) error {
 	}
 	r.swapCron()
 	r.mu.Unlock()
-	for range r.Concurrency {
+	for range r.opt.Concurrency {
 		workers.Go(func() { r.worker(work, &workers) })
 	}
 	r.loops.Go(func() { r.resyncLoop(ctx) })
@@ -265,7 +265,7 @@ func (r *Rotator) stop() {
 func (r *Rotator) drain(workers *sync.WaitGroup, abort func()) error {
 	done := make(chan struct{})
 	go func() { workers.Wait(); close(done) }()
-	timer := time.NewTimer(r.ShutdownTimeout)
+	timer := time.NewTimer(r.opt.ShutdownTimeout)
 	defer timer.Stop()
 	select {
 	case <-done:
@@ -287,17 +287,17 @@ func (r *Rotator) awaitOwner(ctx context.Context) {
 		if errors.Is(err, ledger.ErrConflict) && sleep(ctx, 100*time.Millisecond) {
 			continue // another replica has just made it
 		}
-		r.outage.log(r.Logger, "", err)
+		r.outage.log(r.opt.Logger, "", err)
 		r.failAll(err)
-		sleep(ctx, max(r.ReconcileInterval, time.Second))
+		sleep(ctx, max(r.opt.ReconcileInterval, time.Second))
 	}
 }
 
 // loadOwner reads this installation's id, rebuilds it from any entry, or, where there is none and create is set,
 // makes it.
 func (r *Rotator) loadOwner(ctx context.Context, create bool) error {
-	ref := r.Ledger.Join("owner")
-	doc, err := r.Store.Read(ctx, ref, 0)
+	ref := r.opt.Ledger.Join("owner")
+	doc, err := r.opt.Store.Read(ctx, ref, 0)
 	if err != nil {
 		return fmt.Errorf("reading the ledger's owner: %w", err)
 	}
@@ -307,14 +307,14 @@ func (r *Rotator) loadOwner(ctx context.Context, create bool) error {
 			return err
 		}
 		if owner == "" {
-			if owner, err = ledger.RandomID(r.Random, ledger.OwnerLength); err != nil {
+			if owner, err = ledger.RandomID(r.opt.Random, ledger.OwnerLength); err != nil {
 				return err
 			}
 		}
 		if !create {
 			return r.setOwner(owner)
 		}
-		if _, err = r.Store.Write(ctx, ref, map[string]any{"owner": owner}, doc.Version); err != nil {
+		if _, err = r.opt.Store.Write(ctx, ref, map[string]any{"owner": owner}, doc.Version); err != nil {
 			return fmt.Errorf("writing the ledger's owner: %w", err)
 		}
 	}
@@ -323,7 +323,7 @@ func (r *Rotator) loadOwner(ctx context.Context, create bool) error {
 
 func (r *Rotator) setOwner(owner string) error {
 	if len(owner) != ledger.OwnerLength {
-		return fmt.Errorf("reading the ledger's owner: %q is not an id of %d characters; somebody changed %s", owner, ledger.OwnerLength, r.Ledger.Join("owner"))
+		return fmt.Errorf("reading the ledger's owner: %q is not an id of %d characters; somebody changed %s", owner, ledger.OwnerLength, r.opt.Ledger.Join("owner"))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -332,13 +332,13 @@ func (r *Rotator) setOwner(owner string) error {
 }
 
 func (r *Rotator) ownerOfEntries(ctx context.Context) (string, error) {
-	names, err := r.Store.List(ctx, r.Ledger.Join("policies"))
+	names, err := r.EntryNames(ctx)
 	if err != nil {
 		return "", fmt.Errorf("looking for the ledger's owner: %w", err)
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		doc, err := r.Store.Read(ctx, r.entryRef(name), 0)
+		doc, err := r.opt.Store.Read(ctx, r.entryRef(name), 0)
 		if err != nil {
 			return "", fmt.Errorf("looking for the ledger's owner: %w", err)
 		}
@@ -349,7 +349,19 @@ func (r *Rotator) ownerOfEntries(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-func (r *Rotator) entryRef(policy string) ledger.Ref { return r.Ledger.Join("policies").Join(policy) }
+// EntryNames lists the policies that have a ledger entry, loaded or not.
+func (r *Rotator) EntryNames(ctx context.Context) ([]string, error) {
+	return r.opt.Store.List(ctx, r.opt.Ledger.Join("policies"))
+}
+
+// CheckAccess returns an error where the store does not let rekeyd do what it has to at one of these places.
+func (r *Rotator) CheckAccess(ctx context.Context, refs ...ledger.Ref) error {
+	return r.opt.Store.Check(ctx, refs...)
+}
+
+func (r *Rotator) entryRef(policy string) ledger.Ref {
+	return r.opt.Ledger.Join("policies").Join(policy)
+}
 
 // failAll counts a failure of the store for every policy: none could be looked at.
 func (r *Rotator) failAll(err error) {
@@ -366,7 +378,7 @@ func (r *Rotator) jitter() float64 {
 	r.randomMu.Lock()
 	defer r.randomMu.Unlock()
 	var b [2]byte
-	if _, err := io.ReadFull(r.Random, b[:]); err != nil {
+	if _, err := io.ReadFull(r.opt.Random, b[:]); err != nil {
 		return 0.5
 	}
 	return (float64(b[0])*256 + float64(b[1])) / 65536
@@ -375,7 +387,7 @@ func (r *Rotator) jitter() float64 {
 func (r *Rotator) newID(n int) (string, error) {
 	r.randomMu.Lock()
 	defer r.randomMu.Unlock()
-	return ledger.RandomID(r.Random, n)
+	return ledger.RandomID(r.opt.Random, n)
 }
 
 // sleep waits for d or until ctx ends, and reports whether it waited to the end.

@@ -28,9 +28,31 @@ type policyState struct {
 	loadedAt    int         // which Load had it and the one before had not; 0: it is only of the ledger
 	mayTakeBack bool        // it was loaded again while others were, and has not taken its entry back since
 	order       uint64      // differs between replicas, so that they begin at different ends
-	status      PolicyStatus
+	status      PolicyStatus // what is displayed; no decision reads it
+	last        last
 
 	known knowledge // owned by the one worker that has the policy
+}
+
+// last is what was read and decided about a policy last, for decisions about others.
+type last struct {
+	entry    *ledger.Entry // never changed
+	decision plan.Decision
+	planned  bool // there was a decision
+	failed   bool // … and what it called for failed since, or before
+}
+
+// rotated is when the policy was rotated last.
+func (l last) rotated() time.Time {
+	if l.entry == nil {
+		return time.Time{}
+	}
+	return l.entry.LastRotation
+}
+
+// due reports that the last decision called for nothing until a time that has come.
+func (l last) due(now time.Time) bool {
+	return l.planned && !l.decision.NextDue.IsZero() && !l.decision.NextDue.After(now)
 }
 
 // knowledge is what was read about a policy. Only the worker that has the policy touches it.
@@ -118,7 +140,7 @@ func inQuarantine(e *ledger.Entry, known map[string]time.Time, now time.Time) ma
 // readEntry reads the ledger. An entry that cannot be understood is kept as an error, not as an absence.
 func (r *Rotator) readEntry(ctx context.Context, st *policyState, name string) error {
 	k := &st.known
-	doc, err := r.Store.Read(ctx, r.entryRef(name), 0)
+	doc, err := r.opt.Store.Read(ctx, r.entryRef(name), 0)
 	if err != nil {
 		return fmt.Errorf("reading ledger entry of %s: %w", name, err)
 	}
@@ -167,7 +189,7 @@ func (k *knowledge) followPlace(p plan.Policy, next *ledger.Entry, version int) 
 // ledgerRestored reacts to a ledger that was restored from a backup: what is remembered of other entries is of a time that the
 // ledger has forgotten, and its version numbers will be given out again, so everything is read anew.
 func (r *Rotator) ledgerRestored(policy string, from, to int) {
-	r.Logger.Warn("ledger went back in time; was Vault restored? everything is read again", "policy", policy, "known_version", from, "version", to)
+	r.opt.Logger.Warn("ledger went back in time; was Vault restored? everything is read again", "policy", policy, "known_version", from, "version", to)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, st := range r.orderedLocked() {
@@ -193,14 +215,14 @@ func (r *Rotator) noteRecent(st *policyState, e *ledger.Entry) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if now := r.Wall(); now.Sub(at) < time.Hour && !plan.InFuture(at, now) {
+	if now := r.opt.Wall(); now.Sub(at) < time.Hour && !plan.InFuture(at, now) {
 		st.ws.noteRotationLocked(st.policy.Name, at)
 	}
 }
 
 // readRecord reads what readers of the secret find, and remembers of it what the planner needs.
 func (r *Rotator) readRecord(ctx context.Context, st *policyState, sink ledger.Sink) (ledger.Record, error) {
-	doc, err := r.Store.Read(ctx, sink.Ref, 0)
+	doc, err := r.opt.Store.Read(ctx, sink.Ref, 0)
 	if err != nil {
 		return ledger.Record{}, fmt.Errorf("reading record: %w", err)
 	}

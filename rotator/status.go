@@ -86,7 +86,7 @@ type Snapshot struct {
 func (r *Rotator) Snapshot() Snapshot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := Snapshot{StoreDown: r.outage.down(r.Ledger.Mount), Policies: make([]PolicyStatus, 0, len(r.policies))}
+	s := Snapshot{StoreDown: r.outage.down(r.opt.Ledger.Mount), Policies: make([]PolicyStatus, 0, len(r.policies))}
 	for _, name := range slices.Sorted(maps.Keys(r.policies)) {
 		s.Policies = append(s.Policies, r.policies[name].status)
 	}
@@ -153,7 +153,7 @@ func (r *Rotator) Survey(ctx context.Context, names ...string) (Snapshot, error)
 			r.noteStoreFailure(st, err)
 			continue
 		}
-		r.updateStatus(st, p, o, plan.Plan(p, o, r.Wall()))
+		r.updateStatus(st, p, o, plan.Plan(p, o, r.opt.Wall()))
 	}
 	s := r.Snapshot()
 	s.Policies = slices.DeleteFunc(s.Policies, func(p PolicyStatus) bool { return !wanted(p.Policy.Name) })
@@ -164,6 +164,7 @@ func (r *Rotator) Survey(ctx context.Context, names ...string) (Snapshot, error)
 func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, d plan.Decision) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	st.last = last{entry: o.Entry, decision: d, planned: true, failed: o.Entry != nil && o.Entry.Failure != nil}
 	s := &st.status
 	was := *s
 	s.State, s.Reason, s.Message, s.Steps = d.State, d.Reason, d.Message, d.Steps
@@ -177,7 +178,7 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 		st.known.loggedOutage = ""
 	}
 	if st.known.countedOutage != "" && (s.State == plan.StateDue || s.State == plan.StateFailing) && (o.Entry == nil || o.Entry.Failure == nil) {
-		s.State, s.Failure = plan.StateFailing, was.Failure // the ledger could not be told
+		s.State, s.Failure, st.last.failed = plan.StateFailing, was.Failure, true // the ledger could not be told
 	}
 	s.Keys = plan.CountKeys(p, o)
 	s.InUse = len(o.InUse) > 0
@@ -194,7 +195,7 @@ func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Obse
 	if s.Policy.Mode == plan.ModeRemoved {
 		return
 	}
-	e := Event{Policy: s.Policy.Name, Workspace: s.Policy.Workspace, KeyID: ledger.CurrentID(o.Entry), At: r.Wall()}
+	e := Event{Policy: s.Policy.Name, Workspace: s.Policy.Workspace, KeyID: ledger.CurrentID(o.Entry), At: r.opt.Wall()}
 	if s.HeldBy != "" && s.HeldBy != was.HeldBy {
 		r.logLocked(slog.LevelInfo, "rotation waits for its group", "policy", s.Policy.Name, "reason", s.Reason, "group", s.Policy.Group, "held_by", s.HeldBy)
 	}
@@ -233,8 +234,8 @@ func (r *Rotator) noteStoreFailure(st *policyState, err error) {
 	s := &st.status
 	changed := st.known.loggedOutage != reasonOf(err)
 	st.known.loggedOutage = reasonOf(err)
-	s.State, s.Reason = plan.StateFailing, reasonOf(err)
-	s.Failure = &ledger.Failure{Stage: ledger.StageClaim, Reason: s.Reason, Message: sentence(err), At: r.Wall(), Count: 1}
+	s.State, s.Reason, st.last.failed = plan.StateFailing, reasonOf(err), true
+	s.Failure = &ledger.Failure{Stage: ledger.StageClaim, Reason: s.Reason, Message: sentence(err), At: r.opt.Wall(), Count: 1}
 	if changed {
 		r.logLocked(slog.LevelError, "policy cannot be looked at", "policy", st.policy.Name, "reason", s.Reason, "err", err)
 	}
@@ -262,7 +263,7 @@ func (r *Rotator) noteOnce(st *policyState, f *stageError) {
 	p := *st.policy
 	r.mu.Unlock()
 	r.noteFailure(st, p, f, time.Now())
-	r.Logger.Error("rotation failed", "policy", p.Name, "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)
+	r.opt.Logger.Error("rotation failed", "policy", p.Name, "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)
 }
 
 // noteFailure counts a failed rotation.
@@ -277,9 +278,9 @@ func (r *Rotator) noteFailure(st *policyState, p plan.Policy, f *stageError, beg
 		st.request = &tried
 	}
 	st.status.Failures++
-	st.status.State, st.status.Reason = plan.StateFailing, f.reason
-	st.status.Failure = &ledger.Failure{Stage: f.stage, Reason: f.reason, Message: sentence(f.err), At: r.Wall(), Count: 1}
-	r.observeLocked(Event{Type: EventFailed, Policy: p.Name, Workspace: p.Workspace, Stage: f.stage, Reason: f.reason, At: r.Wall(), Duration: time.Since(begun)})
+	st.status.State, st.status.Reason, st.last.failed = plan.StateFailing, f.reason, true
+	st.status.Failure = &ledger.Failure{Stage: f.stage, Reason: f.reason, Message: sentence(f.err), At: r.opt.Wall(), Count: 1}
+	r.observeLocked(Event{Type: EventFailed, Policy: p.Name, Workspace: p.Workspace, Stage: f.stage, Reason: f.reason, At: r.opt.Wall(), Duration: time.Since(begun)})
 }
 
 // noteRetireFailure counts a failed retirement, which is no failed rotation.
@@ -288,7 +289,7 @@ func (j *job) noteRetireFailure(f *stageError) {
 	r.mu.Lock()
 	r.noteRefusedLocked(j.workspaceName, f.err)
 	r.mu.Unlock()
-	r.Observe(Event{Type: EventRetireError, Policy: p.Name, Workspace: p.Workspace, Stage: ledger.StageRetire, Reason: f.reason, At: r.Wall()})
+	r.opt.Observe(Event{Type: EventRetireError, Policy: p.Name, Workspace: p.Workspace, Stage: ledger.StageRetire, Reason: f.reason, At: r.opt.Wall()})
 }
 
 // rotated counts and reports a completed rotation.
@@ -305,7 +306,7 @@ func (j *job) rotated(c committed, old *ledger.KeyRef) {
 	j.r.mu.Unlock()
 	j.audit("rotated", "key_id", c.ID, "previous_key_id", e.PreviousKeyID, "sink", c.Sink.String(), "recovered", c.recovered,
 		"duration_ms", e.Duration.Milliseconds())
-	j.r.Observe(e)
+	j.r.opt.Observe(e)
 }
 
 // countRotation feeds the brake before the ledger is written.
@@ -316,7 +317,7 @@ func (r *Rotator) countRotation(st *policyState, at time.Time) {
 }
 
 func (r *Rotator) countLost(workspace string) {
-	r.Observe(Event{Type: EventLostDeleted, Workspace: workspace, At: r.Wall()})
+	r.opt.Observe(Event{Type: EventLostDeleted, Workspace: workspace, At: r.opt.Wall()})
 }
 
 func (r *Rotator) apiOf(workspace string) *elevenlabs.Client {
@@ -330,10 +331,10 @@ func (r *Rotator) apiOf(workspace string) *elevenlabs.Client {
 
 // redact has a secret cut out of whatever remotes say, for as long as this process holds it.
 func (r *Rotator) redact(s secret.Secret) (release func()) {
-	if r.Redactor == nil {
+	if r.opt.Redactor == nil {
 		return func() {}
 	}
-	return r.Redactor.Add(s)
+	return r.opt.Redactor.Add(s)
 }
 
 // updateListing applies what we did to a key to the last listing, which would otherwise have it done again. A nil change

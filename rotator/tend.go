@@ -73,7 +73,7 @@ func (j *job) enable(ctx context.Context, s plan.Step) bool {
 // patch gives the current key the policy's settings and reads back what became of it. It never enables or disables.
 // What is applied is noted before the call, so that a replica with another policy file sees it in any case.
 func (j *job) patch(ctx context.Context, s plan.Step) bool {
-	applied := &ledger.Applied{Digest: j.p.Settings.Digest(), At: j.r.Wall()}
+	applied := &ledger.Applied{Digest: j.p.Settings.Digest(), At: j.r.opt.Wall()}
 	if err := j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.Applied = applied }); err != nil {
 		return j.claimFailed(err)
 	}
@@ -81,7 +81,7 @@ func (j *job) patch(ctx context.Context, s plan.Step) bool {
 	got, err := j.patchKey(ctx, s)
 	if err != nil {
 		j.log.Error("settings not patched", "key_id", s.KeyID, "outcome", "failed", "err", err)
-		j.st.known.patchAfter = j.r.Wall().Add(j.wait(1, failed(ledger.StageCommit, err)))
+		j.st.known.patchAfter = j.r.opt.Wall().Add(j.wait(1, failed(ledger.StageCommit, err)))
 		_ = j.release(ctx, nil)
 		return true
 	}
@@ -89,7 +89,7 @@ func (j *job) patch(ctx context.Context, s plan.Step) bool {
 	settled.Ignored = got.Diff(j.p.Settings)
 	j.r.updateListing(j.workspaceName, s.Account, s.KeyID, func(k *elevenlabs.Key) { k.Settings = got })
 	j.audit("settings patched", "key_id", s.KeyID, "ignored", settled.Ignored)
-	j.r.Observe(Event{Type: EventDrifted, Policy: j.p.Name, Workspace: j.workspaceName, KeyID: s.KeyID, Reason: s.Reason, At: j.r.Wall()})
+	j.r.opt.Observe(Event{Type: EventDrifted, Policy: j.p.Name, Workspace: j.workspaceName, KeyID: s.KeyID, Reason: s.Reason, At: j.r.opt.Wall()})
 	return j.release(ctx, func(e *ledger.Entry) { e.Applied = &settled }) == nil
 }
 

@@ -34,7 +34,7 @@ func (r *Rotator) storeAnswers(lasted time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, st := range r.orderedLocked() {
-		st.hurry = st.hurry || lasted >= r.ReconcileInterval/2
+		st.hurry = st.hurry || lasted >= r.opt.ReconcileInterval/2
 		r.enqueueLocked(st)
 	}
 }
@@ -137,7 +137,7 @@ func (r *Rotator) next() (*policyState, *workspace) {
 // turnLocked returns the place in the queue of the first policy whose workspace is not being worked on by as many workers as
 // there may be; -1: none.
 func (r *Rotator) turnLocked() int {
-	return slices.IndexFunc(r.queue, func(st *policyState) bool { return st.ws.busy < r.Concurrency })
+	return slices.IndexFunc(r.queue, func(st *policyState) bool { return st.ws.busy < r.opt.Concurrency })
 }
 
 // maxPasses bounds the steps taken for one policy before the next one has its turn.
@@ -163,7 +163,7 @@ func (r *Rotator) work(ctx context.Context, st *policyState) {
 			if p, o, err = r.observe(ctx, st); err != nil && !errors.Is(err, errTooSoon) {
 				r.lookLater(st, err)
 			}
-		case !st.known.loaded && r.outage.down(r.Ledger.Mount) == nil:
+		case !st.known.loaded && r.outage.down(r.opt.Ledger.Mount) == nil:
 			r.readForBrake(ctx, st)
 		}
 		if errors.Is(err, errTooSoon) {
@@ -174,7 +174,7 @@ func (r *Rotator) work(ctx context.Context, st *policyState) {
 			r.countIfDue(st, err)
 			return
 		}
-		d := plan.Plan(p, o, r.Wall())
+		d := plan.Plan(p, o, r.opt.Wall())
 		r.updateStatus(st, p, o, d)
 		r.wakeLater(st, d)
 		if !r.performFirst(ctx, m, st, p, d) {
@@ -209,7 +209,7 @@ func (r *Rotator) countIfDue(st *policyState, err error) {
 	r.mu.Lock()
 	p, ws := *st.policy, st.ws
 	r.mu.Unlock()
-	for _, s := range plan.Plan(p, r.assemble(st, p, ws), r.Wall()).Steps {
+	for _, s := range plan.Plan(p, r.assemble(st, p, ws), r.opt.Wall()).Steps {
 		if s.Action == plan.ActRotate {
 			r.noteOnce(st, failed(ledger.StageClaim, err))
 			return
@@ -221,10 +221,10 @@ func (r *Rotator) countIfDue(st *policyState, err error) {
 func (r *Rotator) wakeLater(st *policyState, d plan.Decision) {
 	wait := time.Duration(0)
 	if st.known.claimVersion != 0 { // another replica's claim, or our own unsettled work
-		wait = time.Until(st.known.claimSince.Add(r.ClaimTTL))
+		wait = time.Until(st.known.claimSince.Add(r.opt.ClaimTTL))
 	}
 	if wait <= 0 && !d.Wake.IsZero() {
-		wait = d.Wake.Sub(r.Wall())
+		wait = d.Wake.Sub(r.opt.Wall())
 	}
 	if wait <= 0 {
 		return // it is being done, or waits for something else than time
@@ -250,7 +250,7 @@ func (r *Rotator) isStopping() bool {
 // performFirst does the first step that can be done now, and reports whether to look again.
 func (r *Rotator) performFirst(ctx context.Context, m *meter, st *policyState, p plan.Policy, d plan.Decision) bool {
 	for _, step := range d.Steps {
-		if d.Later[step].After(r.Wall()) || !plan.Urgent(step) && st.known.pace.affords(costOf(step.Action)) > 0 {
+		if d.Later[step].After(r.opt.Wall()) || !plan.Urgent(step) && st.known.pace.affords(costOf(step.Action)) > 0 {
 			continue // the steps before it may have cost what there was
 		}
 		if err := r.remoteDown(st, step); err != nil {
@@ -280,15 +280,15 @@ func (r *Rotator) storeDown(st *policyState) error {
 	r.mu.Lock()
 	mount := st.policy.Sink.Mount
 	r.mu.Unlock()
-	return r.outage.down(r.Ledger.Mount, mount)
+	return r.outage.down(r.opt.Ledger.Mount, mount)
 }
 
 // admit counts a rotation that is about to begin, unless others took what there was of this hour.
 func (r *Rotator) admit(st *policyState) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.Wall()
-	if r.MaxRotationsPerHour > 0 && st.ws.rotationsLocked(now, st.policy.Name) >= r.MaxRotationsPerHour {
+	now := r.opt.Wall()
+	if r.opt.MaxRotationsPerHour > 0 && st.ws.rotationsLocked(now, st.policy.Name) >= r.opt.MaxRotationsPerHour {
 		return false
 	}
 	st.ws.noteRotationLocked(st.policy.Name, now)
@@ -353,8 +353,8 @@ func (r *Rotator) resyncLoop(ctx context.Context) {
 		if len(turn) == 0 {
 			turn = r.orderedLocked()
 		}
-		tick := max(r.ResyncInterval/time.Duration(max(len(r.policies), 1)), min(time.Second, r.ResyncInterval))
-		n := max(int(time.Duration(len(r.policies))*tick/r.ResyncInterval), 1)
+		tick := max(r.opt.ResyncInterval/time.Duration(max(len(r.policies), 1)), min(time.Second, r.opt.ResyncInterval))
+		n := max(int(time.Duration(len(r.policies))*tick/r.opt.ResyncInterval), 1)
 		r.mu.Unlock()
 		if !sleep(ctx, tick) {
 			return
@@ -372,8 +372,8 @@ func (r *Rotator) resyncLoop(ctx context.Context) {
 // probeLoop asks a store that is down once per reconcile interval; when it answers, all that waited is looked at.
 func (r *Rotator) probeLoop(ctx context.Context) {
 	r.outage.setUp(r.storeAnswers)
-	for sleep(ctx, r.ReconcileInterval) {
-		r.outage.probe(ctx, r.Logger, r.Ledger.Join("owner"))
+	for sleep(ctx, r.opt.ReconcileInterval) {
+		r.outage.probe(ctx, r.opt.Logger, r.opt.Ledger.Join("owner"))
 	}
 }
 

@@ -50,7 +50,7 @@ func (ws *workspace) beginLocked(r *Rotator) {
 func (r *Rotator) reconcileLoop(ctx context.Context, ws *workspace) {
 	for {
 		r.reconcile(ctx, ws)
-		if !sleep(ctx, r.ReconcileInterval) {
+		if !sleep(ctx, r.opt.ReconcileInterval) {
 			return
 		}
 	}
@@ -70,7 +70,7 @@ func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
 	err = r.refusedLocked(ws, err)
 	r.logListing(ws, err)
 	r.logSkewLocked(ws)
-	ws.lastAttempt = r.Wall()
+	ws.lastAttempt = r.opt.Wall()
 	if ws.listing == nil || ws.err != nil {
 		ws.healthySince = ws.lastAttempt
 	}

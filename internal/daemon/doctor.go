@@ -74,7 +74,7 @@ func (x *examination) note(err error, subject, format string, args ...any) bool 
 }
 
 func (x *examination) check(ctx context.Context, refs ...ledger.Ref) error {
-	return x.d.rotator.Store.Check(ctx, refs...)
+	return x.d.rotator.CheckAccess(ctx, refs...)
 }
 
 func (x *examination) ledger() []ledger.Ref {
@@ -164,7 +164,7 @@ func (x *examination) paths(ctx context.Context) {
 	ledger := x.d.cfg.Env.Ledger()
 	err := x.check(ctx, x.ledger()...)
 	if err == nil {
-		_, err = x.d.rotator.Store.List(ctx, ledger.Join("policies"))
+		_, err = x.d.rotator.EntryNames(ctx)
 	}
 	x.note(err, "ledger "+ledger.String(), "the token may create, read, update and list")
 	unseen := 0

@@ -109,7 +109,7 @@ func (d *Daemon) Prune(ctx context.Context, k rotator.LostKey) error {
 
 // Remembered returns the names of all policies that the ledger knows, loaded or not.
 func (d *Daemon) Remembered(ctx context.Context) ([]string, error) {
-	names, err := d.rotator.Store.List(ctx, d.cfg.Env.Ledger().Join("policies"))
+	names, err := d.rotator.EntryNames(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the ledger: %w", err)
 	}
