@@ -153,8 +153,8 @@ func (b *outageTracker) log(l *slog.Logger, place string, err error) {
 	switch {
 	case !changed:
 	case err == nil:
-		l.Info("store answers again")
+		l.Info("store available again")
 	case !errors.Is(err, context.Canceled):
-		l.Error("store does not serve", "reason", reason, "err", err)
+		l.Error("store unavailable", "reason", reason, "err", err)
 	}
 }

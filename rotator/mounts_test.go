@@ -75,7 +75,7 @@ func TestAQuotaOfOneMountStopsNoOther(t *testing.T) {
 		if err := r.Snapshot().StoreDown; err != nil {
 			t.Errorf("the store as a whole counts as down: %v", err)
 		}
-		if n := strings.Count(w.logs.String(), `msg="store does not serve" mount=team`); n != 1 {
+		if n := strings.Count(w.logs.String(), `msg="store unavailable" mount=team`); n != 1 {
 			t.Errorf("the log says %d times that the mount does not serve", n)
 		}
 		limited.mount.Store(nil)

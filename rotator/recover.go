@@ -56,13 +56,13 @@ func (j *job) settle(ctx context.Context, f *stageError) bool {
 func (j *job) settleIntent(ctx context.Context, in *ledger.Intent, f *stageError) bool {
 	rec, err := j.fence(ctx, in)
 	if err != nil {
-		j.log.Error("rotation not settled", "err", err)
+		j.log.Error("recovery incomplete", "err", err)
 		return false
 	}
 	var past history
 	if j.attempted {
 		if past, err = j.published(ctx, in, rec); err != nil {
-			j.log.Error("rotation not settled", "err", err)
+			j.log.Error("recovery incomplete", "err", err)
 			return false
 		}
 		if past.found && (!in.Rollback || rec.Publishes(in.KeyName)) {
@@ -74,7 +74,7 @@ func (j *job) settleIntent(ctx context.Context, in *ledger.Intent, f *stageError
 	}
 	key, found, err := j.search(ctx, in)
 	if err != nil {
-		j.log.Error("rotation not settled", "err", err)
+		j.log.Error("recovery incomplete", "err", err)
 		return false
 	}
 	if !f.counted && !errors.Is(f, errNotDue) {
@@ -129,7 +129,7 @@ func (j *job) rollForward(ctx context.Context, in *ledger.Intent, rec ledger.Rec
 		c.KeyRef = j.restored(*back, c.Published)
 	}
 	if err := j.commit(ctx, c); err != nil {
-		j.log.Error("rotation not settled", "err", err)
+		j.log.Error("recovery incomplete", "err", err)
 		return false
 	}
 	j.st.known.pending = nil

@@ -44,7 +44,21 @@ func (j *job) rotate(ctx context.Context, why ledger.Reason) bool {
 		j.lost = time.Now()
 		return j.settle(ctx, &stageError{stage: ledger.StageCreate, reason: lostReason(err), err: err})
 	}
-	if err := j.finish(ctx, in, rec, key); err != nil {
+	defer j.r.redact(key.secret)()
+	if in.Verify {
+		if err := j.verify(ctx, key.secret); err != nil {
+			return j.settle(ctx, failed(ledger.StageVerify, err))
+		}
+	}
+	listed, err := j.inspect(ctx, in, &key)
+	if err != nil {
+		return j.settle(ctx, failed(ledger.StageVerify, err))
+	}
+	pub := j.publication(in, key)
+	if err := j.publish(ctx, pub, rec); err != nil {
+		return j.settle(ctx, failed(ledger.StagePublish, err))
+	}
+	if err := j.commit(ctx, j.committed(in, key, pub, listed)); err != nil {
 		return j.settle(ctx, failed(ledger.StageCommit, err))
 	}
 	return true
@@ -187,34 +201,6 @@ func (j *job) create(ctx context.Context, in *ledger.Intent) (newKey, error) {
 	}
 	j.audit("key created", "key_id", c.ID, "service_account", in.Account)
 	return newKey{id: c.ID, name: in.KeyName, secret: c.Secret, created: j.r.opt.Wall()}, nil
-}
-
-// finish takes a created key to the end: verified, published, read back, committed.
-func (j *job) finish(ctx context.Context, in *ledger.Intent, rec ledger.Record, key newKey) error {
-	defer j.r.redact(key.secret)()
-	if in.Verify {
-		if err := j.verify(ctx, key.secret); err != nil {
-			return failed(ledger.StageVerify, err)
-		}
-	}
-	listed, err := j.inspect(ctx, in, &key)
-	if err != nil {
-		return failed(ledger.StageVerify, err)
-	}
-	pub := j.publication(in, key)
-	if err := j.publish(ctx, pub, rec); err != nil {
-		return failed(ledger.StagePublish, err)
-	}
-	c := committed{
-		KeyRef: ledger.KeyRef{ID: key.id, Name: key.name, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
-			Hash: ledger.HashValue(j.entry().Salt, key.secret.Reveal()), Created: key.created, Published: pub.At, Verified: in.Verify},
-		reason: in.Reason, previousUntil: pub.PreviousUntil,
-		applied: &ledger.Applied{Digest: j.p.Settings.Digest(), At: pub.At, Ignored: listed.Settings.Diff(j.p.Settings)},
-	}
-	if err := j.commit(ctx, c); err != nil {
-		return failed(ledger.StageCommit, err)
-	}
-	return nil
 }
 
 // verify asks with the new key until it works: a new key may take a moment to be known everywhere.
@@ -374,6 +360,15 @@ type committed struct {
 	previousUntil time.Time
 	applied       *ledger.Applied
 	recovered     bool
+}
+
+func (j *job) committed(in *ledger.Intent, key newKey, pub ledger.Publication, listed elevenlabs.Key) committed {
+	return committed{
+		KeyRef: ledger.KeyRef{ID: key.id, Name: key.name, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
+			Hash: ledger.HashValue(j.entry().Salt, key.secret.Reveal()), Created: key.created, Published: pub.At, Verified: in.Verify},
+		reason: in.Reason, previousUntil: pub.PreviousUntil,
+		applied: &ledger.Applied{Digest: j.p.Settings.Digest(), At: pub.At, Ignored: listed.Settings.Diff(j.p.Settings)},
+	}
 }
 
 // commit makes the published key the current one and starts the old one on its way out, in one write.

@@ -24,10 +24,10 @@ type policyState struct {
 	counted     bool // its entry was read for the brake, or seen not to be readable
 	hurry       bool // what waits for its next try is tried once more at once
 	request     *plan.Request
-	timer       *time.Timer // the next look that time alone calls for
-	loadedAt    int         // which Load had it and the one before had not; 0: it is only of the ledger
-	mayTakeBack bool        // it was loaded again while others were, and has not taken its entry back since
-	order       uint64      // differs between replicas, so that they begin at different ends
+	timer       *time.Timer  // the next look that time alone calls for
+	loadedAt    int          // which Load had it and the one before had not; 0: it is only of the ledger
+	mayTakeBack bool         // it was loaded again while others were, and has not taken its entry back since
+	order       uint64       // differs between replicas, so that they begin at different ends
 	status      PolicyStatus // what is displayed; no decision reads it
 	last        last
 

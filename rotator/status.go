@@ -237,7 +237,7 @@ func (r *Rotator) noteStoreFailure(st *policyState, err error) {
 	s.State, s.Reason, st.last.failed = plan.StateFailing, reasonOf(err), true
 	s.Failure = &ledger.Failure{Stage: ledger.StageClaim, Reason: s.Reason, Message: sentence(err), At: r.opt.Wall(), Count: 1}
 	if changed {
-		r.logLocked(slog.LevelError, "policy cannot be looked at", "policy", st.policy.Name, "reason", s.Reason, "err", err)
+		r.logLocked(slog.LevelError, "reading policy state failed", "policy", st.policy.Name, "reason", s.Reason, "err", err)
 	}
 }
 

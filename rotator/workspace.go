@@ -99,9 +99,9 @@ func (r *Rotator) logListing(ws *workspace, err error) {
 	switch {
 	case was == is:
 	case err == nil:
-		r.logLocked(slog.LevelInfo, "workspace answers again", "workspace", ws.name)
+		r.logLocked(slog.LevelInfo, "workspace available again", "workspace", ws.name)
 	default:
-		r.logLocked(slog.LevelError, "workspace cannot be listed", "workspace", ws.name, "reason", is, "err", err)
+		r.logLocked(slog.LevelError, "listing workspace failed", "workspace", ws.name, "reason", is, "err", err)
 	}
 }
 

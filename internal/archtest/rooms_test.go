@@ -61,3 +61,48 @@ func TestPlanReadsNoClock(t *testing.T) {
 		})
 	}
 }
+
+// The package comment of rotator walks through a rotation: its steps are called in that order by rotate, and defined in that
+// order below it.
+func TestTheWalkThroughARotation(t *testing.T) {
+	doc, err := os.ReadFile("../../rotator/doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var walk []string
+	for line := range strings.Lines(string(doc)) {
+		if step, found := strings.CutPrefix(line, "//\t"); found {
+			walk = append(walk, strings.Fields(step)[0])
+		}
+	}
+	if len(walk) < 7 {
+		t.Fatalf("the walk has %d steps: %v", len(walk), walk)
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), "../../rotator/rotate.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var defined, called []string
+	for _, d := range file.Decls {
+		f, ok := d.(*ast.FuncDecl)
+		if !ok {
+			continue
+		}
+		if slices.Contains(walk, f.Name.Name) {
+			defined = append(defined, f.Name.Name)
+		}
+		if f.Name.Name != "rotate" {
+			continue
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			c, ok := n.(*ast.SelectorExpr)
+			if ok && slices.Contains(walk, c.Sel.Name) && !slices.Contains(called, c.Sel.Name) {
+				called = append(called, c.Sel.Name)
+			}
+			return true
+		})
+	}
+	if !slices.Equal(defined, walk) || !slices.Equal(called, walk) {
+		t.Errorf("doc.go walks %v, rotate calls %v, rotate.go defines %v", walk, called, defined)
+	}
+}

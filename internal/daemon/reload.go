@@ -29,7 +29,7 @@ func (d *Daemon) apply(c *config.Config) error {
 
 func (d *Daemon) warn(warnings []config.Fault) {
 	for _, w := range warnings {
-		d.log.Warn("doubtful configuration", "warning", w.Error())
+		d.log.Warn("configuration warning", "warning", w.Error())
 	}
 }
 

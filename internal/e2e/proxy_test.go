@@ -33,7 +33,7 @@ func TestAProxyThatRepeatsItsPassword(t *testing.T) {
 		"REKEYD_SINK": "file", "VAULT_ADDR": "", "VAULT_TOKEN": "", "ELEVENLABS_BASE_URL": "",
 		"HTTPS_PROXY": "http://rekeyd:" + strings.ReplaceAll(password, "/", "%2F") + "@" + host,
 	})
-	d.Find(&d.Stderr, `"workspace cannot be listed".*(\[secret\]=* is )`)
+	d.Find(&d.Stderr, `"listing workspace failed".*(\[secret\]=* is )`)
 	d.end()
 	said := d.Stderr.String()
 	for _, hidden := range []string{password, "pw-of-a-proxy", base64.RawStdEncoding.EncodeToString([]byte("rekeyd:" + password))} {
