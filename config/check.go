@@ -143,7 +143,7 @@ func (l *loader) scheduleFault(p *policy, err error) {
 	}
 	for _, part := range parts {
 		n := p.Schedule.node
-		if f, ok := errors.AsType[*schedule.ScheduleError](part); ok && f.Field == "timezone" {
+		if f, ok := errors.AsType[*schedule.Error](part); ok && f.Field == "timezone" {
 			n = p.Timezone.where(n)
 		}
 		l.fault(n, "%s%v", p.says(), part)

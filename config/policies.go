@@ -62,7 +62,7 @@ type loader struct {
 	allowed map[string]bool // origins
 	known   []string        // permissions, and the same as a set
 	isKnown map[string]bool
-	parser  schedule.ScheduleParser
+	parser  schedule.Parser
 	gaps    schedule.Gaps
 	timings map[[2]string]timing // by expression and zone
 

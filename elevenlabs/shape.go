@@ -10,5 +10,5 @@ import (
 // place.
 func LooksSecret(text string) bool {
 	const starts = "shgnxAe-" // of the shapes: lists of many addresses cost nothing
-	return strings.ContainsAny(text, starts) && secret.SecretValue.MatchString(text)
+	return strings.ContainsAny(text, starts) && secret.ValueShape.MatchString(text)
 }

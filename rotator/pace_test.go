@@ -66,9 +66,7 @@ func TestARefusedRevokeIsNoStorm(t *testing.T) {
 }
 
 // after5ms keeps a loop without waits from standing still in simulated time.
-func after5ms() { time.Sleep(5 * time.Millisecond) }
-
-//nolint:forbidigo // simulated time
+func after5ms() { time.Sleep(5 * time.Millisecond) } //nolint:forbidigo // simulated time
 
 // Where every write conflicts, each policy that is due is counted as failed once, and waits longer each time.
 func TestAConflictOnEveryWriteIsNoStorm(t *testing.T) {

@@ -16,7 +16,7 @@ var instant = time.Date(2026, 3, 23, 12, 0, 0, 0, time.UTC)
 // everything is a snapshot in which each action and each way to wait occurs.
 func everything(t *testing.T) rotator.Snapshot {
 	t.Helper()
-	var parser schedule.ScheduleParser
+	var parser schedule.Parser
 	weekly, err := parser.Parse("0 3 * * 1", "UTC")
 	if err != nil {
 		t.Fatal(err)

@@ -47,7 +47,7 @@ func TestAStderrThatBlocks(t *testing.T) {
 	process.Eventually(t, time.Minute, func() error { // the pipe is full: what is in it stays as it is
 		time.Sleep(time.Second) //nolint:forbidigo // a process of its own fills it
 		var n int32
-		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, pipe.Fd(), fionread, uintptr(unsafe.Pointer(&n))); errno != 0 { //nolint:gosec // FIONREAD
+		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, pipe.Fd(), fionread, uintptr(unsafe.Pointer(&n))); errno != 0 {
 			return errno
 		}
 		if was := before; int(n) < size/2 || int(n) != was {

@@ -8,6 +8,7 @@ import (
 	"time"
 )
 
+// Bounds of what is made and held for clients.
 const (
 	ScrapesAtOnce = 1 // that are made: one of 10,000 policies takes a second of a core and 100 MiB
 	PagesAtOnce   = 2 // … of the others

@@ -10,8 +10,8 @@ const shapes = `(?:sk_|hv[bsr]\.)[\w-]{6,}` +
 
 var (
 	secretShape = regexp.MustCompile(`\b(?:` + shapes + `)`)
-	// In the midst of a path, "sk_admin" is a name that a person may have chosen.
-	SecretValue = regexp.MustCompile(`^(?:` + shapes + `)|\b(?:sk_|hv[bsr]\.)[\w-]{16,}|-----BEGIN `)
+	// ValueShape is the shape of a whole value. In the midst of a path, "sk_admin" is a name that a person may have chosen.
+	ValueShape = regexp.MustCompile(`^(?:` + shapes + `)|\b(?:sk_|hv[bsr]\.)[\w-]{16,}|-----BEGIN `)
 )
 
 // HideShapes replaces by "[secret]" what looks like a secret in a text, whether or not the process holds it.

@@ -111,6 +111,7 @@ func candidates(p Policy, o Observed) string {
 // Fit is what a key's hint says about a record's value.
 type Fit int
 
+// What a hint can say.
 const (
 	Unsaid      Fit = iota // it shows no character of the secret's end, or there is no value
 	HintFits               // the value ends as the key's secret does

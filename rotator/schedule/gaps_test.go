@@ -118,7 +118,7 @@ func TestGapsRemembers(t *testing.T) {
 func BenchmarkGapsReload(b *testing.B) {
 	zones := clockZones()
 	for b.Loop() {
-		var parser ScheduleParser
+		var parser Parser
 		var gaps Gaps
 		for i := range 10_000 {
 			expr := fmt.Sprintf("%d %d * * %d", i%60, i/60%24, i%7)

@@ -20,15 +20,15 @@ const (
 	zoneHint       = "an IANA name such as Europe/Oslo, or UTC"
 )
 
-// ScheduleError is a fault in what a policy says about its schedule.
-type ScheduleError struct {
+// Error is a fault in what a policy says about its schedule.
+type Error struct {
 	Field   string // "schedule" or "timezone"
 	Value   string // as written
 	Problem string // what is wrong with the value and what to write instead; follows it in a sentence
 }
 
 // Error returns the field, the beginning of its value, and the problem, as one sentence.
-func (e *ScheduleError) Error() string {
+func (e *Error) Error() string {
 	return fmt.Sprintf("%s %s %s", e.Field, quote(e.Value), e.Problem)
 }
 
@@ -42,19 +42,19 @@ func quote(value string) string {
 
 // Parse reads a cron expression of 5 fields, @hourly and its like, or @every with a duration. An empty
 // timezone means what a TZ= or CRON_TZ= prefix of the expression says, else UTC.
-// The error is a [*ScheduleError], or two of them joined when schedule and timezone are both wrong.
+// The error is a [*Error], or two of them joined when schedule and timezone are both wrong.
 func Parse(expr, timezone string) (Schedule, error) {
-	return new(ScheduleParser).Parse(expr, timezone)
+	return new(Parser).Parse(expr, timezone)
 }
 
-// ScheduleParser is [Parse] for many policies: it reads each zone once, and its schedules share it.
+// Parser is [Parse] for many policies: it reads each zone once, and its schedules share it.
 // The zero value is ready. It must not be used concurrently.
-type ScheduleParser struct {
+type Parser struct {
 	zones map[string]*time.Location
 }
 
 // Parse is [Parse]. Schedules from one parser are equal (==) when expression and zone are.
-func (p *ScheduleParser) Parse(expr, timezone string) (Schedule, error) {
+func (p *Parser) Parse(expr, timezone string) (Schedule, error) {
 	prefix, words, problem := splitPrefix(expr, timezone)
 	field, value, zone := "timezone", timezone, timezone
 	if prefix != "" && timezone == "" {
@@ -64,14 +64,14 @@ func (p *ScheduleParser) Parse(expr, timezone string) (Schedule, error) {
 	var zoneErr, exprErr error
 	loc, zoneProblem := p.location(zone)
 	if zoneProblem != "" {
-		zoneErr = &ScheduleError{field, value, zoneProblem}
+		zoneErr = &Error{field, value, zoneProblem}
 	}
 	var s Schedule
 	if problem == "" {
 		s, problem = parseWords(words)
 	}
 	if problem != "" {
-		exprErr = &ScheduleError{"schedule", expr, problem}
+		exprErr = &Error{"schedule", expr, problem}
 	}
 	if err := joinFaults(exprErr, zoneErr); err != nil {
 		return Schedule{}, err
@@ -123,7 +123,7 @@ func isPrefix(word string) bool {
 }
 
 // location returns the zone of that name, UTC if it is empty.
-func (p *ScheduleParser) location(name string) (loc *time.Location, problem string) {
+func (p *Parser) location(name string) (loc *time.Location, problem string) {
 	if name == "" {
 		return time.UTC, ""
 	}

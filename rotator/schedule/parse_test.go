@@ -44,7 +44,7 @@ func TestParseScheduleEvery(t *testing.T) {
 }
 
 func TestScheduleParserSharesZones(t *testing.T) {
-	var p ScheduleParser
+	var p Parser
 	a, errA := p.Parse("0 3 * * 1", "Europe/Oslo")
 	b, errB := p.Parse("TZ=Europe/Oslo  0 3 * * 1", "")
 	if err := errors.Join(errA, errB); err != nil {
@@ -128,9 +128,9 @@ func TestParseScheduleRefuses(t *testing.T) {
 		{"0 0 0 3 * *", "Europe/Osl", `schedule "0 0 0 3 * *" has 6 fields; ` + five + "\n" + `timezone "Europe/Osl" names no known time zone; ` + zone},
 	} {
 		s, err := Parse(tc.expr, tc.timezone)
-		var fault *ScheduleError
+		var fault *Error
 		if !errors.As(err, &fault) {
-			t.Errorf("%q in %q: error is %v, want a ScheduleError", tc.expr, tc.timezone, err)
+			t.Errorf("%q in %q: error is %v, want a Error", tc.expr, tc.timezone, err)
 			continue
 		}
 		if err.Error() != tc.want {

@@ -140,7 +140,7 @@ func TestScheduleDailyRunsOnceEachDay(t *testing.T) {
 	for _, zone := range clockZones() {
 		t.Run(zone, func(t *testing.T) {
 			t.Parallel()
-			var parser ScheduleParser
+			var parser Parser
 			for minute := 0; minute < 24*60; minute++ {
 				if hour := minute / 60; hour >= 4 && hour < 23 && minute%20 != 0 {
 					continue
@@ -287,7 +287,7 @@ func genField(low, high int, star int) *rapid.Generator[string] {
 func TestScheduleMatchesReference(t *testing.T) {
 	zones := append(clockZones(), "UTC", "Antarctica/Troll", "America/Havana", "Asia/Kathmandu", "Pacific/Kwajalein")
 	changes := map[string][]time.Time{}
-	var parser ScheduleParser
+	var parser Parser
 	rapid.Check(t, func(t *rapid.T) {
 		zone := rapid.SampledFrom(zones).Draw(t, "zone")
 		expr := strings.Join([]string{genField(0, 59, 1).Draw(t, "minute"), genField(0, 23, 3).Draw(t, "hour"),
