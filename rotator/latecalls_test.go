@@ -141,6 +141,38 @@ func TestALateDelete(t *testing.T) {
 	})
 }
 
+// An admin key that a late disable may take is not put back: nothing else could enable it again.
+func TestALateDisableOfAnAdminKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		admins, p := newAdminWorld(t)
+		w := newArena(t)
+		w.sim, w.api, w.admin, p.Mode = admins.sim, admins.api, admins.admin, plan.ModeManual
+		p.Adopt = w.putAdminKey(p)
+		h := holdLater(w.api, method(http.MethodPatch))
+		_, stop := w.daemon(options{api: h}, p)
+		defer stop()
+		rotate := func() {
+			if err := w.build(options{}, p).Rotate(within(t, time.Hour), p.Name, rotator.RotateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		after(10 * time.Minute)
+		rotate()
+		after(6 * time.Hour) // the one by hand is disabled
+		h.arm()
+		rotate()
+		<-h.held
+		after(10 * time.Minute)
+		err := w.build(options{}, p).Rollback(within(t, 10*time.Minute), p.Name)
+		if err == nil || !strings.Contains(err.Error(), "is being disabled") {
+			t.Errorf("rollback: %v", err)
+		}
+		close(h.release)
+		after(time.Minute)
+		w.mustWork(p, "after the late disable")
+	})
+}
+
 // TestARecordRolledBackToAKeyThatIsBeingDeleted is a person's to decide: the key may go at any time.
 func TestARecordRolledBackToAKeyThatIsBeingDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -20,7 +20,7 @@ func (r *Rotator) Rollback(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	first, err := previous(o)
+	first, err := previous(*st.policy, o)
 	if err != nil {
 		return fmt.Errorf("rolling back policy %s: %w", name, err)
 	}
@@ -36,7 +36,7 @@ func (r *Rotator) Rollback(ctx context.Context, name string) error {
 		}
 	}
 	// Whether the key may come back is decided from the entry that the claim replaces, after the work of others.
-	back, err := previous(o)
+	back, err := previous(*st.policy, o)
 	if err == nil && back.ID != first.ID {
 		err = orUnknown(nil)
 	}
@@ -67,7 +67,7 @@ func orUnknown(err error) error {
 }
 
 // previous returns the key to go back to: the one that was published last before the current one.
-func previous(o plan.Observed) (*ledger.Retiring, error) {
+func previous(p plan.Policy, o plan.Observed) (*ledger.Retiring, error) {
 	if o.LedgerError != "" {
 		return nil, errors.New(o.LedgerError)
 	}
@@ -87,6 +87,8 @@ func previous(o plan.Observed) (*ledger.Retiring, error) {
 	switch {
 	case back.Deleting():
 		return nil, fmt.Errorf("the previous key %s is being deleted: a delete of it is not answered yet", back.ID)
+	case p.AdminOf != "" && back.Outstanding(ledger.CallDisable, time.Time{}): // who would enable it again?
+		return nil, fmt.Errorf("the previous admin key %s is being disabled: a disable of it is not answered yet; rotate the policy instead", back.ID)
 	case back.Reason == ledger.ReasonRevoke:
 		return nil, fmt.Errorf("the previous key %s was retired by --revoke-now and stays so", back.ID)
 	case !listed:

@@ -418,14 +418,23 @@ func (o *oracle) conclude() {
 		case k.freed && !k.replaced.IsZero(): // in quarantine it is shown, and stays as that person wants it
 		case k.published.IsZero() && !k.hidden:
 			o.violated("invariant 2: key %s (%s) was never published and is still there", short(k.ID), k.Name)
-		case now.Sub(k.replaced) > r.policy.Overlap+r.policy.WaitUntilIdle+r.policy.Quarantine+3*time.Hour:
+		case now.Sub(later(k.replaced, k.leaving)) > r.policy.Overlap+r.policy.WaitUntilIdle+r.policy.Quarantine+3*time.Hour:
 			o.violated("invariant 2: key %s was replaced %s ago and is still there", short(k.ID), now.Sub(k.replaced))
 		case o.tooOld(k, r):
 			o.violated("key %s of policy %s is %s old and still works", short(k.ID), k.policy, now.Sub(k.CreatedAt))
-		case !k.Disabled && now.Sub(k.replaced) > r.policy.Overlap+r.policy.WaitUntilIdle+90*time.Minute:
+		case !k.Disabled && now.Sub(later(k.replaced, k.leaving)) > r.policy.Overlap+r.policy.WaitUntilIdle+90*time.Minute:
 			o.violated("invariant 9: key %s was replaced %s ago and still works", short(k.ID), now.Sub(k.replaced))
 		}
 	}
+}
+
+// later is when a key began to leave: where nothing could say for hours whether its replacement was published, the ledger
+// knows that only then.
+func later(replaced, leaving time.Time) time.Time {
+	if leaving.After(replaced) {
+		return leaving
+	}
+	return replaced
 }
 
 func longestGap(p plan.Policy) time.Duration {
