@@ -186,6 +186,9 @@ func TestPlan(t *testing.T) {
 			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "by hand", ServiceAccount: s.p.ServiceAccount}})
 		}, "adopt adopt k9", plan.StateOK, ""},
 		{"request fulfilled", func(s stage) { s.o.Request = &plan.Request{NotKey: "k1"} }, "", plan.StateOK, ""},
+		{"revoke, a key in quarantine works", func(s stage) {
+			s.o.Request, s.o.Keys[0].Disabled = &plan.Request{NotKey: "k1", Revoke: true}, false
+		}, "disable revoke_now k1", plan.StateOK, ""},
 		{"revoke", func(s stage) { s.o.Request = &plan.Request{NotKey: "k2", Revoke: true} }, "rotate revoke_now", plan.StateDue, ledger.ReasonRevoke},
 
 		{"drift, patch", func(s stage) { s.o.Keys[1].Settings.Permissions.All = true }, "patch drift k2", plan.StateOK, ""},

@@ -116,7 +116,7 @@ func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
 			d.Reason = ledger.ReasonQuarantineEnabled // a person's doing, until it is revoked
 		}
 		switch {
-		case (r.State == ledger.InOverlap || enabled) && o.revoking():
+		case (r.State == ledger.InOverlap || o.enabled(r.ID)) && o.revoking(): // by any listing: to disable a key twice does no harm
 			d.add(Step{ActDisable, ledger.ReasonRevoke, r.ID, r.Workspace, r.Account})
 		case soonest(r.NextTry, now).After(now):
 			d.wakeAt(r.NextTry)
@@ -175,6 +175,11 @@ func (o Observed) Key(id string) (ListedKey, bool) {
 func (o Observed) lists(id string) bool {
 	_, listed := o.Key(id)
 	return listed
+}
+
+func (o Observed) enabled(id string) bool {
+	k, ok := o.Key(id)
+	return ok && !k.Disabled
 }
 
 func (o Observed) disabled(id string) bool {
