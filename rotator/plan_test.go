@@ -383,3 +383,27 @@ func TestAWindowOfAScheduleThatCounts(t *testing.T) {
 		}
 	}
 }
+
+// What is promised is what is done: a key that may be used on leaves at the end of what waiting for it to be idle allows, and
+// nothing is rotated in an error.
+func TestADecisionPromisesWhatComes(t *testing.T) {
+	p, o := planStage(t)
+	p.WaitUntilIdle = 3 * time.Hour
+	o.Entry.Retiring[0].State, o.Entry.Retiring[0].Until = ledger.InOverlap, planNow.Add(time.Hour)
+	o.Keys[0].Disabled = false
+	d := plan.Plan(p, o, planNow)
+	if got, want := d.Leaves["k1"], planNow.Add(4*time.Hour); !got.Equal(want) {
+		t.Errorf("k1 leaves at %s, want %s", got, want)
+	}
+	if d.NextDue.IsZero() || d.NextReason != ledger.ReasonSchedule {
+		t.Errorf("next: %s by %q", d.NextDue, d.NextReason)
+	}
+	o.Idle = []string{"k1"}
+	if got, want := plan.Plan(p, o, planNow).Leaves["k1"], planNow.Add(time.Hour); !got.Equal(want) {
+		t.Errorf("idle, k1 leaves at %s, want %s", got, want)
+	}
+	o.Record.Match, o.Record.KeyID, o.Record.Hash = "", "", "another"
+	if d := plan.Plan(p, o, planNow); d.State != plan.StateError || !d.NextDue.IsZero() {
+		t.Errorf("%s, and the next rotation is due at %s", d.State, d.NextDue)
+	}
+}

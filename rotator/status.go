@@ -47,11 +47,13 @@ type PolicyStatus struct {
 	Policy       *plan.Policy // nobody may change it
 	State        plan.State
 	Reason       ledger.Reason
-	Message      string      // an error in a sentence; "" otherwise
-	HeldBy       string      // with ReasonGroup: the member of its group whose turn it is
-	Loaded       bool        // the ledger entry was read
-	Steps        []plan.Step // what is about to be done
-	NextDue      time.Time
+	Message      string               // an error in a sentence; "" otherwise
+	HeldBy       string               // with ReasonGroup: the member of its group whose turn it is
+	Loaded       bool                 // the ledger entry was read
+	Steps        []plan.Step          // what is about to be done
+	NextDue      time.Time            // zero: no rotation will begin
+	NextReason   ledger.Reason        // what makes it due
+	Leaves       map[string]time.Time // when each retiring key is disabled or deleted, at the latest: by its id
 	LastRotation time.Time
 	Current      *ledger.KeyRef
 	Retiring     []ledger.Retiring
@@ -168,6 +170,7 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 	s := &st.status
 	was := *s
 	s.State, s.Reason, s.Message, s.Steps = d.State, d.Reason, d.Message, d.Steps
+	s.NextReason, s.Leaves = d.NextReason, d.Leaves
 	s.NextDue, s.Drift, s.HeldBy, s.Loaded = d.NextDue, d.Drift, d.HeldBy, true
 	s.Current, s.Retiring, s.LastRotation, s.MovedTo = nil, nil, time.Time{}, ""
 	if e := o.Entry; e != nil {

@@ -37,9 +37,9 @@ func everything(t *testing.T) rotator.Snapshot {
 	s := rotator.Snapshot{Policies: []rotator.PolicyStatus{
 		{Policy: policy("first"), State: plan.StateDue, Reason: ledger.ReasonFirst, Steps: []plan.Step{step(plan.ActRotate, ledger.ReasonFirst, "")}},
 		{Policy: policy("leaked"), State: plan.StateDue, Reason: ledger.ReasonExposed, Current: current, Steps: []plan.Step{step(plan.ActRotate, ledger.ReasonExposed, "")}},
-		{Policy: policy("quiet"), State: plan.StateOK, Current: current, LastRotation: instant, NextDue: next,
+		{Policy: policy("quiet"), State: plan.StateOK, Current: current, LastRotation: instant, NextDue: next, NextReason: ledger.ReasonSchedule,
 			Retiring: []ledger.Retiring{old("key_overlap", ledger.InOverlap, time.Hour), old("key_quarantine", ledger.InQuarantine, 26*time.Hour)}},
-		{Policy: policy("busy"), State: plan.StateOK, Current: current, LastRotation: instant, NextDue: instant.Add(50 * time.Hour), Drift: []string{"permissions", "allowed_ips", "character_limit"},
+		{Policy: policy("busy"), State: plan.StateOK, Current: current, LastRotation: instant, NextDue: instant.Add(50 * time.Hour), NextReason: ledger.ReasonMaxAge, Drift: []string{"permissions", "allowed_ips", "character_limit"},
 			Steps: []plan.Step{
 				step(plan.ActSweep, ledger.ReasonAbandonedKey, "key_swept"), step(plan.ActDisable, ledger.ReasonOverlapEnded, "key_overlap"),
 				step(plan.ActDelete, ledger.ReasonQuarantineEnded, "key_quarantine"), step(plan.ActPatch, ledger.ReasonDrift, "key_current"),
@@ -48,14 +48,22 @@ func everything(t *testing.T) rotator.Snapshot {
 				step(plan.ActRecover, ledger.ReasonUnsettled, ""),
 			}},
 		{Policy: policy("vanished"), State: plan.StateError, Reason: ledger.ReasonKeyVanished, Message: "key key_current is missing from the listing", Current: current,
-			Steps: []plan.Step{step(plan.ActProve, ledger.ReasonKeyMissing, "key_current")}, NextDue: next},
-		{Policy: policy("failing"), State: plan.StateFailing, Reason: ledger.ReasonBackoff, Current: current, NextDue: instant.Add(5 * time.Minute)},
+			Steps: []plan.Step{step(plan.ActProve, ledger.ReasonKeyMissing, "key_current")}},
+		{Policy: policy("failing"), State: plan.StateFailing, Reason: ledger.ReasonBackoff, Current: current, NextDue: instant.Add(5 * time.Minute), NextReason: ledger.ReasonBackoff},
 		{Policy: policy("throttled"), State: plan.StateThrottled, Reason: ledger.ReasonThrottled, Current: current},
 		{Policy: policy("waiting"), State: plan.StateDue, Reason: ledger.ReasonOverlap, Current: current, Retiring: []ledger.Retiring{old("key_overlap", ledger.InOverlap, time.Hour)}},
-		{Policy: policy("late"), State: plan.StateOK, Reason: ledger.ReasonWindow, Current: current, NextDue: next},
+		{Policy: policy("late"), State: plan.StateOK, Reason: ledger.ReasonWindow, Current: current, NextDue: next, NextReason: ledger.ReasonWindow},
 		{Policy: policy("paused"), State: plan.StatePaused, Reason: ledger.ReasonPaused, Current: current, NextDue: next},
 	}}
 	s.Removed = []rotator.PolicyStatus{{Policy: policy("removed"), State: plan.StateOK, Reason: ledger.ReasonRemoved, Current: current,
 		Retiring: []ledger.Retiring{old("key_overlap", ledger.InOverlap, time.Hour)}}}
+	for _, all := range [][]rotator.PolicyStatus{s.Policies, s.Removed} {
+		for i := range all {
+			all[i].Leaves = map[string]time.Time{}
+			for _, k := range all[i].Retiring {
+				all[i].Leaves[k.ID] = k.Until
+			}
+		}
+	}
 	return s
 }

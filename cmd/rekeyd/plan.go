@@ -11,7 +11,6 @@ import (
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
-	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 // errToDo is no failure: it makes the exit status tell that there is something to do.
@@ -211,37 +210,18 @@ func patched(s rotator.PolicyStatus) string {
 func laterOf(s rotator.PolicyStatus, now time.Time) []change {
 	var changes []change
 	for _, k := range s.Retiring {
-		switch {
-		case !k.Until.After(now):
+		switch at := s.Leaves[k.ID]; {
+		case !at.After(now):
 		case k.State == ledger.InOverlap:
-			changes = append(changes, change{effectChange, plan.ActDisable, k.ID, "disable " + k.ID, ledger.ReasonOverlapEnded, k.Until})
+			changes = append(changes, change{effectChange, plan.ActDisable, k.ID, "disable " + k.ID, ledger.ReasonOverlapEnded, at})
 		default:
-			changes = append(changes, change{effectDelete, plan.ActDelete, k.ID, "delete " + k.ID, ledger.ReasonQuarantineEnded, k.Until})
+			changes = append(changes, change{effectDelete, plan.ActDelete, k.ID, "delete " + k.ID, ledger.ReasonQuarantineEnded, at})
 		}
 	}
-	if s.NextDue.After(now) && s.State != plan.StateError && s.Reason != ledger.ReasonRemoved {
-		changes = append(changes, rotation(s, nextReason(s), s.NextDue)...)
+	if s.NextDue.After(now) {
+		changes = append(changes, rotation(s, s.NextReason, s.NextDue)...)
 	}
 	return changes
-}
-
-// byAge reports that the next rotation is that of max_age.
-func byAge(s rotator.PolicyStatus) bool {
-	p := s.Policy
-	return p.MaxAge > 0 && s.Current != nil && s.NextDue.Equal(s.Current.Created.Add(p.MaxAge-p.Overlap-p.WaitUntilIdle))
-}
-
-// nextReason says what makes the next rotation due.
-func nextReason(s rotator.PolicyStatus) ledger.Reason {
-	switch next := s.Policy.Schedule.Next(s.LastRotation); {
-	case s.Reason == ledger.ReasonWindow && byAge(s):
-		return ledger.ReasonMaxAge
-	case s.Reason == ledger.ReasonBackoff, s.Reason == ledger.ReasonWindow:
-		return s.Reason
-	case s.Policy.Mode == plan.ModeManual, !next.Add(schedule.SplayOf(s.Policy.Name, s.Policy.Splay)).Equal(s.NextDue):
-		return ledger.ReasonMaxAge
-	}
-	return ledger.ReasonSchedule
 }
 
 // text is the plan for people.

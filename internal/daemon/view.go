@@ -100,9 +100,17 @@ func viewOf(s *rotator.PolicyStatus) PolicyView {
 		p.Key = &key
 	}
 	for _, r := range s.Retiring {
-		p.Retiring = append(p.Retiring, RetiringView{keyView(r.KeyRef, s.Policy.MaxAge), r.State, r.Until})
+		p.Retiring = append(p.Retiring, RetiringView{keyView(r.KeyRef, s.Policy.MaxAge), r.State, leaves(s, r)})
 	}
 	return p
+}
+
+// leaves says when a retiring key leaves its state, at the latest; what nothing was decided about yet goes by the ledger.
+func leaves(s *rotator.PolicyStatus, r ledger.Retiring) time.Time {
+	if at, decided := s.Leaves[r.ID]; decided {
+		return at
+	}
+	return r.Until
 }
 
 func text(err error) string {

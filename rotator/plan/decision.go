@@ -141,10 +141,13 @@ type Decision struct {
 	Reason  ledger.Reason // why it is due, waits, or is in error; "" when all is well
 	Message string        // the error in a sentence
 	HeldBy  string        // with ReasonGroup: the member whose turn it is
-	NextDue time.Time
-	Drift   []string
-	Later   map[Step]time.Time // those of the steps that were tried in vain, and when they may be tried again
-	Wake    time.Time          // when time alone may change this decision; zero: never
+	NextDue time.Time     // when the next rotation, or the next attempt at one that failed, will begin; zero: none will
+	// NextReason is what makes it due: schedule, max_age, or window and backoff, which held it up.
+	NextReason ledger.Reason
+	Leaves     map[string]time.Time // when each retiring key is disabled or deleted, at the latest: by its id
+	Drift      []string
+	Later      map[Step]time.Time // those of the steps that were tried in vain, and when they may be tried again
+	Wake       time.Time          // when time alone may change this decision; zero: never
 }
 
 // wakeAt has the policy looked at again at t.
@@ -156,8 +159,10 @@ func (d *Decision) wakeAt(t time.Time) {
 
 func (d *Decision) add(s Step) { d.Steps = append(d.Steps, s) }
 
+// fail makes it an error, which a person has to settle before anything is rotated.
 func (d Decision) fail(reason ledger.Reason, format string, args ...any) Decision {
 	d.State, d.Reason, d.Message = StateError, reason, fmt.Sprintf(format, args...)
+	d.NextDue, d.NextReason = time.Time{}, ""
 	return d
 }
 

@@ -19,9 +19,9 @@ func planSchedule(p Policy, o Observed, now time.Time, d Decision) Decision {
 		case limited && !byAge.After(now):
 			why = ledger.ReasonMaxAge // which waits for nothing that a run by schedule may wait for
 		case wait:
-			d.NextDue, d.Reason = run, ledger.ReasonWindow
-			if limited {
-				d.NextDue = earlier(run, byAge)
+			d.NextDue, d.NextReason, d.Reason = run, ledger.ReasonWindow, ledger.ReasonWindow
+			if limited && !run.Before(byAge) {
+				d.NextDue, d.NextReason = byAge, ledger.ReasonMaxAge
 			}
 			d.wakeAt(d.NextDue)
 			return d
@@ -101,7 +101,7 @@ func planRotation(p Policy, o Observed, now time.Time, why ledger.Reason, d Deci
 	case !o.Found:
 		return failUnknownAccount(p, d)
 	case !asked && soonest(retryAt(o), now).After(now):
-		d.NextDue = retryAt(o)
+		d.NextDue, d.NextReason = retryAt(o), ledger.ReasonBackoff
 		d.wakeAt(d.NextDue)
 		return wait(StateFailing, ledger.ReasonBackoff)
 	case waitsForOverlap(why) && o.inOverlap(p, now):

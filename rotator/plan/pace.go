@@ -42,7 +42,7 @@ func planPace(o Observed, now time.Time, d Decision) Decision {
 		d.Later[s] = next
 		d.wakeAt(next)
 		if s.Action == ActRotate {
-			d.NextDue = next
+			d.NextDue, d.NextReason = next, ledger.ReasonBackoff
 		}
 		if d.State != StateError && (s.Action == ActRotate || why == ledger.ReasonCallBudget) {
 			d.Reason = why

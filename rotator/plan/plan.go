@@ -60,7 +60,7 @@ func plan(p Policy, o Observed, now time.Time, d Decision) Decision {
 // planClaimed leaves the work to whoever holds the claim, unless that one is gone.
 func planClaimed(p Policy, o Observed, d Decision) Decision {
 	if o.Entry.Current != nil && p.Mode != ModeRemoved {
-		d.NextDue, _ = NextDue(p, o.Entry) // what is under way is still due
+		d.NextDue, d.NextReason = NextDue(p, o.Entry) // what is under way is still due
 	}
 	step := Step{Action: ActRecover, Reason: ledger.ReasonUnsettled}
 	if in := o.Entry.Intent; in != nil {
@@ -111,6 +111,7 @@ func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
 		if r.State == ledger.InOverlap {
 			until = o.overlapUntil(p, r)
 		}
+		d.leaves(r, until)
 		enabled := r.State == ledger.InQuarantine && slices.Contains(o.Enabled, r.ID)
 		if enabled && !r.Outstanding(ledger.CallEnable, now) {
 			d.Reason = ledger.ReasonQuarantineEnabled // a person's doing, until it is revoked
@@ -132,6 +133,17 @@ func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
 			d.add(Step{ActDelete, ledger.ReasonQuarantineEnded, r.ID, r.Workspace, r.Account})
 		}
 	}
+}
+
+// leaves says when a retiring key leaves its state, at the latest.
+func (d *Decision) leaves(r ledger.Retiring, until time.Time) {
+	if d.Leaves == nil {
+		d.Leaves = map[string]time.Time{}
+	}
+	if r.NextTry.After(until) {
+		until = r.NextTry
+	}
+	d.Leaves[r.ID] = until
 }
 
 // revoking reports a request that every older key be disabled, whose new key is in place.
@@ -242,7 +254,7 @@ func failUnknownAccount(p Policy, d Decision) Decision {
 
 // planCurrent looks after the current key: is it alive, is it in the record, does it look as it should, is it due.
 func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
-	d.NextDue, _ = NextDue(p, o.Entry)
+	d.NextDue, d.NextReason = NextDue(p, o.Entry)
 	if why, urgent := o.urgent(p); urgent {
 		return planRequested(p, o, now, why, d)
 	}
@@ -274,6 +286,7 @@ func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
 	if slices.ContainsFunc(d.Steps, func(s Step) bool { return s.Action == ActRotate }) {
 		return d // whether it is due as well no longer matters
 	}
+	d.NextDue, d.NextReason = NextDue(p, o.Entry)
 	due := planSchedule(p, o, now, d)
 	if d.State == StateError { // settings that cannot be mended are no reason to let the key grow old
 		due.State, due.Reason, due.Message = d.State, d.Reason, d.Message
