@@ -16,6 +16,7 @@ import (
 	"github.com/rekeyd/rekeyd/config"
 	"github.com/rekeyd/rekeyd/internal/daemon"
 	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/internal/web"
 )
 
 // app is one run of the command, with all that it may touch.
@@ -163,7 +164,7 @@ func (a app) health(ctx context.Context, _ options, _ []string) error {
 	if err != nil {
 		return err
 	}
-	answer, err := daemon.Healthy(ctx, env)
+	answer, err := web.Healthy(ctx, env)
 	if err != nil {
 		return err
 	}

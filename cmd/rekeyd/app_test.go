@@ -16,7 +16,7 @@ import (
 
 	"github.com/sethvargo/go-envconfig"
 
-	"github.com/rekeyd/rekeyd/internal/daemon"
+	"github.com/rekeyd/rekeyd/internal/web"
 )
 
 const policies = `policies:
@@ -151,7 +151,7 @@ func TestStatusOfWhatCannotBeReached(t *testing.T) {
 	if status != 1 || strings.Count(stdout, "\n") != 1 || !strings.HasPrefix(stdout, "dubbing\t") || !strings.Contains(stderr, "listing workspace default: ") {
 		t.Errorf("exit status %d\n%s\n%s", status, stdout, stderr)
 	}
-	var view daemon.View
+	var view web.View
 	if _, stdout, _ = command(t, nil, "status", "--json"); json.Unmarshal([]byte(stdout), &view) != nil || len(view.Policies) != 2 {
 		t.Errorf("not the JSON of two policies: %s", stdout)
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/sethvargo/go-envconfig"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
-	"github.com/rekeyd/rekeyd/internal/daemon"
+	"github.com/rekeyd/rekeyd/internal/web"
 )
 
 func TestPlanSession(t *testing.T) {
@@ -193,7 +193,7 @@ func TestPlanOfEverything(t *testing.T) {
 
 func TestStatusOfEverything(t *testing.T) {
 	t.Parallel()
-	view := daemon.ViewOf(everything(t))
+	view := web.ViewOf(everything(t))
 	var out bytes.Buffer
 	a := app{lookuper: envconfig.MapLookuper(nil), stdout: &out, terminal: func(any) bool { return true }}
 	if err := a.table(statusRows(view, instant), trouble(view)); err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/rekeyd/rekeyd/config"
 	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/internal/daemon"
+	"github.com/rekeyd/rekeyd/internal/web"
 	"github.com/rekeyd/rekeyd/rotator"
 )
 
@@ -94,7 +95,7 @@ func (a app) reportProgress(name string, limit time.Duration) (stop func()) {
 				return
 			case <-tick.C:
 				a.say("  %s: not done after %s; where another process is at work on it, that is waited for; given up after %s\n",
-					name, daemon.Span(time.Since(begun)), limit)
+					name, web.Span(time.Since(begun)), limit)
 			}
 		}
 	}()
@@ -182,7 +183,7 @@ func previously(o daemon.Outcome, now time.Time) string {
 	case o.PreviousKeyID == "":
 		return ""
 	case left > 0:
-		return fmt.Sprintf("; %s works until %s (%s)", o.PreviousKeyID, o.PreviousValidUntil.UTC().Format(time.RFC3339), daemon.Span(left))
+		return fmt.Sprintf("; %s works until %s (%s)", o.PreviousKeyID, o.PreviousValidUntil.UTC().Format(time.RFC3339), web.Span(left))
 	}
 	return fmt.Sprintf("; %s does not work any more", o.PreviousKeyID)
 }

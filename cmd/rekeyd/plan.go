@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rekeyd/rekeyd/internal/daemon"
+	"github.com/rekeyd/rekeyd/internal/web"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
@@ -29,7 +29,7 @@ func (a app) plan(ctx context.Context, o options, names []string) error {
 	} else {
 		err = a.print("%s", safe(plan.text(a.painter(), now)))
 	}
-	if err = errors.Join(err, unreachable(daemon.ViewOf(snapshot))); err == nil && plan.Summary.now() > 0 {
+	if err = errors.Join(err, unreachable(web.ViewOf(snapshot))); err == nil && plan.Summary.now() > 0 {
 		return errToDo
 	}
 	return err
@@ -88,7 +88,7 @@ type planTable struct {
 }
 
 func planOf(s rotator.Snapshot, now time.Time) planTable {
-	view := daemon.ViewOf(s)
+	view := web.ViewOf(s)
 	p := planTable{Policies: []policyPlan{}, Unmanaged: []policyPlan{}}
 	for i := range s.Policies {
 		p.Policies = append(p.Policies, p.add(s.Policies[i], view.Policies[i], now))
@@ -99,7 +99,7 @@ func planOf(s rotator.Snapshot, now time.Time) planTable {
 	return p
 }
 
-func (p *planTable) add(s rotator.PolicyStatus, v daemon.PolicyView, now time.Time) policyPlan {
+func (p *planTable) add(s rotator.PolicyStatus, v web.PolicyView, now time.Time) policyPlan {
 	out := policyPlan{Policy: v.Name, State: s.State, Reason: s.Reason, Message: s.Message, HeldBy: s.HeldBy, Now: []change{}, Later: []change{}, words: v.Words()}
 	for _, step := range s.Steps {
 		out.Now = append(out.Now, changesOf(s, step)...)
@@ -171,9 +171,9 @@ func rotation(s rotator.PolicyStatus, why ledger.Reason, at time.Time) []change 
 	if s.Current == nil {
 		return changes
 	}
-	leaves := "retire " + s.Current.ID + ": it works for another " + daemon.Span(s.Policy.Overlap)
+	leaves := "retire " + s.Current.ID + ": it works for another " + web.Span(s.Policy.Overlap)
 	if why == ledger.ReasonExposed || why == ledger.ReasonSelfDisabled {
-		leaves = "retire " + s.Current.ID + ": disabled already, deleted after " + daemon.Span(s.Policy.Quarantine)
+		leaves = "retire " + s.Current.ID + ": disabled already, deleted after " + web.Span(s.Policy.Quarantine)
 	}
 	if why == ledger.ReasonKeyMissing {
 		leaves = "retire " + s.Current.ID + ": it is gone already"
@@ -243,7 +243,7 @@ func changesText(changes []change, paint painter, now time.Time) string {
 	for _, c := range changes {
 		when := "now"
 		if !c.At.IsZero() {
-			when = c.At.UTC().Format(time.RFC3339) + " (in " + daemon.Span(c.At.Sub(now)) + ")"
+			when = c.At.UTC().Format(time.RFC3339) + " (in " + web.Span(c.At.Sub(now)) + ")"
 		}
 		rows = append(rows, []string{c.What, string(c.Reason), when})
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rekeyd/rekeyd/config"
 	"github.com/rekeyd/rekeyd/internal/daemon"
+	"github.com/rekeyd/rekeyd/internal/web"
 	"github.com/rekeyd/rekeyd/rotator"
 )
 
@@ -79,7 +80,7 @@ func (a app) showLost(lost []rotator.LostKey, now time.Time) error {
 		if k.Removed {
 			what, enabled = "disable", "current key of a removed policy"
 		}
-		rows = append(rows, []string{what, k.KeyID, k.KeyName, k.Account, "created " + k.Created.UTC().Format(time.RFC3339) + " (" + daemon.Span(now.Sub(k.Created)) + " ago)", enabled})
+		rows = append(rows, []string{what, k.KeyID, k.KeyName, k.Account, "created " + k.Created.UTC().Format(time.RFC3339) + " (" + web.Span(now.Sub(k.Created)) + " ago)", enabled})
 	}
 	for i, line := range columns(rows) {
 		mark := p.paint(red, "-")

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/config"
-	"github.com/rekeyd/rekeyd/internal/daemon"
+	"github.com/rekeyd/rekeyd/internal/web"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
@@ -23,7 +23,7 @@ func (a app) status(ctx context.Context, o options, names []string) error {
 	if err != nil {
 		return err
 	}
-	view := daemon.ViewOf(snapshot)
+	view := web.ViewOf(snapshot)
 	if o.json {
 		err = a.json(view)
 	} else {
@@ -63,7 +63,7 @@ func chosen(c *config.Config, names []string) ([]plan.Policy, error) {
 }
 
 // unreachable makes the exit status tell that the picture is not whole.
-func unreachable(v daemon.View) error {
+func unreachable(v web.View) error {
 	var errs []error
 	if v.StoreError != "" {
 		errs = append(errs, fmt.Errorf("reading ledger and records: %s", v.StoreError))
@@ -76,7 +76,7 @@ func unreachable(v daemon.View) error {
 	return errors.Join(errs...)
 }
 
-func statusRows(v daemon.View, now time.Time) [][]string {
+func statusRows(v web.View, now time.Time) [][]string {
 	rows := [][]string{{"POLICY", "STATE", "KEY", "KEY AGE", "NEXT ROTATION", "OLD KEYS", "LAST ERROR"}}
 	for _, p := range slices.Concat(v.Policies, v.Unmanaged) {
 		key, words := "-", p.Words()
@@ -95,7 +95,7 @@ func statusRows(v daemon.View, now time.Time) [][]string {
 }
 
 // trouble gives each policy's line its colour.
-func trouble(v daemon.View) []string {
+func trouble(v web.View) []string {
 	var colors []string
 	for _, p := range slices.Concat(v.Policies, v.Unmanaged) {
 		switch p.State {

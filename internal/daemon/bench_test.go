@@ -2,8 +2,6 @@ package daemon
 
 import (
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 )
@@ -33,23 +31,4 @@ func manyPolicies(n int) string {
 		names[i] = fmt.Sprintf("policy-%d", i)
 	}
 	return policies(names...)
-}
-
-// BenchmarkStatusPage is one page of 10,000 policies, and what it fetches to stay up to date; the aim is 50 ms.
-func BenchmarkStatusPage(b *testing.B) {
-	w := newWorld(b)
-	w.write(w.policyFile, manyPolicies(10_000))
-	handler := w.build(map[string]string{"REKEYD_LOG_LEVEL": "error"}, nil).handler(true)
-	for _, path := range []string{"/", "/page.json?q=policy-9", "/api/v1/policies"} {
-		b.Run(path, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				answer := httptest.NewRecorder()
-				handler.ServeHTTP(answer, httptest.NewRequestWithContext(b.Context(), http.MethodGet, path, nil))
-				if answer.Code != http.StatusOK {
-					b.Fatal(answer.Code)
-				}
-			}
-		})
-	}
 }

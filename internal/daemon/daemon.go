@@ -1,7 +1,7 @@
 // Package daemon wires rekeyd together: it is the application, for cmd/rekeyd, for cmd/demo and for tests.
 //
-// [Load] reads what a person said, [New] builds everything and starts nothing, [Daemon.Run] works until its context
-// ends. Policies can be reloaded meanwhile; the environment cannot.
+// [Load] reads the configuration, [New] builds everything and starts nothing, [Daemon.Run] works until its context ends.
+// A running daemon reloads policies, but not its environment.
 package daemon
 
 import (
@@ -20,26 +20,27 @@ import (
 	"github.com/rekeyd/rekeyd/internal/events"
 	"github.com/rekeyd/rekeyd/internal/metrics"
 	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/internal/web"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
-// Config is what a [Daemon] is made of.
+// Config configures a [Daemon].
 type Config struct {
 	Settings
-	Log               io.Writer      // log lines go here; nil: nowhere
+	Log               io.Writer      // of log lines; nil: none
 	Warnings          []config.Fault // about the environment, to be logged
 	Version, Revision string
-	// Hangup asks for a reload with each value; nil: only files and HTTP do.
+	// Hangup triggers a reload with each value; nil: only files and HTTP do.
 	Hangup <-chan os.Signal
 	// Listener serves HTTP and is closed by Run; nil: Run listens on Env.ListenAddr.
 	Listener net.Listener
-	// Observe is told every state change, beside the metrics. It must not block, nor call the Daemon; nil: nobody.
+	// Observe receives every state change, beside the metrics. It must not block or call the Daemon; nil: none.
 	Observe func(rotator.Event)
 	Wall    func() time.Time // the time of day; nil: time.Now
 
-	transport http.RoundTripper // in place of the network, for tests with both remotes in their process; nil: the network
+	transport http.RoundTripper // for tests with both remotes in their process; nil: the network
 }
 
 // Daemon is rekeyd, ready to run.
@@ -51,14 +52,15 @@ type Daemon struct {
 	workspaces *workspaces
 	rotator    *rotator.Rotator
 	metrics    *metrics.Metrics
-	events     *events.Sender // nil: nobody wants them
+	events     *events.Sender // nil without REKEYD_EVENTS_URL
+	web        *web.Server
 
 	reloading  sync.Mutex
 	digest     string // of the policies in force
 	lastFailed string // what the last reload failed with; "" when it did not
 }
 
-// New builds a Daemon. It calls nobody and starts nothing.
+// New builds a Daemon. It makes no call and starts nothing.
 func New(cfg Config) (*Daemon, error) {
 	if cfg.Log == nil {
 		cfg.Log = io.Discard
@@ -87,6 +89,12 @@ func New(cfg Config) (*Daemon, error) {
 		d.events = events.New(events.Options{URL: cfg.Env.EventsURL, Secret: secret.get, Owner: d.rotator.Owner, Logger: log,
 			Count: func(result string) { d.metrics.Events.WithLabelValues(result).Inc() }})
 	}
+	d.web = web.New(web.Options{
+		ConfigFile: cfg.Env.WebConfigFile, StatusPage: cfg.Env.StatusPage, AdminToken: cfg.Env.AdminToken, Version: cfg.Version,
+		Rotator: d.rotator, Metrics: d.metrics.Handler(), Alive: func() error { return d.alive(time.Now()) }, Ready: d.ready,
+		Reload:      func(ctx context.Context) (int, error) { return d.reload(ctx, true) },
+		ReloadFault: d.reloadFault, Redactor: redactor, Logger: log,
+	})
 	d.warn(append(cfg.Env.Warnings(), cfg.Warnings...))
 	if err := d.apply(cfg.Policies); err != nil {
 		return nil, err
@@ -114,9 +122,9 @@ func (d *Daemon) observe(e rotator.Event) {
 	}
 }
 
-// Run works until ctx ends, then finishes what is in flight for at most the shutdown timeout, while HTTP goes on
-// answering. It is called once. The error is nil after an orderly stop; work that did not finish is no error, since
-// the next start takes it up.
+// Run works until ctx ends, then spends at most the shutdown timeout on finishing work in flight; HTTP still answers
+// meanwhile. It is called once. The error is nil after an orderly stop; unfinished work is no error, since the next start
+// resumes it.
 func (d *Daemon) Run(ctx context.Context) error {
 	listener, err := d.listen(ctx)
 	if err != nil {
@@ -138,9 +146,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if d.events != nil {
 		helpers.Go(func() { d.events.Run(lasting) })
 	}
-	server := d.newServer(listener)
 	helpers.Go(func() {
-		if err := d.serve(server, listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := d.web.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			stop(fmt.Errorf("serving HTTP: %w", err))
 		}
 	})
@@ -150,7 +157,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		d.log.Warn("stopped with work in flight", "err", err)
 	}
 	end()
-	shutdown(server)
+	d.web.Shutdown()
 	helpers.Wait()
 	d.flush(ctx)
 	d.log.Info("stopped")
@@ -160,10 +167,10 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return nil
 }
 
-// flushFor bounds how long a process that ends goes on telling what happened.
+// flushFor bounds how long an ending process still sends events.
 const flushFor = 5 * time.Second
 
-// flush sends the events that still wait, for a moment.
+// flush sends the queued events.
 func (d *Daemon) flush(ctx context.Context) {
 	if d.events == nil {
 		return
@@ -182,13 +189,4 @@ func (d *Daemon) listen(ctx context.Context) (net.Listener, error) {
 		return nil, fmt.Errorf("listening on REKEYD_LISTEN_ADDR: %w", err)
 	}
 	return l, nil
-}
-
-// shutdown lets requests in flight end, but not for long: what they ask about has stopped.
-func shutdown(server *http.Server) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if err := server.Shutdown(ctx); err != nil {
-		_ = server.Close() // cuts what is left
-	}
 }

@@ -21,14 +21,14 @@ func TestRunRotatesAndStops(t *testing.T) {
 	d := w.build(nil, nil)
 	url, stop := w.run(d)
 	eventually(t, "ready, with a key", func() bool {
-		status, _, _ := ask(t, http.MethodGet, url+"/readyz", "")
+		status, _ := ask(t, http.MethodGet, url+"/readyz", "")
 		_, err := os.Stat(filepath.Join(w.dir, "data/secret/app/tts-prod.json"))
 		return status == http.StatusOK && err == nil
 	})
 	if err := stop(); err != nil {
 		t.Errorf("stopping: %v", err)
 	}
-	if status, _, _ := ask(t, http.MethodGet, url+"/healthz", ""); status != 0 {
+	if status, _ := ask(t, http.MethodGet, url+"/healthz", ""); status != 0 {
 		t.Error("HTTP is still served")
 	}
 	if n := w.log.count(adminKey) + w.log.count(adminToken); n > 0 {
@@ -51,7 +51,7 @@ func TestHTTPAnswersWhileWorkIsFinished(t *testing.T) {
 	go func() { stopped <- stop() }()
 	answers := 0
 	eventually(t, "stopped", func() bool {
-		if status, _, _ := ask(t, http.MethodGet, url+"/healthz", ""); status == http.StatusOK {
+		if status, _ := ask(t, http.MethodGet, url+"/healthz", ""); status == http.StatusOK {
 			answers++
 		}
 		select {

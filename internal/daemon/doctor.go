@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,18 +11,19 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/web"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
-// Level says how good or bad a finding is.
+// Level is a finding's severity.
 type Level string
 
 // The levels of findings.
 const (
 	LevelOK      Level = "ok"
-	LevelUnknown Level = "unknown" // could not be seen
+	LevelUnknown Level = "unknown" // not visible to the token
 	LevelWarning Level = "warning"
 	LevelError   Level = "error"
 )
@@ -33,8 +35,8 @@ type Finding struct {
 	Text    string `json:"text"`
 }
 
-// Examine looks at Vault, or at the files in its place, and at ElevenLabs. It changes nothing, but that it makes the
-// folder of the file sink.
+// Examine checks Vault, or the files in its place, and ElevenLabs. It changes nothing, except that it creates the file
+// sink's folder.
 func (d *Daemon) Examine(ctx context.Context) []Finding {
 	x := &examination{d: d, policies: d.cfg.Policies.Policies}
 	if d.vault == nil {
@@ -47,7 +49,7 @@ func (d *Daemon) Examine(ctx context.Context) []Finding {
 		x.workspace(ctx, name)
 	}
 	for i := range x.findings {
-		x.findings[i].Text = d.oneLine(x.findings[i].Text)
+		x.findings[i].Text = d.redactor.Cut(strings.Join(strings.Fields(x.findings[i].Text), " "))
 	}
 	return x.findings
 }
@@ -63,7 +65,7 @@ func (x *examination) say(level Level, subject, format string, args ...any) {
 	x.findings = append(x.findings, Finding{level, subject, fmt.Sprintf(format, args...)})
 }
 
-// note says the error, or that all is well; it reports which.
+// note adds the error, or the text when there is none; it reports whether there is none.
 func (x *examination) note(err error, subject, format string, args ...any) bool {
 	if err != nil {
 		x.say(LevelError, subject, "%s", err)
@@ -97,7 +99,7 @@ func (x *examination) everything() []ledger.Ref {
 	return refs
 }
 
-// reachable asks for Vault itself and for the token; without either there is nothing more to see.
+// reachable checks Vault itself and the token; without either, no further check is possible.
 func (x *examination) reachable(ctx context.Context) bool {
 	version, sealed, err := x.d.vault.Seal(ctx)
 	switch {
@@ -109,7 +111,7 @@ func (x *examination) reachable(ctx context.Context) bool {
 	}
 	x.say(LevelOK, "vault", "%s answers and is unsealed (Vault %s)", x.d.cfg.Env.VaultAddr, version)
 	expiry, renewable, err := x.d.vault.LookUp(ctx)
-	ends := fmt.Sprintf("it ends %s, in %s", expiry.UTC().Format(time.RFC3339), Span(time.Until(expiry)))
+	ends := fmt.Sprintf("it ends %s, in %s", expiry.UTC().Format(time.RFC3339), web.Span(time.Until(expiry)))
 	switch {
 	case err != nil:
 		return x.note(err, "token", "")
@@ -123,7 +125,7 @@ func (x *examination) reachable(ctx context.Context) bool {
 	return true
 }
 
-// mounts says of each mount whether it can be used, and how long it keeps versions.
+// mounts checks that each mount can be used, and how long it keeps versions.
 func (x *examination) mounts(ctx context.Context) {
 	names := map[string]bool{}
 	for _, ref := range x.everything() {
@@ -146,7 +148,7 @@ func (x *examination) mounts(ctx context.Context) {
 	}
 }
 
-// leastVersions are the current one, the one to roll back to, and one for whoever else writes.
+// leastVersions are the current one, the one to roll back to, and one for other writers.
 const leastVersions = 3
 
 func (x *examination) retention(subject string, r sinks.Retention) {
@@ -158,9 +160,9 @@ func (x *examination) retention(subject string, r sinks.Retention) {
 	}
 }
 
-// paths says of the ledger and of each sink what the token may do there.
+// paths checks what the token may do in the ledger and in each sink.
 func (x *examination) paths(ctx context.Context) {
-	_ = x.check(ctx, x.everything()...) // all in one call; what suffices is remembered for those below
+	_ = x.check(ctx, x.everything()...) // one call for all; the calls below reuse its result
 	ledger := x.d.cfg.Env.Ledger()
 	err := x.check(ctx, x.ledger()...)
 	if err == nil {
@@ -183,7 +185,7 @@ func (x *examination) paths(ctx context.Context) {
 	}
 }
 
-// workspace says whether ElevenLabs answers to the admin key, and whether the accounts exist.
+// workspace checks that ElevenLabs accepts the admin key, and that the accounts exist.
 func (x *examination) workspace(ctx context.Context, name string) {
 	ws := x.d.workspaces.current[name]
 	subject := "workspace " + name
@@ -214,13 +216,10 @@ func (x *examination) account(subject string, accounts []elevenlabs.ServiceAccou
 		candidates = append(candidates, a.ID+" ("+a.Name+")")
 	}
 	slices.Sort(candidates)
-	if len(candidates) == 0 {
-		candidates = []string{"none"}
-	}
-	x.say(LevelError, "account "+id, "%s has no such service account, named by %s; it has: %s", subject, strings.Join(policies, ", "), strings.Join(candidates, ", "))
+	x.say(LevelError, "account "+id, "%s has no such service account, named by %s; it has: %s", subject, strings.Join(policies, ", "), cmp.Or(strings.Join(candidates, ", "), "none"))
 }
 
-// advised says what a person can do about a workspace that cannot be listed.
+// advised adds what a person can do about a workspace that cannot be listed.
 func advised(base string, err error) string {
 	advice := ""
 	switch {

@@ -136,7 +136,7 @@ func TestEditsWhileRotationsRun(t *testing.T) {
 
 // logged returns what the daemon said, but for its opinion of the files.
 func (e *editing) logged() []string {
-	return slices.DeleteFunc(strings.Split(e.log.text.String(), "\n"), func(line string) bool { return strings.Contains(line, "doubtful configuration") })
+	return slices.DeleteFunc(strings.Split(e.log.text.String(), "\n"), func(line string) bool { return strings.Contains(line, "configuration warning") })
 }
 
 func last(lines []string, n int) []string { return lines[max(0, len(lines)-n):] }

@@ -58,7 +58,7 @@ func TestEveryStateChangeIsTold(t *testing.T) {
 
 	rotate := func() {
 		t.Helper()
-		if status, answer, _ := ask(t, http.MethodPost, url+"/api/v1/policies/tts-prod/rotate", "Bearer "+adminToken); status != http.StatusAccepted {
+		if status, answer := ask(t, http.MethodPost, url+"/api/v1/policies/tts-prod/rotate", "Bearer "+adminToken); status != http.StatusAccepted {
 			t.Fatalf("HTTP %d: %s", status, answer)
 		}
 	}
@@ -70,7 +70,7 @@ func TestEveryStateChangeIsTold(t *testing.T) {
 	w.must(w.sim.DisableKey(w.current(), ""))
 	told("error", 1)
 	w.write(w.policyFile, strings.Replace(policies("tts-prod"), "permissions: all", "permissions: all, overlap: 1s", 1))
-	if status, answer, _ := ask(t, http.MethodPost, url+"/-/reload", "Bearer "+adminToken); status != http.StatusOK {
+	if status, answer := ask(t, http.MethodPost, url+"/-/reload", "Bearer "+adminToken); status != http.StatusOK {
 		t.Fatalf("HTTP %d: %s", status, answer)
 	}
 	rotate()

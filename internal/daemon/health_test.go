@@ -1,65 +1,86 @@
 package daemon
 
 import (
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
-	"golang.org/x/crypto/bcrypt"
+	vaultapi "github.com/hashicorp/vault/api"
 
-	"github.com/rekeyd/rekeyd/config"
-	"github.com/rekeyd/rekeyd/internal/process"
+	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/sinks"
 )
 
-func TestHealthy(t *testing.T) {
+func TestHealthIsThatOfTheLoopAndNotOfRemotes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.certificate()
-	hash, err := bcrypt.GenerateFromPassword([]byte("pass"), bcrypt.MinCost)
-	if err != nil {
+	d := w.build(nil, nil)
+	const limit = time.Minute + 15*time.Second + 5*100*time.Millisecond
+	failing := func() bool { return d.rotator.Snapshot().Workspaces[0].Err != nil }
+	tried := func() time.Time { return d.rotator.Snapshot().Workspaces[0].LastTry }
+	if err := d.alive(time.Now().Add(time.Hour)); err != nil {
+		t.Errorf("before the first listing: %v", err)
+	}
+	url, stop := w.run(d)
+	eventually(t, "a listing", func() bool { return !tried().IsZero() })
+	if status, body := ask(t, http.MethodGet, url+"/healthz", ""); status != http.StatusOK || body != "ok\n" {
+		t.Errorf("HTTP %d %s", status, body)
+	}
+	if err := w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status500}}}); err != nil {
 		t.Fatal(err)
 	}
-	encrypted, guarded := filepath.Join(w.dir, "tls.yml"), filepath.Join(w.dir, "auth.yml")
-	w.write(encrypted, "tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n")
-	w.write(guarded, "basic_auth_users: {ops: '"+string(hash)+"'}\n")
-	for _, c := range []struct{ file, answer string }{
-		{"", "ok"}, {encrypted, "ok"}, {guarded, "somebody listens, and asks for a password"},
-	} {
-		d := w.build(map[string]string{"REKEYD_WEB_CONFIG_FILE": c.file}, nil)
-		_, stop := w.run(d)
-		env := d.cfg.Env
-		_, port, _ := net.SplitHostPort(d.cfg.Listener.Addr().String())
-		for _, host := range []string{"", "0.0.0.0", "[::]", "127.0.0.1"} {
-			env.ListenAddr = host + ":" + port
-			process.Eventually(t, process.Patience, func() error {
-				answer, err := Healthy(t.Context(), env)
-				if err == nil && answer != c.answer {
-					t.Errorf("%s with %s says %q, want %q", env.ListenAddr, c.file, answer, c.answer)
-				}
-				return err
-			})
-		}
-		if err := stop(); err != nil {
-			t.Error(err)
-		}
-		if answer, err := Healthy(t.Context(), env); err == nil {
-			t.Errorf("a daemon that has stopped says %q", answer)
-		}
+	eventually(t, "an outage of ElevenLabs", failing)
+	if status, _ := ask(t, http.MethodGet, url+"/healthz", ""); status != http.StatusOK {
+		t.Errorf("HTTP %d in an outage, which no restart would end", status)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if !failing() {
+		t.Fatal("the outage is over")
+	}
+	if err := d.alive(tried().Add(limit)); err != nil {
+		t.Errorf("in the outage: %v", err)
+	}
+	if d.alive(tried().Add(limit+time.Second)) == nil {
+		t.Error("a loop that stands still hides behind an outage")
 	}
 }
 
-// TestHealthyPassesOnWhy has a server in place of a daemon whose loop stands still.
-func TestHealthyPassesOnWhy(t *testing.T) {
+func TestReadinessSaysWhyNot(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		http.Error(w, "nobody has tried: "+r.URL.Path, http.StatusServiceUnavailable)
-	}))
-	defer server.Close()
-	_, err := Healthy(t.Context(), config.Env{ListenAddr: strings.TrimPrefix(server.URL, "http://")})
-	if err == nil || err.Error() != "asking the daemon: HTTP 503: nobody has tried: /healthz" {
-		t.Errorf("the error is %v", err)
+	w := newWorld(t)
+	d := w.build(map[string]string{"REKEYD_SINK": "vault", "VAULT_ADDR": "http://127.0.0.1:1", "VAULT_TOKEN": "hvs.a-token-of-a-test"}, nil)
+	url, _ := w.run(d)
+	var body string
+	eventually(t, "not ready", func() bool {
+		var status int
+		status, body = ask(t, http.MethodGet, url+"/readyz", "")
+		return status == http.StatusServiceUnavailable
+	})
+	if strings.Count(body, "\n") != 1 || !strings.Contains(body, "check VAULT_ADDR") {
+		t.Errorf("the reason is %q", body)
+	}
+	if err := askVault(t.Context(), d.vault); err == nil {
+		t.Error("a Vault that does not answer is ready")
+	}
+}
+
+// TestAVaultThatHangsIsNamed: a probe ends in time, with a sentence.
+func TestAVaultThatHangsIsNamed(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	t.Cleanup(server.Close)
+	config := vaultapi.DefaultConfig()
+	config.Address = server.URL
+	vault, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: secret.New("hvs.a-token-of-a-test")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := askVault(t.Context(), vault); err == nil || !strings.HasPrefix(err.Error(), "no answer from Vault within 2s") {
+		t.Errorf("a Vault that hangs: %v", err)
 	}
 }

@@ -156,7 +156,7 @@ func TestMetricsOfARunningDaemon(t *testing.T) {
 	url, _ := w.run(w.build(nil, nil))
 	var text string
 	eventually(t, "a rotation", func() bool {
-		_, text, _ = ask(t, http.MethodGet, url+"/metrics", "")
+		_, text = ask(t, http.MethodGet, url+"/metrics", "")
 		return strings.Contains(text, `rekeyd_rotations_total{policy="tts-prod",result="success"} 1`)
 	})
 	lint(t, text)

@@ -10,21 +10,21 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// What commands do with a Daemon that they built and do not Run.
+// Commands call these on a Daemon that they built and do not Run.
 
-// Survey looks once at the named policies, or at all of them, and changes nothing anywhere.
+// Survey observes the named policies once, or all of them, and changes nothing.
 func (d *Daemon) Survey(ctx context.Context, policies ...string) (rotator.Snapshot, error) {
 	return d.rotator.Survey(ctx, policies...)
 }
 
-// Outcome is how a verb left a policy.
+// Outcome is a policy's state after a command.
 type Outcome struct {
 	Policy             string    `json:"policy"`
 	KeyID              string    `json:"key_id"`                        // the current key now
 	PreviousKeyID      string    `json:"previous_key_id,omitempty"`     // the one before it
-	PreviousValidUntil time.Time `json:"previous_valid_until,omitzero"` // while it works; zero when it does not any more
-	Disabled           []string  `json:"disabled,omitempty"`            // older keys that are disabled and not yet deleted
-	Unproven           []string  `json:"unproven,omitempty"`            // of those: adopted by their id alone, so that readers may have had another
+	PreviousValidUntil time.Time `json:"previous_valid_until,omitzero"` // zero when it no longer works
+	Disabled           []string  `json:"disabled,omitempty"`            // older keys, disabled and not yet deleted
+	Unproven           []string  `json:"unproven,omitempty"`            // of those: adopted by id alone, so readers may have had another
 }
 
 // Rotate rotates a policy now.
@@ -36,7 +36,7 @@ func (d *Daemon) Rotate(ctx context.Context, policy string, o rotator.RotateOpti
 	return d.outcome(ctx, policy)
 }
 
-// Rollback puts a policy's previous key back.
+// Rollback publishes a policy's previous key again.
 func (d *Daemon) Rollback(ctx context.Context, policy string) (Outcome, error) {
 	defer d.flush(ctx)
 	if err := d.rotator.Rollback(ctx, policy); err != nil {
@@ -45,31 +45,27 @@ func (d *Daemon) Rollback(ctx context.Context, policy string) (Outcome, error) {
 	return d.outcome(ctx, policy)
 }
 
-// Rename gives the ledger entry of a policy that is no longer loaded to one that is.
+// Rename gives the ledger entry of a removed policy to a loaded one.
 func (d *Daemon) Rename(ctx context.Context, from, to string) (Outcome, error) {
 	if err := d.rotator.Rename(ctx, from, to); err != nil {
 		return Outcome{}, err
 	}
 	s, err := d.rotator.Survey(ctx, to)
 	if err == nil && len(s.Policies) == 1 && s.Policies[0].Current == nil {
-		return Outcome{Policy: to}, nil // the entry is of a policy that never had a key
+		return Outcome{Policy: to}, nil // the policy never had a key
 	}
 	return d.outcome(ctx, to)
 }
 
 func (d *Daemon) outcome(ctx context.Context, policy string) (Outcome, error) {
 	s, err := d.rotator.Survey(ctx, policy)
-	if err != nil || len(s.Policies) != 1 || s.Policies[0].Current == nil {
-		return Outcome{}, fmt.Errorf("policy %s: it is done, but how it stands now cannot be read: %w", policy, orEmpty(err))
+	if err == nil && (len(s.Policies) != 1 || s.Policies[0].Current == nil) {
+		err = errors.New("it has no current key")
+	}
+	if err != nil {
+		return Outcome{}, fmt.Errorf("policy %s: done, but reading its new state failed: %w", policy, err)
 	}
 	return outcomeOf(s.Policies[0]), nil
-}
-
-func orEmpty(err error) error {
-	if err == nil {
-		return errors.New("there is no current key")
-	}
-	return err
 }
 
 func outcomeOf(s rotator.PolicyStatus) Outcome {
@@ -83,7 +79,7 @@ func outcomeOf(s rotator.PolicyStatus) Outcome {
 				o.Unproven = append(o.Unproven, k.ID)
 			}
 		}
-		if previous == nil || !k.Published.Before(previous.Published) { // of two in one second, the later in the list
+		if previous == nil || !k.Published.Before(previous.Published) { // of two in the same second, the later in the list
 			previous = k
 		}
 	}
@@ -96,18 +92,18 @@ func outcomeOf(s rotator.PolicyStatus) Outcome {
 	return o
 }
 
-// Lost lists the keys that Prune may take, of the named policies where names are given.
+// Lost lists the keys that Prune may take: those of the named policies, or all.
 func (d *Daemon) Lost(ctx context.Context, policies ...string) ([]rotator.LostKey, error) {
 	return d.rotator.Lost(ctx, policies...)
 }
 
-// Prune deletes a lost key, or has the current key of a removed policy leave.
+// Prune deletes a lost key, or retires the current key of a removed policy.
 func (d *Daemon) Prune(ctx context.Context, k rotator.LostKey) error {
 	defer d.flush(ctx)
 	return d.rotator.Prune(ctx, k)
 }
 
-// Remembered returns the names of all policies that the ledger knows, loaded or not.
+// Remembered returns the names of all policies in the ledger, loaded or not.
 func (d *Daemon) Remembered(ctx context.Context) ([]string, error) {
 	names, err := d.rotator.EntryNames(ctx)
 	if err != nil {

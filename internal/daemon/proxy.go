@@ -13,12 +13,12 @@ import (
 	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
-// proxyVariables name the proxies of net/http, which takes one that it cannot parse for none, and of Vault's client.
+// proxyVariables name the proxies of net/http, which silently ignores one that it cannot parse, and of Vault's client.
 func proxyVariables() []string {
 	return []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY"}
 }
 
-// proxyOf reads a proxy as net/http does: a URL, or a host with or without a port. It does not quote what it refuses.
+// proxyOf parses a proxy as net/http does: a URL, or a host with or without a port. Its errors do not quote the value.
 func proxyOf(value string) (*url.URL, error) {
 	if !strings.Contains(value, "://") {
 		value = "http://" + value
@@ -33,7 +33,7 @@ func proxyOf(value string) (*url.URL, error) {
 	return u, nil
 }
 
-// proxyFaults refuses proxies that would silently not be used.
+// proxyFaults refuses proxies that would silently be ignored.
 func proxyFaults(lookuper envconfig.Lookuper) config.Faults {
 	var faults config.Faults
 	for _, name := range proxyVariables() {
@@ -48,7 +48,7 @@ func proxyFaults(lookuper envconfig.Lookuper) config.Faults {
 	return faults
 }
 
-// holdProxyCredentials has the passwords of proxies cut out of what they answer.
+// holdProxyCredentials has the proxies' passwords redacted.
 func holdProxyCredentials(lookuper envconfig.Lookuper, redactor *secret.Redactor) {
 	if lookuper == nil {
 		return
@@ -65,7 +65,7 @@ func holdProxyCredentials(lookuper envconfig.Lookuper, redactor *secret.Redactor
 			password = user // a token
 		}
 		for _, key := range []string{password, user + ":" + password, u.User.String()} {
-			redactor.Add(secret.New(key)) // for as long as the process lives, as the variable
+			redactor.Add(secret.New(key)) // for the process's life, as the variable
 		}
 	}
 }

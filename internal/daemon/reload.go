@@ -11,7 +11,7 @@ import (
 	"github.com/rekeyd/rekeyd/config"
 )
 
-// settle is how long the policy file must have been left alone, and within which several reasons are one reload.
+// settle is how long the policy file must stay unchanged before a reload; triggers within that time share one reload.
 const settle = 250 * time.Millisecond
 
 // apply puts policies into force, or changes nothing.
@@ -33,8 +33,8 @@ func (d *Daemon) warn(warnings []config.Fault) {
 	}
 }
 
-// reload reads the policies again. Where nobody asked for it, a text that is already in force is not loaded again,
-// and a fault that was already told is not told again.
+// reload reads the policies again. Unless a person asked for it, it does not load a text that is already in force, and
+// does not log the same fault again.
 func (d *Daemon) reload(ctx context.Context, asked bool) (int, error) {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
@@ -48,7 +48,7 @@ func (d *Daemon) reload(ctx context.Context, asked bool) (int, error) {
 	if err != nil {
 		d.metrics.Reloaded(false)
 		if asked || d.lastFailed != err.Error() {
-			d.log.Error("policies not reloaded, the old ones stay in force", "err", err)
+			d.log.Error("reloading policies failed, the old ones stay in force", "err", err)
 		}
 		d.lastFailed = err.Error()
 		return 0, fmt.Errorf("reloading policies: %w", err)
@@ -58,8 +58,15 @@ func (d *Daemon) reload(ctx context.Context, asked bool) (int, error) {
 	return len(c.Policies), nil
 }
 
-// watchFolder watches the folder of the policy file and not the file: an editor replaces it, and Kubernetes swaps a
-// link beside it. It is nil where policies come from the environment.
+// reloadFault returns why the last reload failed.
+func (d *Daemon) reloadFault() string {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	return d.lastFailed
+}
+
+// watchFolder watches the policy file's folder rather than the file: an editor replaces the file, and Kubernetes swaps a
+// link beside it. The watcher is nil when policies come from the environment.
 func (d *Daemon) watchFolder() (*fsnotify.Watcher, error) {
 	path := d.cfg.Env.Source().Path
 	if path == "" {
@@ -76,7 +83,7 @@ func (d *Daemon) watchFolder() (*fsnotify.Watcher, error) {
 	return w, nil
 }
 
-// reloadLoop reloads when it is asked to or when something in the folder changed.
+// reloadLoop reloads on a signal or a change in the folder.
 func (d *Daemon) reloadLoop(ctx context.Context, w *fsnotify.Watcher) {
 	var events chan fsnotify.Event
 	var errs chan error
@@ -96,14 +103,14 @@ func (d *Daemon) reloadLoop(ctx context.Context, w *fsnotify.Watcher) {
 			asked = true
 			quiet.Reset(settle)
 		case e := <-events:
-			// A ConfigMap's file is a link to ..data/file. Whatever else lies in the folder must not keep us waiting.
+			// A ConfigMap's file is a link to ..data/file. Changes of other files in the folder must not delay the reload.
 			if name := filepath.Base(e.Name); name == file || name == "..data" {
 				quiet.Reset(settle)
 			}
 		case err := <-errs:
-			d.log.Warn("policy file cannot be watched well; send SIGHUP after changes", "err", err)
+			d.log.Warn("watching the policy file failed; send SIGHUP after changes", "err", err)
 		case <-quiet.C:
-			_, _ = d.reload(ctx, asked) // logged and counted there
+			_, _ = d.reload(ctx, asked) // reload logs and counts the error
 			asked = false
 		}
 	}

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"reflect"
@@ -17,10 +16,10 @@ import (
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
-// observer is told of a remote call: its target, operation and HTTP status or "error".
+// observer receives each remote call: its target, operation and HTTP status or "error".
 type observer func(target, operation, code string, d time.Duration)
 
-// openStore makes the store that the environment names, without calling it. vault is nil with the file sink.
+// openStore returns the store that the environment names, without calling it. vault is nil with the file sink.
 func openStore(cfg Config, observe observer, redactor *secret.Redactor, log *slog.Logger) (store ledger.Store, vault *sinks.Vault, err error) {
 	env := cfg.Env
 	if env.Sink == "file" {
@@ -55,7 +54,7 @@ func vaultOptions(env config.Env, redactor *secret.Redactor) (sinks.VaultOptions
 	}
 	if !reflect.ValueOf(tls).IsZero() {
 		if err := c.ConfigureTLS(&tls); err != nil {
-			return sinks.VaultOptions{}, fmt.Errorf("reading what VAULT_CACERT and its like name: %w", err)
+			return sinks.VaultOptions{}, fmt.Errorf("reading the files of VAULT_CACERT and the other TLS variables: %w", err)
 		}
 	}
 	o := sinks.VaultOptions{
@@ -65,7 +64,7 @@ func vaultOptions(env config.Env, redactor *secret.Redactor) (sinks.VaultOptions
 	return o, chooseLogin(&o, env)
 }
 
-// chooseLogin sets how the store comes to its token.
+// chooseLogin sets how the store obtains its token.
 func chooseLogin(o *sinks.VaultOptions, env config.Env) error {
 	held := func(s config.SecretSource) sinks.Source { return (&holder{redactor: o.Redactor, source: s}).get }
 	mount, role, jwt := env.VaultAuthMount, env.VaultRole, held(config.SecretFile(env.VaultJWTFile))
@@ -99,12 +98,12 @@ func chooseLogin(o *sinks.VaultOptions, env config.Env) error {
 	return nil
 }
 
-// now is what a source says at the time of asking. Reading it is bounded by itself.
+// now reads a source at each call. The source bounds the read itself.
 func now(s config.SecretSource) sinks.Source {
 	return func() (secret.Secret, error) { return s.Get(context.Background()) }
 }
 
-// holder has a credential cut out of whatever Vault says, from the moment it is read until there is another.
+// holder has a credential redacted from the moment it is read until the next one is.
 type holder struct {
 	redactor *secret.Redactor
 	source   config.SecretSource
@@ -128,21 +127,5 @@ func (h *holder) get() (secret.Secret, error) {
 	return s, nil
 }
 
-// spareConns is for what happens beside rotations: listing, probing, renewing, readiness.
+// spareConns serve calls beside rotations: listing, probing, renewing, readiness.
 const spareConns = 4
-
-// vaultReady bounds how long a readiness probe waits for Vault.
-const vaultReady = 2 * time.Second
-
-func askVault(ctx context.Context, vault *sinks.Vault) error {
-	if vault == nil {
-		return nil
-	}
-	short, cancel := context.WithTimeout(ctx, vaultReady)
-	defer cancel()
-	err := vault.Ready(short)
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		return fmt.Errorf("no answer from Vault within %s; see whether it is overloaded or a firewall drops its packets", vaultReady)
-	}
-	return err
-}

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -14,11 +13,11 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// fileFor is how long an admin key from a file is used before the file is looked at again.
+// fileFor is how long an admin key from a file is used before the file is read again.
 const fileFor = 3 * time.Second
 
-// follow has a credential read its key from source. A key in the store costs a call, so it is read again once per
-// reconcile interval, and besides whenever it is refused or was just replaced.
+// follow has a credential read its key from source. A key in the store costs a call, so it is read once per reconcile
+// interval, and whenever it is refused or was just replaced.
 func (w *workspaces) follow(c *elevenlabs.Credential, workspace string, source config.KeySource) {
 	keep := fileFor
 	if source.Vault != nil {
@@ -43,24 +42,22 @@ func (w *workspaces) read(ctx context.Context, source config.KeySource) (secret.
 		return secret.Secret{}, err
 	}
 	value, _ := doc.Fields()[at.Field].(string)
-	value = strings.TrimSuffix(value, "\n") // as in a file: whoever put it there by hand may not have seen it
+	value = strings.TrimSuffix(value, "\n") // as in a file: easily written by hand without notice
 	if value == "" {
-		return secret.Secret{}, fmt.Errorf("looking at the field %s of %s: %w; put the admin key there", at.Field, at.Ref, errNoKey)
+		return secret.Secret{}, fmt.Errorf("the field %s of %s is absent, empty or not a text; put the admin key there", at.Field, at.Ref)
 	}
 	return secret.New(value), nil
 }
 
-var errNoKey = errors.New("it is not there, or not a text")
-
-// workspace is a client, and what it was made from.
+// workspace is a client and what it was made from.
 type workspace struct {
 	base       string
 	credential *elevenlabs.Credential
 	client     *elevenlabs.Client
 }
 
-// workspaces makes the clients. One whose base URL stays keeps its client through a reload, and with it its
-// connections and its rate budget.
+// workspaces makes the clients. A workspace whose base URL stays keeps its client through a reload, and with it the
+// connections and the rate budget.
 type workspaces struct {
 	env      config.Env
 	agent    string
@@ -73,7 +70,7 @@ type workspaces struct {
 	current map[string]*workspace
 }
 
-// plan returns what the new set would be, and changes nothing: a reload may yet fail.
+// plan returns the new set and changes nothing: the reload may still fail.
 func (w *workspaces) plan(configured []config.Workspace) (map[string]*workspace, error) {
 	next := make(map[string]*workspace, len(configured))
 	for _, c := range configured {
@@ -90,7 +87,7 @@ func (w *workspaces) plan(configured []config.Workspace) (map[string]*workspace,
 	return next, nil
 }
 
-// commit makes a planned set the current one and returns its clients.
+// commit makes a planned set current and returns its clients.
 func (w *workspaces) commit(next map[string]*workspace, configured []config.Workspace) map[string]*elevenlabs.Client {
 	clients := make(map[string]*elevenlabs.Client, len(next))
 	for _, c := range configured {

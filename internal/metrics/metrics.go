@@ -157,9 +157,9 @@ func (m *Metrics) Reloaded(ok bool) {
 	m.reloadTime.Set(seconds(time.Now()))
 }
 
-// Handler serves GET /metrics.
+// Handler serves GET /metrics. It makes one answer at a time: for 10,000 policies, one takes a second of a core and 100 MiB.
 func (m *Metrics) Handler() http.Handler {
-	return promhttp.InstrumentMetricHandler(m.Registry, outbox.New(outbox.ScrapesAtOnce).Wrap(promhttp.HandlerForTransactional(m.Gatherer, promhttp.HandlerOpts{
+	return promhttp.InstrumentMetricHandler(m.Registry, outbox.New(1).Wrap(promhttp.HandlerForTransactional(m.Gatherer, promhttp.HandlerOpts{
 		EnableOpenMetrics: true, Registry: m.Registry,
 	})))
 }

@@ -1,2 +1,2 @@
-// Package outbox bounds what large answers cost, whoever asks and however slowly they read.
+// Package outbox bounds the cost of large answers, for any number of clients, however slowly they read.
 package outbox

@@ -10,25 +10,22 @@ import (
 
 // Bounds of what is made and held for clients.
 const (
-	ScrapesAtOnce = 1 // that are made: one of 10,000 policies takes a second of a core and 100 MiB
-	PagesAtOnce   = 2 // … of the others
-
-	turnWithin   = 5 * time.Second // a request waits for its answer to be made
-	sendWithin   = 5 * time.Second // an answer is taken, and beside that
-	slowestBytes = 256 << 10       // of it in each second more
-	HeldBytes    = 32 << 20        // of answers that are made and not taken yet
-	undisturbed  = time.Second     // an answer may be taken before others need its place
+	turnWithin   = 5 * time.Second // a request waits at most for its turn
+	sendWithin   = 5 * time.Second // a client has to read its answer, plus one second
+	slowestBytes = 256 << 10       // … for each of these
+	heldBytes    = 32 << 20        // bound answers that are made and not yet read
+	undisturbed  = time.Second     // a client may read before others need its place
 )
 
-// Outbox bounds what large answers cost, whoever asks and however slowly they read. An answer is made whole while few others
-// are, so that making one waits for no reader. Readers then hold at most HeldBytes, or one answer; when another needs the
-// place, those who have read for longest are cut off, and a reader of gzip needs a tenth of the place.
+// Outbox bounds the cost of large answers, for any number of clients, however slowly they read. It makes an answer whole
+// while few others are made, so that making one waits for no reader. Readers then hold at most heldBytes, or one answer; when
+// another needs the place, the outbox cuts off those that have read for longest. A reader of gzip needs a tenth of the place.
 type Outbox struct {
 	turns chan struct{}
 
-	Mu      sync.Mutex
-	Sending []*sending // in the order in which they began
-	Bytes   int
+	mu      sync.Mutex
+	sending []*sending // in the order in which they began
+	bytes   int
 }
 
 // sending is one answer on its way.
@@ -84,24 +81,24 @@ func (o *Outbox) make(next http.Handler, r *http.Request) *wholeAnswer {
 
 // begin reports whether there is place for an answer, and makes it where others were read for too long.
 func (o *Outbox) begin(s *sending) bool {
-	o.Mu.Lock()
-	defer o.Mu.Unlock()
-	for len(o.Sending) > 0 && o.Bytes+s.bytes > HeldBytes {
-		oldest := o.Sending[0]
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.sending) > 0 && o.bytes+s.bytes > heldBytes {
+		oldest := o.sending[0]
 		if s.since.Sub(oldest.since) < undisturbed {
 			return false
 		}
 		oldest.cut()
 		o.drop(0)
 	}
-	o.Sending, o.Bytes = append(o.Sending, s), o.Bytes+s.bytes
+	o.sending, o.bytes = append(o.sending, s), o.bytes+s.bytes
 	return true
 }
 
 func (o *Outbox) end(s *sending) {
-	o.Mu.Lock()
-	defer o.Mu.Unlock()
-	for i, other := range o.Sending {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for i, other := range o.sending {
 		if other == s {
 			o.drop(i)
 			return
@@ -111,8 +108,8 @@ func (o *Outbox) end(s *sending) {
 
 // drop forgets an answer. o.mu is held.
 func (o *Outbox) drop(i int) {
-	o.Bytes -= o.Sending[i].bytes
-	o.Sending = append(o.Sending[:i], o.Sending[i+1:]...)
+	o.bytes -= o.sending[i].bytes
+	o.sending = append(o.sending[:i], o.sending[i+1:]...)
 }
 
 // wholeAnswer is an answer that nobody reads yet.

@@ -1,4 +1,4 @@
-package daemon
+package web
 
 import (
 	"context"
@@ -34,7 +34,7 @@ func TestRotateIsAskedForOverHTTP(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.write(w.policyFile, strings.Replace(policies("tts-prod", "dubbing"), "{name: dubbing,", "{name: dubbing, mode: paused,", 1))
-	d := w.build(nil, nil)
+	d := w.build(nil)
 	url, _ := w.run(d)
 	current := func() string {
 		if c := d.rotator.Snapshot().Policies[1].Current; c != nil {
@@ -88,7 +88,7 @@ func TestRotateIsAskedForOverHTTP(t *testing.T) {
 func TestWithoutAnAdminTokenNothingCanBeAskedFor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	url, _ := w.run(w.build(map[string]string{"REKEYD_ADMIN_TOKEN": ""}, nil))
+	url, _ := w.run(w.build(map[string]string{"REKEYD_ADMIN_TOKEN": ""}))
 	for _, path := range []string{"/api/v1/policies/tts-prod/rotate", "/-/reload"} {
 		if status, _ := post(t, url+path, "Bearer ", ""); status != http.StatusNotFound {
 			t.Errorf("POST %s: HTTP %d", path, status)

@@ -1,4 +1,4 @@
-package daemon
+package web
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ func FuzzRequestBodies(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	w := newWorld(f)
-	d := w.build(map[string]string{"REKEYD_LOG_LEVEL": "error"}, nil)
+	d := w.build(map[string]string{"REKEYD_LOG_LEVEL": "error"})
 	h := front(true, http.MaxBytesHandler(d.handler(true), maxRequest))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "http://localhost/api/v1/policies/tts-prod/rotate", bytes.NewReader(body))

@@ -1,4 +1,4 @@
-package daemon
+package web
 
 import (
 	"net"
@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// front refuses what no honest client sends, before authentication and before anything is counted. A listener on loopback
-// trusts its clients for being on this host, and a browser there acts for every page that its user opens: DNS can point a
-// page's own name at loopback, which Host shows, and a page can send requests here, which the browser marks.
+// front refuses what no honest client sends, before anything is authenticated or counted. A listener on loopback trusts
+// its clients because they are on this host, but a browser there acts for every page that its user opens: DNS can point
+// the page's own name at loopback, which Host shows, and the page can send requests here, which the browser marks.
 func front(local bool, next http.Handler) http.Handler {
 	origins := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -25,7 +25,7 @@ func front(local bool, next http.Handler) http.Handler {
 	})
 }
 
-// loopbackName reports whether a Host, with or without a port, is a name of loopback that no DNS server decides about.
+// loopbackName reports whether a Host, with or without a port, names loopback without asking a DNS server.
 func loopbackName(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -36,8 +36,8 @@ func loopbackName(host string) bool {
 	return strings.EqualFold(host, "localhost") || err == nil && ip.IsLoopback()
 }
 
-// fetchedElsewhere reports that a browser sends the request for a page of another origin, but for a link that its user
-// follows. Even a GET can carry a wrong password.
+// fetchedElsewhere reports whether a page of another origin makes the browser send the request, other than by a link
+// that the user follows. Even a GET can carry a wrong password.
 func fetchedElsewhere(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "", "none", "same-origin":

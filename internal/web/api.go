@@ -1,8 +1,9 @@
-package daemon
+package web
 
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -11,28 +12,44 @@ import (
 	"github.com/rekeyd/rekeyd/rotator"
 )
 
-// rotateBody is what POST /api/v1/policies/{name}/rotate takes. No body at all is an ordinary rotation.
+// policies serves GET /api/v1/policies.
+func (s *Server) policies(w http.ResponseWriter, _ *http.Request) {
+	body, err := json.MarshalIndent(ViewOf(s.cfg.Rotator.Snapshot()), "", "  ")
+	s.send(w, "application/json", string(body)+"\n", err)
+}
+
+// reload serves POST /-/reload.
+func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
+	n, err := s.cfg.Reload(r.Context())
+	if err != nil {
+		http.Error(w, s.cfg.Redactor.Cut(err.Error()), http.StatusUnprocessableEntity)
+		return
+	}
+	_, _ = fmt.Fprintf(w, "reloaded %d policies\n", n) // fails when the client is gone
+}
+
+// rotateBody is the body of POST /api/v1/policies/{name}/rotate. An empty one asks for an ordinary rotation.
 type rotateBody struct {
 	RevokeNow bool   `json:"revoke_now"`
 	Reason    string `json:"reason"`
 }
 
-// rotateAnswer says what was taken on. That it was done is seen in /api/v1/policies: the key is another one.
+// rotateAnswer confirms the request. Once it is done, /api/v1/policies shows another key.
 type rotateAnswer struct {
 	Policy    string `json:"policy"`
 	Status    string `json:"status"`           // requested
-	KeyID     string `json:"key_id,omitempty"` // the current key, as far as this replica knows
+	KeyID     string `json:"key_id,omitempty"` // the current key, as this replica knows it
 	RevokeNow bool   `json:"revoke_now"`
 }
 
-// rotateRequest has a policy rotated soon.
-func (d *Daemon) rotateRequest(w http.ResponseWriter, r *http.Request) {
+// rotate serves POST /api/v1/policies/{name}/rotate: the rotator takes the request up soon.
+func (s *Server) rotate(w http.ResponseWriter, r *http.Request) {
 	var body rotateBody
 	dec := json.NewDecoder(r.Body)
 	dec.DisallowUnknownFields()
 	err := dec.Decode(&body)
 	if empty := errors.Is(err, io.EOF); err != nil && !empty || !empty && !errors.Is(dec.Decode(new(any)), io.EOF) {
-		// What it is instead is not repeated: it may be a secret that was pasted into the wrong place.
+		// The answer does not quote the body, which may be a secret pasted into the wrong place.
 		http.Error(w, `The body must be one JSON object like {"revoke_now": false, "reason": "why"}, with no other field, or empty.`, http.StatusBadRequest)
 		return
 	}
@@ -41,14 +58,14 @@ func (d *Daemon) rotateRequest(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := r.PathValue("name")
-	policies := d.rotator.Snapshot().Policies
+	policies := s.cfg.Rotator.Snapshot().Policies
 	i := slices.IndexFunc(policies, func(p rotator.PolicyStatus) bool { return p.Policy.Name == name })
 	if i < 0 {
 		http.Error(w, "There is no policy of that name; /api/v1/policies lists them.", http.StatusNotFound)
 		return
 	}
-	if err := d.rotator.Request(name, rotator.RotateOptions{Revoke: body.RevokeNow, Reason: body.Reason}); err != nil {
-		http.Error(w, d.oneLine(err.Error()), http.StatusConflict)
+	if err := s.cfg.Rotator.Request(name, rotator.RotateOptions{Revoke: body.RevokeNow, Reason: body.Reason}); err != nil {
+		http.Error(w, s.oneLine(err), http.StatusConflict)
 		return
 	}
 	answer := rotateAnswer{Policy: name, Status: "requested", RevokeNow: body.RevokeNow}
@@ -57,5 +74,5 @@ func (d *Daemon) rotateRequest(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusAccepted)
-	_ = json.NewEncoder(w).Encode(answer) // an error means that the client has gone
+	_ = json.NewEncoder(w).Encode(answer) // fails when the client is gone
 }

@@ -1,4 +1,4 @@
-package daemon
+package web
 
 import (
 	"cmp"
@@ -10,13 +10,13 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// View is what people and programs are shown: /api/v1/policies and `rekeyd status --json`. Its names are stable; what
-// is unknown is absent. It holds no secret and no hash of one.
+// View is what /api/v1/policies and `rekeyd status --json` show. Its names are stable; what is unknown is absent. It
+// holds no secret and no hash of one.
 type View struct {
 	Policies   []PolicyView    `json:"policies"`
-	Unmanaged  []PolicyView    `json:"unmanaged"` // in the ledger and no longer loaded: the current key stays, until it is pruned
+	Unmanaged  []PolicyView    `json:"unmanaged"` // removed from the policy file: the current key stays until it is pruned
 	Workspaces []WorkspaceView `json:"workspaces"`
-	StoreError string          `json:"store_error,omitempty"` // why the store of records and ledger does not serve
+	StoreError string          `json:"store_error,omitempty"` // why the store of records and ledger is unavailable
 }
 
 // PolicyView is one policy.
@@ -31,7 +31,7 @@ type PolicyView struct {
 	Reason         ledger.Reason   `json:"reason,omitempty"`
 	Message        string          `json:"message,omitempty"`
 	Group          string          `json:"group,omitempty"`
-	HeldBy         string          `json:"group_held_by,omitempty"` // the member for which it waits
+	HeldBy         string          `json:"group_held_by,omitempty"` // the member it waits for
 	Key            *KeyView        `json:"key,omitempty"`           // the current one
 	LastRotation   time.Time       `json:"last_rotation,omitzero"`
 	NextRotation   time.Time       `json:"next_rotation,omitzero"`
@@ -42,7 +42,7 @@ type PolicyView struct {
 	Failure        *ledger.Failure `json:"failure,omitempty"` // since the last success
 }
 
-// KeyView is a key that is published.
+// KeyView is a published key.
 type KeyView struct {
 	ID      string    `json:"id"`
 	Name    string    `json:"name"`
@@ -73,7 +73,7 @@ type WorkspaceView struct {
 	Error         string    `json:"error,omitempty"`
 }
 
-// ViewOf arranges a snapshot for showing.
+// ViewOf returns the view of a snapshot.
 func ViewOf(s rotator.Snapshot) View {
 	v := View{Policies: make([]PolicyView, len(s.Policies)), Unmanaged: []PolicyView{}, Workspaces: make([]WorkspaceView, len(s.Workspaces))}
 	for i := range s.Policies {
@@ -120,7 +120,7 @@ func text(err error) string {
 	return err.Error()
 }
 
-// Words says in a few words how the policy stands.
+// Words describes the policy's state in a few words.
 func (p PolicyView) Words() string {
 	if p.Reason == ledger.ReasonClockSkew && p.State != plan.StateError && p.Message != "" {
 		return "waiting: " + p.Message
@@ -155,7 +155,7 @@ func (p PolicyView) Words() string {
 	return "needs a decision: " + cmp.Or(p.Message, string(p.Reason))
 }
 
-// Age says how old the current key is.
+// Age returns the current key's age in words.
 func (p PolicyView) Age(now time.Time) string {
 	if p.Key == nil || p.Key.Created.IsZero() {
 		return "no key"
@@ -175,7 +175,7 @@ func (p PolicyView) Next(now time.Time) string {
 	}
 }
 
-// Leaving says of each retiring key until when it works, or, once it is disabled, when it will be deleted.
+// Leaving says for each retiring key how long it works, or, once it is disabled, when it will be deleted.
 func (p PolicyView) Leaving(now time.Time) []string {
 	var all []string
 	for _, r := range p.Retiring {
@@ -194,7 +194,7 @@ func (p PolicyView) Leaving(now time.Time) []string {
 	return all
 }
 
-// LastFailure says what went wrong since the last success.
+// LastFailure describes what went wrong since the last success.
 func (p PolicyView) LastFailure() string {
 	f := p.Failure
 	if f == nil {
@@ -203,7 +203,7 @@ func (p PolicyView) LastFailure() string {
 	return fmt.Sprintf("%s: %s: %s (%s)", f.Stage, f.Reason, f.Message, f.At.UTC().Format(time.RFC3339))
 }
 
-// Span writes a duration in its two largest units, as people do: 3d4h, 5m10s.
+// Span writes a duration in its two largest units: 3d4h, 5m10s.
 func Span(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch d = max(d, 0); {

@@ -1,4 +1,4 @@
-package daemon
+package web
 
 import (
 	"net/http"
@@ -22,7 +22,7 @@ func TestABadWebConfigIsNotQuoted(t *testing.T) {
 		{strings.Repeat("sk_0123456789abcdef\n", 100), "line"},
 	} {
 		w.write(file, c.text)
-		_, err := Load(w.env(map[string]string{"REKEYD_WEB_CONFIG_FILE": file}))
+		err := CheckConfig(file)
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "sk_") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%q: %v", c.text, err)
 		}
@@ -34,10 +34,10 @@ func TestAWebConfigThatTurnsBadIsNotLogged(t *testing.T) {
 	w := newWorld(t)
 	file := filepath.Join(w.dir, "web.yml")
 	w.write(file, "http_server_config: {http2: false}\n")
-	url, _ := w.run(w.build(map[string]string{"REKEYD_WEB_CONFIG_FILE": file}, nil))
+	url, _ := w.run(w.build(map[string]string{"REKEYD_WEB_CONFIG_FILE": file}))
 	up(t, url)
 	w.write(file, "sk_0123456789abcdef: 1\n")
-	if status, body, _ := ask(t, http.MethodGet, url+"/metrics", ""); status != http.StatusInternalServerError || strings.Contains(body, "sk_") {
+	if status, body, _ := ask(t, url+"/metrics", ""); status != http.StatusInternalServerError || strings.Contains(body, "sk_") {
 		t.Errorf("HTTP %d %s", status, body)
 	}
 	if w.log.count("sk_0123456789abcdef") > 0 || w.log.count("Unable to parse configuration") != 1 {

@@ -1,4 +1,4 @@
-package daemon
+package web
 
 import (
 	"bytes"
@@ -27,7 +27,7 @@ import (
 func TestWrongAdminTokensAreThrottled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	h := w.build(nil, nil).handler(true)
+	h := w.build(nil).handler(true)
 	try := func(from, token string) int {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/-/reload", nil)
 		r.RemoteAddr = from
@@ -73,12 +73,12 @@ func TestWrongPasswordsAreThrottled(t *testing.T) {
 	}
 	file := filepath.Join(w.dir, "web.yml")
 	w.write(file, "basic_auth_users: {ops: '"+string(hash)+"'}\n")
-	url, _ := w.run(w.build(map[string]string{"REKEYD_WEB_CONFIG_FILE": file}, nil))
+	url, _ := w.run(w.build(map[string]string{"REKEYD_WEB_CONFIG_FILE": file}))
 	try := func(credential string) int {
 		if credential != "" {
 			credential = "Basic " + base64.StdEncoding.EncodeToString([]byte(credential))
 		}
-		status, _, _ := ask(t, http.MethodGet, url+"/metrics", credential)
+		status, _, _ := ask(t, url+"/metrics", credential)
 		return status
 	}
 	eventually(t, "served", func() bool { return try("") != 0 })
@@ -139,7 +139,7 @@ func TestClientCertificatesAndBasicAuthBesideTheAdminToken(t *testing.T) {
 	file := filepath.Join(w.dir, "web.yml")
 	w.write(file, "tls_server_config: {cert_file: cert.pem, key_file: key.pem, client_auth_type: RequireAndVerifyClientCert, client_ca_file: cert.pem}\n"+
 		"basic_auth_users: {ops: '"+string(hash)+"'}\n")
-	url, _ := w.run(w.build(map[string]string{"REKEYD_WEB_CONFIG_FILE": file}, nil))
+	url, _ := w.run(w.build(map[string]string{"REKEYD_WEB_CONFIG_FILE": file}))
 	url = strings.Replace(url, "http:", "https:", 1)
 	call := func(certificates []tls.Certificate, password string, header http.Header) (int, error) {
 		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "example.com", Certificates: certificates, MinVersion: tls.VersionTLS12}}
@@ -186,9 +186,9 @@ func TestClientCertificatesAndBasicAuthBesideTheAdminToken(t *testing.T) {
 func TestSlowAndHugeRequests(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	url, _ := w.run(w.build(nil, nil))
+	url, _ := w.run(w.build(nil))
 	eventually(t, "served", func() bool {
-		status, _, _ := ask(t, http.MethodGet, url+"/healthz", "")
+		status, _, _ := ask(t, url+"/healthz", "")
 		return status == http.StatusOK
 	})
 	dial := func(text string) net.Conn {
@@ -207,7 +207,7 @@ func TestSlowAndHugeRequests(t *testing.T) {
 	for i := range slow {
 		slow[i] = dial("GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
 	}
-	if status, _, _ := ask(t, http.MethodGet, url+"/healthz", ""); status != http.StatusOK {
+	if status, _, _ := ask(t, url+"/healthz", ""); status != http.StatusOK {
 		t.Errorf("beside slow requests: HTTP %d", status)
 	}
 	huge := dial("GET / HTTP/1.1\r\nHost: localhost\r\nX-Huge: " + strings.Repeat("x", 2*maxHeader) + "\r\n\r\n")

@@ -1,9 +1,10 @@
-package daemon
+package web
 
 import (
 	"cmp"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,18 +34,18 @@ func rowsOf(s rotator.Snapshot, v View, now time.Time) []row {
 	return rows
 }
 
-// attention reports that a person should look.
-func (r *row) attention() bool {
+// needsAttention reports whether a person should look.
+func (r *row) needsAttention() bool {
 	return r.State == plan.StateError || r.State == plan.StateFailing || r.Failure != nil || len(r.Drift) > 0 || r.Keys.Lost > 0 || r.tooOld()
 }
 
 func (r *row) tooOld() bool { return r.Key != nil && r.MaxAge > 0 && r.now.After(r.Key.MaxAgeEnds) }
 
-// Class is how the row is drawn.
+// Class returns the row's CSS classes.
 func (r *row) Class() string {
 	class := ""
 	switch {
-	case r.attention():
+	case r.needsAttention():
 		class = "attention"
 	case r.State != plan.StateOK:
 		class = "waiting"
@@ -55,12 +56,12 @@ func (r *row) Class() string {
 	return class
 }
 
-// Rotatable reports that a rotation can be asked for.
+// Rotatable reports whether a rotation can be requested.
 func (r *row) Rotatable() bool {
 	return r.Reason != ledger.ReasonRemoved && r.Mode != plan.ModePaused
 }
 
-// limit is when the current key should be gone: at the end of its max_age, or without one when the next rotation is due.
+// limit returns when the current key should be replaced: at the end of its max_age, or else at the next rotation.
 func (r *row) limit() (at time.Time, words string) {
 	if !r.Key.MaxAgeEnds.IsZero() {
 		return r.Key.MaxAgeEnds, "allowed"
@@ -68,7 +69,7 @@ func (r *row) limit() (at time.Time, words string) {
 	return r.NextRotation, "until the next rotation"
 }
 
-// ProbeResult says how old the current key is, of how much.
+// Life says how old the current key is, and of what limit.
 func (r *row) Life() string {
 	if r.Key == nil || r.Key.Created.IsZero() {
 		return "no key"
@@ -80,7 +81,7 @@ func (r *row) Life() string {
 	return fmt.Sprintf("%s of %s %s", r.Age(r.now), Span(at.Sub(r.Key.Created)), words)
 }
 
-// Percent is how much of its life the current key has had.
+// Percent returns the elapsed share of the current key's life.
 func (r *row) Percent() int {
 	at, _ := r.limit()
 	whole := at.Sub(r.Key.Created)
@@ -96,7 +97,7 @@ func (r *row) NextAt() moment { return momentOf(r.NextRotation, r.now, r.zone, "
 // LastAt is when the policy was rotated last.
 func (r *row) LastAt() moment { return momentOf(r.LastRotation, r.now, r.zone, "never") }
 
-// Old says of each retiring key what dies when.
+// Old says for each retiring key when it stops working or is deleted.
 func (r *row) Old() []string {
 	all := r.Leaving(r.now)
 	for i, k := range r.Retiring {
@@ -108,7 +109,7 @@ func (r *row) Old() []string {
 	return all
 }
 
-// Trouble is the last failure in a sentence, with what to do.
+// Trouble describes the last failure, with advice.
 func (r *row) Trouble() string {
 	f := r.Failure
 	if f == nil {
@@ -124,19 +125,16 @@ func (r *row) Trouble() string {
 	return text + " " + advice(f.Reason)
 }
 
-// moment is a time as people read it.
+// moment is a time as the page shows it.
 type moment struct{ Never, ISO, Absolute, Relative string }
 
 func momentOf(t, now time.Time, zone *time.Location, never string) moment {
 	if t.IsZero() {
 		return moment{Never: never}
 	}
-	m := moment{ISO: t.UTC().Format(time.RFC3339), Absolute: absolute(t, zone)}
-	switch d := t.Sub(now); {
-	case d > 0:
-		m.Relative = "in " + Span(d)
-	default:
-		m.Relative = Span(-d) + " ago"
+	m := moment{ISO: t.UTC().Format(time.RFC3339), Absolute: absolute(t, zone), Relative: Span(now.Sub(t)) + " ago"}
+	if t.After(now) {
+		m.Relative = "in " + Span(t.Sub(now))
 	}
 	return m
 }
@@ -146,7 +144,7 @@ func absolute(t time.Time, zone *time.Location) string {
 	return t.Format("2006-01-02 15:04:05 ") + cmp.Or(zone.String(), "UTC")
 }
 
-// selection is what was asked to be shown, and what that is.
+// selection is a query and the rows it selects.
 type selection struct {
 	Query, State        string
 	States              []string
@@ -156,29 +154,29 @@ type selection struct {
 	Summary             string
 }
 
-// selected filters and orders rows, those that need attention first, and takes one page of them.
+// selected filters and orders rows, those that need attention first, and returns one page of them.
 func selected(rows []row, query url.Values) selection {
 	s := selection{Query: strings.TrimSpace(query.Get("q")), State: query.Get("state"), States: []string{"", "attention"}}
 	for _, state := range plan.States() {
 		s.States = append(s.States, string(state))
 	}
-	attention := 0
-	var needy, fine []*row
+	needing := 0
+	var attention, rest []*row
 	for i := range rows {
 		r := &rows[i]
-		needs := r.attention()
+		needs := r.needsAttention()
 		if needs {
-			attention++
+			needing++
 		}
 		switch matches := r.matches(strings.ToLower(s.Query), s.State, needs); {
 		case matches && needs:
-			needy = append(needy, r)
+			attention = append(attention, r)
 		case matches:
-			fine = append(fine, r)
+			rest = append(rest, r)
 		}
 	}
-	kept := append(needy, fine...)
-	s.Summary = fmt.Sprintf("Policies: %d. Need attention: %d.", len(rows), attention)
+	kept := slices.Concat(attention, rest)
+	s.Summary = fmt.Sprintf("Policies: %d. Need attention: %d.", len(rows), needing)
 	if len(kept) != len(rows) {
 		s.Summary += fmt.Sprintf(" Match the filter: %d.", len(kept))
 	}
@@ -200,10 +198,10 @@ func (r *row) matches(text, state string, needs bool) bool {
 	return strings.Contains(strings.ToLower(strings.Join(all, "\n")), text)
 }
 
-// paginate cuts a page out of rows; what is no page is the first or the last.
+// paginate takes the numbered page of rows; a number out of range means the first or the last.
 func (s *selection) paginate(page string, rows []*row) {
 	s.Pages = max(1, (len(rows)+rowsPerPage-1)/rowsPerPage)
-	n, _ := strconv.Atoi(page) // 0 otherwise
+	n, _ := strconv.Atoi(page) // 0 when it is no number
 	s.Page = min(max(n, 1), s.Pages)
 	first := (s.Page - 1) * rowsPerPage
 	s.Rows = rows[first:min(first+rowsPerPage, len(rows))]
@@ -218,7 +216,7 @@ func (s *selection) paginate(page string, rows []*row) {
 	}
 }
 
-// advice says what a person can do about a failure.
+// advice tells a person what to do about a failure.
 func advice(reason ledger.Reason) string {
 	switch reason {
 	case ledger.ReasonAdminKeyRefused:

@@ -1,4 +1,4 @@
-package daemon
+package web
 
 import (
 	"context"
@@ -33,16 +33,10 @@ func from(t *testing.T, address, method, url, host string, header http.Header) i
 	return resp.StatusCode
 }
 
-// up waits until the daemon is served.
-func up(t *testing.T, url string) {
-	t.Helper()
-	eventually(t, "served", func() bool { status, _, _ := ask(t, http.MethodGet, url+"/healthz", ""); return status != 0 })
-}
-
 func TestLoopbackAnswersToLoopbackNamesOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	url, _ := w.run(w.build(nil, nil))
+	url, _ := w.run(w.build(nil))
 	up(t, url)
 	for _, path := range []string{"/", "/page.json", "/page.css", "/api/v1/policies", "/metrics", "/healthz", "/nowhere"} {
 		for _, host := range []string{"evil.example", "evil.example:9466", "localhost.evil.example", "127.0.0.1.evil.example", "192.0.2.1", "0.0.0.0", "[::]:80", "localhost:80:80", "127.1"} {
@@ -82,7 +76,7 @@ func TestPagesOfOtherOriginsAreRefusedUncounted(t *testing.T) {
 		return "Basic " + base64.StdEncoding.EncodeToString([]byte("ops:"+password))
 	}
 	for _, webConfig := range []string{"", file} {
-		url, _ := w.run(w.build(map[string]string{"REKEYD_WEB_CONFIG_FILE": webConfig, "REKEYD_FILE_DIR": t.TempDir()}, nil))
+		url, _ := w.run(w.build(map[string]string{"REKEYD_WEB_CONFIG_FILE": webConfig, "REKEYD_FILE_DIR": t.TempDir()}))
 		up(t, url)
 		for range 3 * failuresAtOnce {
 			for _, c := range []struct {
@@ -124,8 +118,8 @@ func TestParallelGuessesCountBeforeTheyAreJudged(t *testing.T) {
 	}
 	file := filepath.Join(w.dir, "web.yml")
 	w.write(file, "basic_auth_users: {ops: '"+string(hash)+"'}\n")
-	protected, _ := w.run(w.build(map[string]string{"REKEYD_WEB_CONFIG_FILE": file}, nil))
-	open, _ := w.run(w.build(map[string]string{"REKEYD_FILE_DIR": t.TempDir()}, nil))
+	protected, _ := w.run(w.build(map[string]string{"REKEYD_WEB_CONFIG_FILE": file}))
+	open, _ := w.run(w.build(map[string]string{"REKEYD_FILE_DIR": t.TempDir()}))
 	up(t, protected)
 	up(t, open)
 	basic := func(password string) http.Header {
