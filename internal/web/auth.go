@@ -1,7 +1,6 @@
 package web
 
 import (
-	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"net/http"
@@ -75,9 +74,6 @@ func (s *Server) admin(r *http.Request) bool {
 	return subtle.ConstantTimeCompare(want[:], got[:]) == 1 && ok
 }
 
-// accepted is the context key of the function that [passed] calls.
-type accepted struct{}
-
 // throttlePasswords wraps the toolkit's basic auth, which hands requests with the right password to [passed]. A request
 // without a password is no guess: that is how a browser finds out that it needs one.
 func (s *Server) throttlePasswords(basicAuth http.Handler) http.Handler {
@@ -93,40 +89,39 @@ func (s *Server) throttlePasswords(basicAuth http.Handler) http.Handler {
 			return
 		}
 		defer judged(false)
-		ctx := context.WithValue(r.Context(), accepted{}, func() { judged(false) })
-		basicAuth.ServeHTTP(&authFailureWriter{w, func() {
-			judged(true)
-			s.cfg.Logger.Warn("password refused", "from", clientAddr(r), "path", r.URL.Path)
-		}}, r.WithContext(ctx))
+		basicAuth.ServeHTTP(&authFailureWriter{w, func(failed bool) {
+			judged(failed)
+			if failed {
+				s.cfg.Logger.Warn("password refused", "from", clientAddr(r), "path", r.URL.Path)
+			}
+		}}, r)
 	})
 }
 
 // passed runs behind basic auth: the password was right, so the client's next one can be judged while h runs.
 func passed(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if judged, ok := r.Context().Value(accepted{}).(func()); ok {
-			judged()
+		if a, ok := w.(*authFailureWriter); ok {
+			a.judged(false)
+			w = a.ResponseWriter
 		}
 		h.ServeHTTP(w, r)
 	})
 }
 
-// authFailureWriter calls failed when basic auth refuses a password.
+// authFailureWriter is basic auth's writer, and notices when it refuses a password.
 type authFailureWriter struct {
 	http.ResponseWriter
-	failed func()
+	judged func(failed bool)
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (a *authFailureWriter) WriteHeader(status int) {
 	if status == http.StatusUnauthorized && a.Header().Get("WWW-Authenticate") == "Basic" {
-		a.failed()
+		a.judged(true)
 	}
 	a.ResponseWriter.WriteHeader(status)
 }
-
-// Unwrap serves http.ResponseController.
-func (a *authFailureWriter) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // refuseAttempt answers a client that must wait before it may try another credential.
 func refuseAttempt(w http.ResponseWriter, what string) {

@@ -28,15 +28,13 @@ func Healthy(ctx context.Context, env config.Env) (answer string, err error) {
 	if len(c.TLS) > 0 {
 		url = strings.Replace(url, "http", "https", 1)
 	}
-	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
-	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return "", fmt.Errorf("asking REKEYD_LISTEN_ADDR: %w", err)
 	}
 	req.Host = "localhost" // REKEYD_LISTEN_ADDR may have another name for loopback
 	// No proxy, and no check of the certificate: it bears the name that other hosts use, and the request holds no secret.
-	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}} //nolint:gosec // see above
+	client := http.Client{Timeout: healthTimeout, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}} //nolint:gosec // see above
 	resp, err := client.Do(req)
 	if err != nil {
 		return "", fmt.Errorf("asking the daemon: %w", err)

@@ -75,34 +75,32 @@ type WorkspaceView struct {
 
 // ViewOf returns the view of a snapshot.
 func ViewOf(s rotator.Snapshot) View {
-	v := View{Policies: make([]PolicyView, len(s.Policies)), Unmanaged: []PolicyView{}, Workspaces: make([]WorkspaceView, len(s.Workspaces))}
-	for i := range s.Policies {
-		v.Policies[i] = viewOf(&s.Policies[i])
-	}
-	for i := range s.Removed {
-		v.Unmanaged = append(v.Unmanaged, viewOf(&s.Removed[i]))
-	}
+	v := View{Policies: viewsOf(s.Policies), Unmanaged: viewsOf(s.Removed), Workspaces: make([]WorkspaceView, len(s.Workspaces)), StoreError: text(s.StoreDown)}
 	for i, ws := range s.Workspaces {
 		v.Workspaces[i] = WorkspaceView{ws.Name, ws.LastReconcile, text(ws.Err)}
 	}
-	v.StoreError = text(s.StoreDown)
 	return v
 }
 
-func viewOf(s *rotator.PolicyStatus) PolicyView {
-	p := PolicyView{
-		Name: s.Policy.Name, Workspace: s.Policy.Workspace, ServiceAccount: s.Policy.ServiceAccount, Sink: s.Policy.Sink,
-		Mode: s.Policy.Mode, MaxAge: ledger.Duration(s.Policy.MaxAge), State: s.State, Reason: s.Reason, Message: s.Message, Group: s.Policy.Group, HeldBy: s.HeldBy, LastRotation: s.LastRotation, NextRotation: s.NextDue.UTC(),
-		Retiring: []RetiringView{}, Keys: s.Keys, InUse: s.InUse, Drift: append([]string{}, s.Drift...), Failure: s.Failure,
+func viewsOf(policies []rotator.PolicyStatus) []PolicyView {
+	views := make([]PolicyView, len(policies))
+	for i := range policies {
+		s := &policies[i]
+		views[i] = PolicyView{
+			Name: s.Policy.Name, Workspace: s.Policy.Workspace, ServiceAccount: s.Policy.ServiceAccount, Sink: s.Policy.Sink,
+			Mode: s.Policy.Mode, MaxAge: ledger.Duration(s.Policy.MaxAge), State: s.State, Reason: s.Reason, Message: s.Message,
+			Group: s.Policy.Group, HeldBy: s.HeldBy, LastRotation: s.LastRotation, NextRotation: s.NextDue.UTC(),
+			Retiring: []RetiringView{}, Keys: s.Keys, InUse: s.InUse, Drift: append([]string{}, s.Drift...), Failure: s.Failure,
+		}
+		if s.Current != nil {
+			key := keyView(*s.Current, s.Policy.MaxAge)
+			views[i].Key = &key
+		}
+		for _, r := range s.Retiring {
+			views[i].Retiring = append(views[i].Retiring, RetiringView{keyView(r.KeyRef, s.Policy.MaxAge), r.State, leaves(s, r)})
+		}
 	}
-	if s.Current != nil {
-		key := keyView(*s.Current, s.Policy.MaxAge)
-		p.Key = &key
-	}
-	for _, r := range s.Retiring {
-		p.Retiring = append(p.Retiring, RetiringView{keyView(r.KeyRef, s.Policy.MaxAge), r.State, leaves(s, r)})
-	}
-	return p
+	return views
 }
 
 // leaves says when a retiring key leaves its state, at the latest; what nothing was decided about yet goes by the ledger.
