@@ -228,7 +228,7 @@ func advice(reason ledger.Reason) string {
 	case ledger.ReasonInvalidRequest:
 		return "Check permissions, addresses and limits in the policy."
 	case ledger.ReasonKeyLimit:
-		return "Delete keys of the service account that nobody needs, or shorten the quarantine."
+		return "Delete keys of the service account that are no longer needed, or shorten the quarantine."
 	case ledger.ReasonNotUsable:
 		return "Check allowed_ips: the daemon's own address must be among them, or set verify: off."
 	case ledger.ReasonSinkDenied, ledger.ReasonSinkWrapping:
