@@ -29,9 +29,8 @@ import (
 // give each of them the same answers for ever, and counts its calls for a day (SPEC 9.11).
 func TestAnyStateCostsABoundedNumberOfCalls(t *testing.T) {
 	for seed := range uint64(boundedWorlds) {
-		synctest.Test(t, func(t *testing.T) {
-			m := newMaze(t, seed)
-			m.run()
+		t.Run(fmt.Sprintf("world %d", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { newMaze(t, seed).run() })
 		})
 	}
 }
