@@ -131,6 +131,7 @@ func TestEveryRemoteWriteOfAnAdminKey(t *testing.T) {
 	} {
 		for _, m := range []mode{notApplied, applied, diesBefore, diesAfter} {
 			t.Run(fmt.Sprintf("%s %s", at.name, m), func(t *testing.T) {
+				t.Parallel()
 				w, p := newAdminWorld(t)
 				w.keepAdmin(p)
 				synctest.Test(t, func(*testing.T) {

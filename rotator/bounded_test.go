@@ -30,6 +30,7 @@ import (
 func TestAnyStateCostsABoundedNumberOfCalls(t *testing.T) {
 	for seed := range uint64(boundedWorlds) {
 		t.Run(fmt.Sprintf("world %d", seed), func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { newMaze(t, seed).run() })
 		})
 	}

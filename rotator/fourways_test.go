@@ -24,6 +24,7 @@ func TestEveryRemoteWriteFourWays(t *testing.T) {
 	for _, at := range lifeWrites() {
 		for _, m := range []mode{notApplied, applied, diesBefore, diesAfter} {
 			t.Run(fmt.Sprintf("%s %s", at.name, m), func(t *testing.T) {
+				t.Parallel()
 				w := newWorld(t)
 				p := testPolicy(t, nil)
 				w.guardReaders(p)

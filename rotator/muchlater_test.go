@@ -32,6 +32,7 @@ func TestEveryRemoteWriteMuchLater(t *testing.T) {
 	for _, at := range writes {
 		for when, act := range meanwhile {
 			t.Run(at.name+" "+when, func(t *testing.T) {
+				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					w := newArena(t)
 					p := testPolicy(t, func(p *plan.Policy) { p.Group = "tts" })
