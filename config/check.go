@@ -14,12 +14,12 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
-// meant applies the defaults of a sink.
-func (s sink) meant() ledger.Sink {
+// resolve applies the defaults of a sink.
+func (s sink) resolve() ledger.Sink {
 	return ledger.Sink{Ref: ledger.Ref{Mount: s.Mount.or("secret"), Path: s.Path.Value}, Field: s.Field.or("api_key")}
 }
 
-// sink checks where a policy publishes. Mounts may nest, so paths are compared with their mount in front.
+// sink checks where a policy publishes. Mounts may nest, so paths are compared together with their mount.
 func (l *loader) sink(p *policy, out *plan.Policy) {
 	ref := out.Sink
 	if !p.Sink.Path.given() {
@@ -27,12 +27,12 @@ func (l *loader) sink(p *policy, out *plan.Policy) {
 	}
 	full, ledger := ref.String(), l.env.Ledger().String()
 	if full == ledger || strings.HasPrefix(full, ledger+"/") {
-		l.fault(p.Sink.Path.node, "%ssink.path is %s, which is under the ledger's prefix %s; write another path, or move the ledger with REKEYD_LEDGER_PATH", p.says(), quote(full), quote(ledger))
+		l.fault(p.Sink.Path.node, "%ssink.path is %s, which is under the ledger's prefix %s; write another path, or move the ledger with REKEYD_LEDGER_PATH", p.prefix(), quote(full), quote(ledger))
 	}
 	l.adminKey(p, out)
 	for _, added := range []string{"data/", "metadata/", ref.Mount + "/"} {
 		if rest, ok := strings.CutPrefix(ref.Path, added); ok {
-			l.warn(p, p.Sink.Path, "sink.path is %s, but Vault adds %s by itself; %s is probably meant", quote(ref.Path), added, quote(rest))
+			l.warn(p, p.Sink.Path, "sink.path is %s, but Vault adds %s itself; write %s if you mean that record", quote(ref.Path), added, quote(rest))
 			break
 		}
 	}
@@ -41,10 +41,10 @@ func (l *loader) sink(p *policy, out *plan.Policy) {
 
 func (l *loader) warn(p *policy, at at[string], format string, args ...any) {
 	n := at.where(p.Node)
-	l.config.Warnings = append(l.config.Warnings, Fault{l.file, n.Line, n.Column, p.says() + fmt.Sprintf(format, args...)})
+	l.config.Warnings = append(l.config.Warnings, Fault{l.file, n.Line, n.Column, p.prefix() + fmt.Sprintf(format, args...)})
 }
 
-// prefixes turns addresses into ranges; what is there twice is kept once.
+// prefixes turns addresses into ranges, without duplicates.
 func (l *loader) prefixes(p *policy) []netip.Prefix {
 	var out []netip.Prefix
 	seen := map[netip.Prefix]bool{}
@@ -55,7 +55,7 @@ func (l *loader) prefixes(p *policy) []netip.Prefix {
 		prefix, flaw := parsePrefix(text.Value)
 		switch {
 		case flaw != "":
-			l.fault(text.node, "%sallowed_ips holds %s, which %s", p.says(), quote(text.Value), flaw)
+			l.fault(text.node, "%sallowed_ips holds %s, which %s", p.prefix(), quote(text.Value), flaw)
 		case !seen[prefix]:
 			seen[prefix] = true
 			out = append(out, prefix)
@@ -97,20 +97,20 @@ func (l *loader) durations(p *policy) {
 		"quarantine": p.Quarantine, "wait_until_idle": p.WaitUntilIdle,
 	} {
 		if d.given() && d.Value > longestDuration {
-			l.fault(d.node, "%s%s is %s, which is more than %s; write less", p.says(), name, short(d.Value), short(longestDuration))
+			l.fault(d.node, "%s%s is %s, which is more than %s; write less", p.prefix(), name, short(d.Value), short(longestDuration))
 		}
 	}
 }
 
-// timing is a schedule with its gaps, or why it is none.
+// timing is a schedule with its gaps, or its parse error.
 type timing struct {
 	schedule          schedule.Schedule
 	shortest, longest time.Duration
 	err               error
 }
 
-// timing parses the policy's schedule, once for each expression and zone. A policy without a timezone leaves the
-// zone to the expression's prefix.
+// timing parses the policy's schedule, once per expression and zone. Without a timezone, the expression's prefix sets
+// the zone.
 func (l *loader) timing(p *policy) (timing, bool) {
 	if !p.Schedule.given() {
 		return timing{}, false
@@ -130,12 +130,12 @@ func (l *loader) timing(p *policy) (timing, bool) {
 	}
 	if t.shortest < l.env.MinInterval {
 		l.fault(p.Schedule.node, "%sschedule %s fires every %s at its closest, more often than REKEYD_MIN_INTERVAL (%s) allows; write a slower schedule or lower the limit",
-			p.says(), quote(p.Schedule.Value), short(t.shortest), short(l.env.MinInterval))
+			p.prefix(), quote(p.Schedule.Value), short(t.shortest), short(l.env.MinInterval))
 	}
 	return t, true
 }
 
-// scheduleFault points each part of a schedule's error at the field that it is about.
+// scheduleFault reports each part of a schedule's error at the field at fault.
 func (l *loader) scheduleFault(p *policy, err error) {
 	parts := []error{err}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
@@ -146,7 +146,7 @@ func (l *loader) scheduleFault(p *policy, err error) {
 		if f, ok := errors.AsType[*schedule.Error](part); ok && f.Field == "timezone" {
 			n = p.Timezone.where(n)
 		}
-		l.fault(n, "%s%v", p.says(), part)
+		l.fault(n, "%s%v", p.prefix(), part)
 	}
 }
 
@@ -154,15 +154,15 @@ func (l *loader) scheduleFault(p *policy, err error) {
 func (l *loader) relations(p *policy, out plan.Policy, t timing) {
 	every := fmt.Sprintf("schedule %s fires every %s at its closest", quote(p.Schedule.Value), short(t.shortest))
 	if out.Overlap >= t.shortest {
-		l.fault(p.Overlap.where(p.Node), "%soverlap is %s, but %s; write an overlap of less than %s", p.says(), short(out.Overlap), every, short(t.shortest))
+		l.fault(p.Overlap.where(p.Node), "%soverlap is %s, but %s; write an overlap of less than %s", p.prefix(), short(out.Overlap), every, short(t.shortest))
 	}
 	if out.Splay >= t.shortest {
-		l.fault(p.Splay.where(p.Node), "%ssplay is %s, but %s; write a splay of less than %s", p.says(), short(out.Splay), every, short(t.shortest))
+		l.fault(p.Splay.where(p.Node), "%ssplay is %s, but %s; write a splay of less than %s", p.prefix(), short(out.Splay), every, short(t.shortest))
 	}
 	least := t.longest + out.Splay + out.Overlap + out.WaitUntilIdle
 	if out.MaxAge > 0 && out.MaxAge < least {
 		l.fault(p.MaxAge.where(p.Node), "%smax_age is %s, but schedule %s leaves up to %s between runs, to which splay %s, overlap %s and wait_until_idle %s are added; write a max_age of at least %s",
-			p.says(), short(out.MaxAge), quote(p.Schedule.Value), short(t.longest), short(out.Splay), short(out.Overlap), short(out.WaitUntilIdle), short(least))
+			p.prefix(), short(out.MaxAge), quote(p.Schedule.Value), short(t.longest), short(out.Splay), short(out.Overlap), short(out.WaitUntilIdle), short(least))
 	}
 	if p.CharacterLimit.given() {
 		n := max(1, int(31*24*time.Hour/t.shortest))
@@ -174,22 +174,22 @@ func (l *loader) relations(p *policy, out plan.Policy, t timing) {
 	}
 }
 
-// groupMember is what a policy asks of its group: to have it for itself for as long as busy, once every gap.
+// groupMember is a policy's demand on its group: to hold it for busy, once every gap.
 type groupMember struct {
 	policy    *policy
 	busy, gap time.Duration
-	spare     time.Duration // for how long its run can wait before max_age makes it go ahead
+	spare     time.Duration // how long its run can wait before max_age makes it bypass the group
 }
 
-// warnGroup warns about a max_age that makes a member go ahead of its group in the ordinary course of things.
+// warnGroup warns about a max_age that makes a member bypass its group in normal operation.
 func (l *loader) warnGroup(m groupMember, name string, lacks time.Duration) {
 	p := m.policy
-	l.warn(p, at[string]{node: p.MaxAge.node}, "max_age is %s, which does not wait for group %s: keys of the group may change in one overlap; write a max_age of at least %s, with which this one can wait for the others",
+	l.warn(p, at[string]{node: p.MaxAge.node}, "max_age is %s, which does not wait for group %s: keys of the group may change in one overlap; write a max_age of at least %s, so that this policy can wait for the others",
 		short(p.MaxAge.Value), quote(name), short(p.MaxAge.Value+lacks))
 }
 
 // groups refuses groups whose members cannot all have their turn: only one at a time is between claim and end of
-// overlap, so all of them one after the other must fit into the shortest gap that any of them has.
+// overlap, so all turns together must fit into the shortest gap of any member.
 func (l *loader) groups() {
 	for _, name := range slices.Sorted(maps.Keys(l.members)) {
 		members := l.members[name]
@@ -202,7 +202,7 @@ func (l *loader) groups() {
 		}
 		if p := tightest.policy; len(members) > 1 && busy >= tightest.gap {
 			l.fault(p.Group.where(p.Node), "%sgroup is %s, whose %d members need %s for overlap and wait_until_idle one after the other, but schedule %s fires every %s at its closest; shorten the overlaps to less than that together, or split the group",
-				p.says(), quote(name), len(members), short(busy), quote(p.Schedule.Value), short(tightest.gap))
+				p.prefix(), quote(name), len(members), short(busy), quote(p.Schedule.Value), short(tightest.gap))
 		}
 		for _, m := range members {
 			if lacks := busy - m.busy - m.spare; m.policy.MaxAge.Value > 0 && lacks > 0 {

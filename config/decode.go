@@ -9,15 +9,15 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxEntries bounds a list, and with it what a file of empty entries can cost. JSON Schema knows it as maxItems.
+// maxEntries bounds a list, and so the cost of a file of empty entries. It is maxItems in the JSON Schema.
 const maxEntries = 50_000
 
-// decoder fills the structs of fields.go from YAML nodes and notes every fault on its way.
+// decoder fills the structs of fields.go from YAML nodes and reports every fault.
 type decoder struct {
 	*report
 	grammar grammar
-	// inherited are the fields that defaults give, well formed or not: a policy need not have them. They are found
-	// beforehand since defaults may follow the policies.
+	// inherited are the fields that defaults give, well formed or not: a policy may omit them. They are collected
+	// first, since defaults may follow the policies.
 	inherited map[string]bool
 }
 
@@ -29,7 +29,7 @@ func decode(r *report, g grammar, root *yaml.Node) *document {
 	return doc
 }
 
-// plain refuses what YAML allows and the policy file does not: aliases, which can unfold without end, and tags.
+// plain refuses two features of YAML: aliases, which can expand without end, and tags.
 func (d *decoder) plain(n *yaml.Node, what string) bool {
 	switch {
 	case n.Kind == yaml.AliasNode || n.Anchor != "":
@@ -42,7 +42,7 @@ func (d *decoder) plain(n *yaml.Node, what string) bool {
 	return false
 }
 
-// value decodes n into v, which f describes; where is the object that it belongs to, as in `policy "a": `.
+// value decodes n into v, which f describes; where names the enclosing object, as in `policy "a": `.
 func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, where string) {
 	if !d.plain(n, where+f.name) {
 		return
@@ -71,7 +71,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, where string) {
 	}
 }
 
-// object decodes a mapping. who is what sentences call it, inner what they put before the names of its fields.
+// object decodes a mapping. who is its name in messages, inner the prefix of its fields' names.
 func (d *decoder) object(n *yaml.Node, v reflect.Value, f field, who, inner string) {
 	if !d.plain(n, who) {
 		return
@@ -88,8 +88,8 @@ func (d *decoder) object(n *yaml.Node, v reflect.Value, f field, who, inner stri
 	fields := d.grammar[v.Type()]
 	seen := d.members(n, v, f, who, inner)
 	for _, m := range fields {
-		late := m.late && v.Type() == reflect.TypeFor[policy]() && !d.inherited[m.name]
-		if (m.need || late) && seen[m.name] == nil {
+		required := m.need || m.requiredUnlessDefault && v.Type() == reflect.TypeFor[policy]() && !d.inherited[m.name]
+		if required && seen[m.name] == nil {
 			d.fault(n, "%s%s is missing; add %s: %s", inner, m.name, m.name, m.sample())
 		}
 	}
@@ -98,7 +98,7 @@ func (d *decoder) object(n *yaml.Node, v reflect.Value, f field, who, inner stri
 	}
 }
 
-// members decodes the fields of a mapping and returns those that are known.
+// members decodes the fields of a mapping and returns the known ones.
 func (d *decoder) members(n *yaml.Node, v reflect.Value, f field, who, inner string) map[string]*yaml.Node {
 	fields := d.grammar[v.Type()]
 	seen := make(map[string]*yaml.Node, len(n.Content)/2)
@@ -112,7 +112,7 @@ func (d *decoder) members(n *yaml.Node, v reflect.Value, f field, who, inner str
 		case at < 0:
 			d.unknown(key, f, who, namesOf(fields))
 		case seen[key.Value] != nil:
-			d.fault(key, "%s%s is given twice, first in line %d; remove one", inner, key.Value, seen[key.Value].Line)
+			d.fault(key, "%s%s is given twice, first on line %d; remove one", inner, key.Value, seen[key.Value].Line)
 		default:
 			seen[key.Value] = key
 			d.value(n.Content[i+1], v.FieldByIndex(fields[at].index), fields[at], inner)
@@ -121,18 +121,18 @@ func (d *decoder) members(n *yaml.Node, v reflect.Value, f field, who, inner str
 	return seen
 }
 
-// unknown reports a field that is not one. Where secrets are near, its name is not repeated either.
+// unknown reports a field that does not exist. In a sensitive object the message omits its name too.
 func (d *decoder) unknown(key *yaml.Node, f field, who string, known []string) {
 	switch {
 	case d.full():
-	case f.hush:
+	case f.sensitive:
 		d.fault(key, "%s has a field that is not one of %s; write one such as %s", who, list(known), f.sample())
 	default:
-		d.fault(key, "%s has no field %s; %s", who, quote(key.Value), Meant(key.Value, known))
+		d.fault(key, "%s has no field %s; %s", who, quote(key.Value), Suggestion(key.Value, known))
 	}
 }
 
-// namesOf returns the names of fields, in order.
+// namesOf returns the fields' names, in order.
 func namesOf(fields []field) []string {
 	names := make([]string, len(fields))
 	for i, f := range fields {
@@ -151,7 +151,7 @@ func (d *decoder) objects(n *yaml.Node, v reflect.Value, f field, what string) {
 		d.fault(n, "%s is an empty list; write one such as %s", what, f.sample())
 	}
 	if len(n.Content) > maxEntries {
-		d.fault(n, "%s has %d entries, more than %d; split the policy file between several rekeyd", what, len(n.Content), maxEntries)
+		d.fault(n, "%s has %d entries, more than %d; split the policy file between several instances of rekeyd", what, len(n.Content), maxEntries)
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
@@ -164,7 +164,7 @@ func (d *decoder) objects(n *yaml.Node, v reflect.Value, f field, what string) {
 	}
 }
 
-// member returns the value that a mapping has under a name, or nil.
+// member returns the mapping's value under name, or nil.
 func member(n *yaml.Node, name string) *yaml.Node {
 	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
 		if n.Content[i].Value == name {
@@ -174,7 +174,7 @@ func member(n *yaml.Node, name string) *yaml.Node {
 	return nil
 }
 
-// nameOf returns the name that a mapping gives itself, so that faults found before it is decoded can say it.
+// nameOf returns the name field of a mapping, for faults found before the mapping is decoded.
 func nameOf(n *yaml.Node) string {
 	if name := member(n, "name"); name != nil && name.Kind == yaml.ScalarNode {
 		return name.Value

@@ -6,13 +6,13 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// Env is everything that the environment says about the process. The tags are the documentation that users read:
-// env names the variable and its default, help is its meaning, words lists what it may be, min and max bound it (every number and duration has both),
-// usual describes a default that depends on something else (the field is then ""), least is the fewest characters of
-// a secret that is sent as a token, and hush keeps the value out of messages.
+// Env is the configuration from the environment. The tags are the documentation that users read: env is the variable
+// and its default, help its meaning, words the accepted values, min and max its bounds (every number and duration has
+// both), usual describes a default that depends on another variable (the field is then ""), least is the minimum length
+// of a secret sent as a token, and sensitive keeps the value out of messages.
 type Env struct {
 	PolicyFile string `env:"REKEYD_POLICY_FILE" help:"path of the policy file; exactly one of this and REKEYD_POLICIES"`
-	Policies   string `env:"REKEYD_POLICIES" hush:"true" help:"the policy file's YAML itself"`
+	Policies   string `env:"REKEYD_POLICIES" sensitive:"true" help:"the policy file's YAML itself"`
 
 	Sink        string `env:"REKEYD_SINK,default=vault" words:"vault file" help:"where secrets are published and the ledger is kept"`
 	FileDir     string `env:"REKEYD_FILE_DIR,default=./rekeyd-data" help:"root of the file sink; a record is the file MOUNT/PATH.json below it"`
@@ -21,30 +21,30 @@ type Env struct {
 
 	ListenAddr    string       `env:"REKEYD_LISTEN_ADDR,default=:9466" help:"address of metrics, health and the status page"`
 	WebConfigFile string       `env:"REKEYD_WEB_CONFIG_FILE" help:"TLS and basic auth, in the format of prometheus/exporter-toolkit"`
-	AdminToken    SecretSource `env:"REKEYD_ADMIN_TOKEN" least:"16" help:"enables the HTTP calls that change something; at least 16 characters. Without it they answer 404"`
-	StatusPage    string       `env:"REKEYD_STATUS_PAGE,default=auto" words:"auto on off" help:"serve the status page and /api/v1; auto: when the listener is loopback or the web config demands authentication"`
+	AdminToken    SecretSource `env:"REKEYD_ADMIN_TOKEN" least:"16" help:"enables the HTTP calls that change state; at least 16 characters. Without it they answer 404"`
+	StatusPage    string       `env:"REKEYD_STATUS_PAGE,default=auto" words:"auto on off" help:"serve the status page and /api/v1; auto: if the listener is loopback or the web config requires authentication"`
 
-	ReconcileInterval   time.Duration `env:"REKEYD_RECONCILE_INTERVAL,default=1m" min:"100ms" max:"24h" help:"how often ElevenLabs is listed and due work is looked for"`
-	ResyncInterval      time.Duration `env:"REKEYD_RESYNC_INTERVAL,default=15m" min:"100ms" max:"168h" help:"how often every ledger entry and record is read again, spread evenly"`
+	ReconcileInterval   time.Duration `env:"REKEYD_RECONCILE_INTERVAL,default=1m" min:"100ms" max:"24h" help:"how often keys are listed at ElevenLabs and due work is started"`
+	ResyncInterval      time.Duration `env:"REKEYD_RESYNC_INTERVAL,default=15m" min:"100ms" max:"168h" help:"how often each ledger entry and record is read again, spread evenly"`
 	Concurrency         int           `env:"REKEYD_CONCURRENCY,default=8" min:"1" max:"256" help:"rotations in flight; one that takes more than 3s makes room for others, but one workspace never has more than this"`
-	APIRate             float64       `env:"REKEYD_API_RATE,default=5" min:"0.001" max:"1000000" help:"requests a second per workspace and process; a burst is as many, at least one"`
+	APIRate             float64       `env:"REKEYD_API_RATE,default=5" min:"0.001" max:"1000000" help:"requests per second, per workspace and process; also the burst, at least one"`
 	APITimeout          time.Duration `env:"REKEYD_API_TIMEOUT,default=15s" min:"100ms" max:"10m" help:"longest wait for one ElevenLabs request"`
 	AllowedAPIOrigins   []string      `env:"REKEYD_ALLOWED_API_ORIGINS" help:"further origins, separated by commas, that a workspace's base_url may have, beside the vendor's, loopback and that of ELEVENLABS_BASE_URL"`
 	MinInterval         time.Duration `env:"REKEYD_MIN_INTERVAL,default=1h" min:"1s" max:"8760h" help:"a schedule that fires more often is refused"`
-	MaxRotationsPerHour int           `env:"REKEYD_MAX_ROTATIONS_PER_HOUR,default=100" min:"1" max:"1000000" help:"rotations an hour per workspace; what exceeds it waits. Leaks and --revoke-now are exempt"`
+	MaxRotationsPerHour int           `env:"REKEYD_MAX_ROTATIONS_PER_HOUR,default=100" min:"1" max:"1000000" help:"rotations per hour and workspace; further ones wait. Leaks and --revoke-now are exempt"`
 	ClaimTTL            time.Duration `env:"REKEYD_CLAIM_TTL,default=2m" min:"1s" max:"24h" help:"a claim seen unchanged for this long may be taken over"`
 	VerifyTimeout       time.Duration `env:"REKEYD_VERIFY_TIMEOUT,default=30s" min:"100ms" max:"1h" help:"how long a new key may take to become usable"`
 	ShutdownTimeout     time.Duration `env:"REKEYD_SHUTDOWN_TIMEOUT,default=25s" min:"100ms" max:"1h" help:"how long work in flight may take to finish after SIGTERM"`
 
-	LogLevel  string `env:"REKEYD_LOG_LEVEL,default=info" words:"debug info warn error" help:"least level that is logged"`
+	LogLevel  string `env:"REKEYD_LOG_LEVEL,default=info" words:"debug info warn error" help:"lowest level that is logged"`
 	LogFormat string `env:"REKEYD_LOG_FORMAT" words:"json text" usual:"json; text on a terminal" help:"format of the log"`
 
 	AllowUnknownPermissions bool `env:"REKEYD_ALLOW_UNKNOWN_PERMISSIONS,default=false" help:"accept permission names newer than this build"`
 
 	APIKey  SecretSource `env:"ELEVENLABS_API_KEY" least:"1" help:"admin key of the workspace named default, where the policy file defines no workspaces"`
-	BaseURL string       `env:"ELEVENLABS_BASE_URL,default=https://api.elevenlabs.io" hush:"true" help:"base URL of that workspace"`
+	BaseURL string       `env:"ELEVENLABS_BASE_URL,default=https://api.elevenlabs.io" sensitive:"true" help:"base URL of that workspace"`
 
-	VaultAddr          string       `env:"VAULT_ADDR" hush:"true" help:"Vault's URL; required by the sink vault"`
+	VaultAddr          string       `env:"VAULT_ADDR" sensitive:"true" help:"Vault's URL; required by the sink vault"`
 	VaultToken         SecretSource `env:"VAULT_TOKEN" least:"1" help:"Vault token, for the method token"`
 	VaultNamespace     string       `env:"VAULT_NAMESPACE" help:"Vault namespace"`
 	VaultCACert        string       `env:"VAULT_CACERT" help:"file of the certificate authority that signed Vault's certificate"`
@@ -52,7 +52,7 @@ type Env struct {
 	VaultClientCert    string       `env:"VAULT_CLIENT_CERT" help:"file of the client certificate; the method cert needs it"`
 	VaultClientKey     string       `env:"VAULT_CLIENT_KEY" help:"file of its private key"`
 	VaultTLSServerName string       `env:"VAULT_TLS_SERVER_NAME" help:"name expected in Vault's certificate"`
-	VaultSkipVerify    bool         `env:"VAULT_SKIP_VERIFY,default=false" help:"do not verify Vault's certificate; for trying out only"`
+	VaultSkipVerify    bool         `env:"VAULT_SKIP_VERIFY,default=false" help:"do not verify Vault's certificate; for trials only"`
 
 	VaultAuth            string       `env:"REKEYD_VAULT_AUTH,default=token" words:"token token_file approle kubernetes jwt cert" help:"how to log in to Vault"`
 	VaultAuthMount       string       `env:"REKEYD_VAULT_AUTH_MOUNT" usual:"the method's usual mount" help:"mount of the auth method"`
@@ -63,14 +63,14 @@ type Env struct {
 	VaultJWTFile         string       `env:"REKEYD_VAULT_JWT_FILE,default=/var/run/secrets/kubernetes.io/serviceaccount/token" help:"file of the token, for kubernetes and jwt"`
 	VaultTokenFile       string       `env:"REKEYD_VAULT_TOKEN_FILE" help:"file of the Vault token, for token_file"`
 
-	EventsURL    string       `env:"REKEYD_EVENTS_URL" hush:"true" help:"where CloudEvents are posted; both this and its secret, or neither"`
+	EventsURL    string       `env:"REKEYD_EVENTS_URL" sensitive:"true" help:"URL to post CloudEvents to; set together with its secret"`
 	EventsSecret SecretSource `env:"REKEYD_EVENTS_SECRET" help:"key of the events' HMAC-SHA256 signature"`
 }
 
 // Ledger returns the prefix of the ledger.
 func (e Env) Ledger() ledger.Ref { return ledger.Ref{Mount: e.LedgerMount, Path: e.LedgerPath} }
 
-// usualMount is where each auth method is mounted unless someone chose otherwise.
+// usualMount is the default mount of each auth method.
 func usualMount(method string) string {
 	switch method {
 	case "approle", "kubernetes", "jwt", "cert":

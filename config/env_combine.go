@@ -14,7 +14,7 @@ import (
 	"github.com/rekeyd/rekeyd/internal/smallfile"
 )
 
-// combinations checks what no variable can know alone, and the values that only code can check.
+// combinations checks variables against each other, and values beyond words and bounds.
 func (l *envLoader) combinations() {
 	e := &l.env
 	switch {
@@ -44,11 +44,11 @@ func (l *envLoader) combinations() {
 	}
 }
 
-// maxAside bounds files beside the policy file that hold no secret: certificates and the web config.
+// maxAside bounds the other files without a secret: certificates and the web config.
 const maxAside = 1 << 20
 
-// files refuses what is at a path and cannot be read as a file. What is not there yet may come later: Vault Agent
-// writes a token, and the kubelet a service account's.
+// files refuses a path that exists and is not a readable file. A missing file may appear later: Vault Agent writes a
+// token, and the kubelet a service account's.
 func (l *envLoader) files() {
 	e := &l.env
 	vault := e.Sink == "vault"
@@ -71,18 +71,18 @@ func (l *envLoader) files() {
 		_, err := smallfile.Read(context.Background(), *f.path, f.most)
 		if errors.Is(err, smallfile.ErrNotRegular) || errors.Is(err, smallfile.ErrTooLarge) || err != nil && f.path == &e.WebConfigFile {
 			l.fault(f.name, "is %s, which cannot be read: %v; correct the path or what is there", quote(*f.path), reason(err))
-			*f.path = "" // nothing else tries it
+			*f.path = "" // one fault is enough
 		}
 	}
 	l.fileDir()
 }
 
-// fileDir refuses a folder of the file sink in which others could put records.
+// fileDir refuses a folder of the file sink to which other users can write.
 func (l *envLoader) fileDir() {
 	dir := l.env.FileDir
 	info, err := os.Stat(dir)
 	switch {
-	case l.env.Sink != "file" || err != nil: // it is made, or the fault is told where it is written
+	case l.env.Sink != "file" || err != nil: // the first write makes it, or reports why it cannot
 	case !info.IsDir():
 		l.fault("REKEYD_FILE_DIR", "is %s, which is not a folder; write the path of one, which need not exist yet", quote(dir))
 	case info.Mode().Perm()&0o022 != 0:
@@ -110,7 +110,7 @@ func (l *envLoader) urls() {
 	}
 }
 
-// Warnings says what of an environment without faults is allowed and probably not meant.
+// Warnings returns settings that are allowed but probably mistakes.
 func (e Env) Warnings() []Fault {
 	var warnings []Fault
 	for _, v := range []struct {
@@ -121,11 +121,11 @@ func (e Env) Warnings() []Fault {
 		{"REKEYD_EVENTS_URL", e.EventsURL, "what happens to keys", true},
 	} {
 		if u, err := url.Parse(v.url); v.used && err == nil && u.Scheme == "http" && !loopback(u) {
-			warnings = append(warnings, Fault{Text: v.name + " begins with http:// and is not loopback: " + v.what + " can be read on the way; use https://"})
+			warnings = append(warnings, Fault{Text: v.name + " begins with http:// and is not loopback: " + v.what + " can be read on the network; use https://"})
 		}
 	}
 	if e.Sink == "vault" && e.VaultSkipVerify {
-		warnings = append(warnings, Fault{Text: "VAULT_SKIP_VERIFY is true: whoever is on the way can pass for Vault, and gets the token and every secret; use VAULT_CACERT"})
+		warnings = append(warnings, Fault{Text: "VAULT_SKIP_VERIFY is true: an attacker on the network can impersonate Vault and read the token and every secret; use VAULT_CACERT"})
 	}
 	return warnings
 }
@@ -149,7 +149,7 @@ func (l *envLoader) vault() {
 	}
 }
 
-// need is a variable that an auth method cannot do without.
+// need is a variable that an auth method requires.
 type need struct {
 	name   string
 	met    bool

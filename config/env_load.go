@@ -14,11 +14,11 @@ import (
 	"github.com/rekeyd/rekeyd/elevenlabs"
 )
 
-// LoadEnv reads the environment through env. A variable set to nothing counts as unset, as where a compose file
-// passes on what is not there.
+// LoadEnv reads the environment through env. An empty variable counts as unset: a compose file passes unset variables
+// on as empty.
 //
 // The error is a [Faults] with everything that is wrong. The Env is usable for reporting even then: a variable
-// that could not be parsed has its default.
+// that cannot be parsed has its default.
 func LoadEnv(env envconfig.Lookuper) (Env, error) {
 	l := envLoader{lookup: nonEmpty(env), failed: map[string]bool{}}
 	out := reflect.ValueOf(&l.env).Elem()
@@ -32,7 +32,7 @@ func LoadEnv(env envconfig.Lookuper) (Env, error) {
 	return l.env, l.faults.asError()
 }
 
-// nonEmpty hides variables that are set to nothing.
+// nonEmpty hides empty variables.
 func nonEmpty(env envconfig.Lookuper) envconfig.Lookuper {
 	return envconfig.LookuperFunc(func(key string) (string, bool) {
 		value, ok := env.Lookup(key)
@@ -40,8 +40,8 @@ func nonEmpty(env envconfig.Lookuper) envconfig.Lookuper {
 	})
 }
 
-// UnknownVariables returns a warning for each entry of environ ("NAME=value") that starts with REKEYD_ and means
-// nothing to rekeyd: most likely a typing error.
+// UnknownVariables returns a warning for each entry of environ ("NAME=value") that starts with REKEYD_ and is not a
+// variable of rekeyd: most likely a typing error.
 func UnknownVariables(environ []string) []Fault {
 	var names []string
 	for _, v := range variables() {
@@ -66,12 +66,12 @@ func UnknownVariables(environ []string) []Fault {
 	return warnings
 }
 
-// envLoader gathers the variables and everything that is wrong with them.
+// envLoader collects the variables and their faults.
 type envLoader struct {
 	lookup envconfig.Lookuper
 	env    Env
 	faults Faults
-	failed map[string]bool // variables with a fault: combinations do not complain about them again
+	failed map[string]bool // variables with a fault, which combinations does not report again
 }
 
 func (l *envLoader) fault(name, format string, args ...any) {
@@ -79,14 +79,14 @@ func (l *envLoader) fault(name, format string, args ...any) {
 	l.faults = append(l.faults, Fault{Text: name + " " + fmt.Sprintf(format, args...)})
 }
 
-// load sets one field. Each variable is given to go-envconfig alone, since it stops at its first error.
+// load sets one field. go-envconfig gets one variable at a time, since it stops at the first error.
 func (l *envLoader) load(v variable, out reflect.Value) {
 	one := reflect.New(reflect.StructOf([]reflect.StructField{v.field}))
 	err := envconfig.ProcessWith(context.Background(), &envconfig.Config{Target: one.Interface(), Lookuper: l.lookup})
 	value := one.Elem().Field(0)
 	text, given := l.lookup.Lookup(v.name)
 	switch {
-	case err == nil && !v.hush && !v.secret() && elevenlabs.LooksSecret(text):
+	case err == nil && !v.sensitive && !v.secret() && elevenlabs.LooksSecret(text):
 		l.fault(v.name, "looks like a secret, which does not belong there; see rekeyd help env for what does")
 		l.setDefault(v, out)
 	case err == nil && v.allows(value, text):
@@ -100,7 +100,7 @@ func (l *envLoader) load(v variable, out reflect.Value) {
 	}
 }
 
-// setDefault decodes the variable's default, as if it were unset.
+// setDefault sets the variable's default.
 func (l *envLoader) setDefault(v variable, out reflect.Value) {
 	one := reflect.New(reflect.StructOf([]reflect.StructField{v.field}))
 	unset := &envconfig.Config{Target: one.Interface(), Lookuper: envconfig.MapLookuper(nil)}
@@ -109,7 +109,7 @@ func (l *envLoader) setDefault(v variable, out reflect.Value) {
 	}
 }
 
-// loadSecret considers the _FILE variant and looks at the secret once, so that a bad one is found now.
+// loadSecret handles the _FILE variant and reads the secret once, to report a bad one at the start.
 func (l *envLoader) loadSecret(v variable, source *SecretSource, given bool) {
 	name := v.name
 	if path, ok := l.lookup.Lookup(v.name + "_FILE"); ok {
@@ -124,7 +124,7 @@ func (l *envLoader) loadSecret(v variable, source *SecretSource, given bool) {
 	}
 }
 
-// allows reports whether a value that could be parsed is also within its words and bounds.
+// allows reports whether a parsed value is one of the words and within the bounds.
 func (v variable) allows(value reflect.Value, text string) bool {
 	switch x := value.Interface().(type) {
 	case time.Duration:
@@ -139,10 +139,10 @@ func (v variable) allows(value reflect.Value, text string) bool {
 	return true
 }
 
-// misfit describes the value that was refused.
+// misfit describes the refused value.
 func (v variable) misfit(text string) string {
 	shown := "is " + quote(text)
-	if v.hush {
+	if v.sensitive {
 		shown = "has a value"
 	}
 	kind := "not " + v.kind()

@@ -10,15 +10,15 @@ import (
 	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
-// Fault is one thing that is wrong, or in a list of warnings one that is doubtful, as a sentence for a person.
+// Fault is one error or warning about the configuration, as a sentence for a person.
 type Fault struct {
 	File         string // the policy file, or the variable that holds it; "" for the environment
-	Line, Column int    // from 1; 0 where the fault has no place in the file
+	Line, Column int    // from 1; 0 if the fault has no place in the file
 	Text         string
 }
 
-// Error returns the sentence with its place. What looks like a secret in it is not repeated: it was pasted where
-// something else belongs.
+// Error returns the sentence with its place. It hides text that looks like a secret, which may have been pasted into the
+// wrong field.
 func (f Fault) Error() string {
 	place := ""
 	switch {
@@ -33,7 +33,7 @@ func (f Fault) Error() string {
 	return secret.HideShapes(place + f.Text)
 }
 
-// Faults is everything that is wrong, as one error.
+// Faults is every fault, as one error.
 type Faults []Fault
 
 // Error returns the faults one per line.
@@ -53,7 +53,7 @@ func (fs Faults) asError() error {
 	return fs
 }
 
-// quote shows a value in a sentence: escaped, and cut so that a pasted file does not fill the screen.
+// quote shows a value in a sentence: escaped, and truncated so that a pasted file does not fill the screen.
 func quote(s string) string {
 	if short := cut(s, 80); short != s {
 		return fmt.Sprintf("%q…", strings.TrimSuffix(short, "…"))
@@ -61,7 +61,7 @@ func quote(s string) string {
 	return fmt.Sprintf("%q", s)
 }
 
-// cut returns at most most runes of s, and a mark where there are more.
+// cut truncates s to most runes and marks the cut.
 func cut(s string, most int) string {
 	if r := []rune(s[:min(len(s), 4*most)]); len(r) > most {
 		return string(r[:most]) + "…"
@@ -69,7 +69,7 @@ func cut(s string, most int) string {
 	return s
 }
 
-// nearest returns the known word that was probably meant, or "".
+// nearest returns the known word closest to word, or "" if none is close.
 func nearest(word string, known []string) string {
 	best, least := "", 1+max(1, (len(word)+2)/3)
 	if len(word) > 64 {
@@ -86,8 +86,8 @@ func nearest(word string, known []string) string {
 	return best
 }
 
-// Meant finishes a sentence on an unknown word.
-func Meant(word string, known []string) string {
+// Suggestion completes a sentence about an unknown word with the known ones.
+func Suggestion(word string, known []string) string {
 	var longer []string
 	for _, k := range known {
 		if strings.HasPrefix(k, word+"_") {
@@ -100,7 +100,7 @@ func Meant(word string, known []string) string {
 	case len(longer) > 0:
 		return "did you mean " + either(longer) + "?"
 	case len(known) > 25:
-		return fmt.Sprintf("it is like none of the %d known", len(known))
+		return fmt.Sprintf("it resembles none of the %d known", len(known))
 	}
 	return "known are " + list(known)
 }

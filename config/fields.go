@@ -12,43 +12,44 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// The policy file. The tags are its documentation and its grammar, for the decoder and for the JSON Schema alike:
+// document is the policy file. The tags are its documentation and its grammar, for both the decoder and the JSON Schema:
 //
 //	yaml      name
 //	doc       meaning, for the reference manual
 //	eg, def   example, default
-//	need      required; late: required of a policy, unless defaults give it
-//	pattern   regular expression of a text, in words rule; path: it is a path in Vault
-//	words     the texts that are accepted
-//	word      a text that stands for a whole list
+//	need      required
+//	requiredUnlessDefault  required in a policy, unless defaults give it
+//	pattern   regular expression that a text matches; rule: the same in words; path: a path in Vault
+//	words     the accepted texts
+//	word      a text that replaces the whole list
 //	min, max  bounds of a number
-//	one       exactly one field of the object is given
-//	each      what sentences call an entry of the list
-//	hush      values are kept out of messages, since a secret may have been written in the wrong place
+//	one       exactly one field of the object is set
+//	each      name of a list entry in messages
+//	sensitive values stay out of messages: a secret may be in the wrong place
 type document struct {
 	Workspaces []workspace `yaml:"workspaces" each:"workspace" eg:"[{name: default, …}]" doc:"ElevenLabs workspaces. Absent: one named default, from ELEVENLABS_API_KEY and ELEVENLABS_BASE_URL."`
-	Defaults   common      `yaml:"defaults" eg:"{timezone: UTC}" doc:"Values for policies that do not say otherwise."`
-	Policies   []policy    `yaml:"policies" need:"1" each:"policy" eg:"[{name: tts-prod, …}]" doc:"One entry for each key that is rotated."`
+	Defaults   common      `yaml:"defaults" eg:"{timezone: UTC}" doc:"Values for policies that do not set their own."`
+	Policies   []policy    `yaml:"policies" need:"1" each:"policy" eg:"[{name: tts-prod, …}]" doc:"One entry per rotated key."`
 }
 
 type workspace struct {
 	object
-	Name    at[string] `yaml:"name" need:"1" eg:"default" pattern:"^[A-Za-z0-9._-]{1,64}$" rule:"1 to 64 of a-z A-Z 0-9 . _ -" doc:"What policies call the workspace."`
-	BaseURL at[string] `yaml:"base_url" hush:"1" eg:"https://api.elevenlabs.io" def:"https://api.elevenlabs.io" pattern:"^[!-~]+$" rule:"a URL" doc:"Base URL: one of the vendor's, loopback, or an origin in REKEYD_ALLOWED_API_ORIGINS."`
-	APIKey  apiKey     `yaml:"api_key" need:"1" one:"1" hush:"1" eg:"{env: ELEVENLABS_API_KEY}" doc:"Where the admin key is kept; never the key itself."`
+	Name    at[string] `yaml:"name" need:"1" eg:"default" pattern:"^[A-Za-z0-9._-]{1,64}$" rule:"1 to 64 of a-z A-Z 0-9 . _ -" doc:"Name that policies use for the workspace."`
+	BaseURL at[string] `yaml:"base_url" sensitive:"1" eg:"https://api.elevenlabs.io" def:"https://api.elevenlabs.io" pattern:"^[!-~]+$" rule:"a URL" doc:"Base URL: one of the vendor's, loopback, or an origin in REKEYD_ALLOWED_API_ORIGINS."`
+	APIKey  apiKey     `yaml:"api_key" need:"1" one:"1" sensitive:"1" eg:"{env: ELEVENLABS_API_KEY}" doc:"Where the admin key is kept; never the key itself."`
 }
 
 type apiKey struct {
-	Env   at[string] `yaml:"env" hush:"1" eg:"ELEVENLABS_API_KEY" pattern:"^ELEVENLABS_[A-Za-z0-9_]*$" rule:"the name of a variable that starts with ELEVENLABS_" doc:"Environment variable, also with _FILE. Its name starts with ELEVENLABS_."`
-	File  at[string] `yaml:"file" hush:"1" eg:"/run/secrets/elevenlabs" pattern:"^[^\x00-\x1f\x7f]+$" rule:"a path" doc:"File, read again when it changes."`
-	Vault vaultField `yaml:"vault" hush:"1" eg:"{path: elevenlabs-admin/default}" doc:"Field of a KV v2 record."`
+	Env   at[string] `yaml:"env" sensitive:"1" eg:"ELEVENLABS_API_KEY" pattern:"^ELEVENLABS_[A-Za-z0-9_]*$" rule:"the name of a variable that starts with ELEVENLABS_" doc:"Environment variable, also with _FILE. Its name starts with ELEVENLABS_."`
+	File  at[string] `yaml:"file" sensitive:"1" eg:"/run/secrets/elevenlabs" pattern:"^[^\x00-\x1f\x7f]+$" rule:"a path" doc:"File, read again when it changes."`
+	Vault vaultField `yaml:"vault" sensitive:"1" eg:"{path: elevenlabs-admin/default}" doc:"Field of a KV v2 record."`
 }
 
 type vaultField struct {
 	object
-	Mount at[string] `yaml:"mount" hush:"1" eg:"secret" def:"secret" path:"1" doc:"KV v2 mount."`
-	Path  at[string] `yaml:"path" need:"1" hush:"1" eg:"elevenlabs-admin/default" path:"1" doc:"Path below the mount."`
-	Field at[string] `yaml:"field" hush:"1" eg:"api_key" def:"api_key" pattern:"^[A-Za-z0-9._-]{1,128}$" rule:"1 to 128 of a-z A-Z 0-9 . _ -" doc:"Field that holds the secret."`
+	Mount at[string] `yaml:"mount" sensitive:"1" eg:"secret" def:"secret" path:"1" doc:"KV v2 mount."`
+	Path  at[string] `yaml:"path" need:"1" sensitive:"1" eg:"elevenlabs-admin/default" path:"1" doc:"Path below the mount."`
+	Field at[string] `yaml:"field" sensitive:"1" eg:"api_key" def:"api_key" pattern:"^[A-Za-z0-9._-]{1,128}$" rule:"1 to 128 of a-z A-Z 0-9 . _ -" doc:"Field that holds the secret."`
 }
 
 type policy struct {
@@ -59,24 +60,24 @@ type policy struct {
 	common
 }
 
-// common is what defaults may hold: any field of a policy but name, service_account and sink.
+// common holds the fields that defaults may set: all of a policy but name, service_account and sink.
 type common struct {
 	Workspace      at[string]        `yaml:"workspace" eg:"default" def:"default" pattern:"^[A-Za-z0-9._-]{1,64}$" rule:"1 to 64 of a-z A-Z 0-9 . _ -" doc:"Workspace of the service account."`
-	Schedule       at[string]        `yaml:"schedule" late:"1" eg:"0 3 * * 1" pattern:"^[ -~]+$" rule:"a schedule such as 0 3 * * 1" doc:"When the key rotates: five cron fields, @daily and the like, or @every 36h."`
+	Schedule       at[string]        `yaml:"schedule" requiredUnlessDefault:"1" eg:"0 3 * * 1" pattern:"^[ -~]+$" rule:"a schedule such as 0 3 * * 1" doc:"When the key rotates: five cron fields, @daily and the like, or @every 36h."`
 	Timezone       at[string]        `yaml:"timezone" eg:"Europe/Oslo" def:"UTC" pattern:"^[A-Za-z0-9+_/-]+$" rule:"the name of a time zone" doc:"Time zone of the schedule, as the IANA database names it."`
-	Splay          at[time.Duration] `yaml:"splay" eg:"10m" def:"0s" doc:"A run starts 0 to splay later, fixed per policy, so that accounts do not fire together."`
-	Window         at[time.Duration] `yaml:"window" eg:"4h" doc:"A run that could not start this long after it was due waits for the next. Absent or 0: it is caught up whenever."`
+	Splay          at[time.Duration] `yaml:"splay" eg:"10m" def:"0s" doc:"A run starts 0 to splay later, by a delay fixed per policy, so that policies do not all rotate at once."`
+	Window         at[time.Duration] `yaml:"window" eg:"4h" doc:"A run that has not started this long after it was due is skipped until the next. Absent or 0: it is caught up at any time."`
 	Group          at[string]        `yaml:"group" eg:"tts" pattern:"^[A-Za-z0-9_-]{0,64}$" rule:"up to 64 of a-z A-Z 0-9 _ -" doc:"At most one member of a group is between claim and end of overlap at a time. Their overlap and wait_until_idle together must be shorter than the shortest gap of their schedules."`
-	MaxAge         at[time.Duration] `yaml:"max_age" eg:"200h" doc:"While rotations succeed no enabled key gets older. Absent or 0: no promise."`
-	Permissions    at[[]at[string]]  `yaml:"permissions" late:"1" eg:"[text_to_speech]" word:"all" pattern:"^[a-z0-9_]{1,64}$" rule:"1 to 64 of a-z 0-9 _" doc:"What the key may do: a list of permissions, or the word all."`
+	MaxAge         at[time.Duration] `yaml:"max_age" eg:"200h" doc:"While rotations succeed, no enabled key gets older than this. Absent or 0: no limit."`
+	Permissions    at[[]at[string]]  `yaml:"permissions" requiredUnlessDefault:"1" eg:"[text_to_speech]" word:"all" pattern:"^[a-z0-9_]{1,64}$" rule:"1 to 64 of a-z 0-9 _" doc:"What the key may do: a list of permissions, or the word all."`
 	AllowedIPs     at[[]at[string]]  `yaml:"allowed_ips" eg:"[203.0.113.0/24]" pattern:"^[!-~]{1,64}$" rule:"an IP address or CIDR range" doc:"Addresses that may use the key, as IP or CIDR. Absent: every address."`
-	CharacterLimit at[int64]         `yaml:"character_limit" eg:"100000" min:"1" max:"1000000000000" doc:"Credits a month. Absent: no limit."`
+	CharacterLimit at[int64]         `yaml:"character_limit" eg:"100000" min:"1" max:"1000000000000" doc:"Credits per month. Absent: no limit."`
 	Overlap        at[time.Duration] `yaml:"overlap" eg:"24h" doc:"How long both keys work. Absent: 24h, or half the schedule's shortest gap if that is less."`
 	Quarantine     at[time.Duration] `yaml:"quarantine" eg:"24h" def:"24h" doc:"How long the old key is disabled before it is deleted."`
-	WaitUntilIdle  at[time.Duration] `yaml:"wait_until_idle" eg:"1h" def:"0s" doc:"Prolongs the overlap by at most this while the old key is still used."`
+	WaitUntilIdle  at[time.Duration] `yaml:"wait_until_idle" eg:"1h" def:"0s" doc:"Extends the overlap by at most this while the old key is still in use."`
 	Verify         at[string]        `yaml:"verify" eg:"auto" def:"auto" words:"auto off" doc:"Whether a new key is proven to work before it is published."`
-	OnDrift        at[string]        `yaml:"on_drift" eg:"patch" def:"patch" words:"patch rotate report" doc:"What is done about a key whose settings differ from the policy."`
-	Mode           at[string]        `yaml:"mode" eg:"auto" def:"auto" words:"auto manual paused" doc:"How much is done without being asked: auto is everything, manual no scheduled runs and no rotation for drift, paused nothing."`
+	OnDrift        at[string]        `yaml:"on_drift" eg:"patch" def:"patch" words:"patch rotate report" doc:"What to do about a key whose settings differ from the policy."`
+	Mode           at[string]        `yaml:"mode" eg:"auto" def:"auto" words:"auto manual paused" doc:"What happens without a request: with auto everything, with manual no scheduled runs and no rotation for drift, with paused nothing."`
 	Adopt          at[string]        `yaml:"adopt" eg:"key_0a1b2c" pattern:"^[A-Za-z0-9_-]{0,128}$" rule:"up to 128 of a-z A-Z 0-9 _ -" doc:"Id of an existing key to take over as current."`
 }
 
@@ -84,10 +85,10 @@ type sink struct {
 	object
 	Mount at[string] `yaml:"mount" eg:"secret" def:"secret" path:"1" doc:"KV v2 mount."`
 	Path  at[string] `yaml:"path" need:"1" eg:"elevenlabs/tts-prod" path:"1" doc:"Path below the mount; no two policies share one."`
-	Field at[string] `yaml:"field" eg:"api_key" def:"api_key" pattern:"^[A-Za-z0-9._-]{1,128}$" rule:"1 to 128 of a-z A-Z 0-9 . _ -" taken:"1" doc:"Field that holds the secret; other fields of the record stay as they are. None of the names that rekeyd itself writes, such as key_id."`
+	Field at[string] `yaml:"field" eg:"api_key" def:"api_key" pattern:"^[A-Za-z0-9._-]{1,128}$" rule:"1 to 128 of a-z A-Z 0-9 . _ -" taken:"1" doc:"Field that holds the secret; other fields of the record stay as they are. Not a name that rekeyd itself writes, such as key_id."`
 }
 
-// object is where a mapping was written, and what sentences call it.
+// object is the place of a mapping in the file, and its name in messages.
 type object struct {
 	Node *yaml.Node
 	Who  string
@@ -95,7 +96,7 @@ type object struct {
 
 func (o *object) put(n *yaml.Node, who string) { o.Node, o.Who = n, who }
 
-// at is a value together with where it was written; node is nil where it was not.
+// at is a value and its place in the file; node is nil when the file does not set it.
 type at[T any] struct {
 	Value T
 	node  *yaml.Node
@@ -103,15 +104,15 @@ type at[T any] struct {
 
 func (a at[T]) given() bool { return a.node != nil }
 
-// field is one row of the grammar: a struct field as its tags describe it.
+// field is one row of the grammar, read from the tags of a struct field.
 type field struct {
 	name, doc, example, fallback, rule, each string
-	need, one, hush, path                    bool
-	late                                     bool // required of a policy, but defaults may give it: checked after they are applied
+	need, one, sensitive, path               bool
+	requiredUnlessDefault                    bool // required in a policy, unless defaults give it
 	pattern                                  *regexp.Regexp
 	words                                    []string
-	taken                                    []string // names that it cannot have, since rekeyd writes them beside it
-	word                                     string   // stands for a whole list
+	taken                                    []string // names that rekeyd writes into the same record
+	word                                     string   // replaces the whole list
 	min, max                                 int64
 	index                                    []int
 	typ                                      reflect.Type
@@ -120,7 +121,7 @@ type field struct {
 // grammar holds the fields of each object of the policy file.
 type grammar map[reflect.Type][]field
 
-// newGrammar reads the tags of the document and all that is below it.
+// newGrammar reads the tags of document and of every type below it.
 func newGrammar() grammar {
 	g := grammar{}
 	g.add(reflect.TypeFor[document]())
@@ -153,7 +154,7 @@ func fieldOf(f reflect.StructField) field {
 	out := field{
 		name: f.Tag.Get("yaml"), doc: f.Tag.Get("doc"), example: f.Tag.Get("eg"), fallback: f.Tag.Get("def"),
 		rule: f.Tag.Get("rule"), each: f.Tag.Get("each"), need: f.Tag.Get("need") != "", one: f.Tag.Get("one") != "",
-		hush: f.Tag.Get("hush") != "", late: f.Tag.Get("late") != "", words: words,
+		sensitive: f.Tag.Get("sensitive") != "", requiredUnlessDefault: f.Tag.Get("requiredUnlessDefault") != "", words: words,
 		word: f.Tag.Get("word"), index: f.Index, typ: f.Type,
 	}
 	if f.Tag.Get("taken") != "" {

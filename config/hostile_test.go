@@ -66,7 +66,7 @@ func TestAPastedSecretInAVariableIsNotRepeated(t *testing.T) {
 	for _, secret := range pasted() {
 		for _, v := range variables() {
 			for _, name := range v.names() {
-				if name == v.name && v.secret() || v.name == "REKEYD_POLICIES" || v.name == "REKEYD_EVENTS_URL" || v.hush {
+				if name == v.name && v.secret() || v.name == "REKEYD_POLICIES" || v.name == "REKEYD_EVENTS_URL" || v.sensitive {
 					continue // where it belongs, or a URL
 				}
 				_, err := LoadEnv(least(map[string]string{"REKEYD_SINK": "file", v.name: "", name: secret}))
@@ -131,7 +131,7 @@ func TestFilesThatAreNoFiles(t *testing.T) {
 		}
 		want := path + ": the policy file cannot be read: " + why + "; correct REKEYD_POLICY_FILE or the file's permissions"
 		if path == enormous {
-			want = path + ": the policy file is larger than 8 MiB; split it between several rekeyd"
+			want = path + ": the policy file is larger than 8 MiB; split it between several instances of rekeyd"
 		}
 		if _, err := LoadPolicies(t.Context(), Source{Path: path}, Env{}, environment("")); err == nil || err.Error() != want {
 			t.Errorf("policy file: %v", err)
@@ -189,8 +189,8 @@ func TestEveryNumberIsBounded(t *testing.T) {
 func TestHostsAndPortsThatCannotBe(t *testing.T) {
 	for value, why := range map[string]string{
 		"https://api.example.com:65536": "has a port that is not from 1 to 65535", "https://api.example.com:99999": "has a port that is not from 1 to 65535",
-		"http://127.0.0.1:0": "has a port that is not from 1 to 65535", "https://*": "has a host that is no name and no address",
-		"https://*.example.com": "has a host that is no name and no address", "https://a b": "is not a URL", "https://exa!mple.com": "has a host that is no name and no address",
+		"http://127.0.0.1:0": "has a port that is not from 1 to 65535", "https://*": "has a host that is neither a name nor an address",
+		"https://*.example.com": "has a host that is neither a name nor an address", "https://a b": "is not a URL", "https://exa!mple.com": "has a host that is neither a name nor an address",
 	} {
 		for _, name := range []string{"REKEYD_ALLOWED_API_ORIGINS", "ELEVENLABS_BASE_URL", "VAULT_ADDR", "REKEYD_EVENTS_URL"} {
 			_, err := LoadEnv(least(map[string]string{name: value, "REKEYD_EVENTS_SECRET": "x"}))
@@ -244,7 +244,7 @@ func TestPathsThatVaultCompletesAreWarnedAbout(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := Faults(c.Warnings).Error(); (meant != "") != strings.Contains(got, fmt.Sprintf("%q is probably meant", meant)) || meant == "" && got != "" {
+		if got := Faults(c.Warnings).Error(); (meant != "") != strings.Contains(got, fmt.Sprintf("write %q if you mean", meant)) || meant == "" && got != "" {
 			t.Errorf("%s: %q", path, got)
 		}
 	}

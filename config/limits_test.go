@@ -16,7 +16,7 @@ func TestUnreadable(t *testing.T) {
 		"Latin-1":        {"# ok\n# caf\xe9\n", "REKEYD_POLICIES:2: byte 0xe9 is not UTF-8; save the policy file as UTF-8"},
 		"UTF-16":         {"\xff\xfep\x00", "REKEYD_POLICIES:1: byte 0xff is not UTF-8; save the policy file as UTF-8"},
 		"BOM":            {"\xef\xbb\xbfpolicies: []", "REKEYD_POLICIES:1: the policy file starts with a byte order mark; save it as UTF-8 without one"},
-		"10 MB":          {strings.Repeat("# 0123456\n", 1_000_000), "REKEYD_POLICIES: the policy file is larger than 8 MiB; split it between several rekeyd"},
+		"10 MB":          {strings.Repeat("# 0123456\n", 1_000_000), "REKEYD_POLICIES: the policy file is larger than 8 MiB; split it between several instances of rekeyd"},
 		"deep flow":      {strings.Repeat("[", 1_000_000), "REKEYD_POLICIES: not valid YAML: exceeded max depth of 10000; nest lists and mappings less deeply"},
 		"deep blocks":    {strings.Repeat("- ", 1_000_000), "REKEYD_POLICIES: not valid YAML: exceeded max depth of 10000; nest lists and mappings less deeply"},
 		"deep but legal": {strings.Repeat("[", 9_000) + strings.Repeat("]", 9_000), "REKEYD_POLICIES:1:1: the policy file is a list, not a mapping; write one such as {policies: [{name: …}]}"},

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// vendorOrigins are the five places where ElevenLabs keeps workspaces.
+// vendorOrigins are the five API origins of ElevenLabs.
 func vendorOrigins() []string {
 	return []string{
 		"https://api.elevenlabs.io:443",
@@ -20,8 +20,8 @@ func vendorOrigins() []string {
 	}
 }
 
-// parseBase parses a base URL. flaw, when not empty, ends the sentence "X ...": it never repeats the URL, which may
-// hold a password.
+// parseBase parses a base URL. A flaw completes the sentence "X ..." and does not quote the URL, which may hold a
+// password.
 func parseBase(text string) (u *url.URL, flaw string) {
 	u, err := url.Parse(text)
 	switch {
@@ -40,15 +40,15 @@ func parseBase(text string) (u *url.URL, flaw string) {
 	return u, ""
 }
 
-// hostFlaw says what keeps a URL's host from being one that can be called.
+// hostFlaw describes why a URL's host cannot be called.
 func hostFlaw(u *url.URL) string {
 	host := u.Hostname()
 	if strings.ContainsFunc(host, func(r rune) bool { return !strings.ContainsRune(hostRunes, r) }) && !strings.HasPrefix(u.Host, "[") {
-		return "has a host that is no name and no address; write each host as it is, without * or a blank"
+		return "has a host that is neither a name nor an address; write each host in full, without * or a space"
 	}
 	if port := u.Port(); port != "" {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return "has a port that is not from 1 to 65535; write the one that is listened on"
+			return "has a port that is not from 1 to 65535; write the server's port"
 		}
 	}
 	return ""
@@ -56,7 +56,7 @@ func hostFlaw(u *url.URL) string {
 
 const hostRunes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_"
 
-// origin returns scheme, lower-case host and effective port: what two URLs must share to be the same place.
+// origin returns scheme, lower-case host and effective port.
 func origin(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
@@ -65,7 +65,7 @@ func origin(u *url.URL) string {
 	return u.Scheme + "://" + net.JoinHostPort(strings.ToLower(u.Hostname()), port)
 }
 
-// loopback reports whether what is sent to u stays on this machine.
+// loopback reports whether requests to u stay on this machine.
 func loopback(u *url.URL) bool {
 	if strings.EqualFold(u.Hostname(), "localhost") {
 		return true
@@ -74,7 +74,7 @@ func loopback(u *url.URL) bool {
 	return err == nil && addr.Zone() == "" && addr.Unmap().IsLoopback()
 }
 
-// originFlaw says what keeps text from being scheme://host[:port] and nothing more; "" when it is one.
+// originFlaw describes why text is not scheme://host[:port]; "" if it is.
 func originFlaw(text string) string {
 	u, flaw := parseBase(text)
 	if flaw == "" && u.Path != "" {
@@ -83,7 +83,7 @@ func originFlaw(text string) string {
 	return flaw
 }
 
-// pathFlaw says what keeps text from being a mount or path in Vault, and below a folder: "X ...". "" when it is one.
+// pathFlaw describes why text is not a valid mount or path, in Vault and in files, as in "X ..."; "" if it is.
 func pathFlaw(text string) string {
 	odd := strings.IndexFunc(text, func(r rune) bool { return !strings.ContainsRune(pathRunes, r) })
 	switch {
@@ -106,7 +106,7 @@ func pathFlaw(text string) string {
 	return ""
 }
 
-// pathPattern accepts what pathFlaw finds no flaw in.
+// pathPattern accepts exactly the texts without a pathFlaw.
 const (
 	pathPattern = `^` + pathSegment + `(/` + pathSegment + `)*$`
 	pathSegment = `([.]*[A-Za-z0-9_@=-][A-Za-z0-9._@=-]*|[.]{3,})`

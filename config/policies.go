@@ -21,12 +21,13 @@ import (
 type Config struct {
 	Policies   []plan.Policy // in the order of the file
 	Workspaces []Workspace   // in the order of the file
-	Warnings   []Fault       // what is allowed and probably not meant
+	Warnings   []Fault       // what is allowed but probably a mistake
 	Digest     string        // SHA-256 of the text, in hex: equal texts are the same configuration
 }
 
-// LoadPolicies reads the policy file, and the files that it names, until ctx ends. env says what else is allowed, and lookup finds the variables that the
-// workspaces' api_key names. The error is a [Faults] with everything that is wrong; nothing of such a file is used.
+// LoadPolicies reads the policy file, and the files that it names, until ctx ends. env sets the limits, and lookup finds
+// the variables that the workspaces' api_key names. The error is a [Faults] with every fault; a file with a fault is not
+// used at all.
 func LoadPolicies(ctx context.Context, src Source, env Env, lookup envconfig.Lookuper) (*Config, error) {
 	text, err := src.read(ctx)
 	if err != nil {
@@ -53,23 +54,23 @@ func LoadPolicies(ctx context.Context, src Source, env Env, lookup envconfig.Loo
 	return &config, nil
 }
 
-// loader is the second pass: it turns what was written into what is meant, and refuses what cannot be meant.
+// loader is the second pass: it resolves the document into policies and checks their meaning.
 type loader struct {
 	*report
 	env     Env
 	lookup  envconfig.Lookuper
 	config  Config
 	allowed map[string]bool // origins
-	known   []string        // permissions, and the same as a set
+	known   []string        // permissions, also as a set
 	isKnown map[string]bool
 	parser  schedule.Parser
 	gaps    schedule.Gaps
 	timings map[[2]string]timing // by expression and zone
 
-	// What was seen, to find what is there twice.
+	// Seen so far, to find duplicates.
 	spaces                map[string]int // line of the workspace
 	names, sinks, adopted map[string]*policy
-	spacesUnsure          bool // a workspace has no usable name: it is not said that one is unknown
+	spacesUnsure          bool // a workspace has no usable name, so no workspace is reported as unknown
 
 	adminKeys map[string][]adminPlace  // by path
 	members   map[string][]groupMember // by group
@@ -89,7 +90,7 @@ func newLoader(file string, env Env, lookup envconfig.Lookuper) *loader {
 	}
 }
 
-// inherit takes from defaults what the policy does not say.
+// inherit takes from defaults the fields that the policy does not set.
 func (p *policy) inherit(defaults *common) {
 	own, from := reflect.ValueOf(&p.common).Elem(), reflect.ValueOf(defaults).Elem()
 	for i := range own.NumField() {
@@ -99,7 +100,7 @@ func (p *policy) inherit(defaults *common) {
 	}
 }
 
-// or returns the value, or fallback where there is none.
+// or returns the value, or fallback if the file does not set it.
 func (a at[T]) or(fallback T) T {
 	if a.given() {
 		return a.Value
@@ -107,7 +108,7 @@ func (a at[T]) or(fallback T) T {
 	return fallback
 }
 
-// where returns the node to point at: the value's, or that of the object which lacks it.
+// where returns the node to point at: the value's, or the object's if the value is absent.
 func (a at[T]) where(object *yaml.Node) *yaml.Node {
 	if a.given() {
 		return a.node
@@ -130,7 +131,7 @@ func (l *loader) policy(p *policy, defaults *common) {
 		Verify:  p.Verify.or("auto") == "auto",
 		OnDrift: plan.OnDrift(p.OnDrift.or(string(plan.DriftPatch))),
 		Mode:    plan.Mode(p.Mode.or(string(plan.ModeAuto))), Adopt: p.Adopt.Value,
-		Sink: p.Sink.meant(), Settings: l.settings(p),
+		Sink: p.Sink.resolve(), Settings: l.settings(p),
 	}
 	l.sink(p, &out)
 	if p.Adopt.Value != "" {
@@ -146,8 +147,8 @@ func (l *loader) policy(p *policy, defaults *common) {
 	l.config.Policies = append(l.config.Policies, out)
 }
 
-// says begins a sentence on a policy.
-func (p *policy) says() string { return p.Who + ": " }
+// prefix starts every sentence about the policy.
+func (p *policy) prefix() string { return p.Who + ": " }
 
 // unique refuses a second policy with the same value, and names the first.
 func (l *loader) unique(seen map[string]*policy, a at[string], name, value string, p *policy) {
@@ -155,13 +156,13 @@ func (l *loader) unique(seen map[string]*policy, a at[string], name, value strin
 		return
 	}
 	if first := seen[value]; first != nil {
-		l.fault(a.node, "%s%s is %s, which is that of %s in line %d too; give each its own", p.says(), name, quote(value), first.Who, first.Node.Line)
+		l.fault(a.node, "%s%s is %s, which %s on line %d has too; give each its own", p.prefix(), name, quote(value), first.Who, first.Node.Line)
 		return
 	}
 	seen[value] = p
 }
 
-// settings checks what of the key can be chosen.
+// settings checks the configurable properties of the key.
 func (l *loader) settings(p *policy) elevenlabs.Settings {
 	s := elevenlabs.Settings{Permissions: l.permissions(p), AllowedIPs: l.prefixes(p)}
 	if p.CharacterLimit.given() {
@@ -181,7 +182,7 @@ func (l *loader) permissions(p *policy) elevenlabs.Permissions {
 		case seen[name.Value]:
 		case !l.isKnown[name.Value] && !l.env.AllowUnknownPermissions:
 			if !l.full() {
-				l.fault(name.node, "%spermissions holds %s, which this build does not know; %s (REKEYD_ALLOW_UNKNOWN_PERMISSIONS=true accepts it)", p.says(), quote(name.Value), Meant(name.Value, l.known))
+				l.fault(name.node, "%spermissions holds %s, which this build does not know; %s (REKEYD_ALLOW_UNKNOWN_PERMISSIONS=true accepts it)", p.prefix(), quote(name.Value), Suggestion(name.Value, l.known))
 			}
 		default:
 			seen[name.Value] = true
@@ -191,7 +192,7 @@ func (l *loader) permissions(p *policy) elevenlabs.Permissions {
 	return out
 }
 
-// short is the duration as a person writes it: 24h, not 24h0m0s.
+// short formats a duration as a person writes it: 24h, not 24h0m0s.
 func short(d time.Duration) string {
 	switch {
 	case d == 0:

@@ -262,7 +262,7 @@ func TestWarnings(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `REKEYD_POLICIES:7:20: policy "a": character_limit is 1000 a month for each key, and every rotation brings a new key: up to 31 rotations a month allow 32 times as much
-REKEYD_POLICIES:8:16: policy "a": sink.path is "data/a", but Vault adds data/ by itself; "a" is probably meant`
+REKEYD_POLICIES:8:16: policy "a": sink.path is "data/a", but Vault adds data/ itself; write "a" if you mean that record`
 	if got := Faults(c.Warnings).Error(); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
@@ -294,7 +294,7 @@ func TestGroupsThatFit(t *testing.T) {
 func TestTooManyFaults(t *testing.T) {
 	_, err := load(t, strings.Repeat("x: 1\n", 5000))
 	faults, _ := errors.AsType[Faults](err)
-	if len(faults) != maxFaults+1 || faults[maxFaults].Text != "there are more than 999 faults; the others are not shown" {
+	if len(faults) != maxFaults+1 || faults[maxFaults].Text != "there are more than 999 faults; the rest is not shown" {
 		t.Errorf("%d faults, the last: %v", len(faults), faults[len(faults)-1])
 	}
 }

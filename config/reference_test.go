@@ -89,7 +89,7 @@ func policyFilePage() string {
 // usual is what holds where the field is absent.
 func (f field) usual() string {
 	switch {
-	case f.need || f.late:
+	case f.need || f.requiredUnlessDefault:
 		return "required"
 	case f.fallback != "":
 		return mono(f.fallback)

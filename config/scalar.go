@@ -13,7 +13,7 @@ import (
 	"github.com/rekeyd/rekeyd/elevenlabs"
 )
 
-// text accepts a scalar that every YAML version reads as text.
+// text accepts a scalar that every version of YAML reads as text.
 func (d *decoder) text(n *yaml.Node, f field, what string) (string, bool) {
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!str" {
 		d.misfit(n, f, what, "text")
@@ -23,7 +23,7 @@ func (d *decoder) text(n *yaml.Node, f field, what string) (string, bool) {
 	case f.words != nil && !slices.Contains(f.words, n.Value):
 		d.fault(n, "%s is %s, which is not one of its words; write %s", what, quote(n.Value), either(f.words))
 	case f.pattern != nil && !f.pattern.MatchString(n.Value):
-		d.unruly(n, f, what)
+		d.patternFault(n, f, what)
 	case elevenlabs.LooksSecret(n.Value):
 		d.fault(n, "%s looks like a secret, which no policy file may hold; write %s, and replace that secret if others could read it here", what, f.sample())
 	case slices.Contains(f.taken, n.Value):
@@ -34,10 +34,10 @@ func (d *decoder) text(n *yaml.Node, f field, what string) (string, bool) {
 	return "", false
 }
 
-// unruly reports text that does not match its pattern.
-func (d *decoder) unruly(n *yaml.Node, f field, what string) {
+// patternFault reports text that does not match its pattern.
+func (d *decoder) patternFault(n *yaml.Node, f field, what string) {
 	shown := "is " + quote(n.Value) + ", which is"
-	if f.hush {
+	if f.sensitive {
 		shown = "has a value that is"
 	}
 	problem := shown + " not " + f.rule
@@ -47,7 +47,7 @@ func (d *decoder) unruly(n *yaml.Node, f field, what string) {
 	d.fault(n, "%s %s; write one such as %s", what, problem, f.example)
 }
 
-// durationPattern is what of Go's durations is accepted: no sign, no lone point. 0 needs no unit.
+// durationPattern is the accepted subset of Go's durations: no sign, no lone point. 0 needs no unit.
 const durationPattern = `^(0|([0-9]+([.][0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
 
 var durationShape = regexp.MustCompile(durationPattern)
@@ -72,7 +72,7 @@ func (d *decoder) duration(n *yaml.Node, f field, what string) (time.Duration, b
 	return 0, false
 }
 
-// durationAdvice translates what Go's durations lack: days, weeks, and numbers without a unit.
+// durationAdvice converts what Go's durations lack: days, weeks, and numbers without a unit.
 func durationAdvice(text, example string) string {
 	digits := strings.TrimRight(text, "dDw")
 	count, err := strconv.ParseUint(digits, 10, 16)
@@ -103,7 +103,7 @@ func (d *decoder) number(n *yaml.Node, f field, what string) (int64, bool) {
 	return number, true
 }
 
-// texts decodes a list of texts, or the word that stands for one.
+// texts decodes a list of texts, or the word that replaces it.
 func (d *decoder) texts(n *yaml.Node, f field, where string) []at[string] {
 	what := where + f.name
 	if f.word != "" && n.Kind == yaml.ScalarNode && n.Value == f.word {
@@ -119,7 +119,7 @@ func (d *decoder) texts(n *yaml.Node, f field, where string) []at[string] {
 	}
 	if len(n.Content) == 0 {
 		advice := ", or remove the field"
-		if f.late {
+		if f.requiredUnlessDefault {
 			advice = ""
 		}
 		d.fault(n, "%s is an empty list; write one such as %s%s", what, f.example, advice)
@@ -145,15 +145,15 @@ func (d *decoder) misfit(n *yaml.Node, f field, what, wanted string) {
 	switch {
 	case f.words != nil:
 		d.fault(n, "%s is %s, not a word; write %s", what, describe(n, false), either(f.words))
-	case wanted == "text" && scalar && !f.hush:
+	case wanted == "text" && scalar && !f.sensitive:
 		d.fault(n, "%s is %s, not text; put it in quotes", what, describe(n, false))
 	default:
-		d.fault(n, "%s is %s, not %s; write one such as %s", what, describe(n, f.hush), wanted, f.sample())
+		d.fault(n, "%s is %s, not %s; write one such as %s", what, describe(n, f.sensitive), wanted, f.sample())
 	}
 }
 
-// describe names what a node is; hush keeps its value out of the sentence.
-func describe(n *yaml.Node, hush bool) string {
+// describe names the kind of a node, and its value unless that is sensitive.
+func describe(n *yaml.Node, sensitive bool) string {
 	switch n.Kind {
 	case yaml.MappingNode:
 		return "a mapping"
@@ -164,14 +164,14 @@ func describe(n *yaml.Node, hush bool) string {
 	switch kind := kinds[n.ShortTag()]; {
 	case kind == "":
 		return "nothing"
-	case hush:
+	case sensitive:
 		return strings.Replace(kind, "the", "a", 1)
 	default:
 		return kind + " " + quote(n.Value)
 	}
 }
 
-// sample is the field's example as it stands in YAML.
+// sample is the field's example as YAML.
 func (f field) sample() string {
 	if strings.Contains(f.example, " ") && !strings.ContainsAny(f.example[:1], "[{") {
 		return strconv.Quote(f.example)

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Schema returns the JSON Schema of the policy file, as deploy/policies.schema.json holds it. It says everything
-// that the decoder's first pass checks; what relates fields to each other, the second pass, is beyond it.
+// Schema returns the JSON Schema of the policy file, which is deploy/policies.schema.json. It covers the decoder's first
+// pass; relations between fields, the second pass, are beyond it.
 func Schema() ([]byte, error) {
 	g := newGrammar()
 	root := g.object(reflect.TypeFor[document](), field{})
@@ -16,7 +16,7 @@ func Schema() ([]byte, error) {
 	root["title"] = "rekeyd policy file"
 	var needs []any
 	for _, f := range g[reflect.TypeFor[policy]()] {
-		if f.late {
+		if f.requiredUnlessDefault {
 			needs = append(needs, givenSomewhere(f.name))
 		}
 	}
@@ -32,7 +32,7 @@ func Schema() ([]byte, error) {
 // node is one schema.
 type node = map[string]any
 
-// givenSomewhere asks for a field in defaults or in every policy.
+// givenSomewhere requires a field in defaults or in every policy.
 func givenSomewhere(name string) node {
 	has := node{"required": []string{name}}
 	return node{"anyOf": []node{

@@ -12,8 +12,8 @@ import (
 	"github.com/rekeyd/rekeyd/internal/smallfile"
 )
 
-// SecretSource is where a secret comes from: the value of a variable X, or the file that X_FILE names.
-// The zero SecretSource is that of a secret which was not given.
+// SecretSource is the source of a secret: the value of a variable X, or the file that X_FILE names.
+// The zero SecretSource is not set.
 type SecretSource struct {
 	value secret.Secret
 	path  string
@@ -31,14 +31,14 @@ func (s *SecretSource) EnvDecode(value string) error {
 	return nil
 }
 
-// IsSet reports whether the secret was given at all.
+// IsSet reports whether the secret was given.
 func (s SecretSource) IsSet() bool { return s.path != "" || !s.value.IsZero() }
 
 // Path returns the file to watch for changes; "" when there is none.
 func (s SecretSource) Path() string { return s.path }
 
-// Get returns the secret; a file is read anew each time, less one final newline. It is an error if the file is not a
-// regular one of at most [smallfile.Secret] bytes, or holds nothing. A source that is not set returns the zero Secret.
+// Get returns the secret; a file is read anew each time, less one final newline. It is an error if the file is
+// empty or not a regular one of at most [smallfile.Secret] bytes. A source that is not set returns the zero Secret.
 func (s SecretSource) Get(ctx context.Context) (secret.Secret, error) {
 	if s.path == "" {
 		return s.value, nil
@@ -56,11 +56,11 @@ func (s SecretSource) Get(ctx context.Context) (secret.Secret, error) {
 
 var errEmpty = errors.New("the file is empty")
 
-// flaw says what is wrong with a secret, without showing it. One that is to travel in an HTTP header has a least
-// length above 0.
+// flaw describes what is wrong with a secret, without showing it. A secret sent in an HTTP header has a least length
+// above 0.
 func (s SecretSource) flaw(ctx context.Context, least int) string {
 	if elevenlabs.LooksSecret(s.path) {
-		return "is not a path, but looks like the secret itself; write it into a file and give that file's path"
+		return "looks like the secret itself, not a path; write it into a file and give that file's path"
 	}
 	secret, err := s.Get(ctx)
 	switch {

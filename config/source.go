@@ -17,16 +17,16 @@ import (
 	"github.com/rekeyd/rekeyd/internal/smallfile"
 )
 
-// maxSize bounds the policy file, and with it the memory and time that any content can cost.
+// maxSize bounds the policy file, and so the memory and time that its content can cost.
 const maxSize = 8 << 20
 
-// Source is where the policy file's text comes from: a path, or the text itself.
+// Source is the source of the policy file: a path, or the text itself.
 type Source struct {
 	Path string // "" when Text is the policy file
 	Text string
 }
 
-// Source returns where the environment says the policies are.
+// Source returns the source that the environment names.
 func (e Env) Source() Source {
 	if e.PolicyFile != "" {
 		return Source{Path: e.PolicyFile}
@@ -34,7 +34,7 @@ func (e Env) Source() Source {
 	return Source{Text: e.Policies}
 }
 
-// name is how faults call the source.
+// name is the source's name in faults.
 func (s Source) name() string {
 	if s.Path == "" {
 		return "REKEYD_POLICIES"
@@ -58,7 +58,7 @@ func (s Source) unread(err error) Fault {
 }
 
 func tooLarge() string {
-	return fmt.Sprintf("the policy file is larger than %d MiB; split it between several rekeyd", maxSize>>20)
+	return fmt.Sprintf("the policy file is larger than %d MiB; split it between several instances of rekeyd", maxSize>>20)
 }
 
 // reason leaves out the path that smallfile repeats.
@@ -69,7 +69,7 @@ func reason(err error) error {
 	return err
 }
 
-// parse returns the root of the one YAML document in text, or the one fault that keeps it from being read.
+// parse returns the root of the single YAML document in text, or the fault that prevents reading it.
 func parse(file string, text []byte) (*yaml.Node, *Fault) {
 	if f := unreadable(text); f != nil {
 		f.File = file
@@ -85,14 +85,14 @@ func parse(file string, text []byte) (*yaml.Node, *Fault) {
 	case errors.Is(err, io.EOF) && len(doc.Content) == 0:
 		return nil, &Fault{File: file, Line: 1, Text: "the policy file is empty; write a list of policies"}
 	case err == nil:
-		return nil, &Fault{File: file, Line: more.Line, Text: "a second YAML document starts here; keep everything in one, without ---"}
+		return nil, &Fault{File: file, Line: more.Line, Text: "a second YAML document starts here; write a single document, without ---"}
 	case !errors.Is(err, io.EOF):
 		return nil, syntaxFault(file, text, err)
 	}
 	return doc.Content[0], nil
 }
 
-// unreadable finds what is wrong with the bytes, before any of them means something.
+// unreadable checks the bytes before they are parsed.
 func unreadable(text []byte) *Fault {
 	lineOf := func(offset int) int { return 1 + bytes.Count(text[:offset], []byte("\n")) }
 	if len(text) > maxSize {
@@ -114,7 +114,7 @@ func unreadable(text []byte) *Fault {
 	return nil
 }
 
-// syntaxFault turns the parser's error into a fault at its line, with advice on the usual causes.
+// syntaxFault turns the parser's error into a fault on its line, with advice on common causes.
 func syntaxFault(file string, text []byte, err error) *Fault {
 	said := strings.TrimPrefix(err.Error(), "yaml: ")
 	f := &Fault{File: file}
@@ -124,7 +124,7 @@ func syntaxFault(file string, text []byte, err error) *Fault {
 	}
 	advice := "correct it there or on the line before"
 	lines := strings.Split(string(text), "\n")
-	for _, n := range []int{f.Line, f.Line + 1, f.Line - 1} { // the parser's count is off by one now and then
+	for _, n := range []int{f.Line, f.Line + 1, f.Line - 1} { // the parser's line may be off by one
 		if n < 1 || n > len(lines) {
 			continue
 		}

@@ -10,17 +10,17 @@ import (
 	"time"
 )
 
-// variable is one field of Env, as its tags describe it.
+// variable is one field of Env, read from its tags.
 type variable struct {
-	field    reflect.StructField
-	name     string
-	fallback string // default, as a person would write it
-	usual    string
-	help     string
-	words    []string
-	min, max float64 // of a duration in nanoseconds
-	least    int     // fewest characters of a secret that is sent as a token; 0: any bytes
-	hush     bool
+	field     reflect.StructField
+	name      string
+	fallback  string // the default, as written in the environment
+	usual     string
+	help      string
+	words     []string
+	min, max  float64 // of a duration in nanoseconds
+	least     int     // fewest characters of a secret that is sent as a token; 0: any bytes
+	sensitive bool
 }
 
 func variableOf(f reflect.StructField) variable {
@@ -31,7 +31,7 @@ func variableOf(f reflect.StructField) variable {
 	}
 	v.min, v.max = bound(f, "min"), bound(f, "max")
 	v.least, _ = strconv.Atoi(f.Tag.Get("least"))
-	v.hush = f.Tag.Get("hush") != ""
+	v.sensitive = f.Tag.Get("sensitive") != ""
 	return v
 }
 
@@ -54,7 +54,7 @@ func (v variable) names() []string {
 	return []string{v.name}
 }
 
-// bound is the number in a tag; that of a duration counts nanoseconds.
+// bound is the number in a tag, in nanoseconds for a duration.
 func bound(f reflect.StructField, tag string) float64 {
 	text := f.Tag.Get(tag)
 	if d, err := time.ParseDuration(text); err == nil && f.Type == reflect.TypeFor[time.Duration]() {
@@ -64,7 +64,7 @@ func bound(f reflect.StructField, tag string) float64 {
 	return n
 }
 
-// kind names what the variable holds, for "which is not ...".
+// kind names the variable's type, to follow "which is not".
 func (v variable) kind() string {
 	switch {
 	case v.words != nil:
@@ -79,7 +79,7 @@ func (v variable) kind() string {
 	return "true or false"
 }
 
-// wanted says what to write instead.
+// wanted is the advice on what to write instead.
 func (v variable) wanted() string {
 	switch {
 	case v.words != nil:
@@ -94,7 +94,7 @@ func (v variable) wanted() string {
 	return "write true or false"
 }
 
-// described returns the columns of the help: names, default, meaning.
+// described returns the columns of the help: names, default and meaning.
 func (v variable) described() (names, fallback, help string) {
 	fallback = v.fallback
 	if v.usual != "" {

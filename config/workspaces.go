@@ -7,14 +7,14 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// Workspace is one ElevenLabs workspace and where its admin key is.
+// Workspace is one ElevenLabs workspace and the source of its admin key.
 type Workspace struct {
 	Name    string
 	BaseURL string
 	APIKey  KeySource
 }
 
-// KeySource is where an admin key is: in Vault, or else in Secret.
+// KeySource is the place of an admin key: a field in Vault, or Secret.
 type KeySource struct {
 	Secret SecretSource
 	Vault  *ledger.Sink // nil: in Secret
@@ -22,7 +22,7 @@ type KeySource struct {
 
 const vendorURL = "https://api.elevenlabs.io"
 
-// workspaces checks the workspaces; where the file has none, the environment describes the one named default.
+// workspaces checks the workspaces; if the file has none, the environment describes one named default.
 func (l *loader) workspaces(ctx context.Context, given []workspace, mentioned bool) {
 	if !mentioned {
 		l.spaces["default"] = 0
@@ -43,21 +43,21 @@ func (l *loader) workspace(ctx context.Context, w *workspace) {
 		l.spacesUnsure = true
 		return
 	}
-	says := w.Who + ": "
+	prefix := w.Who + ": "
 	if line, twice := l.spaces[w.Name.Value]; twice {
-		l.fault(w.Name.node, "%sname is that of the workspace in line %d too; give each its own", says, line)
+		l.fault(w.Name.node, "%sname is that of the workspace on line %d too; give each its own", prefix, line)
 	}
 	l.spaces[w.Name.Value] = w.Node.Line
 	base := w.BaseURL.or(vendorURL)
 	if u, flaw := parseBase(base); flaw != "" {
-		l.fault(w.BaseURL.where(w.Node), "%sbase_url %s", says, flaw)
+		l.fault(w.BaseURL.where(w.Node), "%sbase_url %s", prefix, flaw)
 	} else if !loopback(u) && !l.allowed[origin(u)] {
-		l.fault(w.BaseURL.where(w.Node), "%sbase_url is %s, which is neither the vendor's nor loopback; write https://api.elevenlabs.io or a regional host, or add its origin to REKEYD_ALLOWED_API_ORIGINS", says, quote(base))
+		l.fault(w.BaseURL.where(w.Node), "%sbase_url is %s, which is neither the vendor's nor loopback; write https://api.elevenlabs.io or a regional host, or add its origin to REKEYD_ALLOWED_API_ORIGINS", prefix, quote(base))
 	}
-	l.config.Workspaces = append(l.config.Workspaces, Workspace{w.Name.Value, base, l.key(ctx, w, says)})
+	l.config.Workspaces = append(l.config.Workspaces, Workspace{w.Name.Value, base, l.key(ctx, w, prefix)})
 }
 
-// allowedOrigins are those that a base_url may have. Of the vendor's hosts only https is among them.
+// allowedOrigins are the origins that a base_url may have; the vendor's hosts only with https.
 func allowedOrigins(env Env) map[string]bool {
 	allowed := map[string]bool{}
 	for _, o := range vendorOrigins() {
@@ -71,16 +71,16 @@ func allowedOrigins(env Env) map[string]bool {
 	return allowed
 }
 
-// key resolves an api_key. No sentence repeats what was written: it may be the key itself, in the wrong place.
-func (l *loader) key(ctx context.Context, w *workspace, says string) KeySource {
+// key resolves an api_key. Its messages do not quote the value, which may be the key itself in the wrong place.
+func (l *loader) key(ctx context.Context, w *workspace, prefix string) KeySource {
 	k := w.APIKey
 	switch {
 	case k.Env.given():
-		return KeySource{Secret: l.keyFromEnv(ctx, k.Env, says)}
+		return KeySource{Secret: l.keyFromEnv(ctx, k.Env, prefix)}
 	case k.File.given():
 		source := SecretFile(k.File.Value)
 		if flaw := source.flaw(ctx, 1); flaw != "" {
-			l.fault(k.File.node, "%sapi_key.file %s", says, flaw)
+			l.fault(k.File.node, "%sapi_key.file %s", prefix, flaw)
 		}
 		return KeySource{Secret: source}
 	case k.Vault.Path.given():
@@ -89,7 +89,7 @@ func (l *loader) key(ctx context.Context, w *workspace, says string) KeySource {
 	return KeySource{}
 }
 
-func (l *loader) keyFromEnv(ctx context.Context, name at[string], says string) SecretSource {
+func (l *loader) keyFromEnv(ctx context.Context, name at[string], prefix string) SecretSource {
 	value, given := l.lookup.Lookup(name.Value)
 	path, fromFile := l.lookup.Lookup(name.Value + "_FILE")
 	source := SecretValue(value)
@@ -98,25 +98,25 @@ func (l *loader) keyFromEnv(ctx context.Context, name at[string], says string) S
 	}
 	switch {
 	case given && fromFile:
-		l.fault(name.node, "%sapi_key.env names %s, and that and %s_FILE are both set; unset one of them", says, name.Value, name.Value)
+		l.fault(name.node, "%sapi_key.env names %s, and that and %s_FILE are both set; unset one of them", prefix, name.Value, name.Value)
 	case !given && !fromFile:
-		l.fault(name.node, "%sapi_key.env names %s, which is not set; set it or %s_FILE", says, name.Value, name.Value)
+		l.fault(name.node, "%sapi_key.env names %s, which is not set; set it or %s_FILE", prefix, name.Value, name.Value)
 	default:
 		if flaw := source.flaw(ctx, 1); flaw != "" {
-			l.fault(name.node, "%sapi_key.env names %s, which %s", says, name.Value, flaw)
+			l.fault(name.node, "%sapi_key.env names %s, which %s", prefix, name.Value, flaw)
 		}
 	}
 	return source
 }
 
-// keyFromVault also notes the place, for the policy that may publish there, and against others.
+// keyFromVault also records the place, so that adminKey can check the policies that publish there.
 func (l *loader) keyFromVault(v vaultField, w *workspace) *ledger.Sink {
-	ref := sink(v).meant()
+	ref := sink(v).resolve()
 	l.adminKeys[ref.String()] = append(l.adminKeys[ref.String()], adminPlace{w, ref.Field})
 	return &ref
 }
 
-// workspaceOf refuses a workspace that nobody defined.
+// workspaceOf refuses an undefined workspace.
 func (l *loader) workspaceOf(p *policy) {
 	name := p.Workspace.or("default")
 	if _, ok := l.spaces[name]; ok || l.spacesUnsure || l.full() {
@@ -128,7 +128,7 @@ func (l *loader) workspaceOf(p *policy) {
 	}
 	advice := "define it under workspaces"
 	if len(known) > 0 {
-		advice += "; " + Meant(name, known)
+		advice += "; " + Suggestion(name, known)
 	}
-	l.fault(p.Workspace.where(p.Node), "%sworkspace is %s, which is not defined; %s", p.says(), quote(name), advice)
+	l.fault(p.Workspace.where(p.Node), "%sworkspace is %s, which is not defined; %s", p.prefix(), quote(name), advice)
 }

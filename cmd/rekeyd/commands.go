@@ -77,7 +77,7 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 	}
 	add(groupDaemon, &cobra.Command{Use: "run", Short: "Rotate keys until SIGTERM", Example: "  REKEYD_POLICY_FILE=policies.yaml rekeyd run\n  REKEYD_LOG_FORMAT=text rekeyd run",
 		Long: "Rotate keys until SIGTERM or SIGINT. SIGHUP reads the policies anew."}, 0, 0, a.daemon)
-	add(groupDaemon, &cobra.Command{Use: "health", Short: "Ask the daemon beside this process whether it is alive", Example: "  rekeyd health\n  docker exec rekeyd /rekeyd health",
+	add(groupDaemon, &cobra.Command{Use: "health", Short: "Ask the daemon on this host whether it is alive", Example: "  rekeyd health\n  docker exec rekeyd /rekeyd health",
 		Long: "Ask the daemon that runs here with the same environment for /healthz, in images without curl. It needs no policies."}, 0, 0, a.health)
 
 	check := add(groupLook, &cobra.Command{Use: "check", Short: "Find faults in environment and policies", Example: "  rekeyd check\n  rekeyd check --online -o json",
@@ -119,11 +119,10 @@ func (o *options) addOutput(c *cobra.Command) {
 	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp)) // it exists
 }
 
-// addHelp adds the commands that cobra brings. On their own they answer an unknown command or shell with help and exit
-// status 0.
+// addHelp adds cobra's own commands. By default they answer an unknown command or shell with help and exit status 0.
 func addHelp(root *cobra.Command) {
 	env := &cobra.Command{Use: "env", Short: "Environment variables"}
-	env.SetHelpFunc(func(c *cobra.Command, _ []string) { _ = config.WriteHelp(c.OutOrStdout()) }) // which remembers a failure
+	env.SetHelpFunc(func(c *cobra.Command, _ []string) { _ = config.WriteHelp(c.OutOrStdout()) }) // the writer records a failure
 	root.AddCommand(env)
 	root.SetHelpCommandGroupID(groupHelp)
 	root.InitDefaultHelpCmd()
@@ -149,14 +148,14 @@ func addHelp(root *cobra.Command) {
 	completion.RunE = func(c *cobra.Command, _ []string) error { return misuse(c, "name a shell: bash, zsh or fish") }
 }
 
-// usageError is a command line that means nothing.
+// usageError is an invalid command line.
 type usageError struct{ error }
 
 func misuse(c *cobra.Command, format string, args ...any) error {
 	return usageError{fmt.Errorf(format+"; see %s --help", append(args, c.CommandPath())...)}
 }
 
-// knownCommand refuses arguments: a known one would have been taken for a command below c.
+// knownCommand refuses arguments: cobra would have run a known one as a subcommand of c.
 func knownCommand(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -165,7 +164,7 @@ func knownCommand(c *cobra.Command, args []string) error {
 	for _, sub := range c.Commands() {
 		known = append(known, sub.Name())
 	}
-	return misuse(c, "there is no command %q; %s", args[0], config.Meant(args[0], known))
+	return misuse(c, "there is no command %q; %s", args[0], config.Suggestion(args[0], known))
 }
 
 func operands(least, most int) cobra.PositionalArgs {

@@ -16,7 +16,7 @@ import (
 	"github.com/rekeyd/rekeyd/rotator"
 )
 
-// rotate is `rekeyd rotate`: through the same protocol and claims as the daemon's own work, so it is safe beside it.
+// rotate is `rekeyd rotate`: through the same protocol and claims as the daemon's own work, so it is safe while a daemon runs.
 func (a app) rotate(ctx context.Context, o options, names []string) error {
 	if elevenlabs.LooksSecret(o.reason) {
 		return usageError{errors.New("rekeyd rotate: --reason holds what looks like a secret, and would be logged; say why without it")}
@@ -43,7 +43,7 @@ func (a app) rollback(ctx context.Context, o options, names []string) error {
 	})
 }
 
-// each does a verb for one policy after the other, whatever becomes of the others, and tells how each went.
+// each runs a verb for one policy after another, regardless of failures, and reports the result of each.
 func (a app) each(ctx context.Context, s daemon.Settings, names []string, asJSON bool, do func(context.Context, string) (daemon.Outcome, string, error)) error {
 	var errs []error
 	outcomes := []daemon.Outcome{}
@@ -67,7 +67,7 @@ func (a app) each(ctx context.Context, s daemon.Settings, names []string, asJSON
 	return errors.Join(errs...)
 }
 
-// within gives one policy's work its time.
+// within bounds the work on one policy.
 func (a app) within(ctx context.Context, env config.Env, name string, do func(context.Context, string) (daemon.Outcome, string, error)) (daemon.Outcome, string, error) {
 	limit := commandTimeout(env)
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -77,12 +77,12 @@ func (a app) within(ctx context.Context, env config.Env, name string, do func(co
 	}
 	out, text, err := do(ctx, name)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		err = fmt.Errorf("%w; given up after %s: a running daemon finishes or undoes what was begun", err, limit)
+		err = fmt.Errorf("%w; given up after %s: a running daemon finishes or undoes the work", err, limit)
 	}
 	return out, text, err
 }
 
-// reportProgress tells a person who waits that the work goes on.
+// reportProgress tells a waiting person that the work continues.
 func (a app) reportProgress(name string, limit time.Duration) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	begun, tick := time.Now(), time.NewTicker(progressEvery)
@@ -104,8 +104,8 @@ func (a app) reportProgress(name string, limit time.Duration) (stop func()) {
 
 const progressEvery = 5 * time.Second
 
-// commandTimeout is how long the work on one policy may take: another process's claim may have to run out, what it left be
-// settled, and the new key become usable.
+// commandTimeout bounds the work on one policy: another process's claim may have to expire, its unfinished work be recovered,
+// and the new key become usable.
 func commandTimeout(env config.Env) time.Duration {
 	return env.ClaimTTL + 2*env.VerifyTimeout + time.Minute
 }
@@ -135,7 +135,7 @@ func (a app) log(s *daemon.Settings) io.Writer {
 	return progress{a.stderr}
 }
 
-// known refuses names that no policy has, each with the one that was probably meant.
+// known refuses unknown policy names and suggests the closest ones.
 func known(c *config.Config, names []string) error { return unknown(names, namesOf(c)) }
 
 func namesOf(c *config.Config) []string {
@@ -150,7 +150,7 @@ func unknown(names, all []string) error {
 	var faults config.Faults
 	for _, name := range names {
 		if !slices.Contains(all, name) {
-			faults = append(faults, config.Fault{Text: fmt.Sprintf("there is no policy %q; %s", name, config.Meant(name, all))})
+			faults = append(faults, config.Fault{Text: fmt.Sprintf("there is no policy %q; %s", name, config.Suggestion(name, all))})
 		}
 	}
 	if len(faults) > 0 {
@@ -159,7 +159,7 @@ func unknown(names, all []string) error {
 	return nil
 }
 
-// rotated says how a policy stands after a rotation.
+// rotated describes a policy after a rotation.
 func rotated(o daemon.Outcome, revoked bool, now time.Time) string {
 	text := fmt.Sprintf("%s: rotated; the key is now %s", o.Policy, o.KeyID)
 	switch {
@@ -177,7 +177,7 @@ func rolledBack(o daemon.Outcome, now time.Time) string {
 	return fmt.Sprintf("%s: rolled back; the key is %s again%s", o.Policy, o.KeyID, previously(o, now))
 }
 
-// previously says what becomes of the key that was replaced.
+// previously describes what happens to the replaced key.
 func previously(o daemon.Outcome, now time.Time) string {
 	switch left := o.PreviousValidUntil.Sub(now); {
 	case o.PreviousKeyID == "":
