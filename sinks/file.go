@@ -20,15 +20,15 @@ import (
 // File is a ledger.Store in files below one folder: the document MOUNT/PATH is the JSON object in MOUNT/PATH.json.
 //
 // Versions, which files do not have, are counted in .rekeyd/MOUNT/PATH.json: a number, and the digest of the content
-// that has it. Content with another digest was put there by someone else, and is the next version. So one step
-// decides a write, the rename of the document:
+// that has it. Content with another digest comes from another writer, and is the next version. So a single step decides
+// a write, the rename of the document:
 //
 //   - before it, number and digest are those of the old content, and nothing has happened;
 //   - after it, whether or not the count was written too, the new content is the next version.
 //
-// Every look at a document holds its lock and writes down what it finds, so that all processes count alike and a
-// second change by hand is not taken for the first. What a person changes between a look and the following write of
-// the same process is lost, as files have no way to see it. Only the newest version is kept.
+// Each look at a document holds its lock and records what it finds, so that all processes count alike and see a second
+// manual change as a version of its own. A manual change between a look and the following write of the same process is
+// lost: files have no check-and-set. Only the newest version is kept.
 type File struct {
 	dir string
 }
@@ -53,7 +53,7 @@ func errNoDir(dir string) error {
 	return errors.New("it is empty")
 }
 
-// Read implements ledger.Store. Of versions that are not the newest, JSON is nil and Version 0.
+// Read implements ledger.Store. For a version that is not the newest, JSON is nil and Version 0.
 func (f *File) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.Doc, error) {
 	op := "reading " + ref.String()
 	var doc ledger.Doc
@@ -136,7 +136,7 @@ func (f *File) List(ctx context.Context, ref ledger.Ref) ([]string, error) {
 	return names, nil
 }
 
-// Check implements ledger.Store: it makes and removes a file where each document and its count would be.
+// Check implements ledger.Store: it makes and removes a file in the folders of each document and its count.
 func (f *File) Check(ctx context.Context, refs ...ledger.Ref) error {
 	const op = "checking that files can be written"
 	if err := f.makeFolder(); err != nil {
@@ -163,7 +163,7 @@ func (f *File) Check(ctx context.Context, refs ...ledger.Ref) error {
 	return nil
 }
 
-// nearestFolder is the folder itself, or the first one above it that exists.
+// nearestFolder returns the folder, or the closest existing one above it.
 func nearestFolder(root *os.Root, dir string) string {
 	for dir != "." {
 		if _, err := root.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
@@ -175,7 +175,7 @@ func nearestFolder(root *os.Root, dir string) string {
 }
 
 func tryFile(root *os.Root, dir string) error {
-	name := path.Join(dir, ".rekeyd-check-"+rand.Text()+".tmp") // others check at the same time
+	name := path.Join(dir, ".rekeyd-check-"+rand.Text()+".tmp") // unique, since other processes may check at the same time
 	file, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -183,7 +183,7 @@ func tryFile(root *os.Root, dir string) error {
 	return errors.Join(file.Close(), root.Remove(name))
 }
 
-// makeFolder makes the store's own folder, noted durably in its parent.
+// makeFolder makes the store's own folder and syncs its parent.
 func (f *File) makeFolder() error {
 	if _, err := os.Stat(f.dir); err == nil {
 		return nil
@@ -198,10 +198,10 @@ func (f *File) makeFolder() error {
 	return errors.Join(parent.Sync(), parent.Close())
 }
 
-// errNothing says that the store's folder does not exist, so nothing in it does.
+// errNothing reports that the store's folder does not exist, and so no document either.
 var errNothing = errors.New("the folder of the file sink does not exist")
 
-// open opens the folder, through which no path leads outside, whatever symbolic links say.
+// open opens the folder as a root, which symbolic links cannot leave.
 func (f *File) open(ctx context.Context, op string, ref ledger.Ref) (*os.Root, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -210,7 +210,7 @@ func (f *File) open(ctx context.Context, op string, ref ledger.Ref) (*os.Root, e
 		return nil, err
 	}
 	if mount, _, _ := strings.Cut(ref.Mount, "/"); mount == stateDir {
-		return nil, fmt.Errorf("mount %s is where versions are counted", stateDir)
+		return nil, fmt.Errorf("mount %s is reserved: versions are counted there", stateDir)
 	}
 	root, err := os.OpenRoot(f.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -219,7 +219,7 @@ func (f *File) open(ctx context.Context, op string, ref ledger.Ref) (*os.Root, e
 	return root, err
 }
 
-// fileError makes the error that ledger.Store promises; what it promises already passes.
+// fileError converts err to the errors of ledger.Store, and returns those unchanged.
 func fileError(op string, err error) error {
 	var e *ledger.Error
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &e) && e.Op != "" {

@@ -34,7 +34,7 @@ var (
 	errCount     = errors.New("the file that counts its versions cannot be read")
 )
 
-// afterRename is a fault that happened after the document had its new content.
+// afterRename is a fault after the document got its new content.
 type afterRename struct{ error }
 
 func (a afterRename) Unwrap() error { return a.error }
@@ -45,7 +45,7 @@ type count struct {
 	SHA256  string `json:"sha256"`
 }
 
-// document is one document whose lock is held.
+// document is a document whose lock is held.
 type document struct {
 	root        *os.Root
 	name, count string // files below root
@@ -56,8 +56,8 @@ func newDocument(root *os.Root, ref ledger.Ref) *document {
 	return &document{root: root, name: name, count: path.Join(stateDir, "versions", name)}
 }
 
-// locked calls do while no other process, nor another goroutine, looks at the document or writes it. The kernel
-// drops the lock of a process that dies.
+// locked calls do while no other process or goroutine reads or writes the document. The kernel drops the lock of a
+// process that dies.
 func (f *File) locked(ctx context.Context, op string, ref ledger.Ref, do func(*document) error) (err error) {
 	root, err := f.open(ctx, op, ref)
 	if err != nil {
@@ -77,8 +77,8 @@ func (f *File) locked(ctx context.Context, op string, ref ledger.Ref, do func(*d
 	return do(d)
 }
 
-// lock waits for a lock file below root. The library opens it by its whole path, so it is made, and compared with what
-// was locked, through the root.
+// lock waits for a lock file below root. The library opens the file by its full path, so lock creates it through the root
+// and compares the two.
 func (f *File) lock(ctx context.Context, root *os.Root, name string) (*flock.Flock, error) {
 	file, err := smallfile.Open(root, name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -89,9 +89,9 @@ func (f *File) lock(ctx context.Context, root *os.Root, name string) (*flock.Flo
 	if _, err := lock.TryLockContext(ctx, lockEvery); err != nil {
 		return nil, err
 	}
-	meant, err := file.Stat()
+	wanted, err := file.Stat()
 	locked, lockedErr := lock.Stat()
-	if err = errors.Join(err, lockedErr); err == nil && !os.SameFile(meant, locked) {
+	if err = errors.Join(err, lockedErr); err == nil && !os.SameFile(wanted, locked) {
 		err = fmt.Errorf("locking %s: %w", name, errExchanged)
 	}
 	if err != nil {
@@ -108,8 +108,8 @@ func stripe(name string) string {
 	return fmt.Sprintf("%02x", h.Sum32()%256)
 }
 
-// look returns the current count and content, nil when there is no file. A change that others made is written down
-// first: it has its version from now on, whatever comes after it.
+// look returns the current count and content, nil without a file. It records a change by another writer first, so that
+// the change keeps its version from now on.
 func (d *document) look(ctx context.Context) (count, []byte, error) {
 	content, err := d.readFile(ctx, d.name)
 	if err != nil {
@@ -128,7 +128,7 @@ func (d *document) look(ctx context.Context) (count, []byte, error) {
 	return c, content, nil
 }
 
-// replace writes the content, which then is the given version.
+// replace writes the content as the given version.
 func (d *document) replace(content []byte, version int) error {
 	if err := d.writeFile(d.name, content); err != nil {
 		return err
@@ -159,7 +159,7 @@ func (d *document) writeCount(c count) error {
 	return d.writeFile(d.count, append(text, '\n'))
 }
 
-// readFile returns nil when there is no such file.
+// readFile returns nil if the file does not exist.
 func (d *document) readFile(ctx context.Context, name string) ([]byte, error) {
 	text, err := smallfile.ReadIn(ctx, d.root, name, maxFile)
 	switch {
@@ -173,8 +173,8 @@ func (d *document) readFile(ctx context.Context, name string) ([]byte, error) {
 	return append([]byte{}, text...), nil
 }
 
-// writeFile replaces a file in one step and returns when that would survive a power cut. What an earlier process
-// left half-written has the same name, so it does not pile up.
+// writeFile replaces a file in one step and returns once the change survives a power cut. The temporary name is fixed, so
+// leftovers of earlier processes do not pile up.
 func (d *document) writeFile(name string, text []byte) error {
 	dir, base := path.Split(name)
 	if err := d.mkdir(path.Clean(dir)); err != nil {
@@ -208,7 +208,7 @@ func (d *document) writeNew(name string, text []byte) error {
 	return errors.Join(err, file.Close())
 }
 
-// mkdir makes a folder and those above it, each noted durably in its parent.
+// mkdir makes a folder and those above it, and syncs each parent.
 func (d *document) mkdir(dir string) error {
 	if dir == "." {
 		return nil
@@ -233,7 +233,7 @@ func (d *document) syncDir(dir string) error {
 	return errors.Join(file.Sync(), file.Close())
 }
 
-// digest of nil, which is no file, is empty.
+// digest is empty for nil, which stands for no file.
 func digest(content []byte) string {
 	if content == nil {
 		return ""
@@ -242,7 +242,7 @@ func digest(content []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// checkObject refuses what is not one JSON object, in words that do not quote the file.
+// checkObject refuses content that is not one JSON object. Its error does not quote the file.
 func checkObject(text []byte) error {
 	if !json.Valid(text) || !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
 		return errNotObject

@@ -1,5 +1,5 @@
-// Package sinks holds the stores that records and ledger live in: HashiCorp Vault's KV version 2 engine, and files.
-// Both implement ledger.Store and pass one contract test suite.
+// Package sinks holds the stores of records and ledger: HashiCorp Vault's KV version 2 engine, and files. Both implement
+// ledger.Store and pass one contract test suite.
 package sinks
 
 import (
@@ -11,8 +11,8 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// validRef refuses a reference that could name something else than it says: Vault's client and file systems both
-// resolve dots and double slashes.
+// validRef refuses a reference that could resolve to another document: Vault's client and file systems both resolve dots
+// and double slashes.
 func validRef(op string, ref ledger.Ref) error {
 	for _, part := range []string{ref.Mount, ref.Path} {
 		if err := validPath(part); err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// The operations that VaultOptions.Observe is told of.
+// The operations passed to VaultOptions.Observe.
 const (
 	opRead   = "read"
 	opWrite  = "write"
@@ -33,35 +33,35 @@ const (
 	defaultResync   = 15 * time.Minute
 )
 
-// Login gets a token. The client that it is given has no token, and the same transport and namespace as the store.
-// It is the method of vaultapi.AuthMethod, so that Vault's own login packages fit.
+// Login obtains a token. Its client has no token, and the transport and namespace of the store. The signature is that of
+// vaultapi.AuthMethod, so that Vault's own login packages fit.
 type Login func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, error)
 
-// VaultOptions says which Vault is spoken to, and how.
+// VaultOptions configures a Vault.
 type VaultOptions struct {
-	// Config is the address and TLS; nil is VaultConfig(). NewVault takes it over: nothing else may use it after.
+	// Config is the address and TLS; nil is VaultConfig(). NewVault takes ownership of it.
 	Config *vaultapi.Config
-	// Token is the token to use, unless Login is set: then the first call gets one, and Run the next ones.
+	// Token is the token to use, unless Login is set: then the first call logs in, and Run keeps the token valid.
 	Token secret.Secret
 	Login Login
-	// Reread says what the token is now, for one that lies in a file: Vault.Run asks every second, and takes
-	// another token over once Vault has confirmed it. nil: Token never changes.
+	// Reread returns the current token, for a token in a file: Vault.Run calls it every second, and switches to another
+	// token once Vault has confirmed it. nil: Token never changes.
 	Reread func() (secret.Secret, error)
-	// Namespace is Vault's own notion of it; empty is the root namespace.
+	// Namespace is the Vault namespace; empty is the root namespace.
 	Namespace string
 	// Timeout bounds each call; 0 is 10 seconds.
 	Timeout time.Duration
-	// MaxConns is how many connections stay open for reuse: as many as there are calls at a time; 0 is 16.
+	// MaxConns is how many connections stay open for reuse, which should match the concurrent calls; 0 is 16.
 	MaxConns int
-	// Resync is how long capabilities and the kind of a mount are remembered; 0 is 15 minutes.
+	// Resync is how long capabilities and mount types are cached; 0 is 15 minutes.
 	Resync time.Duration
-	// Transport replaces the one of Config, for tests that have Vault in their own process.
+	// Transport replaces the transport of Config, for tests with Vault in their own process.
 	Transport http.RoundTripper
-	// Observe is told of every call: read write list check login renew lookup; the HTTP status, or "error".
+	// Observe receives every call: its operation (read, write, list, check, login, renew, lookup) and HTTP status or "error".
 	Observe func(operation, code string, d time.Duration)
-	// Redactor cuts the secrets that the process holds out of what Vault says. The token is added to it.
+	// Redactor cuts the process's secrets out of Vault's messages. The token is added to it.
 	Redactor *secret.Redactor
-	// Logger hears of the token's life; nil is silence.
+	// Logger logs logins, renewals and the token's end; nil is silence.
 	Logger *slog.Logger
 }
 
@@ -76,15 +76,15 @@ type Vault struct {
 	loginErr error
 
 	mu     sync.Mutex
-	able   map[ledger.Ref]time.Time // when its capabilities were last seen to suffice
-	mounts map[string]time.Time     // when it was last seen to be KV version 2
-	date   time.Time                // what Vault's clock said last
-	seen   time.Time                // … and when; monotonic
+	able   map[ledger.Ref]time.Time // when its capabilities last sufficed
+	mounts map[string]time.Time     // when it was last a KV version 2 engine
+	date   time.Time                // of Vault's last answer
+	seen   time.Time                // when it came; monotonic
 }
 
 var _ ledger.Store = (*Vault)(nil)
 
-// VaultConfig reads what the Vault ecosystem configures through the environment: VAULT_ADDR, VAULT_CACERT and so on.
+// VaultConfig reads Vault's own environment variables: VAULT_ADDR, VAULT_CACERT and so on.
 func VaultConfig() (*vaultapi.Config, error) {
 	c := vaultapi.DefaultConfig()
 	if c.Error != nil {
@@ -96,7 +96,7 @@ func VaultConfig() (*vaultapi.Config, error) {
 // NewVault makes the store. It does not call Vault.
 func NewVault(o VaultOptions) (*Vault, error) {
 	if o.Login == nil && o.Token.IsZero() {
-		return nil, errors.New("making the Vault store: there is neither a token nor a way to log in")
+		return nil, errors.New("making the Vault store: neither a token nor a login is set")
 	}
 	if o.Config == nil {
 		var err error
@@ -118,14 +118,14 @@ func NewVault(o VaultOptions) (*Vault, error) {
 	return v, nil
 }
 
-// newClient makes a client without a token, which reads at most so many bytes of an answer, after decompression. The
-// library by itself reads refusals and logins to their end.
+// newClient makes a client without a token that reads at most most bytes of an answer, after decompression. The library
+// itself reads refusals and logins without a bound.
 func newClient(o VaultOptions, most int64) (*vaultapi.Client, error) {
 	client, err := vaultapi.NewClient(o.Config)
 	if err != nil {
 		return nil, fmt.Errorf("making the Vault client: %w", err)
 	}
-	// The library reads these from the environment by itself; what is given here must win, also when it is empty.
+	// The library reads these from the environment; the options must win, also when they are empty.
 	client.ClearToken()
 	client.ClearNamespace()
 	if o.Namespace != "" {
@@ -155,7 +155,7 @@ func (o *VaultOptions) fillIn() {
 	}
 }
 
-// harden turns off what the library would do by itself: it retries, and follows a standby's redirect with the token.
+// harden turns off two defaults of the library: retries, and following a standby's redirect with the token.
 func (o *VaultOptions) harden() {
 	c := o.Config
 	c.MaxRetries, c.Timeout, c.DisableRedirects = 0, 0, true
@@ -176,7 +176,7 @@ func (o *VaultOptions) harden() {
 	c.HttpClient = &client
 }
 
-// remembered reports whether a fact was learnt within the last resync interval.
+// remembered reports whether a fact was learned within the last resync interval.
 func remembered[K comparable](v *Vault, facts map[K]time.Time, key K) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -194,7 +194,7 @@ func remember[K comparable](v *Vault, facts map[K]time.Time, keys ...K) {
 	}
 }
 
-// forget drops what was learnt about capabilities and mounts: Vault has just contradicted it.
+// forget drops the cached capabilities and mounts, which Vault has just contradicted.
 func (v *Vault) forget() {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -16,11 +16,10 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// Source says what a credential is now. It is asked at each login, so that one which was replaced in its file is used
-// from then on.
+// Source returns the current credential. Each login calls it, and so uses a credential that was replaced in its file.
 type Source func() (secret.Secret, error)
 
-// TokenLogin takes a token that somebody else made, such as Vault Agent in a file.
+// TokenLogin uses a token from another program, such as Vault Agent's token file.
 func TokenLogin(token Source) Login {
 	return func(context.Context, *vaultapi.Client) (*vaultapi.Secret, error) {
 		t, err := take("the Vault token", token)
@@ -46,8 +45,8 @@ func AppRoleLogin(mount, roleID string, secretID Source) Login {
 	}
 }
 
-// WrappedAppRoleLogin logs in with a role id and a secret id that comes wrapped: it is unwrapped at the first login,
-// once, and kept in memory and in the redactor. Another wrapping token, put in the place of the first, is unwrapped anew.
+// WrappedAppRoleLogin logs in with a role id and a wrapped secret id. The first login unwraps it, once, and keeps it in
+// memory and in the redactor. A new wrapping token in the same place is unwrapped again.
 func WrappedAppRoleLogin(mount, roleID string, wrapped Source, redactor *secret.Redactor) Login {
 	u := &unwrapping{mount: mount, redactor: redactor}
 	return func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, error) {
@@ -63,7 +62,7 @@ func WrappedAppRoleLogin(mount, roleID string, wrapped Source, redactor *secret.
 	}
 }
 
-// KubernetesLogin logs in with the token of the pod's service account, which the kubelet replaces now and then.
+// KubernetesLogin logs in with the token of the pod's service account, which the kubelet replaces regularly.
 func KubernetesLogin(mount, role string, jwt Source) Login {
 	return func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, error) {
 		token, err := take("the service account's token", jwt)
@@ -78,7 +77,7 @@ func KubernetesLogin(mount, role string, jwt Source) Login {
 	}
 }
 
-// JWTLogin logs in with a token that somebody else signed.
+// JWTLogin logs in with a JWT from another issuer.
 func JWTLogin(mount, role string, jwt Source) Login {
 	return func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, error) {
 		token, err := take("the JWT", jwt)
@@ -89,7 +88,7 @@ func JWTLogin(mount, role string, jwt Source) Login {
 	}
 }
 
-// CertLogin logs in with the client certificate of the TLS connection. Without a role Vault looks for one that fits.
+// CertLogin logs in with the client certificate of the TLS connection. Without a role, Vault finds a matching one.
 func CertLogin(mount, role string) Login {
 	return func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, error) {
 		body := map[string]any{}
@@ -111,21 +110,21 @@ func take(what string, source Source) (secret.Secret, error) {
 	return s, nil
 }
 
-// credentialError is for a login that could not even begin. It counts as an outage: nothing can be done in Vault.
+// credentialError is the error of a login without a credential. It counts as an outage: no call to Vault can be made.
 func credentialError(op string, err error) error {
-	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkDenied, Outage: true, Err: err, Advice: "put the credential there; it is looked for again"}
+	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkDenied, Outage: true, Err: err, Advice: "put the credential there; rekeyd reads it again"}
 }
 
-// unwrapping is a secret id that comes in a wrapping token.
+// unwrapping is a secret id in a wrapping token.
 type unwrapping struct {
 	mount    string
 	redactor *secret.Redactor
 
 	mu     sync.Mutex
-	token  secret.Secret // the one that id or failed is of
+	token  secret.Secret // the wrapping token of id or failed
 	id     secret.Secret
-	failed error // the token is of no use, and asking again would not help
-	lost   bool  // an answer may have been lost, so that it was perhaps ourselves who used the token
+	failed error // the token is unusable, and another try cannot help
+	lost   bool  // an answer may have been lost, so this process may have used the token itself
 }
 
 func (u *unwrapping) secretID(ctx context.Context, c *vaultapi.Client, token secret.Secret) (secret.Secret, error) {
@@ -142,7 +141,7 @@ func (u *unwrapping) secretID(ctx context.Context, c *vaultapi.Client, token sec
 	}
 	s, err := c.Logical().UnwrapWithContext(ctx, token.Reveal())
 	if refused(err) {
-		u.failed = u.alarm("somebody else may have unwrapped it")
+		u.failed = u.alarm("another process may have unwrapped it")
 		return secret.Secret{}, u.failed
 	}
 	if err != nil {
@@ -151,20 +150,20 @@ func (u *unwrapping) secretID(ctx context.Context, c *vaultapi.Client, token sec
 	}
 	id, _ := s.Data["secret_id"].(string)
 	if id == "" {
-		u.failed = u.alarm("what is in it is no secret id")
+		u.failed = u.alarm("it does not contain a secret id")
 		return secret.Secret{}, u.failed
 	}
 	u.id = secret.New(id)
-	u.redactor.Add(u.id) // for as long as the process lives
+	u.redactor.Add(u.id) // for the life of the process
 	return u.id, nil
 }
 
-// checkOrigin asks Vault where the token comes from: whoever opened it on the way may have wrapped something else.
+// checkOrigin asks Vault where the token comes from: an attacker may have unwrapped it and wrapped another value.
 func (u *unwrapping) checkOrigin(ctx context.Context, c *vaultapi.Client) error {
 	s, err := c.Logical().WriteWithContext(ctx, "sys/wrapping/lookup", map[string]any{"token": u.token.Reveal()})
 	switch {
 	case refused(err):
-		u.failed = u.alarm("somebody else may have unwrapped it")
+		u.failed = u.alarm("another process may have unwrapped it")
 		return u.failed
 	case err != nil:
 		return err
@@ -173,7 +172,7 @@ func (u *unwrapping) checkOrigin(ctx context.Context, c *vaultapi.Client) error 
 	}
 	path, _ := s.Data["creation_path"].(string)
 	if !strings.HasPrefix(path, "auth/"+u.mount+"/") || !strings.HasSuffix(path, "/secret-id") {
-		u.failed = u.alarm("it was not made by the method approle, but somewhere else in Vault: somebody may have exchanged it")
+		u.failed = u.alarm("it was created outside the auth method approle and may have been exchanged")
 		return u.failed
 	}
 	return nil
@@ -182,13 +181,13 @@ func (u *unwrapping) checkOrigin(ctx context.Context, c *vaultapi.Client) error 
 func (u *unwrapping) alarm(what string) error {
 	err := "the wrapping token is not valid or was used already: " + what
 	if u.lost {
-		err += ", or Vault's answer to an earlier try of this process was lost"
+		err += ", or Vault's answer to an earlier attempt of this process was lost"
 	}
 	return &ledger.Error{Op: "unwrapping the secret id", Reason: ledger.ReasonSinkWrapping, Outage: true, Err: errors.New(err),
 		Advice: "treat this as a security incident: destroy the role's secret ids, find out who used the token, and issue a new one"}
 }
 
-// refused reports that Vault understood a request and does not allow it.
+// refused reports whether Vault understood the request and refused it.
 func refused(err error) bool {
 	var said *vaultapi.ResponseError
 	return errors.As(err, &said) && (said.StatusCode == http.StatusBadRequest || said.StatusCode == http.StatusForbidden)

@@ -215,7 +215,7 @@ func TestVaultWrappedSecretID(t *testing.T) {
 	thief := a.open(login(used), withLog(log))
 	runToken(t, thief)
 	err := thief.Ready(t.Context())
-	if e := asError(t, err); e.Reason != ledger.ReasonSinkWrapping || !strings.Contains(err.Error(), "somebody else may have unwrapped it") || !strings.Contains(err.Error(), "security incident") {
+	if e := asError(t, err); e.Reason != ledger.ReasonSinkWrapping || !strings.Contains(err.Error(), "another process may have unwrapped it") || !strings.Contains(err.Error(), "security incident") {
 		t.Errorf("a used wrapping token: %v", err)
 	}
 	eventually(t, "the alarm is logged", func() bool { return strings.Contains(log.String(), "security incident") })

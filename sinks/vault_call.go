@@ -17,13 +17,13 @@ import (
 )
 
 const (
-	maxAnswer = 8 << 20 // bytes; Vault's storage takes 1 MiB as one entry unless it is told otherwise
+	maxAnswer = 8 << 20 // bytes; Vault's storage accepts entries of 1 MiB by default
 	maxLogin  = 1 << 20
-	plausible = 64 << 10 // what an answer may claim to be
-	maxValues = 1 << 18  // of one answer: one of two bytes may take 50 once decoded
+	plausible = 64 << 10 // content length that is trusted for allocation
+	maxValues = 1 << 18  // per answer: a value of two bytes may take 50 once decoded
 )
 
-// answer is what came back from one call. fault is set when no whole answer came back.
+// answer is the result of one call. fault is set if no complete answer came back.
 type answer struct {
 	status int
 	data   json.RawMessage // the data member of Vault's envelope
@@ -60,7 +60,7 @@ func (v *Vault) put(ctx context.Context, operation, path string, body any) answe
 	})
 }
 
-// unsent is a fault that happened before anything was sent.
+// unsent is a fault before the request was sent.
 type unsent struct{ error }
 
 func (u unsent) Unwrap() error { return u.error }
@@ -90,7 +90,7 @@ func (v *Vault) exchange(ctx context.Context, operation string, send func(contex
 	return a
 }
 
-// readClock notes the time that an answer bears.
+// readClock records the Date of an answer.
 func (v *Vault) readClock(resp *vaultapi.Response) {
 	if resp == nil || resp.Response == nil {
 		return
@@ -102,7 +102,7 @@ func (v *Vault) readClock(resp *vaultapi.Response) {
 	}
 }
 
-// Clock returns the time that Vault's last answer bore, and when it came; zero where none did.
+// Clock returns the Date of Vault's last answer and when it came; zero before the first.
 func (v *Vault) Clock() (date, seen time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -116,7 +116,7 @@ func readAnswer(resp *vaultapi.Response, err error) answer {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	a.status = resp.StatusCode
-	// A TLS listener that was spoken to without says so in HTTP/1.0, which Vault never speaks, and may cut the rest off.
+	// A TLS listener answers plain HTTP in HTTP/1.0, which Vault itself does not use, and may cut the answer short.
 	if a.status == http.StatusBadRequest && resp.ProtoMajor == 1 && resp.ProtoMinor == 0 {
 		a.fault = errPlainHTTP
 		return a
@@ -127,7 +127,7 @@ func readAnswer(resp *vaultapi.Response, err error) answer {
 		return a
 	}
 	var b bytes.Buffer
-	b.Grow(int(min(max(resp.ContentLength, 0), plausible)) + bytes.MinRead) // in one piece, where the length is told
+	b.Grow(int(min(max(resp.ContentLength, 0), plausible)) + bytes.MinRead) // one allocation if the length is known
 	_, err = b.ReadFrom(resp.Body)
 	body := b.Bytes()
 	if err == nil && jsonvalues.Exceed(body, maxValues) {
@@ -151,12 +151,12 @@ func (a answer) parse(body []byte) answer {
 	case err == nil:
 		a.data, a.auth, a.errs = envelope.Data, envelope.Auth, envelope.Errors
 	case a.ok() && len(body) > 0:
-		a.fault = errors.New("the answer is not the JSON that Vault speaks")
+		a.fault = errors.New("the answer is not the JSON of Vault's API")
 	}
 	return a
 }
 
-var errPlainHTTP = errors.New("the server speaks TLS and was spoken to without")
+var errPlainHTTP = errors.New("the server speaks TLS, but the request used plain HTTP")
 
 // decode reads a member of an answer.
 func decode(raw json.RawMessage, into any) error {
@@ -166,7 +166,7 @@ func decode(raw json.RawMessage, into any) error {
 	return json.Unmarshal(raw, into)
 }
 
-// redirected reports whether the status asks to go elsewhere, which a request with a token never does.
+// redirected reports whether the status is a redirect, which a request with a token does not follow.
 func redirected(status int) bool {
 	return status >= 300 && status < 400 && status != http.StatusNotModified
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// Check implements ledger.Store. Where all is remembered it calls nobody.
+// Check implements ledger.Store. It makes no call for cached facts.
 func (v *Vault) Check(ctx context.Context, refs ...ledger.Ref) error {
 	const op = "checking what the token may do"
 	var ask []ledger.Ref
@@ -38,8 +38,8 @@ func (v *Vault) Check(ctx context.Context, refs ...ledger.Ref) error {
 	return nil
 }
 
-// checkCapabilities asks for all documents in one call. KV calls a write an update where the document has metadata,
-// and else a create, so both are needed.
+// checkCapabilities asks for all documents in one call. A KV write is an update if the document has metadata, otherwise a
+// create, so both are needed.
 func (v *Vault) checkCapabilities(ctx context.Context, op string, refs []ledger.Ref) error {
 	paths := make([]string, len(refs))
 	for i, ref := range refs {
@@ -65,7 +65,7 @@ func (v *Vault) checkCapabilities(ctx context.Context, op string, refs []ledger.
 	return lacks(op, errors.New("the token's policies are not enough"), lacking)
 }
 
-// capabilities returns what the token may do on each path, or nil and the answer that says why that is not known.
+// capabilities returns the token's capabilities on each path, or nil and the answer that shows why they are unknown.
 func (v *Vault) capabilities(ctx context.Context, paths []string) (map[string][]string, answer) {
 	a := v.put(ctx, opCheck, "sys/capabilities-self", map[string][]string{"paths": paths})
 	var granted map[string][]string
@@ -91,8 +91,8 @@ func lacks(op string, err error, lacking []string) error {
 	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkDenied, Err: err, Advice: "grant " + strings.Join(lacking, "; ")}
 }
 
-// denied is the error of a 403. It asks Vault which capability is missing; a token that may not even ask is either
-// no token any more or has none of rekeyd's policy.
+// denied is the error of a 403. It asks Vault which capability is missing; a token that may not ask is either invalid or
+// lacks rekeyd's policy.
 func (v *Vault) denied(ctx context.Context, op string, a answer, path string, needed ...string) error {
 	v.forget()
 	if a.says("invalid token") {
@@ -106,11 +106,11 @@ func (v *Vault) denied(ctx context.Context, op string, a answer, path string, ne
 		return lacks(op, v.message(a), []string{strings.Join(missing, ", ") + " on " + path})
 	}
 	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkDenied, Err: v.message(a),
-		Advice: "see whether the token is bound to other addresses or another namespace, or a policy limits parameters on " + path}
+		Advice: "check whether the token is bound to other addresses or another namespace, or a policy limits parameters on " + path}
 }
 
-// refused is the error of a token that Vault takes for nothing, or that lacks what every token of ours needs: it concerns
-// every document.
+// refused is the error of a token that Vault rejects, or that lacks a capability which every call needs: it affects every
+// document.
 func (v *Vault) refused(op string, a answer, needed string) error {
 	advice := "give a token that is neither expired nor revoked and has deploy/vault/policy.hcl"
 	if needed != "" && !a.says("invalid token") {
@@ -119,13 +119,13 @@ func (v *Vault) refused(op string, a answer, needed string) error {
 	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkDenied, Outage: true, Err: v.message(a), Advice: advice}
 }
 
-// checkMount makes sure that a mount is a KV engine of version 2.
+// checkMount checks that a mount is a KV engine of version 2.
 func (v *Vault) checkMount(ctx context.Context, op, mount string) error {
 	if remembered(v, v.mounts, mount) {
 		return nil
 	}
 	a := v.get(ctx, opCheck, "sys/internal/ui/mounts/"+mount, nil)
-	// To a token without any right below a mount, Vault does not tell whether it exists.
+	// Vault does not reveal whether a mount exists to a token without any capability below it.
 	if a.fault == nil && (a.status == http.StatusNotFound || a.status == http.StatusForbidden && a.says("preflight")) {
 		return noMount(op, mount, fmt.Errorf("there is no mount %s that this token may use", mount),
 			"enable a KV version 2 engine there or correct the mount")

@@ -14,10 +14,10 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-const maxMessage = 300 // characters of what a remote said
+const maxMessage = 300 // characters of a remote's message
 
-// failure makes the error of an answer that is not what was hoped for. Whether a write may have happened is decided
-// for the worse: only what Vault is known to answer before it writes counts as certain.
+// failure makes the error of an unsuccessful answer. A write counts as possibly applied unless Vault is known to give the
+// answer before it writes.
 func (v *Vault) failure(ctx context.Context, op string, a answer, writes bool) error {
 	var own *ledger.Error
 	if errors.As(a.fault, &own) {
@@ -39,16 +39,16 @@ func (v *Vault) failure(ctx context.Context, op string, a answer, writes bool) e
 		e.Reason, e.Advice = ledger.ReasonSinkTooLarge, "remove fields from the record, or raise the listener's limits"
 	case a.status == http.StatusBadGateway, a.status == http.StatusServiceUnavailable, a.status == http.StatusGatewayTimeout:
 		e.Reason, e.Outage, e.MaybeApplied = ledger.ReasonSinkUnreachable, true, writes
-		e.Advice = "see whether Vault runs behind the proxy or load balancer at VAULT_ADDR"
+		e.Advice = "check that Vault runs behind the proxy or load balancer at VAULT_ADDR"
 	case a.status >= 500:
 		e.MaybeApplied, e.Advice = writes, "see Vault's server log"
 	case a.status < 300:
-		e.MaybeApplied, e.Err = writes, errors.New("the answer is not what Vault's KV version 2 engine gives")
+		e.MaybeApplied, e.Err = writes, errors.New("the answer is not that of Vault's KV version 2 engine")
 	}
 	return e
 }
 
-// faultError is for calls without a whole answer.
+// faultError is the error of a call without a complete answer.
 func (v *Vault) faultError(ctx context.Context, op string, a answer, writes bool) error {
 	maybe := writes && !neverSent(a.fault)
 	if ctx.Err() != nil && !maybe {
@@ -63,7 +63,7 @@ func (v *Vault) faultError(ctx context.Context, op string, a answer, writes bool
 		e.Reason, e.Advice = tlsFault(a.fault)
 	case errors.Is(a.fault, context.DeadlineExceeded):
 		e.Reason, e.Err = ledger.ReasonSinkTimeout, fmt.Errorf("no answer within %s", v.opt.Timeout)
-		e.Advice = "see whether Vault is overloaded or a firewall drops its packets"
+		e.Advice = "check whether Vault is overloaded or a firewall drops its packets"
 	case errors.As(a.fault, new(*net.DNSError)):
 		e.Reason, e.Advice = ledger.ReasonSinkDNS, "check the host name in VAULT_ADDR and that this machine's resolver knows it"
 	case errors.As(a.fault, &long):
@@ -76,7 +76,7 @@ func (v *Vault) faultError(ctx context.Context, op string, a answer, writes bool
 	return e
 }
 
-// tlsFault says which part of TLS is wrong, and what helps.
+// tlsFault classifies a TLS error and gives the advice for it.
 func tlsFault(cause error) (reason ledger.Reason, advice string) {
 	switch {
 	case errors.As(cause, new(x509.HostnameError)):
@@ -88,7 +88,7 @@ func tlsFault(cause error) (reason ledger.Reason, advice string) {
 	}
 }
 
-// message is what Vault said: its status and its errors. What is not Vault's JSON, like a proxy's page, is left out.
+// message is Vault's status and errors. It leaves out a body that is not Vault's JSON, such as a proxy's page.
 func (v *Vault) message(a answer) error {
 	text := fmt.Sprintf("Vault answers %d", a.status)
 	if len(a.errs) > 0 {
@@ -97,16 +97,16 @@ func (v *Vault) message(a answer) error {
 	return v.clean(errors.New(text))
 }
 
-// clean makes one bounded line without secrets of an error. It keeps no cause, whose text could be printed.
+// clean reduces an error to one bounded line without secrets. It drops the cause, whose text could be printed.
 func (v *Vault) clean(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
-		err = u.Err // the URL may carry credentials, and says nothing that the operation does not
+		err = u.Err // the URL may carry credentials, and adds nothing to the operation
 	}
 	return errors.New(v.opt.Redactor.Clean(err.Error(), maxMessage))
 }
 
-// neverSent reports whether a fault happened before a byte of the request could have been sent.
+// neverSent reports whether a fault came before any byte of the request could be sent.
 func neverSent(err error) bool {
 	var dial *net.OpError
 	var dns *net.DNSError
@@ -123,6 +123,6 @@ func isTLS(err error) bool {
 	var invalid x509.CertificateInvalidError
 	return errors.Is(err, errPlainHTTP) || errors.As(err, &verification) || errors.As(err, &header) || errors.As(err, &authority) ||
 		errors.As(err, &host) || errors.As(err, &invalid) ||
-		// net/http has this one only as text.
+		// net/http exports no type for this error.
 		strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
 }

@@ -114,7 +114,7 @@ func TestVaultAnswers(t *testing.T) {
 			wanted{reason: ledger.ReasonSinkError}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
 		"no content": {204, ``, wanted{reason: ledger.ReasonSinkError}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
 		"a list": {200, `{"data":{"data":[1],"metadata":{"version":3}}}`,
-			wanted{reason: ledger.ReasonSinkError, says: "version 3 holds no JSON object"}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
+			wanted{reason: ledger.ReasonSinkError, says: "version 3 is not a JSON object"}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
 		"talkative": {500, `{"errors":["` + strings.Repeat("hvs.stub ", 200) + `"]}`,
 			wanted{reason: ledger.ReasonSinkError, says: "…"}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
 	} {

@@ -34,8 +34,8 @@ func (v *Vault) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.D
 	}
 }
 
-// parseDoc reads a version, or learns from a 404 why there is none. A version that was deleted or destroyed comes
-// with its metadata; a document that was never written comes as nothing at all, as does a mount of another kind.
+// parseDoc reads a version, or the reason of a 404. A deleted or destroyed version comes with its metadata; a document
+// that was never written comes without, and so does a mount of another type.
 func (v *Vault) parseDoc(ctx context.Context, op string, ref ledger.Ref, a answer) (ledger.Doc, error) {
 	var body struct {
 		Data     json.RawMessage `json:"data"`
@@ -58,12 +58,12 @@ func (v *Vault) parseDoc(ctx context.Context, op string, ref ledger.Ref, a answe
 	}
 	if !bytes.HasPrefix(body.Data, []byte("{")) {
 		return ledger.Doc{}, &ledger.Error{Op: op, Reason: ledger.ReasonSinkError,
-			Err: fmt.Errorf("version %d holds no JSON object", body.Metadata.Version), Advice: "delete that version or write a proper one"}
+			Err: fmt.Errorf("version %d is not a JSON object", body.Metadata.Version), Advice: "delete that version or write a JSON object"}
 	}
 	return ledger.Doc{Version: body.Metadata.Version, JSON: body.Data}, nil
 }
 
-// casMismatch is how Vault's KV engine names a conflict; the status alone, 400, means many things.
+// casMismatch is the KV engine's message for a conflict; its status, 400, has other meanings too.
 const casMismatch = "check-and-set parameter did not match the current version"
 
 // Write implements ledger.Store.
@@ -73,9 +73,9 @@ func (v *Vault) Write(ctx context.Context, ref ledger.Ref, data map[string]any, 
 		return 0, err
 	}
 	if data == nil {
-		data = map[string]any{} // null would be stored as something that is no object
+		data = map[string]any{} // null would be stored as a value that is not an object
 	}
-	// A mount of version 1 takes the same request, overwrites without looking, and answers with success.
+	// A mount of version 1 accepts the same request, overwrites without check-and-set, and answers with success.
 	if err := v.checkMount(ctx, op, ref.Mount); err != nil {
 		return 0, err
 	}
@@ -93,7 +93,7 @@ func (v *Vault) Write(ctx context.Context, ref ledger.Ref, data map[string]any, 
 	case http.StatusForbidden:
 		return 0, v.denied(ctx, op, a, dataPath(ref), "create", "update")
 	case http.StatusNotFound, http.StatusNoContent:
-		v.forget() // the mount is not what it was
+		v.forget() // the mount has changed
 	}
 	return 0, v.failure(ctx, op, a, true)
 }

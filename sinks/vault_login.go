@@ -14,8 +14,8 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// ensureToken logs in if there is no token yet: whoever comes first does it, the others wait for that. Later logins are
-// Run's. After a failure it is Run that tries again, or a call some seconds later.
+// ensureToken logs in if there is no token yet: the first call logs in while the others wait. Later logins are Run's.
+// After a failure Run tries again, or a call some seconds later.
 func (v *Vault) ensureToken(ctx context.Context) error {
 	if v.opt.Login == nil || v.client.Token() != "" {
 		return nil
@@ -35,7 +35,7 @@ func (v *Vault) ensureToken(ctx context.Context) error {
 	return err
 }
 
-// loginAgain spaces the logins that calls ask for.
+// loginAgain spaces the logins that calls trigger.
 const loginAgain = 5 * time.Second
 
 func (v *Vault) login(ctx context.Context) error {
@@ -47,15 +47,14 @@ func (v *Vault) login(ctx context.Context) error {
 	}
 	v.useToken(secret.New(value.Auth.ClientToken))
 	v.opt.Logger.Info("logged in to vault")
-	if value.Auth.LeaseDuration == 0 { // a token that was read and not made
+	if value.Auth.LeaseDuration == 0 { // a token that was read, not created
 		return v.lookup(ctx)
 	}
 	v.token.learn(start, time.Duration(value.Auth.LeaseDuration)*time.Second, value.Auth.Renewable)
 	return nil
 }
 
-// changeTo puts another token in the place of the one in use, if Vault knows it: a slip in a file must not cost a token
-// that works.
+// changeTo switches to another token if Vault confirms it: a mistake in the file must not replace a working token.
 func (v *Vault) changeTo(ctx context.Context, next secret.Secret) error {
 	defer v.opt.Redactor.Add(next)()
 	client, err := newClient(v.opt, maxLogin)
@@ -69,16 +68,16 @@ func (v *Vault) changeTo(ctx context.Context, next secret.Secret) error {
 	_, err = client.Auth().Token().LookupSelfWithContext(bounded)
 	v.opt.Observe(opLookup, loginCode(err), time.Since(start))
 	if err != nil {
-		return v.loginFailure(ctx, "changing to the new Vault token", "check the file that it is read from", err)
+		return v.loginFailure(ctx, "switching to the new Vault token", "check the token's file", err)
 	}
 	v.useToken(next)
-	v.opt.Logger.Info("changed to the new vault token")
+	v.opt.Logger.Info("switched to the new vault token")
 	err = v.lookup(ctx)
 	v.warnOfEnd()
 	return err
 }
 
-// tryLogin uses a client of its own, which has no token.
+// tryLogin uses a separate client without a token.
 func (v *Vault) tryLogin(ctx context.Context) (*vaultapi.Secret, error) {
 	client, err := newClient(v.opt, maxLogin)
 	if err != nil {
@@ -105,7 +104,7 @@ func loginCode(err error) string {
 	}
 }
 
-// loginFailure leaves out the URL and the raw body that the library puts into its errors.
+// loginFailure leaves out the URL and the raw body of the library's errors.
 func (v *Vault) loginFailure(ctx context.Context, op, advice string, err error) error {
 	var own *ledger.Error
 	if errors.As(err, &own) {
@@ -126,7 +125,7 @@ func (v *Vault) loginFailure(ctx context.Context, op, advice string, err error) 
 		Advice: advice}
 }
 
-// useToken changes the token of every call from now on.
+// useToken sets the token of all further calls.
 func (v *Vault) useToken(token secret.Secret) {
 	forget := v.opt.Redactor.Add(token)
 	v.client.SetToken(token.Reveal())
@@ -138,7 +137,7 @@ func (v *Vault) useToken(token secret.Secret) {
 	}
 	v.token.forget = forget
 	v.token.readyAt = time.Time{}
-	select { // a refusal of the old token says nothing about the new one
+	select { // a refusal of the old token does not apply to the new one
 	case <-v.token.refused:
 	default:
 	}

@@ -9,9 +9,9 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// What a doctor's report asks beyond what rotating needs.
+// These methods serve the report of rekeyd check --online; rotation does not need them.
 
-// Seal returns the version of the Vault that answers, and whether it is sealed. It needs no token.
+// Seal returns Vault's version and whether it is sealed. It needs no token.
 func (v *Vault) Seal(ctx context.Context) (version string, sealed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, v.opt.Timeout)
 	defer cancel()
@@ -22,7 +22,7 @@ func (v *Vault) Seal(ctx context.Context) (version string, sealed bool, err erro
 	return s.Version, s.Sealed, nil
 }
 
-// LookUp asks Vault when the token ends, the zero time for never, and whether it can be renewed.
+// LookUp returns when the token ends, the zero time for never, and whether it can be renewed.
 func (v *Vault) LookUp(ctx context.Context) (expiry time.Time, renewable bool, err error) {
 	if err := v.lookup(ctx); err != nil {
 		return time.Time{}, false, err
@@ -31,24 +31,24 @@ func (v *Vault) LookUp(ctx context.Context) (expiry time.Time, renewable bool, e
 	return expiry, renewable, nil
 }
 
-// CheckMount says why a mount cannot be used: it is missing, or no KV engine of version 2.
+// CheckMount returns an error if a mount is missing or not a KV engine of version 2.
 func (v *Vault) CheckMount(ctx context.Context, mount string) error {
 	return v.checkMount(ctx, "checking mount "+mount, mount)
 }
 
-// Retention is how Vault forgets versions by itself.
+// Retention is Vault's automatic deletion of versions.
 type Retention struct {
 	MaxVersions int           // 0: Vault's default, which is 10, or for a document that of its mount
 	DeleteAfter time.Duration // 0: never
 }
 
-// MountRetention returns what a mount's configuration says. seen is false where the token may not read that.
+// MountRetention returns the retention in a mount's configuration. seen is false if the token may not read it.
 func (v *Vault) MountRetention(ctx context.Context, mount string) (r Retention, seen bool, err error) {
 	return v.retention(ctx, "reading the configuration of mount "+mount, mount+"/config")
 }
 
-// Retention returns what a document's own metadata says; nothing where the document does not exist yet. seen is false
-// where the token may not read that.
+// Retention returns the retention in a document's metadata, zero if the document does not exist yet. seen is false if the
+// token may not read it.
 func (v *Vault) Retention(ctx context.Context, ref ledger.Ref) (r Retention, seen bool, err error) {
 	return v.retention(ctx, "reading the metadata of "+ref.String(), ref.Mount+"/metadata/"+ref.Path)
 }
@@ -72,7 +72,7 @@ func (v *Vault) retention(ctx context.Context, op, path string) (Retention, bool
 	}
 	after, err := time.ParseDuration(said.DeleteAfter)
 	if err != nil && said.DeleteAfter != "" {
-		return Retention{}, false, fmt.Errorf("%s: delete_version_after is no duration: %w", op, err)
+		return Retention{}, false, fmt.Errorf("%s: delete_version_after is not a duration: %w", op, err)
 	}
 	return Retention{said.MaxVersions, after}, true, nil
 }

@@ -199,7 +199,7 @@ func testVaultNullData(t *testing.T, s *vaulttest.Server, f fixture) {
 	_, err := s.Client(t).Logical().WriteBytesWithContext(t.Context(), f.mount+"/data/a", []byte(`{"data":null}`))
 	must(t, err)
 	_, err = f.store.Read(t.Context(), f.ref("a"), 0)
-	wantError(t, err, wanted{reason: ledger.ReasonSinkError, says: "version 1 holds no JSON object"})
+	wantError(t, err, wanted{reason: ledger.ReasonSinkError, says: "version 1 is not a JSON object"})
 }
 
 func testVaultMounts(t *testing.T, s *vaulttest.Server, f fixture) {

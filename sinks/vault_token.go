@@ -13,16 +13,16 @@ import (
 )
 
 const (
-	readyFor     = 2 * time.Second // how long an answer to Ready holds
+	readyFor     = 2 * time.Second // how long Ready's result is reused
 	shortestWait = 100 * time.Millisecond
 	firstRetry   = time.Second
 	longestRetry = time.Minute
-	foreverCheck = 12 * time.Hour // a token that never ends is looked at this often all the same
+	foreverCheck = 12 * time.Hour // interval of lookups of a token that never ends
 	rereadEvery  = time.Second
-	refusedRetry = 15 * time.Second // Vault locks out whoever it refuses a few times in a row
+	refusedRetry = 15 * time.Second // Vault locks out a user after a few refused logins in a row
 )
 
-// tokenLife is what is known about the token in use.
+// tokenLife is the known state of the current token.
 type tokenLife struct {
 	mu        sync.Mutex
 	known     bool
@@ -33,10 +33,10 @@ type tokenLife struct {
 	readyAt   time.Time
 	readyErr  error
 
-	refused chan struct{} // holds one note that Vault takes the token for invalid
+	refused chan struct{} // holds a value once Vault calls the token invalid
 }
 
-// noticeRefusal wakes Run: an invalid token can only be replaced.
+// noticeRefusal wakes Run, since an invalid token must be replaced.
 func (t *tokenLife) noticeRefusal() {
 	select {
 	case t.refused <- struct{}{}:
@@ -44,8 +44,7 @@ func (t *tokenLife) noticeRefusal() {
 	}
 }
 
-// learn notes for how long a token lives from when Vault was asked, which is at most as long as it lives from when
-// Vault answered; zero is for ever.
+// learn records a token's TTL, counted from the request, and so not later than Vault counts it; zero is for ever.
 func (t *tokenLife) learn(asked time.Time, ttl time.Duration, renewable bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -55,8 +54,8 @@ func (t *tokenLife) learn(asked time.Time, ttl time.Duration, renewable bool) {
 	}
 }
 
-// extend notes a renewal. Below the token's maximum life it brings all of the time since the last one; one that brings
-// less shows that the token nears that maximum, and another token is to be had while this one still lives for long.
+// extend records a renewal. A renewal below the maximum TTL gains all the time since the last one; a smaller gain shows
+// that the token nears its maximum, and a new login is due while the token still has long to live.
 func (t *tokenLife) extend(asked time.Time, ttl time.Duration, renewable bool) {
 	t.mu.Lock()
 	gained, passed := ttl-t.expiry.Sub(asked), asked.Sub(t.since)
@@ -64,14 +63,14 @@ func (t *tokenLife) extend(asked time.Time, ttl time.Duration, renewable bool) {
 	t.learn(asked, ttl, renewable && gained >= passed*9/10)
 }
 
-// stay notes that the token cannot be renewed.
+// stay records that the token cannot be renewed.
 func (t *tokenLife) stay() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.renewable = false
 }
 
-// end notes that Vault refuses the token.
+// end records that Vault refuses the token.
 func (t *tokenLife) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -89,11 +88,10 @@ func (t *tokenLife) ended(op string) error {
 		return nil
 	}
 	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkDenied, Outage: true, Err: errors.New("the Vault token has ended"),
-		Advice: "give a new one"}
+		Advice: "provide a new one"}
 }
 
-// wait is how long to leave the token alone: two thirds of its remaining life, give or take, so that replicas and
-// their tokens spread.
+// wait is the time until the next renewal: about two thirds of the remaining life, with jitter between replicas.
 func (t *tokenLife) wait() time.Duration {
 	_, expiry, _ := t.state()
 	if expiry.IsZero() {
@@ -102,7 +100,7 @@ func (t *tokenLife) wait() time.Duration {
 	return max(shortestWait, time.Duration(float64(time.Until(expiry))*(0.6+0.1*rand.Float64()))) //nolint:gosec // jitter
 }
 
-// retry is how long to wait after the given number of failures: doubling, but in time before the token ends.
+// retry is the pause after the given number of failures: it doubles, but ends before the token does.
 func (t *tokenLife) retry(failures int) time.Duration {
 	d := min(firstRetry<<min(failures, 10), longestRetry)
 	if _, expiry, _ := t.state(); time.Now().Before(expiry) {
@@ -111,8 +109,8 @@ func (t *tokenLife) retry(failures int) time.Duration {
 	return d + time.Duration(rand.Int64N(int64(d/4))) //nolint:gosec // jitter
 }
 
-// afterRefusal is how long to wait after a login was refused: not so short that Vault locks the role out, but in time
-// before the token ends.
+// afterRefusal is the pause after a refused login: long enough that Vault does not lock the role out, but over before the
+// token ends.
 func (t *tokenLife) afterRefusal() time.Duration {
 	_, expiry, _ := t.state()
 	if left := time.Until(expiry); left > 0 {
@@ -121,14 +119,14 @@ func (t *tokenLife) afterRefusal() time.Duration {
 	return refusedRetry
 }
 
-// TokenExpiry is when the token ends, the zero time for never. It is not ok while that is not known yet.
+// TokenExpiry returns when the token ends, the zero time for never. ok is false until that is known.
 func (v *Vault) TokenExpiry() (at time.Time, ok bool) {
 	known, expiry, _ := v.token.state()
 	return expiry, known
 }
 
-// Run keeps the token alive until the context ends: it logs in where it can, renews at about two thirds of the
-// remaining life, and logs in again when renewing brings no more. It returns nil.
+// Run keeps the token alive until the context ends: it logs in if it can, renews at about two thirds of the remaining
+// life, and logs in again when renewals gain no more time. It returns nil.
 func (v *Vault) Run(ctx context.Context) error {
 	var failures int
 	var last string
@@ -141,7 +139,7 @@ func (v *Vault) Run(ctx context.Context) error {
 		case err != nil:
 			if last != err.Error() {
 				last = err.Error()
-				v.opt.Logger.Warn("vault token cannot be kept alive", "error", err)
+				v.opt.Logger.Warn("keeping the vault token alive failed", "err", err)
 			}
 			wait = v.token.retry(failures)
 			if refusal := (*ledger.Error)(nil); v.opt.Login != nil && errors.As(err, &refusal) && refusal.Reason == ledger.ReasonSinkDenied {
@@ -158,7 +156,8 @@ func (v *Vault) Run(ctx context.Context) error {
 	}
 }
 
-// sleep waits, but no longer than until Vault refuses the token where another can be had, or until there is another.
+// sleep waits for d. It returns early when the token file changes, or when Vault refuses the token and a login can replace
+// it.
 func (v *Vault) sleep(ctx context.Context, d time.Duration) bool {
 	timer, poll := time.NewTimer(d), time.NewTicker(rereadEvery)
 	defer timer.Stop()
@@ -184,8 +183,7 @@ func (v *Vault) sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// reread returns the token that is to be used instead of the one in use. A file that cannot be read just now changes
-// nothing.
+// reread returns the token in the file if it differs from the current one. An unreadable file changes nothing.
 func (v *Vault) reread() (next secret.Secret, changed bool) {
 	if v.opt.Reread == nil {
 		return secret.Secret{}, false
@@ -194,7 +192,7 @@ func (v *Vault) reread() (next secret.Secret, changed bool) {
 	return next, err == nil && next.Reveal() != v.client.Token()
 }
 
-// tend does the one thing that the token needs now.
+// tend does what the token needs now: switch, log in, renew or look up.
 func (v *Vault) tend(ctx context.Context) error {
 	if next, changed := v.reread(); changed {
 		return v.changeTo(ctx, next)
@@ -228,8 +226,8 @@ func (v *Vault) lookup(ctx context.Context) error {
 		return err
 	}
 	var t struct {
-		TTL        int     `json:"ttl"`         // whole seconds: 0 also in the last one
-		ExpireTime *string `json:"expire_time"` // by Vault's clock, so only its absence is of use
+		TTL        int     `json:"ttl"`         // whole seconds, so 0 in the last one too
+		ExpireTime *string `json:"expire_time"` // by Vault's clock, so only its absence is used
 		Renewable  bool    `json:"renewable"`
 	}
 	if err := decode(a.data, &t); err != nil {
@@ -267,7 +265,7 @@ func (v *Vault) renew(ctx context.Context) error {
 	return nil
 }
 
-// warnOfEnd says when a token will end that can be neither renewed nor replaced.
+// warnOfEnd logs when a token that can be neither renewed nor replaced will end.
 func (v *Vault) warnOfEnd() {
 	if _, expiry, renewable := v.token.state(); !renewable && !expiry.IsZero() && v.opt.Login == nil {
 		v.opt.Logger.Warn("vault token cannot be renewed", "expiry", expiry)
@@ -276,7 +274,7 @@ func (v *Vault) warnOfEnd() {
 
 const mayLookUp = "read on auth/token/lookup-self"
 
-// tokenFailure is the error of a call about the token itself, where a refusal needs no looking up.
+// tokenFailure is the error of a call about the token itself; a refusal needs no capability lookup.
 func (v *Vault) tokenFailure(ctx context.Context, op, needed string, a answer) error {
 	if a.ok() {
 		return nil
@@ -291,7 +289,7 @@ func (v *Vault) tokenFailure(ctx context.Context, op, needed string, a answer) e
 	return v.failure(ctx, op, a, false)
 }
 
-// Ready says whether Vault answers now, to a valid token. An answer holds for two seconds, however many ask.
+// Ready returns an error if Vault does not answer or the token is not valid. It reuses a result for two seconds.
 func (v *Vault) Ready(ctx context.Context) error {
 	if fresh, err := v.token.ready(); fresh {
 		return err

@@ -92,7 +92,7 @@ func testTokenMaximumLife(t *testing.T, s *vaulttest.Server) {
 	runToken(t, v)
 	eventually(t, "the token ends", func() bool { return v.Check(t.Context()) != nil })
 	wantError(t, v.Check(t.Context()), wanted{reason: ledger.ReasonSinkDenied, outage: true, says: "ended"})
-	eventually(t, "that is logged", func() bool { return strings.Contains(log.String(), "cannot be kept alive") })
+	eventually(t, "that is logged", func() bool { return strings.Contains(log.String(), "keeping the vault token alive failed") })
 	if !strings.Contains(log.String(), "cannot be renewed") {
 		t.Errorf("no warning before: %s", log)
 	}
@@ -206,7 +206,7 @@ func testTokenFileChanged(t *testing.T, s *vaulttest.Server) {
 	runToken(t, v)
 	eventually(t, "the first token is looked up", known(v))
 	write(wrong)
-	eventually(t, "a wrong token is refused", func() bool { return strings.Contains(log.String(), "changing to the new Vault token") })
+	eventually(t, "a wrong token is refused", func() bool { return strings.Contains(log.String(), "switching to the new Vault token") })
 	must(t, v.Check(t.Context()))
 	must(t, os.Remove(path))
 	write(second)
@@ -228,7 +228,7 @@ func testTokenLoginRefused(t *testing.T, s *vaulttest.Server) {
 		}
 	})
 	runToken(t, v)
-	eventually(t, "the refusal is logged", func() bool { return strings.Contains(log.String(), "cannot be kept alive") })
+	eventually(t, "the refusal is logged", func() bool { return strings.Contains(log.String(), "keeping the vault token alive failed") })
 	for _, bad := range []string{"hvs.secret-id", "URL", "http://"} {
 		if strings.Contains(log.String(), bad) {
 			t.Errorf("the log has %q: %s", bad, log)

@@ -128,7 +128,7 @@ func TestAWrappedSecretIDThatWasUsed(t *testing.T) {
 	d := w.start(env)
 	process.Eventually(t, process.Patience, func() error {
 		status, body := d.get("/readyz")
-		if status != http.StatusServiceUnavailable || !strings.Contains(body+d.Stderr.String(), "somebody else may have unwrapped it") {
+		if status != http.StatusServiceUnavailable || !strings.Contains(body+d.Stderr.String(), "another process may have unwrapped it") {
 			return fmt.Errorf("HTTP %d: %s", status, body)
 		}
 		return nil
