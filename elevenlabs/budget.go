@@ -15,13 +15,13 @@ const (
 	maxPause   = time.Minute
 )
 
-// budget is what all requests of a client share: a rate, and a pause after the remote said that it was too much.
+// budget is shared by all requests of a client: a rate, and a pause after the remote refuses for too many requests.
 type budget struct {
 	limiter *rate.Limiter
 
 	mu    sync.Mutex
 	until time.Time     // nothing is sent before
-	next  time.Duration // the next pause, if the remote does not name one
+	next  time.Duration // the next pause without a Retry-After
 }
 
 func newBudget(perSecond float64) *budget {
@@ -32,14 +32,14 @@ func newBudget(perSecond float64) *budget {
 	return &budget{limiter: limiter, next: firstPause}
 }
 
-// wait returns when one request may be sent, or with the context's error: at once where the deadline comes first.
+// wait returns when one request may be sent, or with the context's error, at once if the deadline comes first.
 func (b *budget) wait(ctx context.Context) error {
 	for {
 		if err := sleep(ctx, b.paused()); err != nil {
 			return err
 		}
 		if err := b.limiter.Wait(ctx); err != nil {
-			if ctx.Err() == nil { // the limiter saw that the deadline comes first
+			if ctx.Err() == nil { // the limiter sees that the deadline comes first
 				return context.DeadlineExceeded
 			}
 			return ctx.Err()
@@ -50,11 +50,11 @@ func (b *budget) wait(ctx context.Context) error {
 	}
 }
 
-// reserved is the key under which a context carries a budget that was waited for.
+// reserved is the context key of a budget that was waited for.
 type reserved struct{}
 
-// Reserve waits until one request may be sent, and returns a context with which the next call is sent at once. So a caller
-// who has to check something right before a call does not wait in between.
+// Reserve waits until one request may be sent, and returns a context whose next call is sent at once. A caller can then
+// check a condition right before the call, without a wait in between.
 func (c *Client) Reserve(ctx context.Context) (context.Context, error) {
 	if err := c.budget.wait(ctx); err != nil {
 		return ctx, fmt.Errorf("waiting for the rate budget: %w", err)
@@ -62,7 +62,7 @@ func (c *Client) Reserve(ctx context.Context) (context.Context, error) {
 	return context.WithValue(ctx, reserved{}, c.budget), nil
 }
 
-// ready waits for the budget, unless that was done for this call.
+// ready waits for the budget, unless the context has reserved it.
 func (b *budget) ready(ctx context.Context) error {
 	if ctx.Value(reserved{}) == b {
 		return ctx.Err()
@@ -76,8 +76,8 @@ func (b *budget) paused() time.Duration {
 	return time.Until(b.until)
 }
 
-// learn pauses all requests after a 429 or a Retry-After, so that what was in flight is the last of a storm. Without
-// a Retry-After pauses double, up to a minute. A concurrency limit asks for none: it ends when our own requests do.
+// learn pauses all requests after a 429 or a Retry-After, so that only requests already in flight follow. Without a
+// Retry-After pauses double, up to a minute. A concurrency limit needs no pause: it ends with our own requests.
 func (b *budget) learn(e *Error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -87,7 +87,7 @@ func (b *budget) learn(e *Error) {
 		if until := now.Add(min(e.RetryAfter, maxPause)); until.After(b.until) {
 			b.until = until
 		}
-	case now.Before(b.until): // answers to what was sent before the pause say nothing new
+	case now.Before(b.until): // answers to requests from before the pause add nothing
 	case e != nil && errors.Is(e, ErrRateLimited) && !errors.Is(e, ErrConcurrent):
 		b.until = now.Add(b.next)
 		b.next = min(2*b.next, maxPause)

@@ -1,6 +1,6 @@
 // Package elevenlabs is a client of the part of the ElevenLabs HTTP API that key rotation touches: service accounts
-// and their API keys. It never retries, never follows a redirect, bounds every answer, and says of each failed write
-// whether it may have happened all the same (see [MaybeApplied]).
+// and their API keys. It does not retry or follow redirects, bounds every answer, and reports of each failed
+// write whether it may have been applied (see [MaybeApplied]).
 package elevenlabs
 
 import (
@@ -25,7 +25,7 @@ const (
 
 	listLimit   = 16 << 20 // bytes, after decompression
 	answerLimit = 1 << 20
-	valueLimit  = 1 << 18 // values in an answer: one of two bytes may take 200 once decoded
+	valueLimit  = 1 << 18 // values per answer: a value of two bytes may take 200 once decoded
 )
 
 // The operations, as [Options.Observe] and [Error.Operation] name them.
@@ -38,15 +38,15 @@ const (
 	opProbe  = "probe"
 )
 
-// Options says where a workspace is and how it is spoken to.
+// Options configures a client of one workspace.
 type Options struct {
-	// BaseURL is http or https, a host, and perhaps a path. Which origins are trusted with a credential is decided
-	// by whoever configures the client.
+	// BaseURL is http or https, a host, and perhaps a path. The caller decides which origins may receive the
+	// credential.
 	BaseURL string
-	// Credential returns the admin key. It is asked before every request, so that a key which was replaced in a
-	// file is used from then on; it should cache what is costly to read.
+	// Credential returns the admin key. It is called before every request, so that a key replaced in its file takes
+	// effect; it should cache a key that is costly to read.
 	Credential func(context.Context) (secret.Secret, error)
-	// Reread, if set, returns the admin key as it is now where it is kept. It is asked when the one in use was refused.
+	// Reread, if set, reads the admin key from its source. It is called when the key in use is refused.
 	Reread func(context.Context) (secret.Secret, error)
 	// Transport sends the requests; nil is HTTP/1.1 with up to MaxConns connections that stay open. It must not
 	// retry. One that does not report to net/http/httptrace makes every failed write count as possibly applied,
@@ -54,21 +54,21 @@ type Options struct {
 	Transport http.RoundTripper
 	// Timeout bounds one request with its answer, but not the wait for the rate budget; 0 is 15 seconds.
 	Timeout time.Duration
-	// Rate is how many requests a second all users of the client may send together, and how many may be sent at
-	// once after a quiet time; 0 is no limit.
+	// Rate is how many requests per second all users of the client may send together, and the burst after a quiet
+	// time; 0 is no limit.
 	Rate float64
 	// MaxConns is how many connections the default transport opens; 0 is 16.
 	MaxConns int
 	// UserAgent is the header of that name; empty is rekeyd.
 	UserAgent string
-	// Observe, if set, is told of every request that was tried: its operation (list, keys, create, update, delete,
-	// probe), the HTTP status or "error" where there was none, and how long it took without the wait for the budget.
+	// Observe, if set, receives every attempted request: its operation (list, keys, create, update, delete, probe),
+	// the HTTP status or "error" without one, and its duration without the wait for the budget.
 	Observe func(operation, code string, d time.Duration)
-	// Redactor holds further secrets to cut out of what the remote says; the key in use is always cut out.
+	// Redactor cuts further secrets out of the remote's messages; the key in use is always cut out.
 	Redactor *secret.Redactor
 }
 
-// Client speaks for one workspace. It is safe for concurrent use. Its methods return errors of type [*Error].
+// Client calls the API for one workspace. It is safe for concurrent use. Its methods return errors of type [*Error].
 type Client struct {
 	base   string
 	opt    Options
@@ -76,7 +76,7 @@ type Client struct {
 	clock  *atomic.Pointer[reading]
 }
 
-// New returns a client, or an error that says which option is wrong.
+// New returns a client, or an error that names the invalid option.
 func New(o Options) (*Client, error) {
 	base, err := parseBase(o.BaseURL)
 	switch {
@@ -107,7 +107,7 @@ func New(o Options) (*Client, error) {
 	return &Client{base: base, opt: o, budget: newBudget(o.Rate), clock: new(atomic.Pointer[reading])}, nil
 }
 
-// parseBase checks a base URL. What cannot be parsed is not quoted: it might hold a password.
+// parseBase checks a base URL. It does not quote a URL that cannot be parsed, which may hold a password.
 func parseBase(text string) (string, error) {
 	u, err := url.Parse(text)
 	switch {
@@ -121,9 +121,9 @@ func parseBase(text string) (string, error) {
 	return strings.TrimRight(u.String(), "/"), nil
 }
 
-// newTransport speaks HTTP/1.1 on purpose: when a connection breaks, the fate of one create is unknown and not that
-// of all which were in flight. net/http keeps only two idle connections a host by default, so that concurrent
-// rotations would shake hands all the time.
+// newTransport uses HTTP/1.1 on purpose: a broken connection leaves the result of one create unknown, not of all in
+// flight. net/http keeps only two idle connections per host by default, so concurrent rotations would reconnect all the
+// time.
 func newTransport(conns int) *http.Transport {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
@@ -140,8 +140,8 @@ func newTransport(conns int) *http.Transport {
 	}
 }
 
-// ServiceAccounts lists every service account of the workspace with all of its keys. An answer that lacks a list or
-// an id is ErrBadAnswer and never an empty list.
+// ServiceAccounts lists every service account of the workspace with all of its keys. An answer that lacks a list or an id
+// is ErrBadAnswer, not an empty list.
 func (c *Client) ServiceAccounts(ctx context.Context) ([]ServiceAccount, error) {
 	return c.accounts(ctx, opList, secret.Secret{})
 }
@@ -171,8 +171,8 @@ func (c *Client) Keys(ctx context.Context, account string) ([]Key, error) {
 	return keys, err
 }
 
-// CreateKey creates a key. It is sent at most once, not counting a refusal of the admin key. Where MaybeApplied(err) holds, only a listing tells whether the
-// key exists; the CreatedKey then has the ID if the answer had one.
+// CreateKey creates a key. It is sent at most once, not counting a refusal of the admin key. If MaybeApplied(err) holds,
+// only a listing tells whether the key exists; the CreatedKey then has the ID if the answer had one.
 func (c *Client) CreateKey(ctx context.Context, account, name string, s Settings) (CreatedKey, error) {
 	path, err := keysPath(opCreate, account)
 	if err != nil {
@@ -190,12 +190,12 @@ func (c *Client) CreateKey(ctx context.Context, account, name string, s Settings
 
 // Update is a change of a key: either Enabled or Settings.
 type Update struct {
-	Name     string    // the key's present name, which the API wants with every update
+	Name     string    // the key's current name, which the API requires in every update
 	Enabled  *bool     // leaves the settings as they are
 	Settings *Settings // replaces all of them, and neither enables nor disables the key
 }
 
-// UpdateKey changes a key. Doing it twice is doing it once.
+// UpdateKey changes a key. It is idempotent.
 func (c *Client) UpdateKey(ctx context.Context, account, id string, u Update) error {
 	path, err := keyPath(opUpdate, account, id)
 	if err != nil {
@@ -208,7 +208,7 @@ func (c *Client) UpdateKey(ctx context.Context, account, id string, u Update) er
 		limit: answerLimit, decode: decodeAny})
 }
 
-// DeleteKey deletes a key for good. ErrNotFound says that it was gone.
+// DeleteKey deletes a key for good. ErrNotFound means that it was already gone.
 func (c *Client) DeleteKey(ctx context.Context, account, id string) error {
 	path, err := keyPath(opDelete, account, id)
 	if err != nil {
@@ -217,8 +217,7 @@ func (c *Client) DeleteKey(ctx context.Context, account, id string) error {
 	return c.do(ctx, call{operation: opDelete, method: http.MethodDelete, path: path, limit: answerLimit, decode: decodeAny})
 }
 
-// Probe makes one request with the given key. For Valid and Invalid the error is nil; for Inconclusive it says why
-// nothing was proven.
+// Probe makes one request with the given key. The error is nil for Valid and Invalid; for Inconclusive it is the reason.
 func (c *Client) Probe(ctx context.Context, secret secret.Secret) (ProbeResult, error) {
 	if secret.IsZero() {
 		return Inconclusive, refuse(opProbe, "there is no key to probe")
@@ -227,8 +226,8 @@ func (c *Client) Probe(ctx context.Context, secret secret.Secret) (ProbeResult, 
 		limit: answerLimit, decode: decodeAny}))
 }
 
-// ProbeAdmin lists the service accounts with the given key. Valid is a key that may manage them from where this process
-// runs; a key that works but may not is Inconclusive, with the refusal.
+// ProbeAdmin lists the service accounts with the given key. Valid is a key that may manage them from this host; a key
+// that works but may not is Inconclusive, with the refusal.
 func (c *Client) ProbeAdmin(ctx context.Context, secret secret.Secret) (ProbeResult, error) {
 	if secret.IsZero() {
 		return Inconclusive, refuse(opProbe, "there is no key to probe")
@@ -243,7 +242,7 @@ func (c *Client) ProbeAdmin(ctx context.Context, secret secret.Secret) (ProbeRes
 	return Inconclusive, err
 }
 
-// AdminKey returns the key that the next call will use; fresh: read again where it is kept, if that can be done.
+// AdminKey returns the key that the next call will use; fresh reads it again from its source, if Reread is set.
 func (c *Client) AdminKey(ctx context.Context, fresh bool) (secret.Secret, error) {
 	get := c.opt.Credential
 	if fresh && c.opt.Reread != nil {
@@ -256,7 +255,7 @@ func (c *Client) AdminKey(ctx context.Context, fresh bool) (secret.Secret, error
 	return key, nil
 }
 
-// lifeOf is the rule of proof of life. ASSUMPTION: a key without the permission is refused with 401 or 403 and a
+// lifeOf decides whether a key works. ASSUMPTION: a key without the permission is refused with 401 or 403 and a
 // code of its own, and only an unknown, deleted or disabled one with 401 invalid_api_key.
 func lifeOf(err error) (ProbeResult, error) {
 	var e *Error
@@ -291,18 +290,18 @@ func keyPath(operation, account, id string) (string, error) {
 	return path + "/" + url.PathEscape(id), nil
 }
 
-// validID refuses what a proxy might turn into another path, however well it is escaped: deleting a key must never
-// become deleting something else.
+// validID refuses an id that a proxy might turn into another path even when escaped: deleting a key must not delete
+// anything else.
 func validID(id string) bool {
 	return id != "" && id != "." && !strings.Contains(id, "..") && !strings.ContainsAny(id, `/\`) && printable(id)
 }
 
-// printable says whether s is ASCII without spaces and control characters.
+// printable reports whether s is ASCII without spaces and control characters.
 func printable(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// decodeAny accepts any JSON: an HTML page with status 200 is not the API.
+// decodeAny accepts any JSON: an HTML page with status 200 is not the API's answer.
 func decodeAny(body []byte) error {
 	if !json.Valid(body) {
 		return errors.New("not JSON")

@@ -8,11 +8,11 @@ import (
 	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
-// Credential is an admin key as this process last read it from where it is kept. Its methods Get and Reread are what
-// [Options] asks for. It is safe for concurrent use.
+// Credential is an admin key as this process last read it from its source. Its methods Get and Reread fit [Options]. It
+// is safe for concurrent use.
 type Credential struct {
 	redactor *secret.Redactor
-	turn     chan struct{} // taken while the key is read; not a mutex, since whoever waits for it may give up
+	turn     chan struct{} // taken while the key is read; not a mutex, since a waiting caller may give up
 
 	mu     sync.Mutex
 	read   func(context.Context) (secret.Secret, error)
@@ -22,20 +22,20 @@ type Credential struct {
 	forget func() // takes the key out of the redactor
 }
 
-// NewCredential returns one that reads nothing yet. The redactor, which may be nil, holds the key that is in use.
+// NewCredential returns a Credential without a source. The redactor, which may be nil, holds the key in use.
 func NewCredential(r *secret.Redactor) *Credential {
 	return &Credential{redactor: r, turn: make(chan struct{}, 1)}
 }
 
-// Use says where the key is read, and for how long what was read is used without another look.
+// Use sets the source of the key, and how long a key is used before it is read again.
 func (c *Credential) Use(keep time.Duration, read func(context.Context) (secret.Secret, error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.read, c.keep, c.readAt = read, keep, time.Time{}
 }
 
-// Get returns the key, read anew where the last look was too long ago. A key that cannot be read is still the one that
-// was read before: whether it is any good is for the remote to say.
+// Get returns the key, read again if the last read is too old. If that fails, it returns the previous key: the remote
+// decides whether that one is still valid.
 func (c *Credential) Get(ctx context.Context) (secret.Secret, error) {
 	if key, fresh := c.held(); fresh {
 		return key, nil
@@ -47,7 +47,7 @@ func (c *Credential) Get(ctx context.Context) (secret.Secret, error) {
 	return key, err
 }
 
-// Reread returns the key as it is now where it is kept.
+// Reread reads the key from its source.
 func (c *Credential) Reread(ctx context.Context) (secret.Secret, error) { return c.look(ctx, true) }
 
 func (c *Credential) held() (key secret.Secret, fresh bool) {
@@ -56,7 +56,7 @@ func (c *Credential) held() (key secret.Secret, fresh bool) {
 	return c.key, !c.readAt.IsZero() && time.Since(c.readAt) < c.keep
 }
 
-// look reads the key, unless somebody else has done so just before and anew is not asked for.
+// look reads the key, unless another caller has just read it and anew is false.
 func (c *Credential) look(ctx context.Context, anew bool) (secret.Secret, error) {
 	select {
 	case c.turn <- struct{}{}:
@@ -79,7 +79,7 @@ func (c *Credential) hold(key secret.Secret, err error) error {
 	defer c.mu.Unlock()
 	if err != nil {
 		if !c.key.IsZero() {
-			c.readAt = time.Now().Add(c.keep/10 - c.keep) // it is asked again soon, but not before every request
+			c.readAt = time.Now().Add(c.keep/10 - c.keep) // read again soon, but not before every request
 		}
 		return err
 	}

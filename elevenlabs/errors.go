@@ -15,9 +15,9 @@ import (
 	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
-// What can be wrong, for errors.Is. An [*Error] is at most one of these, except that ErrConcurrent is also
-// ErrRateLimited. A refusal whose body is not the API's own (a proxy's page) is ErrBadAnswer and no statement about
-// keys, whatever its status; only 429 and 5xx speak for themselves.
+// The sentinels, for errors.Is. An [*Error] is at most one of these, except that ErrConcurrent is also ErrRateLimited. A
+// refusal whose body is not the API's own (a proxy's page) is ErrBadAnswer at any status but 429 and 5xx, and proves
+// nothing about keys.
 var (
 	ErrInvalidKey         = errors.New("invalid API key")           // 401 invalid_api_key
 	ErrMissingPermissions = errors.New("missing permissions")       // 401 or 403 missing_permissions
@@ -28,8 +28,8 @@ var (
 	ErrRateLimited        = errors.New("rate limited")              // 429
 	ErrConcurrent         = errors.New("too many at the same time") // 429 concurrent_limit_exceeded
 	ErrServer             = errors.New("server error")              // 5xx
-	ErrBadAnswer          = errors.New("unusable answer")           // an answer that cannot be what was promised
-	ErrUnreachable        = errors.New("no answer")                 // no connection, or nothing came back in time
+	ErrBadAnswer          = errors.New("unusable answer")           // an answer that does not fit the API
+	ErrUnreachable        = errors.New("no answer")                 // no connection, or no answer in time
 )
 
 const (
@@ -53,13 +53,13 @@ type Error struct {
 	RequestID  string
 	RetryAfter time.Duration // 0 when the answer did not say; at most a day
 	Param      string        // the field that was refused
-	Err        error         // the cause, where it was not a plain refusal
+	Err        error         // the cause, unless it is a plain refusal
 
 	legacy string // detail.status
 	maybe  bool
 }
 
-// Error says what was attempted and what came back.
+// Error returns the operation and its result.
 func (e *Error) Error() string {
 	parts := []string{"speaking to ElevenLabs"}
 	if verb := verbs(e.Operation); verb != "" {
@@ -137,7 +137,7 @@ func (e *Error) refused() error {
 	return nil
 }
 
-// says compares with the code and with its legacy twin, which may disagree while the API moves from one to the other.
+// says compares with the code and its legacy field, which may differ while the API migrates.
 func (e *Error) says(code string) bool { return e.Code == code || e.legacy == code }
 
 var (
@@ -153,17 +153,17 @@ func namesKeyLimit(text string) bool {
 	return keyLimit.MatchString(otherLimits.ReplaceAllString(text, " "))
 }
 
-// MaybeApplied reports whether a write may have happened although it failed. It is false for reads, for what was
-// never sent, and for a refusal in the API's own words.
+// MaybeApplied reports whether a failed write may have been applied. It is false for reads, for requests that were not
+// sent, and for a refusal in the API's own words.
 func (e *Error) MaybeApplied() bool { return e.maybe }
 
-// MaybeApplied is [Error.MaybeApplied] of the first *Error in err's tree, false where there is none.
+// MaybeApplied is [Error.MaybeApplied] of the first *Error in err's tree, false without one.
 func MaybeApplied(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && e.MaybeApplied()
 }
 
-// fault is a cause whose text may have come from the remote: it prints only what was cleaned.
+// fault is a cause whose text may come from the remote; it prints the cleaned text only.
 type fault struct {
 	kind, cause error
 	text        string
@@ -173,12 +173,12 @@ func (f *fault) Error() string { return f.kind.Error() + ": " + f.text }
 
 func (f *fault) Unwrap() []error { return []error{f.kind, f.cause} }
 
-// refuse is the error of a request that is not even sent.
+// refuse is the error of a request that is not sent.
 func refuse(operation, why string) *Error {
 	return &Error{Operation: operation, Err: fmt.Errorf("%w: %s", ErrInvalidRequest, why)}
 }
 
-// refusal reads an answer that is no success.
+// refusal reads an unsuccessful answer.
 func refusal(operation string, status int, header http.Header, body []byte, r *secret.Redactor) *Error {
 	e := &Error{Operation: operation, Status: status, RetryAfter: retryAfter(header), RequestID: requestID(header, r)}
 	proper := e.readDetail(body, r)
@@ -193,8 +193,8 @@ func refusal(operation string, status int, header http.Header, body []byte, r *s
 	return e
 }
 
-// readDetail fills e from the detail of a body, an object or a list, and reports whether it was one of the API's.
-// Fields of the wrong type are passed over, as far as there are others.
+// readDetail fills e from the detail of a body, an object or a list, and reports whether it is the API's. It skips fields
+// of the wrong type if there are others.
 func (e *Error) readDetail(body []byte, r *secret.Redactor) bool {
 	var answer struct {
 		Detail json.RawMessage `json:"detail"`
@@ -231,7 +231,7 @@ type detail struct {
 	Param     string `json:"param"`
 }
 
-// validationDetail reads the list that request validation answers with; an empty one says nothing.
+// validationDetail reads the error list of request validation; an empty list does not count.
 func validationDetail(list []byte) detail {
 	var faults []struct {
 		Loc  []any  `json:"loc"`
@@ -264,7 +264,7 @@ func requestID(header http.Header, r *secret.Redactor) string {
 	return r.Clean(id, maxWord)
 }
 
-// retryAfter reads seconds or a date; a date is compared with the remote's own clock where it tells that.
+// retryAfter reads seconds or a date; a date is compared with the remote's own clock if the answer has it.
 func retryAfter(header http.Header) time.Duration {
 	text := strings.TrimSpace(header.Get("Retry-After"))
 	if seconds, err := strconv.ParseFloat(text, 64); err == nil && !math.IsNaN(seconds) {

@@ -18,7 +18,7 @@ import (
 	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
-// call is one request, as far as the operations differ.
+// call is one request: what differs between operations.
 type call struct {
 	operation    string
 	method, path string
@@ -30,7 +30,7 @@ type call struct {
 
 func (q call) writes() bool { return q.method != http.MethodGet }
 
-// answer is what came back. Status 0 is no answer; err is then set. Otherwise err is why the body is incomplete.
+// answer is the result of a request. Status 0 is no answer; err is then set. Otherwise err is why the body is incomplete.
 type answer struct {
 	status  int
 	header  http.Header
@@ -39,8 +39,8 @@ type answer struct {
 	written bool // the request may have reached the remote
 }
 
-// do sends one request and judges the answer. One that was refused because of the admin key, and so surely did nothing,
-// is sent again where another key is found in that one's place, once.
+// do sends one request and judges the answer. If the admin key is refused, so that the request did nothing, and its source
+// now holds another key, do sends the request once more.
 func (c *Client) do(ctx context.Context, q call) error {
 	key, err := c.send(ctx, q)
 	if q.key.IsZero() && errors.Is(err, ErrInvalidKey) {
@@ -67,12 +67,12 @@ func (c *Client) send(ctx context.Context, q call) (secret.Secret, error) {
 	e := c.judge(ctx, q, a)
 	c.budget.learn(e)
 	if e == nil {
-		return key, nil // and not a nil *Error, which is an error
+		return key, nil // not a nil *Error, which is a non-nil error
 	}
 	return key, e
 }
 
-// replaced returns the admin key that is in the refused one's place by now; zero: none.
+// replaced returns the admin key that has replaced the refused one; zero: none.
 func (c *Client) replaced(ctx context.Context, refused secret.Secret) secret.Secret {
 	key, err := c.opt.Credential(ctx)
 	if err == nil && key.Reveal() == refused.Reveal() && c.opt.Reread != nil {
@@ -98,18 +98,18 @@ func (c *Client) credential(ctx context.Context, q call) (secret.Secret, error) 
 	return key, nil
 }
 
-// reading is what the remote's clock said, and when by the monotonic clock of this process.
+// reading is a time on the remote's clock, and when it came by the monotonic clock of this process.
 type reading struct{ date, seen time.Time }
 
 func clockOf(h http.Header) *reading {
 	date, err := http.ParseTime(h.Get("Date"))
 	if err != nil {
-		return nil // it says nothing
+		return nil // no usable date
 	}
 	return &reading{date, time.Now()}
 }
 
-// Clock returns the time that the last answer bore, and when it came; zero where it bore none.
+// Clock returns the Date of the last answer and when it came; zero without one.
 func (c *Client) Clock() (date, seen time.Time) {
 	if r := c.clock.Load(); r != nil {
 		return r.date, r.seen
@@ -119,7 +119,7 @@ func (c *Client) Clock() (date, seen time.Time) {
 
 type countKey struct{}
 
-// WithCount has every request that is sent under the context counted.
+// WithCount counts every request sent under the context.
 func WithCount(ctx context.Context, n *atomic.Int64) context.Context {
 	return context.WithValue(ctx, countKey{}, n)
 }
@@ -136,7 +136,7 @@ func (c *Client) exchange(ctx context.Context, q call, key secret.Secret) answer
 	if n, counted := ctx.Value(countKey{}).(*atomic.Int64); counted {
 		n.Add(1)
 	}
-	// A round trip and not an http.Client: that would follow redirects and take the credential along.
+	// An http.Client would follow redirects and send the credential along.
 	resp, err := c.opt.Transport.RoundTrip(req)
 	if err != nil {
 		return answer{err: err, written: sent.possible(err)}
@@ -153,7 +153,7 @@ func (c *Client) exchange(ctx context.Context, q call, key secret.Secret) answer
 	return answer{status: resp.StatusCode, header: resp.Header, body: body, err: err, written: true}
 }
 
-// readBody reads a body of at most so many bytes, in one piece where its length is told and plausible.
+// readBody reads a body of at most limit bytes, with one allocation if its length is known and plausible.
 func readBody(resp *http.Response, limit int64) ([]byte, error) {
 	const plausible = 1 << 20
 	var b bytes.Buffer
@@ -180,7 +180,7 @@ func (c *Client) request(ctx context.Context, q call, key secret.Secret) (*http.
 	if err != nil {
 		return nil, fmt.Errorf("building the request: %w", err)
 	}
-	req.GetBody = nil // without it no transport can send the body a second time
+	req.GetBody = nil // without it a transport cannot send the body a second time
 	req.Header.Set("xi-api-key", key.Reveal())
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.opt.UserAgent)
@@ -190,7 +190,7 @@ func (c *Client) request(ctx context.Context, q call, key secret.Secret) (*http.
 	return req, nil
 }
 
-// evidence collects what the transport tells of a request, to know whether it can have been sent.
+// evidence collects what the transport reports about a request, to decide whether it may have been sent.
 type evidence struct{ asked, got atomic.Bool }
 
 func (v *evidence) follow(ctx context.Context) context.Context {
@@ -200,9 +200,9 @@ func (v *evidence) follow(ctx context.Context) context.Context {
 	})
 }
 
-// possible reports whether the request may have been sent although it failed with err. Having a connection counts as
-// sent: the transport writes in the background, even after it gave up. A transport that tells nothing counts as
-// having sent, but for an error of dialling.
+// possible reports whether the request may have been sent although it failed with err. A connection counts as sent:
+// the transport writes in the background, even after it gives up. A transport that reports nothing counts as sent, except
+// for a dial error.
 func (v *evidence) possible(err error) bool {
 	var op *net.OpError
 	dial := errors.As(err, &op) && op.Op == "dial"
@@ -237,7 +237,7 @@ func timedOut(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
-// noAnswer is ErrUnreachable, unless it was the caller who gave up.
+// noAnswer is ErrUnreachable, unless the caller gave up.
 func (c *Client) noAnswer(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()

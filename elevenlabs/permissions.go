@@ -11,7 +11,7 @@ import (
 
 // known is the list of the API's description, in its order.
 //
-//nolint:gochecknoglobals // a constant, which Go does not have for lists; nothing changes it
+//nolint:gochecknoglobals // a constant list; nothing changes it
 var known = [...]string{
 	"text_to_speech", "speech_to_speech", "speech_to_text", "models_read", "models_write", "voices_read",
 	"voices_write", "voice_collections_read", "voice_collections_write", "speech_history_read",
@@ -27,12 +27,12 @@ var known = [...]string{
 	"synthid_detector",
 }
 
-// KnownPermissions returns the permission names that this build knows. The API's list grows over time.
+// KnownPermissions returns the permission names known to this build. The API's list grows over time.
 func KnownPermissions() []string { return slices.Clone(known[:]) }
 
 // Diff names the fields in which s, as observed, differs from want: "permissions", "allowed_ips", "character_limit".
-// Spelling does not count: order, duplicates, an address or its /32. Neither does a permission that s has beyond want
-// and this build does not know: the API adds those by itself.
+// Spelling does not count: order, duplicates, an address or its /32. Neither does an additional permission of s that this
+// build does not know: the API adds new ones itself.
 func (s Settings) Diff(want Settings) []string {
 	s, want = s.normal(), want.normal()
 	var fields []string
@@ -59,19 +59,19 @@ func (p Permissions) satisfies(want Permissions) bool {
 	return slices.Equal(names, want.Names)
 }
 
-// Digest is a stable fingerprint of the settings, whatever their spelling: SHA-256 in hex.
+// Digest is a stable fingerprint of the settings, independent of spelling: SHA-256 in hex.
 func (s Settings) Digest() string {
 	sum := sha256.New()
 	_ = json.NewEncoder(sum).Encode(createBody("", s)) // strings and numbers can be encoded
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// normal returns s in the one spelling that is compared and sent; it shares no list with s.
+// normal returns s in canonical spelling; it shares no list with s.
 func (s Settings) normal() Settings {
 	if s.Permissions.All {
 		s.Permissions.Names = nil
 	} else {
-		names := append([]string{}, s.Permissions.Names...) // never nil: no permission is [] and not null
+		names := append([]string{}, s.Permissions.Names...) // not nil: no permission is [], not null
 		slices.Sort(names)
 		s.Permissions.Names = slices.Compact(names)
 	}
@@ -88,7 +88,7 @@ func comparePrefixes(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
-// normalPrefix clears the host bits and writes an IPv4 range that is spelt as IPv6 as IPv4.
+// normalPrefix clears the host bits and converts an IPv4 range written as IPv6.
 func normalPrefix(p netip.Prefix) netip.Prefix {
 	if p.Addr().Is4In6() && p.Bits() >= 96 {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)

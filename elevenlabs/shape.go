@@ -6,9 +6,8 @@ import (
 	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
-// LooksSecret reports whether a text that is to be a name, an id or a path looks like a secret, pasted into the wrong
-// place.
+// LooksSecret reports whether a text meant as a name, an id or a path looks like a secret pasted into the wrong place.
 func LooksSecret(text string) bool {
-	const starts = "shgnxAe-" // of the shapes: lists of many addresses cost nothing
+	const starts = "shgnxAe-" // first characters of the shapes: a cheap test for long lists
 	return strings.ContainsAny(text, starts) && secret.ValueShape.MatchString(text)
 }

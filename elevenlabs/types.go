@@ -13,7 +13,7 @@ type Permissions struct {
 	Names []string
 }
 
-// Settings is what of a key can be chosen and changed.
+// Settings are the configurable properties of a key.
 type Settings struct {
 	Permissions    Permissions
 	AllowedIPs     []netip.Prefix // nil: every address
@@ -40,19 +40,19 @@ type ServiceAccount struct {
 	Keys []Key
 }
 
-// CreatedKey is the answer to a create: the only time that the secret is seen. ID is empty where the answer lacks
-// it; the key is then found by its name.
+// CreatedKey is the answer to a create, the only one with the secret. ID is empty if the answer lacks it; the key is then
+// found by its name.
 type CreatedKey struct {
 	ID     string
 	Secret secret.Secret
 }
 
-// ProbeResult is what one request with a key says about the key.
+// ProbeResult is what one request with a key proves about it.
 type ProbeResult int
 
-// The answers of Client.Probe.
+// The results of Client.Probe.
 const (
 	Inconclusive ProbeResult = iota // nothing was proven: 429, 5xx, no JSON, no answer
-	Valid                           // accepted, or refused for a reason that only a living key gets
+	Valid                           // accepted, or refused for a reason that only a working key gets
 	Invalid                         // invalid_api_key: unknown, deleted or disabled
 )

@@ -82,8 +82,8 @@ func convertKeys(account string, list *[]wireKey, read permissionReader) ([]Key,
 	return keys, nil
 }
 
-// key converts one entry of the listing of an account. One that says to be of another account is not believed: our
-// calls by id would miss it, and take the 404 for its end.
+// key converts one entry of an account's listing. It refuses an entry of another account: calls by id would get a 404,
+// which would count as deleted.
 func (w wireKey) key(account string, read permissionReader) (Key, error) {
 	if w.ID == "" {
 		return Key{}, errors.New("no key_id")
@@ -106,7 +106,7 @@ func (w wireKey) key(account string, read permissionReader) (Key, error) {
 	}, nil
 }
 
-// permissionReader remembers the permissions of one listing by how they are written: most keys have the same.
+// permissionReader caches the permissions of one listing by their JSON: most keys have the same.
 type permissionReader map[string]Permissions
 
 func (r permissionReader) permissions(raw json.RawMessage) (Permissions, error) {
@@ -151,7 +151,7 @@ func parsePrefixes(list []string) ([]netip.Prefix, error) {
 	return prefixes, nil
 }
 
-// unixTime is zero for what no record could hold either: nothing, the past before 1970, years of five digits.
+// unixTime is zero for a time that no record can hold: absent, before 1970, or a year of five digits.
 func unixTime(seconds *int64) time.Time {
 	if seconds == nil || *seconds <= 0 || *seconds > 253402300799 {
 		return time.Time{}
@@ -170,7 +170,7 @@ func decodeCreated(body []byte) (CreatedKey, error) {
 	if w.Secret == "" {
 		return CreatedKey{ID: w.ID}, errors.New("no xi-api-key in it")
 	}
-	if !printable(w.Secret) { // nobody could use it, and what reads records may trip over it
+	if !printable(w.Secret) { // unusable in a header, and a risk to readers of the record
 		return CreatedKey{ID: w.ID}, errors.New("its xi-api-key has characters that no header can carry")
 	}
 	return CreatedKey{ID: w.ID, Secret: secret.New(w.Secret)}, nil
@@ -189,7 +189,7 @@ func createBody(name string, s Settings) wireCreate {
 		AllowedIPs: prefixTexts(s.AllowedIPs)}
 }
 
-// wireUpdate always carries the first three: specifications of 2025 require them together.
+// wireUpdate always carries the first three: the API of 2025 requires them together.
 type wireUpdate struct {
 	IsEnabled      any    `json:"is_enabled"`
 	Name           string `json:"name"`

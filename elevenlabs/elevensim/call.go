@@ -16,12 +16,12 @@ import (
 
 const maxBody = 1 << 20 // bytes of a request
 
-// operation is one operation of openapi.yaml.
+// operation is an operation of openapi.yaml.
 type operation struct {
 	name       string // its operationId
 	method     string
 	pattern    []string // path segments; "{account}" and "{key}" match any
-	permission string   // what a key needs for it; "": nothing
+	permission string   // required of the key; "": none
 	handle     func(*Server, *call, *Key) (any, *refusal)
 }
 
@@ -48,7 +48,7 @@ func operations() []operation {
 type call struct {
 	op      operation
 	record  Request
-	refused *refusal // decided before the credential is looked at
+	refused *refusal // decided before the credential is checked
 	secret  string
 	ip      netip.Addr
 	query   url.Values
@@ -68,7 +68,7 @@ func (s *Server) newCall(w http.ResponseWriter, r *http.Request) *call {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var tooLarge *http.MaxBytesError
 	if err != nil && !errors.As(err, &tooLarge) {
-		panic(http.ErrAbortHandler) // the client went away in mid-request
+		panic(http.ErrAbortHandler) // the client left during the request
 	}
 	c.body, c.record.Body = body, rawJSON(body)
 	c.refused = s.route(c, r.URL.EscapedPath())
@@ -121,7 +121,7 @@ func match(pattern, segments []string) (account, key string, ok bool) {
 	return account, key, true
 }
 
-// authenticate finds the key behind the credential and checks that it may do this. The lock is held.
+// authenticate finds the key of the credential and checks its permission. The lock is held.
 func (s *Server) authenticate(c *call) (*Key, *refusal) {
 	k := s.bySecret[c.secret]
 	switch {
@@ -138,7 +138,7 @@ func (s *Server) authenticate(c *call) (*Key, *refusal) {
 	return k, s.charge(k)
 }
 
-// charge counts what a request costs, where Faults.UsagePerRequest says that it does. The admin key has no limit.
+// charge counts the cost of a request, if Faults.UsagePerRequest is set. The admin key has no limit.
 func (s *Server) charge(k *Key) *refusal {
 	cost := s.faults.UsagePerRequest
 	if cost > 0 && k.CharacterLimit != nil && k.CharacterCount+cost > *k.CharacterLimit {
@@ -148,7 +148,7 @@ func (s *Server) charge(k *Key) *refusal {
 	return nil
 }
 
-// credentialKind says whose key a request carries, without the key.
+// credentialKind names the key of a request, without its secret.
 func (s *Server) credentialKind(secret string) string {
 	if secret == "" {
 		return "none"
@@ -187,7 +187,7 @@ func badRequest(code, message, param string) *refusal {
 	return &refusal{status: http.StatusBadRequest, kind: "validation_error", code: code, message: message, param: param}
 }
 
-// answer is what goes on the wire.
+// answer is the response on the wire.
 type answer struct {
 	status   int
 	header   http.Header
@@ -198,7 +198,7 @@ type answer struct {
 	malform  bool
 }
 
-// answer builds what the server says when no fault interferes. The lock is held.
+// answer builds the server's response without faults. The lock is held.
 func (s *Server) answer(value any, refused *refusal) answer {
 	h := http.Header{"Content-Type": {"application/json"}}
 	if refused == nil {
@@ -218,7 +218,7 @@ func (a answer) send(w http.ResponseWriter) {
 	if body == nil {
 		var err error
 		if body, err = json.Marshal(a.value); err != nil {
-			panic(http.ErrAbortHandler) // cannot happen: wire types hold nothing that does not marshal
+			panic(http.ErrAbortHandler) // cannot happen: wire types always marshal
 		}
 	}
 	if a.malform {

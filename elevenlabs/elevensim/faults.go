@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// Faults are the knobs. The zero value injects nothing. As JSON they are what PUT /_sim/faults takes; durations are
-// written as in "250ms".
+// Faults configures the injected faults; the zero value injects none. Its JSON is the body of PUT /_sim/faults, with
+// durations such as "250ms".
 type Faults struct {
-	Latency          Range     `json:"latency,omitzero"`           // each request waits this long before it is looked at
+	Latency          Range     `json:"latency,omitzero"`           // each request waits this long before it is handled
 	RateLimit        RateLimit `json:"rate_limit,omitzero"`        // beyond it: 429 rate_limit_exceeded
-	ConcurrencyLimit int       `json:"concurrency_limit,omitzero"` // beyond so many at once: 429 concurrent_limit_exceeded
-	Rules            []Rule    `json:"rules,omitempty"`            // what happens to single requests
+	ConcurrencyLimit int       `json:"concurrency_limit,omitzero"` // beyond this many at once: 429 concurrent_limit_exceeded
+	Rules            []Rule    `json:"rules,omitempty"`            // faults of single requests
 
 	KeyDelay     Duration `json:"key_delay,omitzero"`     // a key created from now on works only after this long: 401 invalid_api_key until then
 	ListLag      Duration `json:"list_lag,omitzero"`      // creates and deletes show in listings only after this long; calls by id see them at once
@@ -29,8 +29,8 @@ type Faults struct {
 	NoKeyID          bool   `json:"no_key_id,omitzero"`          // create answers without key_id, as in August 2025
 	FullUpdate       bool   `json:"full_update,omitzero"`        // update requires is_enabled, name and permissions together, as in August 2025
 	LegacyErrors     bool   `json:"legacy_errors,omitzero"`      // errors carry only detail.status and detail.message
-	ExtraFields      bool   `json:"extra_fields,omitzero"`       // answers hold fields and a permission that nobody knows
-	Shuffle          bool   `json:"shuffle,omitzero"`            // lists come in a random order
+	ExtraFields      bool   `json:"extra_fields,omitzero"`       // answers hold unknown fields and an unknown permission
+	Shuffle          bool   `json:"shuffle,omitzero"`            // lists are in random order
 	MissingList      string `json:"missing_list,omitzero"`       // listings lack this field: service-accounts, api-keys or key_id
 }
 
@@ -60,7 +60,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return err
 }
 
-// Kind is what a rule does to a request. After says that the change is applied first.
+// Kind is what a rule does to a request. After means that the change is applied first.
 type Kind string
 
 // The kinds of rules.
@@ -77,13 +77,13 @@ const (
 	Delay          Kind = "delay"     // Rule.Duration; other rules may join it
 )
 
-// Rule injects one kind of fault into requests that match. Of several rules but delays, the first one wins.
+// Rule injects one kind of fault into matching requests. The first matching rule wins, except that delays add up.
 type Rule struct {
 	Kind        Kind    `json:"kind"`
 	Operation   string  `json:"operation,omitzero"`   // an operationId; "": any
 	Account     string  `json:"account,omitzero"`     // a service_account_user_id in the path; "": any
-	Nth         int     `json:"nth,omitzero"`         // the first matching request to hit, from 1; alone it means that one only
-	Count       int     `json:"count,omitzero"`       // hit at most so many; 0: no limit
+	Nth         int     `json:"nth,omitzero"`         // the first matching request to hit, from 1; without count, only that request
+	Count       int     `json:"count,omitzero"`       // hit at most this many; 0: no limit
 	Probability float64 `json:"probability,omitzero"` // of hitting each one; 0: always
 
 	After      bool     `json:"after,omitzero"`       // for 502_html, status, hang and delay: after the change was applied
@@ -135,7 +135,7 @@ func (r *Rule) check(ops []operation) error {
 	return nil
 }
 
-// faultState is Faults at work.
+// faultState is Faults with its counters.
 type faultState struct {
 	Faults
 	rules    []ruleState
@@ -145,7 +145,7 @@ type faultState struct {
 
 type ruleState struct{ seen, hit int }
 
-// SetFaults replaces all faults and starts their counters anew.
+// SetFaults replaces all faults and resets their counters.
 func (s *Server) SetFaults(f Faults) error {
 	if err := f.check(s.operations); err != nil {
 		return fmt.Errorf("setting faults: %w", err)
@@ -161,7 +161,7 @@ func (s *Server) freshFaults(f Faults) faultState {
 	return faultState{f, make([]ruleState, len(f.Rules)), float64(f.RateLimit.Burst), s.now()}
 }
 
-// Faults returns the faults that are set.
+// Faults returns the current faults.
 func (s *Server) Faults() Faults {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,9 +172,9 @@ func (s *Server) Faults() Faults {
 
 // plan is what happens to one request.
 type plan struct {
-	rule          *Rule    // the fault, but for delays
+	rule          *Rule    // the fault, unless a delay
 	limited       *refusal // a 429, instead of a rule
-	fault         string   // what the history says
+	fault         string   // for the history
 	before, after time.Duration
 	gone          bool // the client left before anything was applied
 }
@@ -241,7 +241,7 @@ func (s *Server) takeToken() *refusal {
 	return r
 }
 
-// follow asks each rule in turn; delays add up, and the first other fault is the last rule asked.
+// follow applies the rules in order, up to the first fault that is not a delay; delays add up.
 func (s *Server) follow(c *call, p *plan) {
 	for i := range s.faults.Rules {
 		r := &s.faults.Rules[i]
@@ -285,7 +285,7 @@ func (s *Server) hits(r *Rule, state *ruleState, c *call) bool {
 	return true
 }
 
-// disturb turns the answer that the server would give into the one that it gives.
+// disturb applies the planned fault to the server's answer.
 func (s *Server) disturb(a answer, p plan) answer {
 	switch {
 	case p.gone:

@@ -15,7 +15,7 @@ var (
 	modelsJSON string
 )
 
-// The handlers run with the lock held, after the key was found good for the operation.
+// The handlers run with the lock held, after the key has been authorized for the operation.
 
 func (s *Server) listServiceAccounts(*call, *Key) (any, *refusal) {
 	list := wireAccountList{wireFuture: s.future()}

@@ -14,11 +14,11 @@ type Request struct {
 	Path           string          `json:"path"`
 	Account        string          `json:"account,omitzero"`
 	KeyID          string          `json:"key_id,omitzero"` // the key that was created, changed or deleted
-	Body           json.RawMessage `json:"body,omitempty"`  // as sent; as a JSON string where it is no JSON
+	Body           json.RawMessage `json:"body,omitempty"`  // as sent; a JSON string if it is not JSON
 	Status         int             `json:"status"`          // as answered; 0: no answer
-	Applied        bool            `json:"applied"`         // it was carried out, whatever was answered
+	Applied        bool            `json:"applied"`         // it was carried out, whatever the answer
 	CredentialKind string          `json:"credential_kind"` // "admin", a key's id, "unknown" or "none"
-	Fault          string          `json:"fault,omitzero"`  // the kind of rule or the 429 that it met
+	Fault          string          `json:"fault,omitzero"`  // the kind of rule, or the 429
 }
 
 func rawJSON(body []byte) json.RawMessage {
@@ -33,7 +33,7 @@ func rawJSON(body []byte) json.RawMessage {
 type history struct {
 	limit int
 	ring  []Request
-	next  int // where the next one goes, once the ring is full
+	next  int // position of the next request, once the ring is full
 }
 
 func (h *history) add(r Request) {

@@ -11,10 +11,10 @@ import (
 	"unicode/utf8"
 )
 
-// setting is a field of a request body; not set where the body is silent about it or says "no_update".
+// setting is a field of a request body; not set if the body omits it or says "no_update".
 type setting[T any] struct {
 	set   bool
-	value T // the zero value where the body says "clear", null or "all"
+	value T // the zero value if the body says "clear", null or "all"
 }
 
 func (v setting[T]) apply(to *T) bool {
@@ -24,7 +24,7 @@ func (v setting[T]) apply(to *T) bool {
 	return v.set
 }
 
-// keyPatch is what a create or an update asks for.
+// keyPatch is the change that a create or an update requests.
 type keyPatch struct {
 	enabled           setting[bool]
 	name              setting[string]
@@ -35,7 +35,7 @@ type keyPatch struct {
 	tts, dub, music   setting[*int64]
 }
 
-// apply changes all but enabled, and reports whether the request named any of it.
+// apply changes all but enabled, and reports whether the request set any of it.
 func (p *keyPatch) apply(k *Key) bool {
 	named := []bool{
 		p.name.apply(&k.Name), p.permissions.apply(&k.Permissions), p.allowedIPs.apply(&k.AllowedIPs),
@@ -66,7 +66,7 @@ func readUpdate(c *call, f *Faults) (*keyPatch, *refusal) {
 	return readKey(b, f)
 }
 
-// readKey reads the fields that create and update share; b knows which words each may hold.
+// readKey reads the fields shared by create and update.
 func readKey(b *form, f *Faults) (*keyPatch, *refusal) {
 	p := &keyPatch{name: b.name(f.NameLimit)}
 	if b.update {
@@ -120,14 +120,13 @@ func prefixes(texts []string) ([]netip.Prefix, error) {
 	return ps, nil
 }
 
-// form reads a JSON object field by field and collects everything that is wrong with it. What is never asked for
-// is refused as unknown.
+// form reads a JSON object field by field and collects its errors. A field that is not taken is refused as unknown.
 type form struct {
 	raw      map[string]json.RawMessage
 	asked    map[string]bool
 	errs     []fieldError
 	required map[string]bool
-	update   bool // of a key: words instead of null
+	update   bool // an update of a key, which has words instead of null
 }
 
 func readForm(c *call) (*form, *refusal) {

@@ -6,7 +6,7 @@ import (
 	"net/http"
 )
 
-// Manage serves what the methods of Server do, below /_sim/:
+// Manage serves the methods of Server below /_sim/:
 //
 //	GET    /_sim/state                   accounts with their keys and secrets
 //	GET    /_sim/history                 requests
@@ -15,7 +15,7 @@ import (
 //	POST   /_sim/reset                   forget the history, restart the counters of faults
 //	POST   /_sim/accounts                add {id, name}
 //	DELETE /_sim/accounts/{id}
-//	POST   /_sim/accounts/{id}/keys      add a KeySpec as someone else would; answers {id, secret}
+//	POST   /_sim/accounts/{id}/keys      add a KeySpec as another writer would; answers {id, secret}
 //	POST   /_sim/keys/{id}/disable       {reason}
 //	POST   /_sim/keys/{id}/enable
 //	POST   /_sim/keys/{id}/usage         {credits}
@@ -51,7 +51,7 @@ func (s *Server) manageAddKey(account string, spec KeySpec) (any, error) {
 	return map[string]string{"id": id, "secret": secret}, err
 }
 
-// withBody decodes a T strictly and passes it on with the id in the path.
+// withBody decodes a T strictly and passes it on with the id from the path.
 func withBody[T any](f func(id string, body T) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var body T

@@ -1,6 +1,6 @@
 // Package elevensim simulates the part of the ElevenLabs API that openapi.yaml describes, as an [http.Handler].
-// Like a good protocol test server it is stricter than the real API, and nastier: every nastiness is a field of
-// [Faults] and none is on until asked for. FIDELITY.md names the source of each behaviour.
+// It is stricter than the real API, and can be made worse: every fault is a field of [Faults] and off by default.
+// FIDELITY.md names the source of each behaviour.
 //
 // It keeps its own wire types, so that a client's mistake is not mirrored here.
 package elevensim
@@ -14,20 +14,20 @@ import (
 	"time"
 )
 
-// AdminID is the id under which [Server.DisableKey] and [Server.EnableKey] know the admin key.
+// AdminID is the admin key's id for [Server.DisableKey] and [Server.EnableKey].
 const AdminID = "admin"
 
 const defaultHistoryLimit = 100_000
 
 // Options describe a simulated workspace.
 type Options struct {
-	AdminKey         string                         // the key that manages service accounts; "": there is none
+	AdminKey         string                         // the key that manages service accounts; "": none
 	AdminPermissions []string                       // nil: all
 	Accounts         []Account                      // service accounts that exist from the start
 	Seed             uint64                         // equal seeds and request orders give equal ids and secrets
 	HistoryLimit     int                            // requests remembered; 0: 100,000
 	Now              func() time.Time               // nil: time.Now
-	ClientIP         func(*http.Request) netip.Addr // what allowlists are matched against; nil: from RemoteAddr
+	ClientIP         func(*http.Request) netip.Addr // matched against allowlists; nil: from RemoteAddr
 }
 
 // Account names a service account.
@@ -63,7 +63,7 @@ func New(o Options) *Server {
 		now:        o.Now,
 		clientIP:   o.ClientIP,
 		operations: operations(),
-		ids:        rand.New(rand.NewPCG(o.Seed, 1)), //nolint:gosec // repeatable on purpose, these open nothing
+		ids:        rand.New(rand.NewPCG(o.Seed, 1)), //nolint:gosec // repeatable on purpose; these secrets open nothing
 		dice:       rand.New(rand.NewPCG(o.Seed, 2)), //nolint:gosec // repeatable on purpose
 		keys:       map[string]*Key{},
 		bySecret:   map[string]*Key{},
@@ -113,8 +113,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.send(w)
 }
 
-// perform carries the call out, unless the plan forbids it, and records it in the same critical section, so that
-// the history has the order in which things happened.
+// perform carries the call out, unless the plan forbids it, and records it in the same critical section, so that the
+// history is in the order of effects.
 func (s *Server) perform(c *call, p plan) answer {
 	s.mu.Lock()
 	defer s.mu.Unlock()

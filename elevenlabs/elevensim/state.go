@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Key is one API key with everything that the simulator knows about it.
+// Key is one API key with its complete state.
 type Key struct {
 	ID                string         `json:"id"`
 	Account           string         `json:"account"` // service_account_user_id
@@ -29,7 +29,7 @@ type Key struct {
 	DeletedAt         time.Time      `json:"deleted_at,omitzero"`
 }
 
-// Deleted reports whether the key is gone.
+// Deleted reports whether the key is deleted.
 func (k *Key) Deleted() bool { return !k.DeletedAt.IsZero() }
 
 func (k *Key) may(permission string) bool {
@@ -40,7 +40,7 @@ func (k *Key) admits(ip netip.Addr) bool {
 	return k.AllowedIPs == nil || slices.ContainsFunc(k.AllowedIPs, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
-// clone keeps callers from reaching into the state through its slices; what pointers point at never changes.
+// clone copies the slices, so that callers cannot change the state; pointed-at values are immutable.
 func (k *Key) clone() Key {
 	c := *k
 	c.Permissions = slices.Clone(k.Permissions)
@@ -48,7 +48,7 @@ func (k *Key) clone() Key {
 	return c
 }
 
-// KeySpec describes a key that someone else creates.
+// KeySpec describes a key created by another writer.
 type KeySpec struct {
 	ID             string   `json:"id"`     // "": a new one
 	Secret         string   `json:"secret"` // "": a new one
@@ -65,7 +65,7 @@ type account struct {
 	gone      []*Key // in order of deletion
 }
 
-// AccountState is a service account with all keys that it ever had: living ones by creation, then deleted ones by
+// AccountState is a service account with all keys that it ever had: existing ones by creation, then deleted ones by
 // deletion.
 type AccountState struct {
 	Account
@@ -85,15 +85,15 @@ const (
 	Patched  ChangeKind = "patch" // settings or name
 )
 
-// ByManagement is Change.By of what was done through a method of Server or under /_sim/.
+// ByManagement is the Change.By of a method of Server or a call under /_sim/.
 const ByManagement = "management"
 
-// Change is one change of one key.
+// Change is one change to one key.
 type Change struct {
 	Time time.Time
 	Kind ChangeKind
 	By   string // "admin", the id of the key that authenticated the request, or ByManagement
-	Key  Key    // as it is afterwards
+	Key  Key    // after the change
 }
 
 // OnChange calls f for every change from now on, in order and under the server's lock: f must be quick and must
@@ -163,7 +163,7 @@ func (s *Server) RemoveAccount(id string) error {
 	return nil
 }
 
-// AddKey creates a key as someone else would, past all limits and permissions, and returns its id and secret.
+// AddKey creates a key as another writer would, regardless of limits and permissions, and returns its id and secret.
 func (s *Server) AddKey(accountID string, spec KeySpec) (id, secret string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,7 +213,7 @@ func (s *Server) withKey(doing, id string, f func(*Key)) error {
 	return nil
 }
 
-// What follows expects the lock to be held.
+// The functions below expect the lock to be held.
 
 func (s *Server) account(id string) *account {
 	i := slices.IndexFunc(s.accounts, func(a *account) bool { return a.ID == id })

@@ -19,7 +19,7 @@ type transport struct{ handler http.Handler }
 // RoundTrip implements [http.RoundTripper]. The server sees it as coming from 127.0.0.1.
 func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Body != nil {
-		defer func() { _ = req.Body.Close() }() // the contract of RoundTripper; there is nobody to tell
+		defer func() { _ = req.Body.Close() }() // required of a RoundTripper
 	}
 	ctx := req.Context()
 	if err := ctx.Err(); err != nil {

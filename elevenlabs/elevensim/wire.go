@@ -69,7 +69,7 @@ type wireCreatedAccount struct {
 	wireFuture
 }
 
-// wireFuture holds fields that no client of today knows, for Faults.ExtraFields.
+// wireFuture holds fields unknown to current clients, for Faults.ExtraFields.
 type wireFuture struct {
 	Future       map[string]any `json:"future_object,omitempty"`
 	FutureString string         `json:"future_string,omitempty"`
@@ -108,7 +108,7 @@ func (s *Server) errorBody(r *refusal) wireError {
 		RequestID: fmt.Sprintf("req_%012x", s.requests), Param: r.param}}
 }
 
-// What follows expects the lock to be held.
+// The functions below expect the lock to be held.
 
 func (s *Server) future() wireFuture {
 	if !s.faults.ExtraFields {
@@ -117,7 +117,7 @@ func (s *Server) future() wireFuture {
 	return wireFuture{Future: map[string]any{"nested": []int{1}}, FutureString: "unknown to every client"}
 }
 
-// wireKeys lists an account's keys as they show now, or nil where listings lack them.
+// wireKeys lists an account's visible keys, or nil if listings lack them.
 func (s *Server) wireKeys(a *account) *[]wireKey {
 	if s.faults.MissingList == "api-keys" {
 		return nil
@@ -130,7 +130,7 @@ func (s *Server) wireKeys(a *account) *[]wireKey {
 	return &listed
 }
 
-// listed are the keys that listings show, which are not those that exist when listings lag.
+// listed are the keys that listings show, which lag behind the existing ones by Faults.ListLag.
 func (s *Server) listed(a *account) []*Key {
 	lag := time.Duration(s.faults.ListLag)
 	if lag == 0 {
@@ -186,7 +186,7 @@ func limitsOf(k *Key) *wireLimits {
 	return &wireLimits{limit(k.TTSConcurrency), limit(k.DubConcurrency), limit(k.MusicConcurrency)}
 }
 
-// shuffle reorders a list where Faults.Shuffle says so.
+// shuffle reorders a list if Faults.Shuffle is set.
 func shuffle[T any](s *Server, list []T) {
 	if s.faults.Shuffle {
 		s.dice.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
