@@ -19,7 +19,7 @@ import (
 	"github.com/rekeyd/rekeyd/internal/web"
 )
 
-// app is one run of the command, with all that it may touch.
+// app is one run of the command, with its inputs and outputs.
 type app struct {
 	lookuper       envconfig.Lookuper
 	environ        []string
@@ -46,7 +46,7 @@ func (a app) run(ctx context.Context, args []string) int {
 	return a.exit(cmp.Or(err, out.err))
 }
 
-// checked remembers that a write failed: cobra does not say so of help.
+// checked records a failed write, which cobra does not report for help.
 type checked struct {
 	io.Writer
 	err error
@@ -83,8 +83,8 @@ func (a app) exit(err error) int {
 	return exitFailed
 }
 
-// printError writes to stderr: one line, or one for each of several errors. What looks like a secret is not repeated: an
-// argument may be one.
+// printError writes to stderr: one line, or one for each of several errors. It hides text that looks like a secret,
+// since an argument may be one.
 func (a app) printError(kind string, err error) {
 	for line := range strings.Lines(err.Error()) {
 		a.say("rekeyd: %s: %s\n", kind, strings.TrimSpace(secret.HideShapes(line)))
@@ -105,7 +105,7 @@ func (a app) warn(warnings []config.Fault) {
 
 // daemon is `rekeyd run`.
 func (a app) daemon(ctx context.Context, _ options, _ []string) error {
-	warnings := config.UnknownVariables(a.environ) // for the log, if there will be one
+	warnings := config.UnknownVariables(a.environ) // for the log, once there is one
 	s, err := daemon.Load(a.lookuper)
 	if err != nil {
 		a.warn(warnings)
@@ -122,9 +122,9 @@ func (a app) daemon(ctx context.Context, _ options, _ []string) error {
 	return d.Run(ctx)
 }
 
-// returnMemory returns once a minute what a rush took, until ctx ends. A collection in the midst of a rush lets the heap grow
-// to twice what was in use then, and an idle daemon makes little new garbage: four minutes after the first keys of 10,000
-// policies nothing had been returned. The price is one more collection a minute.
+// returnMemory returns unused memory to the system once a minute, until ctx ends. A collection during a burst lets the heap
+// grow to twice its size at that time, and an idle daemon makes little garbage: four minutes after the first keys of 10,000
+// policies no memory had been returned. The cost is one more collection per minute.
 func returnMemory(ctx context.Context) {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
@@ -143,7 +143,7 @@ func (a app) build(s daemon.Settings, log io.Writer, warnings []config.Fault) (*
 	return daemon.New(daemon.Config{Settings: s, Log: log, Warnings: warnings, Version: v, Revision: rev, Hangup: a.hangup, Wall: wall})
 }
 
-// built says which source this is: by the linker's flags, else by what Go notes in a binary.
+// built returns version and revision: from the linker's flags, else from Go's build info.
 func built() (v, rev string) {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -9,7 +9,7 @@ import (
 	"github.com/rekeyd/rekeyd/internal/daemon"
 )
 
-// check is `rekeyd check`. It touches no network unless it is told to.
+// check is `rekeyd check`. It uses the network only with --online.
 func (a app) check(ctx context.Context, o options, _ []string) error {
 	s, err := a.load()
 	if err != nil {
@@ -27,7 +27,7 @@ func (a app) examine(ctx context.Context, s daemon.Settings, asJSON bool) error 
 	s.Env.LogLevel = "error"
 	d, err := a.build(s, io.Discard, nil)
 	if err != nil {
-		return fmt.Errorf("preparing to look: %w", err)
+		return fmt.Errorf("preparing the checks: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout(s.Env))
 	defer cancel()

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// harden keeps the secrets in this process's memory to itself: a crash writes no core file, also where core_pattern names
-// a program, and no other process of the same user may trace it or read its memory, environment and open files.
+// harden protects the secrets in this process's memory: a crash writes no core file, even if core_pattern names a program,
+// and no other process of the same user may trace it or read its memory, environment and open files.
 func harden() error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("turning core files off: %w", err)

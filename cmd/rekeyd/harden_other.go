@@ -2,5 +2,5 @@
 
 package main
 
-// harden does nothing: what keeps memory private is Linux's own.
+// harden does nothing: its calls exist on Linux only.
 func harden() error { return nil }

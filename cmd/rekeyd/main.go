@@ -20,7 +20,7 @@ func main() {
 	signal.Notify(hangup, syscall.SIGHUP)
 	a := app{lookuper: envconfig.OsLookuper(), environ: os.Environ(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, hangup: hangup}
 	if err := harden(); err != nil {
-		a.printError("warning", err) // a sandbox may forbid it, and rotating is worth more
+		a.printError("warning", err) // a sandbox may forbid it, and rotation matters more
 	}
 	os.Exit(a.run(ctx, os.Args[1:]))
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// errToDo is no failure: it makes the exit status tell that there is something to do.
+// errToDo is not a failure: it sets the exit status for pending work.
 var errToDo = errors.New("there is something to do")
 
 // plan is `rekeyd plan`: what the daemon would do now and why, and what comes later. It changes nothing.
@@ -55,7 +55,7 @@ type change struct {
 	At     time.Time     `json:"at,omitzero"` // zero: now
 }
 
-// policyPlan is what is to be done about one policy.
+// policyPlan is the plan for one policy.
 type policyPlan struct {
 	Policy  string        `json:"policy"`
 	State   plan.State    `json:"state"`
@@ -68,7 +68,7 @@ type policyPlan struct {
 	words string // how it stands
 }
 
-// summary counts what is to be done now, and the policies that it is not enough for.
+// summary counts the changes due now, and the policies that wait or need a decision.
 type summary struct {
 	Create int `json:"create"`
 	Change int `json:"change"`
@@ -136,7 +136,7 @@ func (s *summary) count(e effect) {
 	}
 }
 
-// changesOf says what one step does. A rotation is two changes: a new key, and the old one on its way out.
+// changesOf describes one step. A rotation is two changes: a new key, and the old one on its way out.
 func changesOf(s rotator.PolicyStatus, step plan.Step) []change {
 	c := change{Effect: effectChange, Action: step.Action, KeyID: step.KeyID, Reason: step.Reason}
 	switch step.Action {
@@ -164,7 +164,7 @@ func changesOf(s rotator.PolicyStatus, step plan.Step) []change {
 	return []change{c}
 }
 
-// rotation is a new key, now or at a time, and what becomes of the old one.
+// rotation is a new key, now or later, and the retirement of the old one.
 func rotation(s rotator.PolicyStatus, why ledger.Reason, at time.Time) []change {
 	changes := []change{{Effect: effectCreate, Action: plan.ActRotate, Reason: why, At: at,
 		What: fmt.Sprintf("create a key of %s, publish it in %s", s.Policy.ServiceAccount, s.Policy.Sink)}}
@@ -181,7 +181,7 @@ func rotation(s rotator.PolicyStatus, why ledger.Reason, at time.Time) []change 
 	return append(changes, change{effectChange, plan.ActRotate, s.Current.ID, leaves, why, at})
 }
 
-// patched names the settings that differ, with what they are to be.
+// patched names the settings that differ, with their new values.
 func patched(s rotator.PolicyStatus) string {
 	want := s.Policy.Settings
 	var all []string
@@ -206,7 +206,7 @@ func patched(s rotator.PolicyStatus) string {
 	return strings.Join(all, "; ")
 }
 
-// laterOf says what time alone will bring.
+// laterOf lists the changes that are due later.
 func laterOf(s rotator.PolicyStatus, now time.Time) []change {
 	var changes []change
 	for _, k := range s.Retiring {
@@ -224,7 +224,7 @@ func laterOf(s rotator.PolicyStatus, now time.Time) []change {
 	return changes
 }
 
-// text is the plan for people.
+// text renders the plan for a person.
 func (p planTable) text(paint painter, now time.Time) string {
 	var out strings.Builder
 	for _, one := range append(p.Policies[:len(p.Policies):len(p.Policies)], p.Unmanaged...) {

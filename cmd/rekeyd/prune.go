@@ -49,7 +49,7 @@ func (a app) prune(ctx context.Context, o options, names []string) error {
 	return err
 }
 
-// lost finds what may be pruned. A name must be that of a policy which the file, the ledger or a lost key knows.
+// lost finds the keys that may be pruned. A name must be that of a policy in the file, in the ledger or of a lost key.
 func (a app) lost(ctx context.Context, d *daemon.Daemon, c *config.Config, names []string) ([]rotator.LostKey, error) {
 	lost, err := d.Lost(ctx, names...)
 	if err != nil {
@@ -103,7 +103,7 @@ func (a app) confirm(n int, yes bool) error {
 		return usageError{fmt.Errorf("rekeyd prune: %s would be deleted or disabled, and there is no terminal to ask at; add --yes", count(n, "key", "keys"))}
 	}
 	a.say("\nDelete or disable %s? Type %d or yes: ", count(n, "key", "keys"), n)
-	answer, _ := bufio.NewReader(a.stdin).ReadString('\n') // the end of the input is no yes
+	answer, _ := bufio.NewReader(a.stdin).ReadString('\n') // end of input is not a yes
 	if answer = strings.TrimSpace(answer); answer == "yes" || answer == strconv.Itoa(n) {
 		return nil
 	}

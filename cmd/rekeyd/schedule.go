@@ -9,7 +9,7 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
-// maxRuns bounds what a typing error can print.
+// maxRuns bounds the output of a typing error.
 const maxRuns = 10_000
 
 // run is one line of `rekeyd schedule`.
@@ -19,7 +19,7 @@ type run struct {
 	UTC    string `json:"utc"`
 }
 
-// schedule is `rekeyd schedule`: the runs as the schedule has them, whatever the ledger says.
+// schedule is `rekeyd schedule`: the runs of the schedule alone, without the ledger.
 func (a app) schedule(_ context.Context, o options, names []string) error {
 	start, err := startOf(o.from)
 	switch {

@@ -25,7 +25,7 @@ const (
 // painter colours text, or leaves it as it is.
 type painter struct{ on bool }
 
-// painter is that of stdout: colours are for people, and not for those who refuse them.
+// painter returns the painter of stdout: colours are for terminals, unless NO_COLOR or TERM=dumb refuses them.
 func (a app) painter() painter {
 	refused, _ := a.lookuper.Lookup("NO_COLOR")
 	kind, _ := a.lookuper.Lookup("TERM")
@@ -43,8 +43,8 @@ func (p painter) paint(color, text string) safe {
 // safe is text whose line breaks and colours are our own.
 type safe string
 
-// write is how everything for people gets out: what is not safe is stripped, since names of keys, records and answers
-// of remotes are by others.
+// write writes all output for people. It strips control characters from arguments that are not safe, since names of keys,
+// records and remote answers are untrusted.
 func write(w io.Writer, format string, args ...any) error {
 	for i, arg := range args {
 		switch arg := arg.(type) {
@@ -61,8 +61,8 @@ func write(w io.Writer, format string, args ...any) error {
 	return err
 }
 
-// stripControls makes one line of a text and takes out what commands a terminal or reorders what it shows: control
-// characters of either set, also as lone bytes, and characters without a shape.
+// stripControls makes a text one line and removes characters that control a terminal or reorder its output: control
+// characters of either set, also as single bytes, and invisible characters.
 func stripControls(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -77,7 +77,7 @@ func stripControls(text string) string {
 	}, strings.ToValidUTF8(text, "\uFFFD"))
 }
 
-// escapeControls writes what stripControls takes out as JSON does, which it leaves valid. Line breaks stay.
+// escapeControls escapes the same characters as JSON does, and keeps JSON valid. Line breaks stay.
 func escapeControls(text []byte) []byte {
 	if !bytes.ContainsFunc(text, isControl) {
 		return text
@@ -90,7 +90,7 @@ func escapeControls(text []byte) []byte {
 			}
 			continue
 		}
-		out = utf8.AppendRune(out, r) // a byte that is no UTF-8 becomes U+FFFD
+		out = utf8.AppendRune(out, r) // an invalid byte becomes U+FFFD
 	}
 	return out
 }
@@ -109,7 +109,7 @@ func (e escaped) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// isTerminal reports whether a person looks at a stream, or types into it, directly.
+// isTerminal reports whether a stream is a terminal.
 func (a app) isTerminal(stream any) bool {
 	if a.terminal != nil {
 		return a.terminal(stream)
@@ -122,11 +122,11 @@ func (a app) isTerminal(stream any) bool {
 	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
 		return false
 	}
-	nowhere, err := os.Stat(os.DevNull) // a character device too, and what a service has
+	nowhere, err := os.Stat(os.DevNull) // also a character device, and a service's stdin
 	return err != nil || !os.SameFile(info, nowhere)
 }
 
-// columns pads the cells of all rows, so that they stand below each other. Each row is one line, whatever is in it.
+// columns aligns the cells of all rows. Each row is one line, whatever its content.
 func columns(rows [][]string) []string {
 	var widths []int
 	for _, row := range rows {
@@ -150,8 +150,8 @@ func columns(rows [][]string) []string {
 	return lines
 }
 
-// progress shows a person at a terminal what the log says of the work on policies, while it goes on. Failures are left
-// out: they are reported at the end.
+// progress shows the log of the work on policies to a person at a terminal. It leaves out failures, which are reported at
+// the end.
 type progress struct{ out io.Writer }
 
 func (p progress) Write(line []byte) (int, error) {

@@ -17,7 +17,7 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// status is `rekeyd status`: it looks and changes nothing.
+// status is `rekeyd status`. It changes nothing.
 func (a app) status(ctx context.Context, o options, names []string) error {
 	snapshot, err := a.survey(ctx, names)
 	if err != nil {
@@ -32,7 +32,7 @@ func (a app) status(ctx context.Context, o options, names []string) error {
 	return errors.Join(err, unreachable(view))
 }
 
-// survey looks at the named policies, or at all of them and at those that the policy file no longer has.
+// survey observes the named policies, or all of them, removed ones included.
 func (a app) survey(ctx context.Context, names []string) (rotator.Snapshot, error) {
 	s, err := a.load()
 	if err != nil {
@@ -41,14 +41,14 @@ func (a app) survey(ctx context.Context, names []string) (rotator.Snapshot, erro
 	if err := known(s.Policies, names); err != nil {
 		return rotator.Snapshot{}, err
 	}
-	s.Env.LogLevel = "error" // what is found is shown, and not logged
+	s.Env.LogLevel = "error" // findings are shown, not logged
 	d, err := a.build(s, io.Discard, nil)
 	if err != nil {
-		return rotator.Snapshot{}, fmt.Errorf("preparing to look: %w", err)
+		return rotator.Snapshot{}, fmt.Errorf("preparing the survey: %w", err)
 	}
 	snapshot, err := d.Survey(ctx, names...)
 	if err != nil {
-		return snapshot, fmt.Errorf("looking at the policies: %w", err)
+		return snapshot, fmt.Errorf("observing the policies: %w", err)
 	}
 	return snapshot, nil
 }
@@ -62,7 +62,7 @@ func chosen(c *config.Config, names []string) ([]plan.Policy, error) {
 	return c.Policies[i : i+1], nil
 }
 
-// unreachable makes the exit status tell that the picture is not whole.
+// unreachable sets the exit status for an incomplete survey.
 func unreachable(v web.View) error {
 	var errs []error
 	if v.StoreError != "" {

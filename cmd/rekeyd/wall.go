@@ -4,5 +4,5 @@ package main
 
 import "time"
 
-// wall is the time of day by this host's clock, the only one that a release knows.
+// wall is the time of day by this host's clock, which a release always uses.
 func wall() time.Time { return time.Now() }

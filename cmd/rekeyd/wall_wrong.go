@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// wall is this host's clock, set wrong by the duration in TEST_CLOCK_OFFSET: torture runs one replica like that.
+// wall is this host's clock plus the duration in TEST_CLOCK_OFFSET, for one replica of the torture test.
 func wall() time.Time {
 	offset, err := time.ParseDuration(os.Getenv("TEST_CLOCK_OFFSET"))
 	if err != nil {

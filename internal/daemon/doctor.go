@@ -153,7 +153,7 @@ const leastVersions = 3
 
 func (x *examination) retention(subject string, r sinks.Retention) {
 	if r.DeleteAfter > 0 {
-		x.say(LevelWarning, subject, "delete_version_after is %s: Vault deletes secrets and ledger by itself after that; set it to 0s", r.DeleteAfter)
+		x.say(LevelWarning, subject, "delete_version_after is %s: Vault deletes secrets and ledger after that; set it to 0s", r.DeleteAfter)
 	}
 	if r.MaxVersions > 0 && r.MaxVersions < leastVersions {
 		x.say(LevelWarning, subject, "max_versions is %d: with so few, rekeyd rollback may find no version to go back to; set it to %d or more, or to 0", r.MaxVersions, leastVersions)
@@ -228,7 +228,7 @@ func advised(base string, err error) string {
 	case errors.Is(err, elevenlabs.ErrMissingPermissions):
 		advice = "; the admin key lacks service_account_write: give it that permission, or another key"
 	case errors.Is(err, elevenlabs.ErrUnreachable):
-		advice = "; check base_url and the way there"
+		advice = "; check base_url and the network"
 	}
 	return base + ": " + err.Error() + advice
 }

@@ -40,7 +40,7 @@ func askVault(ctx context.Context, vault *sinks.Vault) error {
 	defer cancel()
 	err := vault.Ready(short)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		return fmt.Errorf("no answer from Vault within %s; see whether it is overloaded or a firewall drops its packets", vaultReady)
+		return fmt.Errorf("no answer from Vault within %s; check whether it is overloaded or a firewall drops its packets", vaultReady)
 	}
 	return err
 }

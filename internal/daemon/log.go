@@ -7,8 +7,8 @@ import (
 	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
-// cutter is the last line of defence: it cuts the secrets that the process holds out of all that is logged. It works on
-// finished lines, so that no kind of attribute can slip past it.
+// cutter is the last line of defence: it cuts the process's secrets out of the log. It works on finished lines, so that no
+// kind of attribute can bypass it.
 type cutter struct {
 	w        io.Writer
 	redactor *secret.Redactor

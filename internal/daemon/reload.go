@@ -66,7 +66,7 @@ func (d *Daemon) reloadFault() string {
 }
 
 // watchFolder watches the policy file's folder rather than the file: an editor replaces the file, and Kubernetes swaps a
-// link beside it. The watcher is nil when policies come from the environment.
+// link next to it. The watcher is nil when policies come from the environment.
 func (d *Daemon) watchFolder() (*fsnotify.Watcher, error) {
 	path := d.cfg.Env.Source().Path
 	if path == "" {

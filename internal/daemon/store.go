@@ -127,5 +127,5 @@ func (h *holder) get() (secret.Secret, error) {
 	return s, nil
 }
 
-// spareConns serve calls beside rotations: listing, probing, renewing, readiness.
+// spareConns serve the calls other than rotations: listing, probing, renewing, readiness.
 const spareConns = 4

@@ -1,6 +1,5 @@
-// Package events tells other programs what happens to keys: CloudEvents 1.0 in JSON, signed, over HTTP. Telling never
-// delays what it is about: events wait in a bounded queue, each is tried a few times, and what cannot be delivered is
-// counted and forgotten.
+// Package events reports changes of keys to other programs: CloudEvents 1.0 in JSON, signed, over HTTP. It does not delay
+// rotation: events wait in a bounded queue, each is tried a few times, and undeliverable events are counted and dropped.
 package events
 
 import (
@@ -27,16 +26,16 @@ import (
 )
 
 const (
-	queued     = 1024 // events that wait at most
-	tries      = 3    // of one event
+	queued     = 1024 // most events that wait
+	tries      = 3    // per event
 	oneTry     = 5 * time.Second
-	firstPause = time.Second // between tries, doubling
+	firstPause = time.Second // between attempts, doubling
 	longPause  = 10 * time.Second
-	maxAnswer  = 4 << 10 // bytes that are read of an answer, so that the connection can be used again
-	maxText    = 300     // runes of what a failure is told with
+	maxAnswer  = 4 << 10 // bytes read of an answer, so that the connection can be reused
+	maxText    = 300     // runes of an error's text
 )
 
-// The results that Options.Count is told.
+// The results passed to Options.Count.
 const (
 	Delivered = "delivered"
 	Failed    = "failed"  // given up after the last try
@@ -46,10 +45,10 @@ const (
 // Results is every result, for series that must exist before the first event.
 func Results() []string { return []string{Delivered, Failed, Dropped} }
 
-// Options says where events go.
+// Options configures a Sender.
 type Options struct {
 	URL    string                        // http or https
-	Secret func() (secret.Secret, error) // of the signature; asked for each event
+	Secret func() (secret.Secret, error) // of the signature; called for each event
 	// Owner returns this installation's id; "" while it is not known yet.
 	Owner  func() string
 	Count  func(result string)
@@ -62,8 +61,8 @@ type Sender struct {
 	client *http.Client
 	queue  chan rotator.Event
 	hidden secret.Redactor // holds the URL's path, which may be a secret
-	last   string          // what the last delivery failed with; "" when it did not
-	cut    *rotator.Event  // its delivery was interrupted by the end of Run
+	last   string          // error of the last delivery; "" if it succeeded
+	cut    *rotator.Event  // event whose delivery the end of Run interrupted
 }
 
 // New makes a Sender, which sends nothing until Run or Flush.
@@ -99,7 +98,7 @@ func (s *Sender) Send(e rotator.Event) {
 	}
 }
 
-// Run delivers events until ctx ends; what waits then is for Flush.
+// Run delivers events until ctx ends; Flush delivers the rest.
 func (s *Sender) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		select {
@@ -111,7 +110,7 @@ func (s *Sender) Run(ctx context.Context) {
 	}
 }
 
-// Flush delivers what waits, until ctx ends. It must not be called beside Run.
+// Flush delivers the queued events until ctx ends. It must not run concurrently with Run.
 func (s *Sender) Flush(ctx context.Context) {
 	if e := s.cut; e != nil {
 		s.cut = nil
@@ -167,7 +166,7 @@ func (s *Sender) send(ctx context.Context, e rotator.Event) error {
 	}
 }
 
-// try sends once. again says that another try may help, and no sooner than after.
+// try sends once. again reports whether another attempt may help, no sooner than after.
 func (s *Sender) try(ctx context.Context, body []byte) (again bool, after time.Duration, err error) {
 	value, err := s.opt.Secret()
 	if err != nil {

@@ -71,7 +71,7 @@ func (m *mount) serveRead(path string, q request) (answer, error) {
 	return answer{status: http.StatusOK, kind: "kv", data: data}, nil
 }
 
-// facts is what a version says about itself.
+// facts is the metadata of a version.
 func (v *version) facts(number int) map[string]any {
 	return map[string]any{"version": number, "created_time": stamp(v.created), "deletion_time": stamp(v.deleted),
 		"destroyed": v.destroyed, "custom_metadata": nil}
@@ -188,7 +188,7 @@ func (m *mount) serveList(path string) (answer, error) {
 	return answer{status: http.StatusOK, kind: "kv", data: map[string]any{"keys": names}}, nil
 }
 
-// serveConfig knows the settings whose effects are modelled, and no other.
+// serveConfig accepts only the settings whose effects are modelled.
 func (m *mount) serveConfig(q request) (answer, error) {
 	var body struct {
 		MaxVersions *int  `json:"max_versions"`

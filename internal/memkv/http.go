@@ -15,7 +15,7 @@ import (
 
 const maxRequest = 32 << 20 // bytes, Vault's default
 
-// Refusal is an answer of Vault that says no: of Before, or of the server itself.
+// Refusal is an error answer of Vault, from Before or from the server itself.
 type Refusal struct {
 	Status int
 	Errors []string

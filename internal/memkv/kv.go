@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// defaultVersions is how many versions a document keeps where neither it nor its mount says.
+// defaultVersions is how many versions a document keeps if neither it nor its mount sets a number.
 const defaultVersions = 10
 
 // mount is one KV engine.
@@ -77,7 +77,7 @@ func (m *mount) softDelete(path string) {
 	}
 }
 
-// deleteVersions, undelete and destroy skip the versions that there are not.
+// deleteVersions, undelete and destroy skip versions that do not exist.
 func (m *mount) deleteVersions(path string, numbers []int) {
 	m.each(path, "update", numbers, func(v *version) {
 		if v.readable() {

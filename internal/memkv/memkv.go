@@ -1,7 +1,7 @@
 // Package memkv is the part of Vault's HTTP API that rekeyd uses, in memory and in the caller's own goroutine, for
 // simulations inside testing/synctest: the real Vault client runs over it as its transport. It keeps KV version 2's
-// semantics exactly; a test holds it against a real server, answer by answer. What it does not speak it refuses
-// loudly, as an error of the transport.
+// semantics exactly; a test holds it against a real server, answer by answer. It refuses other
+// requests with an error of the transport.
 package memkv
 
 import (
@@ -19,10 +19,10 @@ import (
 // It is an http.RoundTripper. Set the fields before the first request; the methods may be called at any time, but
 // not from OnWrite.
 type Server struct {
-	// OnWrite is told of each version written through the API, under the lock that orders all of them: the path with
-	// its mount, and what a reader will find there.
+	// OnWrite receives each version written through the API, under the lock that orders them: the path with its mount,
+	// and the data.
 	OnWrite func(path string, version int, data map[string]any)
-	// Deny refuses what touches a path of the API, such as secret/data/x.
+	// Deny refuses requests to a path of the API, such as secret/data/x.
 	Deny func(path string) bool
 
 	mu     sync.Mutex
@@ -69,7 +69,7 @@ func New(rootToken string, mounts ...string) *Server {
 // Seal makes the server answer that it is sealed, until Unseal.
 func (s *Server) Seal() { s.locked(func() { s.sealed = true }) }
 
-// Unseal ends what Seal began.
+// Unseal undoes Seal.
 func (s *Server) Unseal() { s.locked(func() { s.sealed = false }) }
 
 // SetTTL makes the token one that ends after ttl unless it is renewed, which gives it ttl again.

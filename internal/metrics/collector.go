@@ -13,20 +13,20 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// Collector makes the series of policies and workspaces at scrape time from what the rotator holds anyway, so that
-// they appear and go with their policy and cost nothing in between.
+// Collector makes the series of policies and workspaces at scrape time from the rotator's state, so that they come and go
+// with their policy and cost nothing between scrapes.
 //
-// It stands beside the registry and not in it: that would hash, check and sort each of 200,000 series, which are made
-// in order here, and are different by the names of policies and workspaces.
+// It is not part of the registry, which would hash, check and sort each of 200,000 series. They are made in order here, and
+// the names of policies and workspaces make them distinct.
 type Collector struct {
 	Rest     prometheus.Gatherer // all other metrics
 	Snapshot func() rotator.Snapshot
 	Expiry   func() (at time.Time, known bool) // of the Vault token; nil with the file sink
 	Lost     func(workspace string) int
-	used     sync.Pool // of *gathering that are no longer needed
+	used     sync.Pool // finished *gathering, for reuse
 }
 
-// Gather implements prometheus.TransactionalGatherer. What it returns is good until done.
+// Gather implements prometheus.TransactionalGatherer. The result is valid until done.
 func (c *Collector) Gather() (all []*dto.MetricFamily, done func(), err error) {
 	all, err = c.Rest.Gather()
 	g, ok := c.used.Get().(*gathering)
@@ -59,22 +59,22 @@ func (c *Collector) fill(g *gathering) {
 	}
 }
 
-// gathering is one scrape under way.
+// gathering is one scrape in progress.
 type gathering struct {
 	all []*dto.MetricFamily
 
 	rotations, last, next, created, maxAge, keys, state, inUse, drift, disabled, problem family
 	policies, reconciled, lostDeleted, tokenExpiry                                       family
 
-	success, failure                             *dto.LabelPair
-	current, overlap, quarantine, losts, foreign *dto.LabelPair
-	states                                       []*dto.LabelPair // as plan.States
+	success, failure                            *dto.LabelPair
+	current, overlap, quarantine, lost, foreign *dto.LabelPair
+	states                                      []*dto.LabelPair // as plan.States
 }
 
 func newGathering() *gathering {
 	g := &gathering{
 		success: label("result", succeeded), failure: label("result", failed), current: label("state", "current"), overlap: label("state", "overlap"),
-		quarantine: label("state", "quarantine"), losts: label("state", "lost"), foreign: label("state", "foreign"),
+		quarantine: label("state", "quarantine"), lost: label("state", "lost"), foreign: label("state", "foreign"),
 	}
 	for _, state := range plan.States() {
 		g.states = append(g.states, label("state", string(state)))
@@ -86,7 +86,7 @@ func newGathering() *gathering {
 	g.next = gauge("next_rotation_timestamp_seconds", "When the next rotation, or the next attempt at one that failed, is due; +Inf when none will be.")
 	g.created = gauge("key_created_timestamp_seconds", "When the current key was created.")
 	g.maxAge = gauge("key_max_age_seconds", "The policy's max_age; absent without one.")
-	g.keys = gauge("keys", "Keys of the policy by what they are; foreign ones are those that others made in its service account.")
+	g.keys = gauge("keys", "Keys of the policy by their state; foreign keys are those in its service account that rekeyd did not create.")
 	g.state = gauge("policy_state", "1 for the state that the policy is in, 0 for the others.")
 	g.inUse = gauge("retiring_key_in_use", "1 while the usage of a retiring key still grows.")
 	g.drift = gauge("drift", "Fields of the current key that differ from the policy.")
@@ -94,12 +94,12 @@ func newGathering() *gathering {
 	g.problem = gauge("policy_problem", "1 for each problem that the policy has now; absent without one.")
 	g.policies = gauge("policies", "Policies in force.")
 	g.reconciled = gauge("last_reconcile_timestamp_seconds", "When the workspace was last listed.")
-	g.lostDeleted = counter("lost_keys_deleted_total", "Keys that nobody held the secret of, deleted by this process.")
+	g.lostDeleted = counter("lost_keys_deleted_total", "Keys with a lost secret that this process deleted.")
 	g.tokenExpiry = gauge("vault_token_expiry_timestamp_seconds", "When the Vault token ends; +Inf when it never does, absent until it is known.")
 	return g
 }
 
-// clear makes it fit for another scrape.
+// clear prepares g for the next scrape.
 func (g *gathering) clear() {
 	for _, f := range g.all {
 		f.Metric = f.Metric[:0]
@@ -122,7 +122,7 @@ func (g *gathering) policy(s *rotator.PolicyStatus, refused string, now time.Tim
 	g.keys.add(float64(s.Keys.Current), name, g.current)
 	g.keys.add(float64(s.Keys.Overlap), name, g.overlap)
 	g.keys.add(float64(s.Keys.Quarantine), name, g.quarantine)
-	g.keys.add(float64(s.Keys.Lost), name, g.losts)
+	g.keys.add(float64(s.Keys.Lost), name, g.lost)
 	g.keys.add(float64(s.Keys.Foreign), name, g.foreign)
 	for _, state := range g.states {
 		g.state.add(boolToFloat(string(s.State) == state.GetValue()), name, state)

@@ -1,2 +1,2 @@
-// Package metrics has what Prometheus reads.
+// Package metrics exposes rekeyd's state to Prometheus.
 package metrics

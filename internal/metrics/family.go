@@ -7,14 +7,14 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// family is one metric with its series, whose memory serves one scrape after another.
+// family is one metric with its series. Scrapes reuse its memory.
 type family struct {
-	in    *[]*dto.MetricFamily // where it belongs once it has a series
+	in    *[]*dto.MetricFamily // the destination, once it has a series
 	of    *dto.MetricFamily
 	slabs [][]series
 }
 
-// series is one series with all that its parts point to.
+// series is one series with the values that its parts point to.
 type series struct {
 	metric dto.Metric
 	gauge  dto.Gauge
@@ -22,7 +22,7 @@ type series struct {
 	labels [2]*dto.LabelPair
 }
 
-const slab = 512 // series that are made together, which is cheaper
+const slab = 512 // series per allocation
 
 func newFamily(in *[]*dto.MetricFamily, kind dto.MetricType, name, help string) family {
 	name = "rekeyd_" + name
@@ -52,7 +52,7 @@ func (f *family) add(v float64, labels ...*dto.LabelPair) {
 	f.of.Metric = append(f.of.Metric, &s.metric)
 }
 
-// time adds a series, unless its moment has not come yet.
+// time adds a series, unless the time is zero.
 func (f *family) time(t time.Time, labels ...*dto.LabelPair) {
 	if !t.IsZero() {
 		f.add(seconds(t), labels...)

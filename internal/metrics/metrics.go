@@ -18,11 +18,10 @@ import (
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
-// Metrics is what Prometheus sees. What belongs to policies is made at scrape time (collector.go); here is what must
-// be counted when it happens.
+// Metrics holds the metrics that are counted as events happen. Those of policies are made at scrape time (collector.go).
 type Metrics struct {
 	Registry *prometheus.Registry
-	Gatherer prometheus.TransactionalGatherer // the registry, and what is made at scrape time
+	Gatherer prometheus.TransactionalGatherer // the registry and the Collector
 
 	failures   *prometheus.CounterVec
 	durations  *prometheus.HistogramVec
@@ -46,12 +45,12 @@ func New(version, revision string) *Metrics {
 		durations:  histograms("rekeyd_rotation_duration_seconds", "How long rotations took, from the claim to the commit or the failure.", rotationBuckets(), "result"),
 		calls:      counters("rekeyd_requests_total", "Requests to remote parties.", "target", "operation", "code"),
 		callTimes:  histograms("rekeyd_request_duration_seconds", "How long requests to remote parties took.", callBuckets(), "target", "operation", "code"),
-		Events:     counters("rekeyd_events_total", "Events for REKEYD_EVENTS_URL, by what became of them: delivered, failed after the last try, or dropped from a full queue.", "result"),
-		reloadOK:   gauge("rekeyd_config_last_reload_successful", "Whether the policies were loaded successfully the last time that this was tried."),
+		Events:     counters("rekeyd_events_total", "Events for REKEYD_EVENTS_URL, by result: delivered, failed after the last try, or dropped from a full queue.", "result"),
+		reloadOK:   gauge("rekeyd_config_last_reload_successful", "Whether the last attempt to load the policies succeeded."),
 		reloadTime: gauge("rekeyd_config_last_reload_success_timestamp_seconds", "When the policies in force were loaded."),
 		lost:       map[string]int{},
 	}
-	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rekeyd_build_info", Help: "What runs; the value is always 1."},
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rekeyd_build_info", Help: "The running build; the value is always 1."},
 		[]string{"version", "revision", "goversion"})
 	build.WithLabelValues(version, revision, runtime.Version()).Set(1)
 	r.MustRegister(m.failures, m.durations, m.calls, m.callTimes, m.Events, m.reloadOK, m.reloadTime, build,
@@ -80,7 +79,7 @@ func rotationBuckets() []float64 { return []float64{.1, .25, .5, 1, 2.5, 5, 10, 
 
 func callBuckets() []float64 { return []float64{.005, .025, .1, .25, .5, 1, 2.5, 5, 15} }
 
-// prepare makes the series that must exist before anything happens, so that their first increase is seen.
+// prepare creates series before their first increase, so that rate() sees it.
 func (m *Metrics) prepare() {
 	for _, stage := range ledger.Stages() {
 		for _, reason := range ledger.FailureReasons() {
@@ -99,7 +98,7 @@ const (
 	failed    = "failure"
 )
 
-// Watch adds what is made at scrape time.
+// Watch adds the series that are made at scrape time.
 func (m *Metrics) Watch(snapshot func() rotator.Snapshot, vault *sinks.Vault) {
 	var expiry func() (time.Time, bool)
 	if vault != nil {
@@ -139,7 +138,7 @@ func (m *Metrics) Called(target, operation, code string, d time.Duration) {
 	m.callTimes.WithLabelValues(target, operation, code).Observe(d.Seconds())
 }
 
-// knownCode keeps a remote from making series of statuses that do not exist.
+// knownCode prevents series of statuses that do not exist.
 func knownCode(code string) string {
 	if n, err := strconv.Atoi(code); err == nil && http.StatusText(n) == "" {
 		return "other"
@@ -147,7 +146,7 @@ func knownCode(code string) string {
 	return code
 }
 
-// Reloaded notes that the policies were loaded, or could not be.
+// Reloaded records the result of loading the policies.
 func (m *Metrics) Reloaded(ok bool) {
 	if !ok {
 		m.reloadOK.Set(0)
@@ -157,7 +156,7 @@ func (m *Metrics) Reloaded(ok bool) {
 	m.reloadTime.Set(seconds(time.Now()))
 }
 
-// Handler serves GET /metrics. It makes one answer at a time: for 10,000 policies, one takes a second of a core and 100 MiB.
+// Handler serves GET /metrics. It makes one answer at a time: for 10,000 policies, an answer takes a second of a core and 100 MiB.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.InstrumentMetricHandler(m.Registry, outbox.New(1).Wrap(promhttp.HandlerForTransactional(m.Gatherer, promhttp.HandlerOpts{
 		EnableOpenMetrics: true, Registry: m.Registry,

@@ -11,17 +11,16 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// The problems that a policy can have beside the reason for its state.
+// The problems of a policy in addition to the reason for its state.
 const (
 	problemOldKeyInUse   = "old_key_in_use"
 	problemRetireFailing = "retire_failing"
 	problemOther         = "other"
 	overlapEnds          = time.Hour // before the end of an overlap every reader should have the new key
-	retireFailsAt        = 2         // tries in a row: a single failure is no news
+	retireFailsAt        = 2         // attempts in a row: a single failure may be transient
 )
 
-// ProblemReasons is every value of the label: what policies are in error for, what stages fail with, and the two of
-// old keys.
+// ProblemReasons is every value of the label: the reasons of errors and of failed stages, and the two of old keys.
 func ProblemReasons() []string {
 	all := []string{problemOldKeyInUse, problemRetireFailing}
 	for _, r := range slices.Concat(ledger.ErrorReasons(), ledger.FailureReasons()) {
@@ -32,7 +31,7 @@ func ProblemReasons() []string {
 	return all
 }
 
-// problems is why a person should look at the policy. Where its workspace is refused, that is so before anything is due.
+// problems are the reasons for a person to look at the policy. A refused workspace counts before any work is due.
 func problems(s *rotator.PolicyStatus, refused string, now time.Time) []string {
 	var all []string
 	reason := stateProblem(s)
@@ -52,7 +51,7 @@ func problems(s *rotator.PolicyStatus, refused string, now time.Time) []string {
 	return all
 }
 
-// refusedIn is the workspaces whose admin key is refused or may not do its work, with the reason.
+// refusedIn is the workspaces whose admin key is refused or lacks a permission, with the reason.
 func refusedIn(all []rotator.WorkspaceStatus) map[string]string {
 	refused := map[string]string{}
 	for _, ws := range all {

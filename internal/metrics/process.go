@@ -7,8 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// processCollector is the usual one, with a start time that this process takes itself: where a sandbox hides all of /proc
-// but processes, the usual one cannot tell it, and alerts rest on it.
+// processCollector is the standard one, with a start time that this process takes itself: in a sandbox that hides /proc
+// except for processes, the standard one cannot read it, and alerts use it.
 type processCollector struct {
 	prometheus.Collector
 	started prometheus.Metric

@@ -8,18 +8,18 @@ import (
 	"time"
 )
 
-// Bounds of what is made and held for clients.
+// Bounds of the answers that are made and held for clients.
 const (
-	turnWithin   = 5 * time.Second // a request waits at most for its turn
-	sendWithin   = 5 * time.Second // a client has to read its answer, plus one second
-	slowestBytes = 256 << 10       // … for each of these
-	heldBytes    = 32 << 20        // bound answers that are made and not yet read
-	undisturbed  = time.Second     // a client may read before others need its place
+	turnWithin   = 5 * time.Second // a request waits this long for its turn
+	sendWithin   = 5 * time.Second // a client has this long to read its answer, plus one second
+	slowestBytes = 256 << 10       // per this many bytes
+	heldBytes    = 32 << 20        // bounds the answers that are made but not yet read
+	undisturbed  = time.Second     // a client may read this long before its place can be taken
 )
 
-// Outbox bounds the cost of large answers, for any number of clients, however slowly they read. It makes an answer whole
-// while few others are made, so that making one waits for no reader. Readers then hold at most heldBytes, or one answer; when
-// another needs the place, the outbox cuts off those that have read for longest. A reader of gzip needs a tenth of the place.
+// Outbox bounds the cost of large answers, for any number of clients, however slowly they read. It makes a few answers at a
+// time, each in memory, so that making one does not wait for a reader. Readers then hold at most heldBytes, or one answer; when
+// an answer lacks space, the outbox cuts off the longest readers. A gzip answer needs a tenth of the space.
 type Outbox struct {
 	turns chan struct{}
 
@@ -35,7 +35,7 @@ type sending struct {
 	cut   func()
 }
 
-// New returns an outbox in which so many answers are made at once.
+// New returns an outbox that makes at most the given number of answers at once.
 func New(atOnce int) *Outbox { return &Outbox{turns: make(chan struct{}, atOnce)} }
 
 // Wrap returns next with its answers bounded.
@@ -57,7 +57,7 @@ func (o *Outbox) Wrap(next http.Handler) http.Handler {
 		}
 		w.Header().Set("Content-Length", strconv.Itoa(s.bytes))
 		w.WriteHeader(made.status)
-		_, _ = w.Write(made.body.Bytes()) // an error means that the client has gone, or was too slow
+		_, _ = w.Write(made.body.Bytes()) // an error means that the client has left or was too slow
 	})
 }
 
@@ -79,7 +79,7 @@ func (o *Outbox) make(next http.Handler, r *http.Request) *wholeAnswer {
 	return a
 }
 
-// begin reports whether there is place for an answer, and makes it where others were read for too long.
+// begin reports whether there is space for an answer, after cutting off readers that take too long.
 func (o *Outbox) begin(s *sending) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -112,7 +112,7 @@ func (o *Outbox) drop(i int) {
 	o.sending = append(o.sending[:i], o.sending[i+1:]...)
 }
 
-// wholeAnswer is an answer that nobody reads yet.
+// wholeAnswer buffers an answer before it is sent.
 type wholeAnswer struct {
 	header http.Header
 	status int

@@ -1,2 +1,2 @@
-// Package secret holds credentials so that they are not printed by accident, and cuts them out of texts that others wrote.
+// Package secret keeps credentials from being printed by accident, and cuts them out of text from other programs.
 package secret

@@ -14,25 +14,25 @@ import (
 	"unicode"
 )
 
-// shortest is the length in bytes under which a secret is not cut out: it would be found in ordinary words.
+// shortest is the least length in bytes of a secret that is cut out: a shorter one occurs in ordinary words.
 const shortest = 6
 
-// Redactor cuts the secrets that the process holds out of texts that others wrote. The zero value holds none; a nil
-// one holds none ever. It is safe for concurrent use, and printing it shows no secret.
+// Redactor cuts the process's secrets out of text from other programs. The zero value holds none, and a nil Redactor can
+// hold none. It is safe for concurrent use, and printing it shows no secret.
 type Redactor struct {
 	mu   sync.RWMutex
 	held map[[sha256.Size]byte]*held // by the hash of the secret
 }
 
-// held is one secret in each spelling that a remote might quote it in. They are Secrets because fmt prints what
-// unexported fields hold.
+// held is one secret in each spelling that a remote might quote. The spellings are Secrets because fmt prints unexported
+// fields.
 type held struct {
 	forms []Secret
 	users int
 }
 
-// Add holds a secret until remove is called; further calls of remove do nothing. A secret that was added several
-// times is held until each has been removed.
+// Add holds a secret until remove is called; further calls of remove do nothing. A secret added several times is held
+// until each is removed.
 func (r *Redactor) Add(s Secret) (remove func()) {
 	value := s.Reveal()
 	if r == nil || len(value) < shortest {
@@ -60,8 +60,8 @@ func (r *Redactor) drop(id [sha256.Size]byte) {
 	}
 }
 
-// spellings returns the secret as it is, URL-escaped, as in JSON and in JSON within JSON, in hex, and in base64 wherever
-// in a longer text it stands. Of a secret of letters and digits most of them are the same.
+// spellings returns the secret as it is, URL-escaped, as in JSON and in JSON within JSON, in hex, and in base64 at any
+// offset in a longer text. For a secret of letters and digits most are equal.
 func spellings(value string) []Secret {
 	inJSON := quoted(value)
 	forms := []string{
@@ -72,7 +72,7 @@ func spellings(value string) []Secret {
 	for _, alphabet := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 		forms = append(forms, alphabet.EncodeToString([]byte(value)))
 		for before := range 3 {
-			// What stands before and after shares the first and the last character with the secret.
+			// The neighbouring text shares the first and the last character with the secret.
 			text := alphabet.EncodeToString([]byte("\x00\x00\x00"[:before] + value))
 			forms = append(forms, text[(before*8+5)/6:(before+len(value))*8/6])
 		}
@@ -145,8 +145,8 @@ func appendSpans(found []span, text, form string) []span {
 }
 
 // Clean makes a remote's text fit to report: one line of printable characters, without secrets, at most limit runes.
-// Secrets are cut out after what does not print, which could hide one, and before the end, which could halve one; so is
-// what only looks like one, such as the secret of a key that was just created and comes with a refusal.
+// It cuts secrets out after removing unprintable characters, which could hide one, and before truncating, which could halve
+// one. It also cuts out text that only looks like a secret, such as that of a key just created, quoted in a refusal.
 func (r *Redactor) Clean(text string, limit int) string {
 	text = strings.Map(func(c rune) rune {
 		if unicode.IsPrint(c) || unicode.IsSpace(c) {

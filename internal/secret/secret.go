@@ -6,7 +6,7 @@ import (
 	"log/slog"
 )
 
-// Placeholder stands where a secret was cut out.
+// Placeholder replaces a secret that is cut out.
 const Placeholder = "[secret]"
 
 // Secret holds a credential. No verb of fmt, encoder or logger prints it; only Reveal does.
@@ -19,7 +19,7 @@ type Secret struct {
 // New wraps a credential.
 func New(value string) Secret { return Secret{&value} }
 
-// Reveal returns the credential itself. Every call of it is a place to look at in review.
+// Reveal returns the credential itself. Review every call.
 func (s Secret) Reveal() string {
 	if s.value == nil {
 		return ""

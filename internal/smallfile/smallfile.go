@@ -1,5 +1,5 @@
-// Package smallfile reads files that others name or may replace: a key, a policy file, a record. What is not a regular
-// file can block its reader for ever or never end, so only regular files of a bounded size are read.
+// Package smallfile reads files that other programs may replace: a key, a policy file, a record. A file that is not regular
+// can block its reader or not end, so the package reads only regular files of a bounded size.
 package smallfile
 
 import (
@@ -37,13 +37,13 @@ func (everywhere) OpenFile(name string, flag int, perm os.FileMode) (*os.File, e
 	return os.OpenFile(name, flag, perm) //nolint:gosec // the path is what a person configured
 }
 
-// Read returns what a regular file holds, which is at most most bytes. Links are followed. It neither blocks on
-// what is not a regular file nor opens it, and ends with ctx. The error is a [fs.PathError].
+// Read returns the content of a regular file of at most most bytes. It follows links, does not open any other kind of file,
+// and ends with ctx. The error is a [fs.PathError].
 func Read(ctx context.Context, path string, most int) ([]byte, error) {
 	return read(ctx, everywhere{}, path, most)
 }
 
-// ReadIn is Read for a name below root, which links do not leave.
+// ReadIn is Read for a name below root, which links cannot leave.
 func ReadIn(ctx context.Context, root *os.Root, name string, most int) ([]byte, error) {
 	return read(ctx, root, name, most)
 }
@@ -70,8 +70,8 @@ func Open(root *os.Root, name string, flag int, perm os.FileMode) (*os.File, err
 	return file, nil
 }
 
-// open looks before it opens, since opening alone can have effects, and after it, since the file may have been
-// exchanged between the two.
+// open checks the file before it opens it, since opening can have effects, and after, since the file may have been replaced
+// in between.
 func open(in opener, name string, flag int, perm os.FileMode) (*os.File, error) {
 	info, err := in.Stat(name)
 	switch {
@@ -96,7 +96,7 @@ func open(in opener, name string, flag int, perm os.FileMode) (*os.File, error) 
 	return file, nil
 }
 
-// longest is how long the read of a file may take that never becomes readable, as some below /proc do not.
+// longest bounds the read of a file that does not become readable, like some below /proc.
 const longest = time.Second
 
 func readAll(ctx context.Context, file *os.File, most int) ([]byte, error) {
@@ -105,7 +105,7 @@ func readAll(ctx context.Context, file *os.File, most int) ([]byte, error) {
 	}
 	bounded, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
-	// A file that the kernel cannot wait for has no deadline and needs none.
+	// A file that the kernel cannot poll has no deadline and needs none.
 	defer context.AfterFunc(bounded, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })()
 	text, err := io.ReadAll(io.LimitReader(file, int64(most)+1))
 	switch {
