@@ -12,7 +12,7 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// othersDueLocked reports another policy of the admin key's workspace that is about to rotate, or may be.
+// othersDueLocked reports whether another policy of the admin key's workspace is about to rotate, or may be.
 func (r *Rotator) othersDueLocked(p plan.Policy) bool {
 	for _, st := range r.policies {
 		if st.policy.Workspace != p.AdminOf || st.policy.AdminOf != "" || st.policy.Mode == plan.ModePaused {
@@ -27,28 +27,35 @@ func (r *Rotator) othersDueLocked(p plan.Policy) bool {
 	return false
 }
 
-// probe asks whether a key of the policy works. An admin key must be able to list.
+var errKeyInvalid = errors.New("ElevenLabs answers invalid_api_key")
+
+// probe asks whether a key of the policy works; an admin key must be able to list. The error is nil only for a valid key.
 func (j *job) probe(ctx context.Context, api *elevenlabs.Client, secret secret.Secret) (elevenlabs.ProbeResult, error) {
+	ask := api.Probe
 	if j.p.AdminOf != "" {
-		return api.ProbeAdmin(ctx, secret)
+		ask = api.ProbeAdmin
 	}
-	return api.Probe(ctx, secret)
+	result, err := ask(ctx, secret)
+	if result == elevenlabs.Invalid {
+		err = errKeyInvalid
+	}
+	return result, err
 }
 
-// switchAdminKey has this process use the admin key that was just published. Where that fails it does so at the next refusal,
-// and at the latest before the old key is retired.
+// switchAdminKey makes this process use the admin key that was just published. If that fails, the switch happens at the next
+// refusal, and at the latest before the old key is retired.
 func (j *job) switchAdminKey(ctx context.Context) {
 	api := j.r.apiOf(j.p.AdminOf)
 	if api == nil {
 		return
 	}
 	if _, err := api.AdminKey(ctx, true); err != nil {
-		j.log.Warn("new admin key not taken up yet", "workspace", j.p.AdminOf, "err", err)
+		j.log.Warn("switching to the new admin key failed", "workspace", j.p.AdminOf, "err", err)
 	}
 }
 
-// adminMoved returns nil when this process does not manage the old key's workspace with that very key, whichever policy
-// it is of. Where the policy is the admin key's own, it must be seen to use the current one.
+// adminMoved returns nil if this process does not manage the old key's workspace with that key, no matter which policy owns it.
+// For the admin key's own policy, the process must also be seen to use the current key.
 func (j *job) adminMoved(ctx context.Context, old ledger.KeyRef, current *ledger.KeyRef) error {
 	api := j.r.apiOf(old.Workspace)
 	if api == nil {
@@ -57,17 +64,17 @@ func (j *job) adminMoved(ctx context.Context, old ledger.KeyRef, current *ledger
 	own := j.p.AdminOf == old.Workspace
 	key, err := api.AdminKey(ctx, own)
 	if err != nil {
-		return fmt.Errorf("looking at the admin key of workspace %s: %w", old.Workspace, err)
+		return fmt.Errorf("reading the admin key of workspace %s: %w", old.Workspace, err)
 	}
 	hash := ledger.HashValue(j.entry().Salt, key.Reveal())
 	stale := own && current != nil && current.Sink == j.p.Sink && current.Hash != "" && hash != current.Hash
 	if hash == old.Hash || stale {
-		return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "workspace %s is not managed with the key that replaces %s yet", old.Workspace, old.ID)
+		return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "workspace %s does not use the key that replaces %s yet", old.Workspace, old.ID)
 	}
 	return nil
 }
 
-// refusedLocked says of a listing's error what a person can do, where it is that the admin key is not known any more.
+// refusedLocked adds advice to a listing's error if ElevenLabs no longer knows the admin key.
 func (r *Rotator) refusedLocked(ws *workspace, err error) error {
 	if !errors.Is(err, elevenlabs.ErrInvalidKey) {
 		return err
@@ -81,8 +88,8 @@ func (r *Rotator) refusedLocked(ws *workspace, err error) error {
 	return &ledger.Error{Op: "using the admin key", Reason: ledger.ReasonAdminKeyRefused, Advice: advice, Err: err}
 }
 
-// noteRefusedLocked leaves a workspace whose admin key was refused alone until its next listing: whatever else is asked of it
-// would be refused as well.
+// noteRefusedLocked stops work on a workspace whose admin key was refused until its next listing: every other call would be
+// refused as well.
 func (r *Rotator) noteRefusedLocked(workspace string, err error) {
 	ws := r.workspaces[workspace]
 	if ws == nil || ws.err != nil || !errors.Is(err, elevenlabs.ErrInvalidKey) {

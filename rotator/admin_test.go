@@ -280,7 +280,7 @@ func TestTheAdminKeyOfARemovedPolicyIsNotPruned(t *testing.T) {
 		if err != nil || len(lost) != 1 || lost[0].KeyID != w.inRecord(p).ID {
 			t.Fatalf("the keys to prune are %+v (%v)", lost, err)
 		}
-		if err := r.Prune(t.Context(), lost[0]); err == nil || !strings.Contains(err.Error(), "is not managed with") {
+		if err := r.Prune(t.Context(), lost[0]); err == nil || !strings.Contains(err.Error(), "does not use the key that replaces") {
 			t.Errorf("pruning it: %v", err)
 		}
 	})

@@ -13,8 +13,8 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// keyDoc is the ledger's document keys/KEYID about a key that rekeyd did not make: which policy adopted it. It is written
-// once, by check-and-set, before that policy's entry is, and stays: so no second policy adopts the key, however late its
+// keyDoc is the ledger's document keys/KEYID: it names the policy that adopted a key which rekeyd did not make. It is written
+// once, by check-and-set, before that policy's entry, and stays, so that no second policy adopts the key however late its
 // write arrives.
 type keyDoc struct {
 	Schema int    `json:"schema"`
@@ -23,8 +23,8 @@ type keyDoc struct {
 
 func (r *Rotator) keyRef(id string) ledger.Ref { return r.opt.Ledger.Join("keys").Join(id) }
 
-// reserve makes an existing key the policy's own, or returns the policy that has it. The name of a key that this
-// installation made says whose it is.
+// reserve reserves an existing key for the policy, or returns the policy that already owns it. A key that this installation
+// made carries its policy in its name.
 func (r *Rotator) reserve(ctx context.Context, policy string, key plan.ListedKey) (other string, err error) {
 	if owner, named, _, ok := ledger.ParseKeyName(key.Name); ok && owner == r.ownerID() {
 		if named != policy {
@@ -33,7 +33,7 @@ func (r *Rotator) reserve(ctx context.Context, policy string, key plan.ListedKey
 		return "", nil
 	}
 	if !ledger.ValidKeyID(key.ID) {
-		return "", fmt.Errorf("reserving key %q: no document can have its id as name", ledger.Shorten(key.ID))
+		return "", fmt.Errorf("reserving key %q: its id cannot name a document", ledger.Shorten(key.ID))
 	}
 	ref := r.keyRef(key.ID)
 	for version, attempt := 0, 1; ; attempt++ {
@@ -57,11 +57,11 @@ func (r *Rotator) reserve(ctx context.Context, policy string, key plan.ListedKey
 	}
 }
 
-// reservedFor returns the policy, other than the given one, that a key's document names, under its present name.
+// reservedFor returns the current name of the policy in a key's document, or "" if that is the given policy.
 func (r *Rotator) reservedFor(ctx context.Context, text json.RawMessage, policy, keyID string) (string, error) {
 	var doc keyDoc
 	if err := ledger.DecodeStrictly(text, &doc); err != nil || doc.Schema != ledger.Schema || !ledger.ValidName(doc.Policy) {
-		return "", fmt.Errorf("reading %s: it is no document of this version of rekeyd", r.keyRef(keyID))
+		return "", fmt.Errorf("reading %s: it was not written by this version of rekeyd", r.keyRef(keyID))
 	}
 	name := doc.Policy
 	for range maxRenames {
@@ -70,7 +70,7 @@ func (r *Rotator) reservedFor(ctx context.Context, text json.RawMessage, policy,
 		}
 		e, err := r.entryOf(ctx, name)
 		if err != nil {
-			return "", fmt.Errorf("looking for the policy that has key %s: %w", keyID, err)
+			return "", fmt.Errorf("looking for the policy that owns key %s: %w", keyID, err)
 		}
 		if e == nil || e.MovedTo == "" {
 			break
@@ -80,12 +80,12 @@ func (r *Rotator) reservedFor(ctx context.Context, text json.RawMessage, policy,
 	return name, nil
 }
 
-// elsewhereLocked returns the keys of other policies of this process that the policy could take for its own, and those that the
-// ledger was seen to reserve for another.
+// elsewhereLocked returns the keys that the policy could take for its own but that belong to other policies, either loaded here
+// or named by a reservation in the ledger.
 func (r *Rotator) elsewhereLocked(p plan.Policy, k *knowledge) map[string]string {
 	v := k.record
 	if v == nil || v.Match != "" || (!v.HasValue && p.Adopt == "") {
-		return nil // whose a key is matters only for a value that this policy's entry does not explain
+		return nil // the owner matters only for a value that this policy's entry does not explain
 	}
 	owners := maps.Clone(k.elsewhere)
 	note := func(ref ledger.KeyRef, policy string) {
@@ -113,7 +113,7 @@ func (r *Rotator) elsewhereLocked(p plan.Policy, k *knowledge) map[string]string
 	return owners
 }
 
-// adopt takes an existing key over as the current one. It writes the ledger only.
+// adopt makes an existing key the current one. It writes only the ledger.
 func (j *job) adopt(ctx context.Context, s plan.Step) bool {
 	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
 	if err != nil {
@@ -130,7 +130,7 @@ func (j *job) adopt(ctx context.Context, s plan.Step) bool {
 		return false
 	}
 	if other != "" {
-		j.st.known.elsewhere = map[string]string{key.ID: other} // read anew at the next resync
+		j.st.known.elsewhere = map[string]string{key.ID: other} // read again at the next resync
 		return true
 	}
 	previous, err := j.previousOf(ctx, rec, key.ID)
@@ -163,7 +163,7 @@ func (j *job) adopt(ctx context.Context, s plan.Step) bool {
 	return j.noted(err, "key adopted", s.KeyID)
 }
 
-// previousOf returns the key that the record names as the one before, where it is the policy's to retire.
+// previousOf returns the record's previous key if this policy is to retire it.
 func (j *job) previousOf(ctx context.Context, rec ledger.Record, keyID string) (plan.ListedKey, error) {
 	id := rec.PreviousKeyID
 	if rec.KeyID != keyID || id == "" || id == keyID || j.entry() != nil && j.entry().RetiringKey(id) != nil {
@@ -187,7 +187,7 @@ func (j *job) previousOf(ctx context.Context, rec ledger.Record, keyID string) (
 	return previous, err
 }
 
-// stillPlanned reports that what is known by now calls for the step.
+// stillPlanned reports whether the plan still contains the step.
 func (j *job) stillPlanned(s plan.Step) bool {
 	j.r.mu.Lock()
 	ws := j.st.ws
@@ -203,7 +203,7 @@ func (j *job) listedKey(id string) plan.ListedKey {
 	return k
 }
 
-// adopted describes a key that we did not publish, or of which we have forgotten that we did.
+// adopted describes a key that rekeyd did not publish, or that the ledger has lost track of.
 func (j *job) adopted(e *ledger.Entry, k plan.ListedKey, now time.Time) ledger.KeyRef {
 	ref := ledger.KeyRef{ID: k.ID, Name: k.Name, Workspace: k.Workspace, Account: k.ServiceAccount, Sink: j.p.Sink, Created: k.CreatedAt}
 	if ref.Created.IsZero() {

@@ -10,13 +10,13 @@ import (
 
 const callIDLength = 6
 
-// newCall is a call that is about to be noted, and sent after that.
+// newCall returns a call, to be noted in the ledger and then sent.
 func (j *job) newCall(kind ledger.CallKind) (ledger.Call, error) {
 	id, err := j.r.newID(callIDLength)
 	return ledger.Call{Kind: kind, ID: id, At: j.r.opt.Wall()}, err
 }
 
-// send carries out a call that the ledger has a note of.
+// send sends a call that the ledger has noted.
 func (j *job) send(ctx context.Context, c ledger.Call, key ledger.KeyRef) error {
 	now, err := j.ready(ctx)
 	if err == nil {
@@ -28,7 +28,7 @@ func (j *job) send(ctx context.Context, c ledger.Call, key ledger.KeyRef) error 
 	return err
 }
 
-// settled has the note of a call that was answered, or never sent, taken away by the next write of the entry.
+// settled lets the next write of the entry drop the note of a call that was answered or never sent.
 func (j *job) settled(c ledger.Call) { j.answered = append(j.answered, c.ID) }
 
 func (j *job) sendNow(ctx context.Context, kind ledger.CallKind, key ledger.KeyRef) error {

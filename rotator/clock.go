@@ -10,19 +10,19 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// clocked is a store that tells the time: the date of its last answer, and when that came on the monotonic clock; zero
-// where none bore a date.
+// clocked is a remote that tells the time: the date of its last answer, and when that arrived on the monotonic clock. The date
+// is zero if no answer had one.
 type clocked interface {
 	Clock() (date, seen time.Time)
 }
 
-// Skew is by how much this host's clock is ahead of the remotes' dates. What a remote does not say is absent.
+// Skew is how far this host's clock is ahead of the remotes' dates. A remote that sends no date is absent.
 type Skew struct {
 	Store      *time.Duration
 	Workspaces map[string]time.Duration
 }
 
-// Skew compares this host's clock with what the remotes said last.
+// Skew compares this host's clock with the last dates of the remotes.
 func (r *Rotator) Skew() Skew {
 	s := Skew{Workspaces: map[string]time.Duration{}}
 	if c, ok := r.outage.store.(clocked); ok {
@@ -48,8 +48,8 @@ func (r *Rotator) skewOf(c clocked) (time.Duration, bool) {
 	return r.opt.Wall().Sub(date.Add(time.Since(seen))), true
 }
 
-// wrongClockLocked returns by how much this host's clock is wrong, by what ElevenLabs and the store both say; where the store
-// does not tell the time, as files do not, by what ElevenLabs says. Below MaxSkew it is 0.
+// wrongClockLocked returns by how much this host's clock is wrong: ElevenLabs and the store must both say so, or ElevenLabs
+// alone if the store tells no time, as with files. Up to MaxSkew it returns 0.
 func (r *Rotator) wrongClockLocked(api *elevenlabs.Client) time.Duration {
 	d, known := r.skewOf(api)
 	if !known || d.Abs() <= plan.MaxSkew {
@@ -63,14 +63,14 @@ func (r *Rotator) wrongClockLocked(api *elevenlabs.Client) time.Duration {
 	return d
 }
 
-// now is the time for what ledger and record promise: by this host's clock, or, where that is wrong, by the remotes.
+// now is the time to write into ledger and record: this host's clock, corrected by the remotes if it is wrong.
 func (j *job) now() time.Time {
 	j.r.mu.Lock()
 	defer j.r.mu.Unlock()
 	return j.r.opt.Wall().Add(-j.r.wrongClockLocked(j.api))
 }
 
-// logSkewLocked says once that the clock is wrong, and once that it is right again.
+// logSkewLocked logs once that the clock is wrong, and once that it is right again.
 func (r *Rotator) logSkewLocked(ws *workspace) {
 	skew := r.wrongClockLocked(ws.api)
 	if (skew != 0) == ws.skewed {
@@ -84,8 +84,8 @@ func (r *Rotator) logSkewLocked(ws *workspace) {
 	r.logLocked(slog.LevelError, "clock differs from what ElevenLabs and the store say, nothing scheduled begins", "workspace", ws.name, "ahead_by", skew.Round(time.Second).String())
 }
 
-// mended returns the entry with times that can be waited for, nil where they are that already. What a clock that was wrong
-// wrote is replaced by what ElevenLabs says of the key; where that says nothing, it stays, and is an error of the policy.
+// mended returns the entry with future times, which a wrong clock wrote, replaced by what ElevenLabs says of the keys; nil if
+// there are none. A time about which ElevenLabs says nothing stays, and puts the policy in error.
 func mended(p plan.Policy, o plan.Observed, now time.Time) *ledger.Entry {
 	e := o.Entry
 	if e == nil || o.Skew != 0 {
@@ -113,7 +113,7 @@ func mended(p plan.Policy, o plan.Observed, now time.Time) *ledger.Entry {
 		return e
 	}
 	fix(e.Current)
-	since := e.Current.Published // when what is retiring was replaced, at the latest
+	since := e.Current.Published // the retiring keys were replaced by then
 	if listed, found := o.Key(e.Current.ID); found && plan.InFuture(e.LastRotation, now) && !listed.CreatedAt.IsZero() && !plan.InFuture(listed.CreatedAt, now) {
 		e.LastRotation = listed.CreatedAt
 	}

@@ -11,12 +11,12 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// stageError is why one stage of a rotation did not come to its end.
+// stageError is why one stage of a rotation failed.
 type stageError struct {
 	stage  ledger.Stage
 	reason ledger.Reason
 	err    error
-	// counted: it is in the metrics already, however often it is settled again.
+	// counted is set once the metrics count it; settling the rotation again does not count it twice.
 	counted bool
 }
 
@@ -36,11 +36,11 @@ func failedFor(stage ledger.Stage, reason ledger.Reason, format string, args ...
 }
 
 var (
-	errClaimLost  = errors.New("another replica took the claim over")
+	errClaimLost  = errors.New("another replica took over the claim")
 	errClaimStale = errors.New("the claim was not renewed in time, so nothing more is written under it")
 )
 
-// reasonOf gives an error of a remote party its word.
+// reasonOf classifies an error of a remote.
 func reasonOf(err error) ledger.Reason {
 	if e := (*ledger.Error)(nil); errors.As(err, &e) {
 		return e.Reason
@@ -72,8 +72,8 @@ func reasonOf(err error) ledger.Reason {
 	return ledger.ReasonOther
 }
 
-// backoff returns how long to wait after the n-th failure in a row: doubling from base to an hour, with jitter (a
-// fraction of 0 to 1) so that policies which failed together do not come back together.
+// backoff returns how long to wait after the n-th failure in a row. It doubles from base to an hour, with jitter (a fraction
+// from 0 to 1) so that policies which failed together do not retry together.
 func backoff(base time.Duration, n int, jitter float64) time.Duration {
 	d := max(base, time.Second)
 	for i := 1; i < n && d < plan.MaxBackoff; i++ {

@@ -13,7 +13,7 @@ import (
 
 func (r *Rotator) groupRef(group string) ledger.Ref { return r.opt.Ledger.Join("groups").Join(group) }
 
-// lookAtGroup finds out who holds the policy's group, where a rotation would have to wait for it.
+// lookAtGroup reads which policy holds the group, if a planned rotation would have to wait for it.
 func (r *Rotator) lookAtGroup(ctx context.Context, st *policyState, p plan.Policy, o *plan.Observed) error {
 	now, k := r.opt.Wall(), &st.known
 	waits := func(s plan.Step) bool {
@@ -38,7 +38,7 @@ func (r *Rotator) lookAtGroup(ctx context.Context, st *policyState, p plan.Polic
 	return nil
 }
 
-// readGroup returns the holds of other policies that are still good, each under its policy's present name.
+// readGroup returns the valid holds of other policies, each under its policy's current name.
 func (r *Rotator) readGroup(ctx context.Context, p plan.Policy) (others []ledger.Hold, version int, err error) {
 	doc, err := r.opt.Store.Read(ctx, r.groupRef(p.Group), 0)
 	if err != nil {
@@ -51,7 +51,7 @@ func (r *Rotator) readGroup(ctx context.Context, p plan.Policy) (others []ledger
 	for _, h := range r.withMembers(g.Holds, p) {
 		name, err := r.groupHolder(ctx, h)
 		if err != nil {
-			return nil, 0, fmt.Errorf("judging who holds group %s: %w", p.Group, err)
+			return nil, 0, fmt.Errorf("finding the holder of group %s: %w", p.Group, err)
 		}
 		if h.Policy = name; name != "" && name != p.Name {
 			others = append(others, h)
@@ -60,8 +60,8 @@ func (r *Rotator) readGroup(ctx context.Context, p plan.Policy) (others []ledger
 	return others, doc.Version, nil
 }
 
-// yieldsTurnLocked reports another member of the group that is due as well, and whose turn it is: it was rotated before this one
-// was, and has a window, in which the overlap of this one would leave it out again.
+// yieldsTurnLocked reports whether another member of the group is due as well and goes first: its last rotation is older, and
+// it has a window that it would miss again because of this policy's overlap.
 func (r *Rotator) yieldsTurnLocked(p plan.Policy, e *ledger.Entry) bool {
 	if p.Group == "" || e == nil || e.Current == nil {
 		return false
@@ -80,9 +80,8 @@ func (r *Rotator) yieldsTurnLocked(p plan.Policy, e *ledger.Entry) bool {
 	return false
 }
 
-// withMembers returns the holds of others, and those members that have none: a key of theirs may be in overlap all the
-// same, where they joined the group meanwhile, went ahead of it while it could not be written, or where somebody rolled
-// their record back.
+// withMembers returns the holds of other policies, with a hold added for each member that has none. Such a member may still have
+// a key in overlap: it joined the group meanwhile, bypassed it while it could not be written, or its record was rolled back.
 func (r *Rotator) withMembers(holds []ledger.Hold, p plan.Policy) []ledger.Hold {
 	var more []ledger.Hold
 	r.mu.Lock()
@@ -96,8 +95,8 @@ func (r *Rotator) withMembers(holds []ledger.Hold, p plan.Policy) []ledger.Hold 
 	return slices.DeleteFunc(append(holds, more...), func(h ledger.Hold) bool { return h.Policy == p.Name })
 }
 
-// groupHolder returns the present name of the policy by which a hold is still good; "" where the hold is over. The entry is
-// read after the group, and an intent is written before its hold, so one that is over cannot come to life unseen.
+// groupHolder returns the current name of the policy that keeps a hold valid, "" if the hold is over. The entry is read after
+// the group, and an intent is written before its hold, so a hold that is over cannot become valid again.
 func (r *Rotator) groupHolder(ctx context.Context, h ledger.Hold) (string, error) {
 	name := h.Policy
 	var e *ledger.Entry
@@ -108,7 +107,7 @@ func (r *Rotator) groupHolder(ctx context.Context, h ledger.Hold) (string, error
 		case err != nil && (errors.As(err, &remote) || ctx.Err() != nil):
 			return "", err
 		case err != nil:
-			return name, nil // an entry that cannot be read is never taken for empty
+			return name, nil // an entry that cannot be parsed does not count as empty
 		case next != nil:
 			e = next
 		}
@@ -123,7 +122,7 @@ func (r *Rotator) groupHolder(ctx context.Context, h ledger.Hold) (string, error
 	return name, nil
 }
 
-// manages reports that this replica settles the policy's work.
+// manages reports whether this replica settles the policy's unfinished work.
 func (r *Rotator) manages(policy string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -131,8 +130,8 @@ func (r *Rotator) manages(policy string) bool {
 	return st != nil && st.policy.Mode != plan.ModePaused
 }
 
-// takeGroup notes in the group, under an intent that is already in the entry, that this policy is between claim and end
-// of overlap. A rotation that goes ahead notes it beside whoever holds the group, and does not depend on it.
+// takeGroup adds the policy's hold to the group, for the intent that is already in the entry. A rotation that bypasses the
+// group adds its hold beside the existing one, and proceeds if that fails.
 func (j *job) takeGroup(ctx context.Context, in *ledger.Intent) error {
 	if j.p.Group == "" || in.Reason == ledger.ReasonFirst {
 		return nil // a first key has no overlap
@@ -141,13 +140,13 @@ func (j *job) takeGroup(ctx context.Context, in *ledger.Intent) error {
 	for attempt := 1; ; attempt++ {
 		err := j.tryGroup(ctx, in, ahead)
 		var remote *ledger.Error
-		again := errors.Is(err, ledger.ErrConflict) || errors.As(err, &remote) // the hold is found when it was written after all
+		again := errors.Is(err, ledger.ErrConflict) || errors.As(err, &remote) // a retry sees whether the write happened after all
 		switch {
 		case err == nil || errors.Is(err, errNotDue):
 			return err
 		case again && attempt < publishTries && j.pause(ctx, attempt):
 		case ahead:
-			j.log.Warn("rotation goes ahead, and its group does not know", "group", j.p.Group, "err", err)
+			j.log.Warn("rotation proceeds without its group hold", "group", j.p.Group, "err", err)
 			return nil
 		default:
 			return fmt.Errorf("taking group %s: %w", j.p.Group, err)
@@ -171,7 +170,7 @@ func (j *job) tryGroup(ctx context.Context, in *ledger.Intent, ahead bool) error
 	return err
 }
 
-// wakeGroup has the other members looked at: one of them may have its turn now.
+// wakeGroup wakes the other members: the group may be free for one of them.
 func (r *Rotator) wakeGroup(p plan.Policy) {
 	if p.Group == "" {
 		return
@@ -186,7 +185,7 @@ func (r *Rotator) wakeGroup(p plan.Policy) {
 	}
 }
 
-// ledgerRefs are the documents that a rotation of the policy writes to the ledger.
+// ledgerRefs returns the ledger documents that a rotation of the policy writes.
 func (j *job) ledgerRefs() []ledger.Ref {
 	refs := []ledger.Ref{j.r.entryRef(j.p.Name)}
 	if j.p.Group != "" {

@@ -12,22 +12,22 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// job is one step's work on one policy. While it holds the claim, nobody else writes the entry; whoever takes the
-// claim over changes the entry's version, so that the next write of this job is refused.
+// job is one step's work on one policy. While it holds the claim, no other process writes the entry. A takeover changes the
+// entry's version, so the next write of this job is refused.
 type job struct {
 	r             *Rotator
 	st            *policyState
-	p             plan.Policy // as claimed: later edits are drift afterwards
-	workspaceName string      // name of the workspace that api talks to
+	p             plan.Policy // as claimed; later edits show up as drift
+	workspaceName string      // the workspace that api talks to
 	api           *elevenlabs.Client
 	log           *slog.Logger
-	renewed       time.Time // when the last write that holds the claim was begun; monotonic
+	renewed       time.Time // when the last write of the claim began; monotonic
 	begun         time.Time
-	lost          time.Time                      // when a create was sent whose answer was lost; zero: none
-	unsure        bool                           // a write of the record may yet happen
+	lost          time.Time                      // when a create was sent and its answer lost; zero: none
+	unsure        bool                           // an earlier write of the record may still arrive
 	attempted     bool                           // a publish may have been sent
 	keys          map[[2]string][]elevenlabs.Key // of accounts, listed under this claim for a retirement
-	answered      []string                       // ids of noted calls that were answered, or never sent; the next write takes their notes away
+	answered      []string                       // ids of noted calls that were answered or never sent; the next write drops their notes
 }
 
 func (r *Rotator) newJob(st *policyState, p plan.Policy, s plan.Step) *job {
@@ -38,12 +38,12 @@ func (r *Rotator) newJob(st *policyState, p plan.Policy, s plan.Step) *job {
 		ws = r.workspaces[s.Workspace]
 	}
 	return &job{r: r, st: st, p: p, workspaceName: ws.name, api: ws.api, begun: time.Now(),
-		log: r.opt.Logger.With("policy", p.Name, "action", string(s.Action), "reason", string(s.Reason), "replica", r.holder)}
+		log: r.opt.Logger.With("policy", p.Name, "action", string(s.Action), "trigger", string(s.Reason), "replica", r.holder)}
 }
 
 func (j *job) entry() *ledger.Entry { return j.st.known.entry }
 
-// blankEntry returns the entry of a policy that has none yet.
+// blankEntry returns a new entry for a policy that has none.
 func (r *Rotator) blankEntry(policy string) (*ledger.Entry, error) {
 	salt, err := r.newID(16)
 	if err != nil {
@@ -52,9 +52,8 @@ func (r *Rotator) blankEntry(policy string) (*ledger.Entry, error) {
 	return &ledger.Entry{Schema: ledger.Schema, Owner: r.ownerID(), Policy: policy, Salt: salt}, nil
 }
 
-// write changes the entry by check-and-set. After an answer that was lost, the ledger is read to learn what became of
-// it; the same write is sent again only where it was seen not to have happened. ErrConflict and errClaimLost mean
-// that somebody else wrote.
+// write changes the entry by check-and-set. After a lost answer it reads the ledger to learn whether the write happened, and
+// sends it again only if it did not. ErrConflict and errClaimLost mean that another process wrote the entry.
 func (j *job) write(ctx context.Context, change func(*ledger.Entry)) error {
 	k := &j.st.known
 	next, err := j.changed(change)
@@ -101,15 +100,15 @@ func (j *job) changed(change func(*ledger.Entry)) (*ledger.Entry, error) {
 	return next, nil
 }
 
-// clockIsWrong reports that nothing can be forgotten by its age: this host does not know what time it is.
+// clockIsWrong reports whether this host's clock is wrong, so that nothing may be dropped for its age.
 func (j *job) clockIsWrong() bool {
 	j.r.mu.Lock()
 	defer j.r.mu.Unlock()
 	return j.r.wrongClockLocked(j.api) != 0
 }
 
-// settleWrite finds out whether a write that failed has happened all the same. A conflict needs a look as well: the
-// write that was sent before may have been the one that won.
+// settleWrite finds out whether a failed write happened after all. It checks a conflict too: an earlier attempt of the same
+// write may be the one that won.
 func (j *job) settleWrite(ctx context.Context, next *ledger.Entry, failure error) (int, error) {
 	if !ledger.MaybeWritten(failure) && !errors.Is(failure, ledger.ErrConflict) {
 		return 0, failure
@@ -127,13 +126,13 @@ func (j *job) settleWrite(ctx context.Context, next *ledger.Entry, failure error
 	return 0, errClaimLost
 }
 
-// pause waits a little before a call is repeated, longer each time, and keeps within what the claim allows.
+// pause waits before a retry, longer each time. It reports false if ctx ended.
 func (j *job) pause(ctx context.Context, attempt int) bool {
 	d := min(250*time.Millisecond<<(attempt-1), 5*time.Second)
 	return sleep(ctx, d/2+time.Duration(j.r.jitter()*float64(d)/2))
 }
 
-// takeClaim returns the change that makes this process the holder.
+// takeClaim makes this process the claim holder, or renews its claim.
 func (j *job) takeClaim(e *ledger.Entry) {
 	nonce := 1
 	if e.Claim != nil {
@@ -142,9 +141,9 @@ func (j *job) takeClaim(e *ledger.Entry) {
 	e.Claim = &ledger.Claim{Holder: j.r.holder, Nonce: nonce, Since: j.r.opt.Wall()}
 }
 
-// guard is passed before every write to a remote: it renews a claim that is getting old, and refuses to go on under
-// one that was not renewed for half a claim TTL, since another replica may soon act on it. That spares work in vain and is
-// no proof of anything: the process may be suspended right after it.
+// guard runs before every write to a remote: it renews an aging claim, and stops the job if the claim was not renewed for half
+// a claim TTL, since another replica may soon take it over. It saves wasted work and proves nothing: the process may be
+// suspended right after it.
 func (j *job) guard(ctx context.Context) error {
 	if time.Since(j.renewed) > j.r.opt.ClaimTTL/4 {
 		if err := j.write(ctx, j.takeClaim); err != nil {
@@ -157,8 +156,8 @@ func (j *job) guard(ctx context.Context) error {
 	return nil
 }
 
-// ready is passed before every write to ElevenLabs: it waits for the rate budget, and then for nothing more but the guard.
-// The context that it returns is for that one call.
+// ready runs before every write to ElevenLabs: it waits for the rate budget first, so that only guard runs between the wait and
+// the call. The returned context is for that one call.
 func (j *job) ready(ctx context.Context) (context.Context, error) {
 	ctx, err := j.api.Reserve(ctx)
 	if err != nil {
@@ -167,7 +166,7 @@ func (j *job) ready(ctx context.Context) (context.Context, error) {
 	return ctx, j.guard(ctx)
 }
 
-// release gives the claim back together with a last change.
+// release makes a last change and drops the claim in the same write.
 func (j *job) release(ctx context.Context, change func(*ledger.Entry)) error {
 	return j.write(ctx, func(e *ledger.Entry) {
 		if change != nil {
@@ -177,10 +176,10 @@ func (j *job) release(ctx context.Context, change func(*ledger.Entry)) error {
 	})
 }
 
-// failing notes a failure in the entry; the time of the next attempt survives a restart there.
+// failing notes a failure in the entry, where the time of the next attempt survives a restart.
 func (j *job) failing(e *ledger.Entry, f *stageError) {
 	if errors.Is(f, errNotDue) {
-		return // it was called off, whatever became of the claim
+		return // it was called off, so it did not fail
 	}
 	count := 1
 	if e.Failure != nil {
@@ -192,12 +191,12 @@ func (j *job) failing(e *ledger.Entry, f *stageError) {
 
 func (j *job) wait(count int, f *stageError) time.Duration {
 	if f.reason == ledger.ReasonInterrupted && count == 1 {
-		return 0 // nothing refused us; a second crash in a row may be our own doing
+		return 0 // no remote refused us; a second crash in a row may be our own fault
 	}
 	return max(backoff(j.r.opt.ReconcileInterval, count, j.r.jitter()), retryAfter(f.err))
 }
 
-// postpone remembers the next attempt here, where the ledger cannot be told.
+// postpone keeps the time of the next attempt in memory if it cannot be written to the ledger.
 func (j *job) postpone(f *stageError) {
 	j.st.known.retryAt = j.r.opt.Wall().Add(j.wait(1, f))
 	if ledger.IsOutage(f.err) {
@@ -205,7 +204,7 @@ func (j *job) postpone(f *stageError) {
 	}
 }
 
-// audit writes the one line that each change to a key or a record gets.
+// audit logs a change to a key or a record; each change gets one line.
 func (j *job) audit(msg string, args ...any) {
 	j.log.Info(msg, append(args, "outcome", "done")...)
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// recordLacks returns nil where no record that is read now holds a retiring key of a policy without a current one: readers
-// do not have it, so it may go. Of a removed policy whose current key was pruned, a person decided.
+// recordLacks returns nil if no record holds the retiring key of a policy without a current key: readers do not have it, so it
+// may go. It does not check a removed policy, whose current key a person pruned.
 func (j *job) recordLacks(ctx context.Context, old ledger.KeyRef) error {
 	if j.p.Mode == plan.ModeRemoved {
 		return nil

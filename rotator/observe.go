@@ -11,7 +11,7 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// observe gathers what Plan needs, reading only what is not known or must be fresh.
+// observe gathers what Plan needs. It reads only what is unknown or must be fresh.
 func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, plan.Observed, error) {
 	k := &st.known
 	r.mu.Lock()
@@ -78,7 +78,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 	}
 	if e := mended(p, o, r.opt.Wall()); e != nil {
 		if k.mended != k.version {
-			r.opt.Logger.Warn("ledger entry has times that have yet to come; a clock was wrong", "policy", p.Name, "last_rotation", k.entry.LastRotation)
+			r.opt.Logger.Warn("ledger entry has times in the future; a clock was wrong", "policy", p.Name, "last_rotation", k.entry.LastRotation)
 		}
 		k.entry, k.mended, read = e, k.version, true
 	}
@@ -107,7 +107,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 	return p, o, err
 }
 
-// aim says which key a request is about, once the ledger was read after it was accepted.
+// aim sets which key a request replaces. It needs a ledger that was read after the request was accepted.
 func (r *Rotator) aim(ctx context.Context, st *policyState, q *plan.Request) {
 	if q == nil {
 		return
@@ -119,12 +119,12 @@ func (r *Rotator) aim(ctx context.Context, st *policyState, q *plan.Request) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if st.request == q { // and not another that came meanwhile
+	if st.request == q { // a newer request stays as it is
 		st.request = &aimed
 	}
 }
 
-// uncommitted returns the rotation whose key the record holds, or may hold, before the ledger says that it is current.
+// uncommitted returns the rotation whose key the record holds, or may hold, although the ledger does not name it current yet.
 func (r *Rotator) uncommitted(ctx context.Context, e *ledger.Entry) string {
 	if e == nil || e.Intent == nil {
 		return ""
@@ -136,15 +136,15 @@ func (r *Rotator) uncommitted(ctx context.Context, e *ledger.Entry) string {
 	return e.Intent.Rotation
 }
 
-// requestResync puts a resync that could not be carried out back.
+// requestResync asks again for a resync that could not be done.
 func (r *Rotator) requestResync(st *policyState, resync bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	st.resync = st.resync || resync
 }
 
-// lookAtRecord reads the record; where it holds a surprise, the ledger is read again first, since a stale entry would
-// make another replica's new key look like a stranger's.
+// lookAtRecord reads the record. If the record holds an unexpected value it reads the ledger again: under a stale entry another
+// replica's new key would look like an unknown value.
 func (r *Rotator) lookAtRecord(ctx context.Context, st *policyState, p plan.Policy) error {
 	if _, err := r.readRecord(ctx, st, p.Sink); err != nil {
 		return err
@@ -153,7 +153,7 @@ func (r *Rotator) lookAtRecord(ctx context.Context, st *policyState, p plan.Poli
 	if !v.HasValue || v.Match == st.known.currentID && v.Match != "" {
 		return nil
 	}
-	// An entry that was read before the record says nothing about what was written between the two.
+	// An entry read before the record does not show what was written between the two reads.
 	if err := r.readEntry(ctx, st, p.Name); err != nil {
 		return err
 	}
@@ -164,7 +164,7 @@ func (r *Rotator) lookAtRecord(ctx context.Context, st *policyState, p plan.Poli
 	return err
 }
 
-// assemble puts together what is known, without reading anything.
+// assemble builds the observation from what is known, without reading anything.
 func (r *Rotator) assemble(st *policyState, p plan.Policy, ws *workspace) plan.Observed {
 	k := &st.known
 	o := plan.Observed{LedgerError: k.ledgerError, Entry: k.entry, Record: k.record, RetryAt: k.retryAt, PatchAfter: k.patchAfter, MaxRotations: r.opt.MaxRotationsPerHour,
@@ -195,16 +195,15 @@ func (r *Rotator) assemble(st *policyState, p plan.Policy, ws *workspace) plan.O
 	return o
 }
 
-// usage is what a retiring key's counter showed.
+// usage is what listings showed of a retiring key's usage counter.
 type usage struct {
 	credits int64
 	moved   int // listing in which it last moved; 0: never
 	since   int // listing since which it is known to stand still
 }
 
-// followUsageLocked notes which retiring keys are still in use: their counter moved within the last two listings of their own
-// workspace. A key that this process has not watched for that long is neither in use nor idle: another replica may have
-// seen it move.
+// followUsageLocked notes which retiring keys are in use: their counter moved within the last two listings of their workspace.
+// A key that this process has not watched for that long is neither in use nor idle: another replica may have seen it move.
 func (r *Rotator) followUsageLocked(o *plan.Observed, k *knowledge) {
 	if o.Entry == nil || len(o.Entry.Retiring) == 0 {
 		k.usage = nil
@@ -220,7 +219,7 @@ func (r *Rotator) followUsageLocked(o *plan.Observed, k *knowledge) {
 			continue
 		}
 		seq := r.workspaces[key.Workspace].listing.seq
-		// Back at 0 it is in a new billing period, and was not used in that yet.
+		// A counter back at 0 means a new billing period without use so far.
 		if known && key.CharacterCount != u.credits && key.CharacterCount != 0 {
 			u.moved = seq
 		}
@@ -237,8 +236,8 @@ func (r *Rotator) followUsageLocked(o *plan.Observed, k *knowledge) {
 	}
 }
 
-// followQuarantineLocked notes which keys in quarantine are enabled. A listing from before a key was known to be there may show
-// it as it was in its overlap.
+// followQuarantineLocked notes which keys in quarantine are enabled. It ignores a listing that began before the key was known to
+// be in quarantine: that may show the key as it was in overlap.
 func (r *Rotator) followQuarantineLocked(o *plan.Observed, k *knowledge) {
 	for id, since := range k.quarantined {
 		key, listed := o.Key(id)
@@ -248,7 +247,7 @@ func (r *Rotator) followQuarantineLocked(o *plan.Observed, k *knowledge) {
 	}
 }
 
-// unlisted reports that a listing which was begun after the given time of day lacks an abandoned rotation's keys.
+// unlisted reports whether a listing that began after the given wall time lacks the keys of an abandoned rotation.
 func (r *Rotator) unlisted(a ledger.Abandoned, since time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -263,16 +262,16 @@ func (r *Rotator) unlisted(a ledger.Abandoned, since time.Time) bool {
 	})
 }
 
-// manyKeys is more than an account usually has. A listing may hold 130,000, which must not be compared with each other.
+// manyKeys is more keys than an account usually has. A listing may hold 130,000, too many to compare in pairs.
 const manyKeys = 64
 
-// addKeysLocked collects the listed keys that concern a policy: its account's, its current key's account's, and all that
-// carry its name.
+// addKeysLocked collects the listed keys that concern a policy: those of its account, those of the accounts of its current and
+// retiring keys, and all that carry its name.
 func (r *Rotator) addKeysLocked(o *plan.Observed, p plan.Policy, k *knowledge) {
-	var seen map[string]bool // the ids in o.Keys, once looking through those would take long
+	var seen map[string]bool // the ids in o.Keys, once there are too many to scan
 	add := func(ws *workspace, keys []elevenlabs.Key) {
 		if o.Keys == nil {
-			o.Keys = make([]plan.ListedKey, 0, len(keys)) // what follows is mostly the same ones again
+			o.Keys = make([]plan.ListedKey, 0, len(keys)) // later calls mostly repeat the same keys
 		}
 		for _, key := range keys {
 			if seen == nil && len(o.Keys) >= manyKeys {
@@ -316,7 +315,7 @@ func (r *Rotator) addKeysLocked(o *plan.Observed, p plan.Policy, k *knowledge) {
 	}
 }
 
-// followCurrentLocked notes whether the current key was listed, and for how long it has been missing.
+// followCurrentLocked notes whether the current key is listed, and since which listing it has been missing.
 func (r *Rotator) followCurrentLocked(o *plan.Observed, c ledger.KeyRef, k *knowledge) {
 	home := r.workspaces[c.Workspace]
 	if home == nil || home.listing == nil || !home.listing.begun.After(k.currentSince) {
@@ -336,8 +335,8 @@ func (r *Rotator) followCurrentLocked(o *plan.Observed, c ledger.KeyRef, k *know
 	o.Proof = k.proof
 }
 
-// followSettings notices that other settings were applied, or the key moved away, after this process loaded the policy:
-// another replica has another policy file.
+// followSettings notes whether other settings were applied, or the key moved, after this process loaded the policy: then another
+// replica has a different policy file.
 func (k *knowledge) followSettings(o *plan.Observed, p plan.Policy) {
 	if k.entry == nil {
 		return

@@ -10,17 +10,17 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// The verbs of operators. Each goes through the same protocol and claims as the daemon's own work, so it is safe
-// beside any number of daemons. They are for processes that do not call Run; a daemon uses Request.
+// These are the operators' commands. They use the same protocol and claims as the daemon's own work, so they are safe beside any
+// number of daemons. They are for processes that do not call Run; a daemon uses Request.
 
-// RotateOptions says how a policy is rotated on request.
+// RotateOptions are the options of a requested rotation.
 type RotateOptions struct {
-	Revoke bool   // every older key is disabled before it is done, those in overlap included
+	Revoke bool   // done only when every older key is disabled, those in overlap too
 	Reason string // a person's words, for the log
 }
 
-// Request has a running rotator rotate a policy soon. It is an error if there is no such policy or it is paused. What is
-// known here of the policy may be out of date or nothing yet, so the ledger is read before it is decided which key goes.
+// Request makes a running rotator rotate a policy soon. It fails if the policy does not exist or is paused. The cached state may
+// be stale or empty, so the ledger is read before the key to replace is chosen.
 func (r *Rotator) Request(name string, o RotateOptions) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -46,8 +46,8 @@ func pausedPolicy(name string) error {
 	return fmt.Errorf("policy %s is paused; set its mode to auto or manual first", name)
 }
 
-// Rotate rotates a policy now: the key that is current when it is called is not when it returns nil. Where another
-// process is at work on the policy, it waits for that, until ctx ends.
+// Rotate rotates a policy now: when it returns nil, the key that was current at the call no longer is. If another process works
+// on the policy, it waits for that process until ctx ends.
 func (r *Rotator) Rotate(ctx context.Context, name string, o RotateOptions) error {
 	st, seen, err := r.take(ctx, name)
 	if err != nil {
@@ -67,7 +67,7 @@ func (r *Rotator) Rotate(ctx context.Context, name string, o RotateOptions) erro
 	})
 }
 
-// take prepares a command's work on one policy: the installation's id, a listing, and all that is known, read afresh.
+// take prepares a command's work on one policy: it reads the installation's id, a listing, the ledger entry and the record.
 func (r *Rotator) take(ctx context.Context, name string) (*policyState, plan.Observed, error) {
 	r.mu.Lock()
 	st := r.policies[name]
@@ -92,10 +92,10 @@ func (r *Rotator) take(ctx context.Context, name string) (*policyState, plan.Obs
 	return st, o, err
 }
 
-// poll is how often a command looks again while another process is at work.
+// poll is how often a command looks again while another process works on the policy.
 const poll = time.Second
 
-// drive works on a policy until done, doing only the steps that the command is about.
+// drive works on a policy until done. It performs only the command's own steps.
 func (r *Rotator) drive(ctx context.Context, st *policyState, done func(plan.Observed) bool, mine func(plan.Step) bool) error {
 	for {
 		p, o, err := r.observe(ctx, st)
@@ -120,7 +120,7 @@ func (r *Rotator) drive(ctx context.Context, st *policyState, done func(plan.Obs
 	}
 }
 
-// driveStep does the first step that is the command's, and returns what made it fail.
+// driveStep performs the first of the command's own steps.
 func (r *Rotator) driveStep(ctx context.Context, st *policyState, p plan.Policy, d plan.Decision, mine func(plan.Step) bool) (bool, error) {
 	for _, s := range d.Steps {
 		if !mine(s) {
@@ -131,25 +131,25 @@ func (r *Rotator) driveStep(ctx context.Context, st *policyState, p plan.Policy,
 		}
 		st.known.problem = nil
 		if n := r.tried(st, plan.AttemptOf(s)); n > 1 && !sleep(ctx, min(poll<<min(n-1, 5), r.opt.ReconcileInterval)) {
-			return false, fmt.Errorf("policy %s: %s was tried again and again: %w", p.Name, s.Action, ctx.Err())
+			return false, fmt.Errorf("policy %s: %s keeps failing: %w", p.Name, s.Action, ctx.Err())
 		}
 		acted := r.perform(ctx, r.newJob(st, p, s), s)
 		if acted && s.Action == plan.ActRecover {
-			r.untried(st) // what was settled, and may have failed, was another process's rotation
+			r.untried(st) // the settled rotation, failed or not, was another process's
 			return true, nil
 		}
 		if st.known.problem != nil {
 			return false, st.known.problem
 		}
 		if !acted {
-			return false, fmt.Errorf("policy %s: %s could not be carried out; the log says why", p.Name, s.Action)
+			return false, fmt.Errorf("policy %s: %s failed; see the log", p.Name, s.Action)
 		}
 		return true, nil
 	}
 	return false, nil
 }
 
-// untried says that a request still waits for its own rotation, which no earlier failure holds up.
+// untried clears the request's failure mark, so that an earlier rotation's failure does not delay it.
 func (r *Rotator) untried(st *policyState) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -160,7 +160,7 @@ func (r *Rotator) untried(st *policyState) {
 	}
 }
 
-// waiting says why a command cannot do what it was asked to.
+// waiting returns why a command cannot proceed now.
 func waiting(p plan.Policy, d plan.Decision) error {
 	if d.Message != "" {
 		return fmt.Errorf("policy %s: %s", p.Name, d.Message)

@@ -12,11 +12,11 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// callsPerHour is what a policy may cost beside the listings of its workspace and the calls of work that succeeds. Where people
-// have looks made more often than by default, the hour is as much shorter.
+// callsPerHour is the budget of a policy's calls, not counting its workspace's listings and work that succeeds. With shorter
+// intervals than the default ones, the budget's hour is shorter in proportion.
 const callsPerHour = 60
 
-// The looks that wait between one try and the next, as steps do.
+// The looks that are paced like steps.
 const (
 	look        plan.Action = "look"        // at ledger and record
 	lookClaimed plan.Action = "claim"       // at an entry whose claim does not change
@@ -25,8 +25,8 @@ const (
 	lookListed  plan.Action = "listed"      // at an entry that does not explain a listed key
 )
 
-// pace is what waiting there is between the tries of one policy, and what they have cost. It is of this process: what has to
-// survive a restart is in the ledger. All times are monotonic.
+// pace holds the waits between the tries of one policy, and what they cost. It is kept per process; what must survive a restart
+// is in the ledger. All times are monotonic.
 type pace struct {
 	tries map[plan.Attempt]tries
 	spent []expense
@@ -46,7 +46,7 @@ type expense struct {
 	calls int
 }
 
-// lasts is for how long an expense is added to: a sixtieth of the hour.
+// lasts returns how long calls are added to one expense: a sixtieth of the hour.
 func (p *pace) lasts() time.Duration {
 	if p.hour == 0 {
 		return time.Minute
@@ -54,14 +54,14 @@ func (p *pace) lasts() time.Duration {
 	return p.hour / 60
 }
 
-// counts is for how long an expense counts: the last call of it for a whole hour.
+// counts returns how long an expense counts: its last call counts for a whole hour.
 func (p *pace) counts() time.Duration { return 61 * p.lasts() }
 
-// tried notes one more try that has to wait before the next. It returns how many there were.
+// tried notes one more try and when the next may follow. It returns the number of tries.
 func (p *pace) tried(a plan.Attempt, wait func(count int) time.Duration) int {
 	now := time.Now()
 	for old, t := range p.tries {
-		if now.Sub(t.last) > 2*plan.MaxBackoff { // it waited for an hour at most, and was not called for since
+		if now.Sub(t.last) > 2*plan.MaxBackoff { // it waited for an hour at most, and was not due since
 			delete(p.tries, old)
 		}
 	}
@@ -78,7 +78,7 @@ func (p *pace) tried(a plan.Attempt, wait func(count int) time.Duration) int {
 // waits returns how long it is until the next try.
 func (p *pace) waits(a plan.Attempt) time.Duration { return time.Until(p.tries[a].next) }
 
-// forget ends the waiting of what succeeded.
+// forget ends the waits of actions that succeeded.
 func (p *pace) forget(actions ...plan.Action) {
 	for a := range p.tries {
 		if slices.Contains(actions, a.Action) {
@@ -87,7 +87,7 @@ func (p *pace) forget(actions ...plan.Action) {
 	}
 }
 
-// hurry lets everything be tried once more at once; should that be in vain, the waits go on growing.
+// hurry allows one try of everything at once. If it fails, the waits keep growing.
 func (p *pace) hurry() {
 	for a, t := range p.tries {
 		t.next = time.Time{}
@@ -95,7 +95,7 @@ func (p *pace) hurry() {
 	}
 }
 
-// news reports whether a failure is another one than the last that was logged of these tries.
+// news reports whether a failure differs from the last one logged for these tries.
 func (p *pace) news(a plan.Attempt, reason ledger.Reason) bool {
 	t := p.tries[a]
 	if t.logged == reason {
@@ -106,14 +106,14 @@ func (p *pace) news(a plan.Attempt, reason ledger.Reason) bool {
 	return true
 }
 
-// seen notes of which version of the entry the last try was.
+// seen notes the entry's version at the last try.
 func (p *pace) seen(a plan.Attempt, version int) {
 	t := p.tries[a]
 	t.version = version
 	p.tries[a] = t
 }
 
-// charge counts calls that brought the policy no further.
+// charge counts calls that made no progress.
 func (p *pace) charge(calls int) {
 	if calls == 0 {
 		return
@@ -127,7 +127,7 @@ func (p *pace) charge(calls int) {
 	p.spent = append(p.spent, expense{now, calls})
 }
 
-// affords returns how long it is until so many calls can be made.
+// affords returns how long to wait until the budget allows this many calls.
 func (p *pace) affords(calls int) time.Duration {
 	now, sum := time.Now(), calls
 	for i := len(p.spent) - 1; i >= 0; i-- {
@@ -141,7 +141,7 @@ func (p *pace) affords(calls int) time.Duration {
 	return 0
 }
 
-// costOf is what a step may cost where it fails, its last write in four tries of which each is followed by a look.
+// costOf is what a failing step may cost, with four tries of its last write and a read after each.
 func costOf(a plan.Action) int {
 	switch a {
 	case plan.ActRotate, plan.ActRecover:
@@ -152,10 +152,10 @@ func costOf(a plan.Action) int {
 	return 18
 }
 
-// costOfALook is that of reading entry and record, each again where the other is a surprise, and what those of others say.
+// costOfALook covers reading entry and record, each twice if the other is unexpected, and the documents of other policies.
 const costOfALook = 6
 
-// pacing returns what there is to wait for, in wall time; the zero value is nothing.
+// pacing returns the waits in wall time; the zero value means none.
 func (p *pace) pacing(wall time.Time) plan.Pacing {
 	var x plan.Pacing
 	for a, t := range p.tries {
@@ -176,7 +176,7 @@ func (p *pace) pacing(wall time.Time) plan.Pacing {
 	return x
 }
 
-// meter counts the calls that are made under a context, and notes what refused them.
+// meter counts the calls made under a context, and notes whether a conflict refused one.
 type meter struct {
 	policy   string
 	calls    atomic.Int64
@@ -185,7 +185,7 @@ type meter struct {
 
 type meterKey struct{}
 
-// metered returns a context whose calls are counted as a policy's.
+// metered returns a context whose calls count for a policy.
 func metered(ctx context.Context, policy string) (context.Context, *meter) {
 	m := &meter{policy: policy}
 	return elevenlabs.WithCount(context.WithValue(ctx, meterKey{}, m), &m.calls), m
@@ -203,7 +203,7 @@ func count(ctx context.Context, err error) {
 	}
 }
 
-// standing is what a step can be seen to bring forward.
+// standing is the state that shows whether a step made progress.
 type standing struct {
 	successes int
 	key       ledger.RetiringState // of the step's key, where it is a retiring one
@@ -224,8 +224,8 @@ func (r *Rotator) standing(st *policyState, s plan.Step) (was standing) {
 	return was
 }
 
-// paceStep has a step wait before it is taken once more, longer each time. A rotation that succeeded, or a key that came to
-// its next state, is charged to nobody.
+// paceStep makes a step wait before its next try, longer each time. A rotation that succeeds, or a key that reaches its next
+// state, costs the policy nothing.
 func (r *Rotator) paceStep(st *policyState, s plan.Step, m *meter, was standing, acted bool) {
 	k := &st.known
 	calls := int(m.calls.Swap(0))
@@ -245,17 +245,17 @@ func (r *Rotator) paceStep(st *policyState, s plan.Step, m *meter, was standing,
 	before := k.pace.tries[a].version
 	n := r.tried(st, a)
 	k.pace.seen(a, was.version)
-	moved := before != was.version // others write the entry, which mostly explains it
+	moved := before != was.version // other writers changed the entry, which usually explains it
 	if acted && is.key == was.key && k.problem == nil && (n > 1 && !moved || n > explainedFor) {
 		r.noteInVain(st, s, m.conflict.Load())
 	}
 }
 
-// explainedFor is for how many tries the progress of others explains that there is none here.
+// explainedFor is for how many tries the progress of other processes explains the lack of it here.
 const explainedFor = 4
 
-// waitOf is how long to wait after the n-th try. Work that is unsettled waits less: what it leaves is to be accounted for
-// soon after the remotes answer again.
+// waitOf returns how long to wait after the n-th try. Unsettled work waits less: its leftovers must be accounted for soon after
+// the remotes answer again.
 func (r *Rotator) waitOf(a plan.Attempt, n int) time.Duration {
 	d := backoff(r.opt.ReconcileInterval, n, r.jitter())
 	switch a.Action {
@@ -267,7 +267,7 @@ func (r *Rotator) waitOf(a plan.Attempt, n int) time.Duration {
 	return d
 }
 
-// noteInVain counts and logs, once, that a step is taken again and again, and nothing else says why.
+// noteInVain counts and logs once that a step keeps having no effect, if nothing else says why.
 func (r *Rotator) noteInVain(st *policyState, s plan.Step, conflict bool) {
 	reason := ledger.ReasonUnsafe
 	if conflict {
@@ -281,7 +281,7 @@ func (r *Rotator) noteInVain(st *policyState, s plan.Step, conflict bool) {
 	r.mu.Unlock()
 	switch s.Action {
 	case plan.ActRotate:
-		r.noteOnce(st, failedFor(ledger.StageClaim, reason, "the rotation (%s) could not be begun, time and again, and what is read in between does not say why", s.Reason))
+		r.noteOnce(st, failedFor(ledger.StageClaim, reason, "the rotation (%s) keeps failing to start, and neither ledger nor record shows why", s.Reason))
 		return
 	case plan.ActDisable, plan.ActDelete:
 		r.opt.Observe(Event{Type: EventRetireError, Policy: p.Name, Workspace: p.Workspace, Stage: ledger.StageRetire, Reason: reason, At: r.opt.Wall()})
@@ -289,13 +289,13 @@ func (r *Rotator) noteInVain(st *policyState, s plan.Step, conflict bool) {
 	r.opt.Logger.Error("step has no effect", "policy", p.Name, "action", string(s.Action), "trigger", string(s.Reason), "key_id", s.KeyID, "failure", reason)
 }
 
-// lookAsked is the look that a request calls for.
+// lookAsked is the look for a request.
 func lookAsked() plan.Attempt { return plan.Attempt{Action: look, Reason: ledger.ReasonRequested} }
 
-// errTooSoon says that a look has to wait.
-var errTooSoon = errors.New("it was looked at in vain a moment ago")
+// errTooSoon means that a look has to wait.
+var errTooSoon = errors.New("the policy was read a moment ago, without success")
 
-// tooSoon reports that nothing may be read about the policy yet. What ends a leak is tried once in any case.
+// tooSoon reports whether the policy must not be read yet. A step that ends a leak gets its first try in any case.
 func (r *Rotator) tooSoon(st *policyState, p plan.Policy, ws *workspace, asked bool) bool {
 	k := &st.known
 	k.pace.hour = min(time.Hour, 60*r.opt.ReconcileInterval, 4*r.opt.ResyncInterval)
@@ -317,7 +317,7 @@ func (r *Rotator) tooSoon(st *policyState, p plan.Policy, ws *workspace, asked b
 	return true
 }
 
-// pressing returns the urgent steps that, as far as is known, are called for and were not tried yet.
+// pressing returns the urgent steps that are due, as far as is known, and were not tried yet.
 func (r *Rotator) pressing(st *policyState, p plan.Policy, ws *workspace) []plan.Step {
 	o := r.assemble(st, p, ws)
 	return slices.DeleteFunc(plan.Plan(p, o, r.opt.Wall()).Steps, func(s plan.Step) bool {
@@ -326,7 +326,7 @@ func (r *Rotator) pressing(st *policyState, p plan.Policy, ws *workspace) []plan
 	})
 }
 
-// lookLater has a look that failed wait before the next. An outage that lasts is probed for all, and then waited for by none.
+// lookLater makes a failed look wait before the next. After a lasting outage, which is probed once for all, no policy waits.
 func (r *Rotator) lookLater(st *policyState, err error) {
 	if errors.Is(err, context.Canceled) {
 		return

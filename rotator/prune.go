@@ -11,8 +11,8 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// Prune deletes a lost key. The current key of a removed policy is disabled and enters its ledger entry as retiring: a
-// daemon deletes it after the quarantine. A key that readers may have is refused.
+// Prune deletes a lost key. The current key of a removed policy is disabled and becomes a retiring key of its ledger entry; a
+// daemon deletes it after the quarantine. Prune refuses a key that readers may have.
 func (r *Rotator) Prune(ctx context.Context, k LostKey) error {
 	if err := r.prune(ctx, k); err != nil {
 		return fmt.Errorf("pruning key %s of policy %s: %w", k.KeyID, k.Policy, err)
@@ -54,8 +54,8 @@ func (r *Rotator) prune(ctx context.Context, k LostKey) error {
 	return nil
 }
 
-// notUsed returns an error where a ledger entry or a record has the key, the own ones of a removed policy aside, or the
-// record of a loaded policy may hold its secret.
+// notUsed returns an error if a ledger entry or a record names the key, other than a removed policy's own, or if the record of a
+// loaded policy may hold its secret.
 func (r *Rotator) notUsed(ctx context.Context, k LostKey, entries []*ledger.Entry) error {
 	_, _, rotation, _ := ledger.ParseKeyName(k.KeyName)
 	for _, e := range entries {
@@ -80,14 +80,14 @@ func (r *Rotator) notUsed(ctx context.Context, k LostKey, entries []*ledger.Entr
 			return fmt.Errorf("the record %s names it", ref)
 		}
 		if inUse && r.mayHold(rec, k, entries) {
-			return fmt.Errorf("%s, the record of policy %s, may hold its secret; say whose key that is with adopt, or rotate the policy", ref, policy.Name)
+			return fmt.Errorf("%s, the record of policy %s, may hold its secret; set adopt to the id of the key in the record, or rotate the policy", ref, policy.Name)
 		}
 	}
 	return nil
 }
 
-// stillUnused looks at the records once more when the ledger says that the key is given up: who looks at the ledger from now
-// on finds that, but its secret may have been put into a record right before. Then the mark is taken back.
+// stillUnused checks the records once more after the ledger says that the key is abandoned. Later readers of the ledger see
+// that, but another process may have published the secret just before. In that case the mark is removed.
 func (r *Rotator) stillUnused(ctx context.Context, k LostKey) error {
 	entries, err := r.entries(ctx)
 	if err == nil {
@@ -97,7 +97,7 @@ func (r *Rotator) stillUnused(ctx context.Context, k LostKey) error {
 		return nil
 	}
 	if back := r.mark(ctx, k, false); back != nil {
-		return fmt.Errorf("%w; and the ledger goes on saying that the key is given up: %w", err, back)
+		return fmt.Errorf("%w; and the ledger still marks the key as abandoned: %w", err, back)
 	}
 	return err
 }
@@ -112,15 +112,14 @@ func (r *Rotator) loadedSinks() map[ledger.Ref]*plan.Policy {
 	return loaded
 }
 
-// ownPlace reports that the record is that of the removed policy whose key is to be pruned.
+// ownPlace reports whether the record is that of the removed policy whose key is to be pruned.
 func ownPlace(k LostKey, ref ledger.Ref, entries []*ledger.Entry) bool {
 	return k.Removed && slices.ContainsFunc(entries, func(e *ledger.Entry) bool {
 		return e.Policy == k.Policy && e.Current != nil && e.Current.Sink.Ref == ref
 	})
 }
 
-// mayHold reports that the record's value is, or for all that is known could be, the key's secret: by its salted hash,
-// else by the hint.
+// mayHold reports whether the record's value is, or could be, the key's secret: by its salted hash, or else by the hint.
 func (r *Rotator) mayHold(rec ledger.Record, k LostKey, entries []*ledger.Entry) bool {
 	if rec.Secret.IsZero() {
 		return false
@@ -141,7 +140,7 @@ func (r *Rotator) mayHold(rec ledger.Record, k LostKey, entries []*ledger.Entry)
 	return view.Fit(key.Hint) != plan.HintDiffers
 }
 
-// listedAs returns a key as its workspace listed it last.
+// listedAs returns a key from its workspace's last listing.
 func (r *Rotator) listedAs(workspace, account, id string) (elevenlabs.Key, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -155,15 +154,15 @@ func (r *Rotator) listedAs(workspace, account, id string) (elevenlabs.Key, bool)
 	return elevenlabs.Key{}, false
 }
 
-// giveUp notes in the ledger, before the key is deleted, that its rotation is abandoned: so the key becomes current by no
-// way, and the delete does no harm however late it arrives.
+// giveUp marks the key's rotation as abandoned before the key is deleted. The key can then never become current, so the delete
+// is harmless however late it arrives.
 func (r *Rotator) giveUp(ctx context.Context, k LostKey) error { return r.mark(ctx, k, true) }
 
-// mark writes into the ledger that a lost key is given up, or that it is not.
+// mark sets or removes the mark in the ledger that a lost key is abandoned.
 func (r *Rotator) mark(ctx context.Context, k LostKey, given bool) error {
 	_, _, rotation, ours := ledger.ParseKeyName(k.KeyName)
 	if !ours || !ledger.ValidName(k.Policy) {
-		return errors.New("its name is not one that rekeyd gives")
+		return errors.New("its name was not given by rekeyd")
 	}
 	name := k.Policy
 	for attempt, renames := 1, 0; ; {
@@ -186,7 +185,7 @@ func (r *Rotator) mark(ctx context.Context, k LostKey, given bool) error {
 		case e.IsAbandoned(k.KeyID, rotation) == given:
 			return nil
 		case given && e.Knows(k.KeyID, rotation):
-			return fmt.Errorf("the ledger entry of policy %s names it by now", name)
+			return fmt.Errorf("the ledger entry of policy %s names it now", name)
 		case e.Claim != nil || e.Intent != nil:
 			return fmt.Errorf("policy %s is being worked on; try again when that has ended", name)
 		}
@@ -202,6 +201,6 @@ func (r *Rotator) mark(ctx context.Context, k LostKey, given bool) error {
 		case !errors.Is(err, ledger.ErrConflict) && !ledger.MaybeWritten(err), attempt == publishTries:
 			return fmt.Errorf("writing ledger entry of %s: %w", name, err)
 		}
-		attempt++ // what became of it is seen when it is read again
+		attempt++ // the next read shows whether it was written
 	}
 }

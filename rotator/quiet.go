@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// quietMutex is a mutex under which nothing is said. What is to be logged or observed is queued, and said by the goroutine
-// that unlocks it, right after: a log that blocks holds up that goroutine, and none that waits for the mutex.
+// quietMutex is a mutex under which nothing is logged or observed. Such calls are queued, and made by the goroutine that unlocks
+// the mutex, right after: a log that blocks delays only that goroutine, not those that wait for the mutex.
 type quietMutex struct {
 	mu     sync.Mutex
 	queued []func()
@@ -19,17 +19,17 @@ func (m *quietMutex) Unlock() {
 	queued := m.queued
 	m.queued = nil
 	m.mu.Unlock()
-	for _, say := range queued {
-		say()
+	for _, call := range queued {
+		call()
 	}
 }
 
-func (m *quietMutex) say(f func()) { m.queued = append(m.queued, f) }
+func (m *quietMutex) afterUnlock(f func()) { m.queued = append(m.queued, f) }
 
 // logLocked logs once Rotator.mu is unlocked.
 func (r *Rotator) logLocked(level slog.Level, msg string, args ...any) {
-	r.mu.say(func() { r.opt.Logger.Log(context.Background(), level, msg, args...) })
+	r.mu.afterUnlock(func() { r.opt.Logger.Log(context.Background(), level, msg, args...) })
 }
 
 // observeLocked reports an event once Rotator.mu is unlocked.
-func (r *Rotator) observeLocked(e Event) { r.mu.say(func() { r.opt.Observe(e) }) }
+func (r *Rotator) observeLocked(e Event) { r.mu.afterUnlock(func() { r.opt.Observe(e) }) }

@@ -1,6 +1,7 @@
 package rotator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +13,7 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// recover takes over a claim whose holder is gone, or takes up our own work that did not come to its end.
+// recover takes over a claim whose holder is gone, or resumes unfinished work of our own.
 func (j *job) recover(ctx context.Context) bool {
 	since := j.st.known.claimSince
 	if err := j.write(ctx, j.takeClaim); err != nil {
@@ -21,24 +22,24 @@ func (j *job) recover(ctx context.Context) bool {
 	in := j.entry().Intent
 	if in == nil {
 		j.st.known.pending = nil
-		// A retirement: what was noted of it stays in the entry and is simply tried again.
+		// A retirement: its notes stay in the entry, and it is tried again.
 		return j.release(ctx, nil) == nil
 	}
 	j.log = j.log.With("rotation", in.Rotation)
 	f := j.st.known.pending
 	if f == nil {
-		f = failedFor(ledger.StageCreate, ledger.ReasonInterrupted, "the process that worked on rotation %s went away", in.Rotation)
+		f = failedFor(ledger.StageCreate, ledger.ReasonInterrupted, "the process that worked on rotation %s stopped", in.Rotation)
 	}
-	j.lost = since                     // its create was sent before, and may not be listed yet
-	j.unsure, j.attempted = true, true // a frozen holder still knows a valid version of the record
+	j.lost = since                     // the create was sent before that; its key may not be listed yet
+	j.unsure, j.attempted = true, true // a frozen holder may still know the record's current version
 	return j.settleIntent(ctx, in, f)
 }
 
-// settle ends our own rotation that failed after its create was sent. It counts the failure once, unless it turns out
-// that the key was published after all.
+// settle ends a rotation of our own that failed after its create was sent. It counts the failure once, unless the key turns out
+// to be published.
 func (j *job) settle(ctx context.Context, f *stageError) bool {
 	if errors.Is(f, errClaimLost) {
-		j.st.known.loaded = false // whoever took the claim over settles it
+		j.st.known.loaded = false // the new claim holder settles it
 		j.r.noteFailure(j.st, j.p, f, j.begun)
 		return true
 	}
@@ -51,8 +52,8 @@ func (j *job) settle(ctx context.Context, f *stageError) bool {
 	return settled
 }
 
-// settleIntent decides from what is found: a record that holds the intent's key is rolled forward; a key whose secret
-// is nowhere is abandoned and deleted by id; where there is nothing, the rotation is forgotten.
+// settleIntent decides from what it finds: if the record holds the intent's key, the rotation is rolled forward; a key whose
+// secret is stored nowhere is abandoned and deleted by id; if there is neither, the rotation is dropped.
 func (j *job) settleIntent(ctx context.Context, in *ledger.Intent, f *stageError) bool {
 	rec, err := j.fence(ctx, in)
 	if err != nil {
@@ -87,8 +88,8 @@ func (j *job) settleIntent(ctx context.Context, in *ledger.Intent, f *stageError
 	return j.abandon(ctx, f, key, found)
 }
 
-// fence makes sure that no write of the record that was begun under the old claim can still succeed: it moves the
-// record to a new version, with the same content. It returns the record as it then is.
+// fence makes every write of the record that began under the old claim fail: it moves the record to a new version with the same
+// content. It returns the record as read.
 func (j *job) fence(ctx context.Context, in *ledger.Intent) (ledger.Record, error) {
 	for attempt := 1; ; attempt++ {
 		rec, err := j.r.readRecord(ctx, j.st, in.Sink)
@@ -98,7 +99,7 @@ func (j *job) fence(ctx context.Context, in *ledger.Intent) (ledger.Record, erro
 		if err == nil {
 			data := maps.Clone(rec.Fields)
 			if data == nil {
-				data = map[string]any{ledger.FieldPolicy: j.p.Name} // without the secret's field it counts as empty
+				data = map[string]any{ledger.FieldPolicy: j.p.Name} // a record without the secret's field counts as empty
 			}
 			if err = j.guard(ctx); err == nil {
 				_, err = j.r.opt.Store.Write(ctx, in.Sink.Ref, data, rec.Doc.Version)
@@ -115,7 +116,8 @@ func (j *job) fence(ctx context.Context, in *ledger.Intent) (ledger.Record, erro
 	}
 }
 
-// rollForward commits a rotation that was published, but not committed. Its key is never older than it is taken for.
+// rollForward commits a rotation that was published but not committed. The key counts as created when the rotation began, so it
+// is never older than it counts.
 func (j *job) rollForward(ctx context.Context, in *ledger.Intent, rec ledger.Record) bool {
 	c := committed{
 		KeyRef: ledger.KeyRef{ID: rec.KeyID, Name: in.KeyName, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
@@ -136,8 +138,8 @@ func (j *job) rollForward(ctx context.Context, in *ledger.Intent, rec ledger.Rec
 	return true
 }
 
-// keep retires a key that may have been published in a version of the record that cannot be read any more, as if it had
-// been current: readers may have it.
+// keep retires a key that may have been published in a version of the record that can no longer be read. Readers may have it, so
+// it is treated as a former current key.
 func (j *job) keep(ctx context.Context, in *ledger.Intent, f *stageError, key elevenlabs.Key) bool {
 	now := j.now()
 	ref := ledger.KeyRef{ID: key.ID, Name: in.KeyName, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
@@ -145,11 +147,11 @@ func (j *job) keep(ctx context.Context, in *ledger.Intent, f *stageError, key el
 	if ref.Created.IsZero() {
 		ref.Created = in.Started
 	}
-	j.log.Warn("record deleted during its rotation, so the key counts as read", "record", in.Sink.String(), "key_id", key.ID)
+	j.log.Warn("record deleted during its rotation, key treated as published", "record", in.Sink.String(), "key_id", key.ID)
 	return j.releaseFailed(ctx, func(e *ledger.Entry) {
 		j.failing(e, f)
 		if e.Current == nil {
-			e.Current = &ref // the next look misses its value in the record, and has it replaced
+			e.Current = &ref // the next look finds the record empty and replaces the key
 			return
 		}
 		e.Retiring = append(e.Retiring, ledger.Retiring{KeyRef: ref, State: ledger.InOverlap, Until: plan.OverlapEnd(j.p, ref, now), Quarantine: ledger.Duration(j.p.Quarantine),
@@ -157,18 +159,18 @@ func (j *job) keep(ctx context.Context, in *ledger.Intent, f *stageError, key el
 	})
 }
 
-// history is what the versions of a record say of a key.
+// history is what the versions of a record show of a key.
 type history struct {
-	ours   ledger.Record // the version in which we put it
+	ours   ledger.Record // the version that we wrote
 	found  bool
-	hidden bool // a version since the rotation was decided cannot be read, and may have been ours
+	hidden bool // a version written since the rotation was decided cannot be read; it may be ours
 }
 
-// published looks for the version of the record in which we put the intent's key, also where somebody has overwritten,
-// deleted or rolled it back since: readers may have that key. Its oldest version is ours, of later ones only the fields
-// beside the secret may be.
+// published looks for the version of the record in which we published the intent's key, even if the record was overwritten,
+// deleted or rolled back since: readers may have that key. The oldest version with the key is ours; later versions may keep
+// only our fields beside the secret.
 func (j *job) published(ctx context.Context, in *ledger.Intent, newest ledger.Record) (h history, err error) {
-	h.hidden = newest.Doc.Version < in.Seen // deleted with all its versions, so that they are counted anew
+	h.hidden = newest.Doc.Version < in.Seen // it was deleted with all its versions, and numbering began anew
 	rec := newest
 	for v := newest.Doc.Version; v > max(0, newest.Doc.Version-keptVersions); v-- {
 		if v != newest.Doc.Version {
@@ -189,11 +191,11 @@ func (j *job) published(ctx context.Context, in *ledger.Intent, newest ledger.Re
 	return h, nil
 }
 
-// search looks for the intent's key by its name. Where a create's answer was lost, or its sender, it looks until the verify
+// search looks for the intent's key by name. If the answer to the create or its sender was lost, it looks until the verify
 // timeout after that, since listings may lag.
 func (j *job) search(ctx context.Context, in *ledger.Intent) (elevenlabs.Key, bool, error) {
 	api := j.r.apiOf(in.Workspace)
-	if api == nil { // the ledger remembers the key for a while, should the workspace come back
+	if api == nil { // the ledger remembers the key for a while, in case the workspace comes back
 		j.log.Warn("workspace is no longer configured, a key may be left in it", "workspace", in.Workspace, "key_name", in.KeyName)
 		return elevenlabs.Key{}, false, nil
 	}
@@ -204,11 +206,11 @@ func (j *job) search(ctx context.Context, in *ledger.Intent) (elevenlabs.Key, bo
 			return key, found, nil
 		}
 		if errors.Is(err, elevenlabs.ErrNotFound) {
-			return key, false, nil // the whole account is gone, and its keys with it
+			return key, false, nil // the account is gone, and its keys with it
 		}
 		expired := !j.lost.IsZero() && time.Since(j.lost) > j.r.opt.VerifyTimeout
 		if (err != nil && (expired || attempt == publishTries)) || !j.pause(ctx, attempt) {
-			return key, false, fmt.Errorf("looking for key %s: %w", in.KeyName, orDead(err))
+			return key, false, fmt.Errorf("looking for key %s: %w", in.KeyName, cmp.Or(err, ctx.Err()))
 		}
 		if err := j.guard(ctx); err != nil {
 			return key, false, err
@@ -216,12 +218,12 @@ func (j *job) search(ctx context.Context, in *ledger.Intent) (elevenlabs.Key, bo
 	}
 }
 
-// abandon notes in the ledger that the rotation's secret is nowhere, deletes its key by id, and gives the claim back.
+// abandon notes in the ledger that the rotation's secret is stored nowhere, deletes its key by id, and releases the claim.
 func (j *job) abandon(ctx context.Context, f *stageError, key elevenlabs.Key, found bool) bool {
 	now, version := j.r.opt.Wall(), j.seen()
 	j.st.known.pending = f
 	if found && key.CharacterCount > 0 {
-		j.log.Warn("abandoned key is in use, so it stays and counts as lost", "key_id", key.ID, "key_name", key.Name)
+		j.log.Warn("abandoned key is in use, kept and counted as lost", "key_id", key.ID, "key_name", key.Name)
 	}
 	if !found || key.CharacterCount > 0 {
 		return j.releaseFailed(ctx, func(e *ledger.Entry) { e.Abandon(now, version); j.failing(e, f) })
@@ -243,7 +245,7 @@ func (j *job) releaseFailed(ctx context.Context, change func(*ledger.Entry)) boo
 	return true
 }
 
-// deleteLost deletes a key whose secret nobody holds.
+// deleteLost deletes a key whose secret is stored nowhere.
 func (j *job) deleteLost(ctx context.Context, key elevenlabs.Key) error {
 	err := j.api.DeleteKey(ctx, key.ServiceAccount, key.ID)
 	if err != nil && !errors.Is(err, elevenlabs.ErrNotFound) {
@@ -255,7 +257,7 @@ func (j *job) deleteLost(ctx context.Context, key elevenlabs.Key) error {
 	return nil
 }
 
-// sweep deletes a listed key of which the ledger says that it was abandoned; of the twin of another one it says so first.
+// sweep deletes a listed key that the ledger marks as abandoned. It first adds that mark for the twin of another key.
 func (j *job) sweep(ctx context.Context, s plan.Step) bool {
 	k := j.listedKey(s.KeyID)
 	if k.ID == "" {

@@ -1,6 +1,7 @@
 package rotator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,8 +15,8 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// discover finds the ledger entries of policies that are no longer loaded, so that their retiring keys finish their
-// way. What cannot be read now is found at the next resync.
+// discover finds the ledger entries of removed policies, so that their retiring keys are still retired. An entry that cannot be
+// read now is found at the next resync.
 func (r *Rotator) discover(ctx context.Context) {
 	names, err := r.EntryNames(ctx)
 	if err != nil {
@@ -37,7 +38,7 @@ func (r *Rotator) discover(ctx context.Context) {
 	}
 }
 
-// nothingLeft reports an entry without keys, of whose abandoned ones none was seen in a listing.
+// nothingLeft reports whether an entry has no keys, and no listing shows one of its abandoned keys.
 func (r *Rotator) nothingLeft(e *ledger.Entry) bool {
 	if e.Current != nil || len(e.Retiring) > 0 || e.Claim != nil {
 		return false
@@ -70,7 +71,7 @@ func (r *Rotator) addRemoved(p plan.Policy) {
 	defer r.mu.Unlock()
 	ws := r.workspaces[p.Workspace]
 	if ws == nil || r.policies[p.Name] != nil || r.removed[p.Name] != nil {
-		return // nobody here can reach its keys
+		return // this process cannot reach its keys
 	}
 	st := &policyState{}
 	st.load(&p, ws)
@@ -78,8 +79,8 @@ func (r *Rotator) addRemoved(p plan.Policy) {
 	r.enqueueLocked(st)
 }
 
-// LostKey is a key with this installation's owner id that no ledger entry explains, or, with Removed, the current key
-// of a policy that is no longer loaded.
+// LostKey is a key with this installation's owner id that no ledger entry explains, or, with Removed, the current key of a
+// removed policy.
 type LostKey struct {
 	Policy    string    `json:"policy"`
 	Workspace string    `json:"workspace"`
@@ -91,8 +92,8 @@ type LostKey struct {
 	Removed   bool      `json:"unmanaged"`
 }
 
-// Lost lists the lost keys, of the named policies where names are given. The current key of a removed policy is in the
-// list only when the policy is named. A key that any record or ledger entry names is never in it.
+// Lost lists the lost keys, only those of the named policies if names are given. The current key of a removed policy is included
+// only if the policy is named; a lost key that a record or a ledger entry names is not included.
 func (r *Rotator) Lost(ctx context.Context, names ...string) ([]LostKey, error) {
 	if err := r.loadOwner(ctx, false); err != nil {
 		return nil, err
@@ -114,7 +115,7 @@ func (r *Rotator) Lost(ctx context.Context, names ...string) ([]LostKey, error) 
 	for _, k := range keys {
 		_, policy, rotation, _ := ledger.ParseKeyName(k.Name)
 		explained := slices.ContainsFunc(entries, func(e *ledger.Entry) bool {
-			pruned := e.IsAbandoned(k.ID, rotation) && !r.isLoaded(e.Policy) // a prune noted it, and no daemon sweeps it
+			pruned := e.IsAbandoned(k.ID, rotation) && !r.isLoaded(e.Policy) // a prune marked it, and no daemon sweeps it
 			return e.Explains(k.Key, rotation) && !pruned
 		})
 		if wanted(policy) && !explained && !published[k.ID] {
@@ -124,11 +125,11 @@ func (r *Rotator) Lost(ctx context.Context, names ...string) ([]LostKey, error) 
 	return append(lost, r.removedKeys(entries, names)...), nil
 }
 
-func lostKey(policy string, k plan.ListedKey, unmanaged bool) LostKey {
-	return LostKey{policy, k.Workspace, k.ServiceAccount, k.ID, k.Name, k.CreatedAt, k.Disabled, unmanaged}
+func lostKey(policy string, k plan.ListedKey, removed bool) LostKey {
+	return LostKey{policy, k.Workspace, k.ServiceAccount, k.ID, k.Name, k.CreatedAt, k.Disabled, removed}
 }
 
-// entries reads the whole ledger. One that cannot be read stops everything: it might explain any key.
+// entries reads the whole ledger. It fails if one entry cannot be read, since that entry might explain any key.
 func (r *Rotator) entries(ctx context.Context) ([]*ledger.Entry, error) {
 	names, err := r.EntryNames(ctx)
 	if err != nil {
@@ -148,7 +149,7 @@ func (r *Rotator) entries(ctx context.Context) ([]*ledger.Entry, error) {
 	return all, nil
 }
 
-// publishedKeys returns the ids of the keys that any record names, at the places that policies and ledger know.
+// publishedKeys returns the ids of the keys that the records of all policies and ledger entries name.
 func (r *Rotator) publishedKeys(ctx context.Context, entries []*ledger.Entry) (map[string]bool, error) {
 	ids := map[string]bool{}
 	for _, ref := range r.sinks(entries) {
@@ -161,7 +162,7 @@ func (r *Rotator) publishedKeys(ctx context.Context, entries []*ledger.Entry) (m
 	return ids, nil
 }
 
-// sinks returns the places that policies and ledger know, in their order.
+// sinks returns the records of all policies and ledger entries, sorted.
 func (r *Rotator) sinks(entries []*ledger.Entry) []ledger.Ref {
 	sinks := map[ledger.Ref]bool{}
 	for ref := range r.loadedSinks() {
@@ -178,10 +179,10 @@ func (r *Rotator) sinks(entries []*ledger.Entry) []ledger.Ref {
 // ownKeys lists every workspace and returns the keys that carry this installation's owner id.
 func (r *Rotator) ownKeys(ctx context.Context) ([]plan.ListedKey, error) {
 	r.mu.Lock()
-	spaces := r.sortedWorkspaces
+	workspaces := r.sortedWorkspaces
 	r.mu.Unlock()
 	var keys []plan.ListedKey
-	for _, ws := range spaces {
+	for _, ws := range workspaces {
 		r.reconcile(ctx, ws)
 		r.mu.Lock()
 		l, err := ws.listing, ws.err
@@ -200,7 +201,7 @@ func (r *Rotator) ownKeys(ctx context.Context) ([]plan.ListedKey, error) {
 	return keys, nil
 }
 
-// removedKeys returns the current keys of the named policies that are no longer loaded.
+// removedKeys returns the current keys of the named policies that are removed.
 func (r *Rotator) removedKeys(entries []*ledger.Entry, names []string) []LostKey {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -218,7 +219,7 @@ func (r *Rotator) removedKeys(entries []*ledger.Entry, names []string) []LostKey
 func (r *Rotator) pruneRemoved(ctx context.Context, k LostKey) error {
 	e, err := r.entryOf(ctx, k.Policy)
 	if err != nil || e == nil {
-		return fmt.Errorf("reading its ledger entry: %w", orUnknown(err))
+		return fmt.Errorf("reading its ledger entry: %w", cmp.Or(err, errStateChanged))
 	}
 	r.addRemoved(plan.RemovedPolicy(e))
 	r.mu.Lock()
@@ -240,7 +241,7 @@ func (r *Rotator) pruneRemoved(ctx context.Context, k LostKey) error {
 	return j.retireRemoved(ctx)
 }
 
-// retireRemoved makes the current key of a removed policy a retiring one and disables it.
+// retireRemoved disables the current key of a removed policy and makes it a retiring key.
 func (j *job) retireRemoved(ctx context.Context) error {
 	old, now := *j.entry().Current, j.r.opt.Wall()
 	call, err := j.newCall(ledger.CallDisable)
@@ -259,11 +260,11 @@ func (j *job) retireRemoved(ctx context.Context) error {
 	err = j.send(ctx, call, old)
 	gone := errors.Is(err, elevenlabs.ErrNotFound)
 	if err != nil && !gone {
-		_ = j.release(ctx, nil) // a daemon disables it: it is noted
+		_ = j.release(ctx, nil) // the ledger has it as retiring, so a daemon disables it
 		return err
 	}
 	if !j.retired(ctx, plan.Step{Action: plan.ActDisable, Reason: ledger.ReasonRemoved, KeyID: old.ID}, ledger.Retiring{KeyRef: old}, gone) {
-		return errors.New("it is disabled, but that could not be noted; try again")
+		return errors.New("the key is disabled, but writing that to the ledger failed; try again")
 	}
 	return nil
 }

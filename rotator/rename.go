@@ -10,16 +10,16 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// A policy's ledger entry moves to another name in two writes by check-and-set. First the entry that is given is marked:
-// nobody works on it any more. Then the taker's is written. The mark is written in any case, also where it is there, so that
-// a write of the other direction that began before is refused, however late it arrives. Of two entries that are marked
-// with each other's names, the one that moved more often has what counts.
+// A policy's ledger entry moves to another name in two check-and-set writes. The first marks the old entry as moved, so that no
+// process works on it. The second writes the new entry. The mark is written even if it is already there: that refuses an earlier
+// write of the opposite move, however late it arrives. If two entries are marked with each other's names, the one with more
+// moves is valid.
 
-// maxRenames bounds how far names are followed that a policy had since its last rotation.
+// maxRenames bounds how many names of one policy are followed.
 const maxRenames = 32
 
-// inherit takes over the ledger entry of the policy that this one replaces, or takes its own entry back from the policy
-// that replaced it.
+// inherit takes over the ledger entry of the policy that this one replaces, or takes its own entry back from the policy that
+// replaced it.
 func (j *job) inherit(ctx context.Context) bool {
 	from, err := j.giver(ctx)
 	if err == nil && from != "" {
@@ -29,7 +29,7 @@ func (j *job) inherit(ctx context.Context) bool {
 	switch {
 	case errors.As(err, &busy), errors.Is(err, ledger.ErrConflict), errors.Is(err, errClaimLost):
 		j.st.known.loaded = false
-		return false // work on it is under way: look again at the next occasion
+		return false // another process works on it; the next look tries again
 	case err != nil:
 		j.r.noteStoreFailure(j.st, err)
 		return false
@@ -40,10 +40,10 @@ func (j *job) inherit(ctx context.Context) bool {
 	j.st.mayTakeBack = false
 	j.r.mu.Unlock()
 	j.st.known.inherits = ""
-	return j.noted(nil, "ledger entry taken over from "+from, ledger.CurrentID(j.entry()))
+	return j.noted(nil, "ledger entry taken over", ledger.CurrentID(j.entry()), "from", from)
 }
 
-// giver reads again whose entry this policy may take.
+// giver reads again which policy's entry this policy may take.
 func (j *job) giver(ctx context.Context) (string, error) {
 	if e := j.entry(); e != nil {
 		return j.r.returning(ctx, j.st, j.p, e)
@@ -54,12 +54,12 @@ func (j *job) giver(ctx context.Context) (string, error) {
 	return j.r.predecessor(ctx, j.p, j.st.known.record)
 }
 
-// entryBusyError says why an entry cannot change hands now.
+// entryBusyError is why an entry cannot move now.
 type entryBusyError struct{ policy, why string }
 
 func (e *entryBusyError) Error() string { return "policy " + e.policy + " " + e.why }
 
-// takeEntry makes another policy's ledger entry this one's.
+// takeEntry moves another policy's ledger entry to this policy.
 func (j *job) takeEntry(ctx context.Context, from string) error {
 	ref := j.r.entryRef(from)
 	doc, err := j.r.opt.Store.Read(ctx, ref, 0)
@@ -79,7 +79,7 @@ func (j *job) takeEntry(ctx context.Context, from string) error {
 	}
 	switch undo := own.MovedTo != "" && own.Moves > given.Moves; {
 	case undo:
-		content = own // it was to be given away, and the taker never had it
+		content = own // its move stopped after the first write
 	case given.Claim != nil || given.Intent != nil:
 		return &entryBusyError{from, "is being worked on"}
 	case given.MovedTo != "" && given.MovedTo != j.p.Name:
@@ -104,8 +104,9 @@ func (j *job) takeEntry(ctx context.Context, from string) error {
 	})
 }
 
-// returning finds the policy from which a policy may take its entry back, although that is marked as moved: one that was
-// already made to give it, or one by which this process saw it replaced before it was loaded again. "" is none.
+// returning finds the policy from which a policy may take back its entry, although the entry is marked as moved; "" is none.
+// That policy's entry is already marked as moved back, or this process saw it replace the policy before the policy was loaded
+// again.
 func (r *Rotator) returning(ctx context.Context, st *policyState, p plan.Policy, e *ledger.Entry) (string, error) {
 	name := e.MovedTo
 	for range maxRenames {
@@ -131,8 +132,8 @@ func (r *Rotator) returning(ctx context.Context, st *policyState, p plan.Policy,
 	return "", nil
 }
 
-// sawReplaced reports that the policy was loaded again after another one that is no longer loaded, and has not taken its
-// entry back since.
+// sawReplaced reports whether the policy was loaded again after another policy that is removed now, and has not taken its entry
+// back since.
 func (r *Rotator) sawReplaced(st *policyState, by string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -140,9 +141,9 @@ func (r *Rotator) sawReplaced(st *policyState, by string) bool {
 	return st.mayTakeBack && other != nil && other.loadedAt != 0 && other.loadedAt < st.loadedAt
 }
 
-// predecessor returns the policy of which this one is the new name; "" is none. It is the one that wrote the record,
-// under the last of its names, if that is no longer loaded and the record holds its current key. While a rotation of
-// it is under way nobody can say yet what the record will hold, so it counts as well.
+// predecessor returns the policy of which this one is the new name; "" is none. It is the policy that wrote the record, under its
+// latest name, if that is removed and the record holds its current key. While it has a claim, the record may still change, so
+// it counts as well.
 func (r *Rotator) predecessor(ctx context.Context, p plan.Policy, v *plan.RecordView) (string, error) {
 	name := v.Policy
 	for range maxRenames {
@@ -172,11 +173,11 @@ func (r *Rotator) isLoaded(policy string) bool {
 	return r.policies[policy] != nil
 }
 
-// Rename gives the ledger entry of one policy, which is no longer loaded, to another that is and has no keys of its own.
+// Rename moves the ledger entry of a removed policy to a loaded one that has no keys of its own.
 func (r *Rotator) Rename(ctx context.Context, from, to string) error {
 	err := r.rename(ctx, from, to)
 	if err != nil {
-		return fmt.Errorf("giving the ledger entry of policy %s to policy %s: %w", from, to, err)
+		return fmt.Errorf("moving the ledger entry of policy %s to policy %s: %w", from, to, err)
 	}
 	return nil
 }
@@ -186,7 +187,7 @@ func (r *Rotator) rename(ctx context.Context, from, to string) error {
 	case !ledger.ValidName(from) || !ledger.ValidName(to):
 		return errors.New("a policy's name is 1 to 36 of a-z 0-9 -")
 	case from == to:
-		return errors.New("they are the same")
+		return errors.New("both names are the same")
 	case r.isLoaded(from):
 		return fmt.Errorf("policy %s is still in the policy file; remove it there first", from)
 	}
@@ -221,7 +222,7 @@ func (r *Rotator) rename(ctx context.Context, from, to string) error {
 	case own.Claim != nil || own.Intent != nil:
 		return fmt.Errorf("policy %s is being worked on; try again when that has ended", to)
 	case own.MovedTo == "" && given != nil && given.MovedTo == to:
-		return nil // it has it
+		return nil // it is done
 	case own.MovedTo == "" && (own.Current != nil || len(own.Retiring) > 0):
 		return fmt.Errorf("policy %s has keys of its own: %s", to, keysOf(own))
 	case own.MovedTo != "":
@@ -243,7 +244,7 @@ func keysOf(e *ledger.Entry) string {
 	return fmt.Sprint(ids)
 }
 
-// leadsTo returns nil where an entry that moved away is now, by whichever names, that of the given policy.
+// leadsTo returns nil if an entry that moved away now belongs to the given policy, directly or through other names.
 func (r *Rotator) leadsTo(ctx context.Context, own *ledger.Entry, policy string) error {
 	seen, name := []string{own.Policy}, own.MovedTo
 	for name != policy {

@@ -15,13 +15,13 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// replicasDoc is the ledger's document about the running daemons: which policies they have loaded. It keeps a command with
-// an old policy file from taking for removed what a daemon works on. That is courtesy and no proof: a daemon may have
-// stood still for longer than it counts.
+// replicasDoc is the ledger's document about the running daemons and the policies they have loaded. It keeps a command with an
+// old policy file from treating a daemon's policies as removed. It is a courtesy and proves nothing: a daemon may be suspended
+// for longer than its announcement counts.
 type replicasDoc struct {
 	Schema   int                 `json:"schema"`
-	Replicas map[string]replica  `json:"replicas"` // by the name that the process has in claims
-	Sets     map[string][]string `json:"sets"`     // names of policies; mostly all replicas have the same, which is written once
+	Replicas map[string]replica  `json:"replicas"` // by the process's name in claims
+	Sets     map[string][]string `json:"sets"`     // names of policies; a set that several replicas share is written once
 }
 
 type replica struct {
@@ -29,7 +29,7 @@ type replica struct {
 	At  time.Time `json:"at"`
 }
 
-// heardFor is how long a daemon counts as running after it wrote that it does; it does so more often than that.
+// heardFor is how long a daemon counts as running after its last announcement; it announces itself more often.
 const heardFor = time.Hour
 
 func (r *Rotator) replicasRef() ledger.Ref { return r.opt.Ledger.Join("replicas") }
@@ -43,12 +43,12 @@ func (r *Rotator) readReplicas(ctx context.Context) (replicasDoc, int, error) {
 		}
 	}
 	if err != nil {
-		return d, 0, fmt.Errorf("reading which daemons run: %w", err)
+		return d, 0, fmt.Errorf("reading the list of running daemons: %w", err)
 	}
 	return d, doc.Version, nil
 }
 
-// notRunning returns an error where a running daemon has the policy loaded.
+// notRunning returns an error if a running daemon has the policy loaded.
 func (r *Rotator) notRunning(ctx context.Context, policy string) error {
 	d, _, err := r.readReplicas(ctx)
 	if err != nil {
@@ -63,7 +63,7 @@ func (r *Rotator) notRunning(ctx context.Context, policy string) error {
 	return nil
 }
 
-// announce writes down which policies this daemon has loaded; none when it stops.
+// announce writes which policies this daemon has loaded; no names means that it stops.
 func (r *Rotator) announce(ctx context.Context, names []string) error {
 	d, version, err := r.readReplicas(ctx)
 	if err != nil {
@@ -86,12 +86,12 @@ func (r *Rotator) announce(ctx context.Context, names []string) error {
 	return err
 }
 
-// announceLoop does so at the start, when the set changes, and often enough to count as running. After a failure it waits
-// longer each time; replicas that start together conflict a few times.
+// announceLoop announces the policies at the start, when the set changes, and often enough to count as running. After a failure
+// it waits longer each time; replicas that start together conflict a few times.
 func (r *Rotator) announceLoop(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; {
 		select {
-		case <-r.reloaded: // what is written now has it
+		case <-r.reloaded: // this announcement has the new set
 		default:
 		}
 		wait := heardFor / 2
@@ -99,7 +99,7 @@ func (r *Rotator) announceLoop(ctx context.Context) {
 			failures = 0
 		} else if failures++; ctx.Err() == nil {
 			if failures == announceTries {
-				r.opt.Logger.Warn("policies of this daemon not written down", "err", err)
+				r.opt.Logger.Warn("announcing this daemon's policies failed", "err", err)
 			}
 			wait = min(backoff(time.Second, failures, r.jitter()), heardFor/4)
 		}
@@ -111,7 +111,7 @@ func (r *Rotator) announceLoop(ctx context.Context) {
 	}
 }
 
-// announceTries is after how many failures in a row it is worth a warning that the policies are not written down.
+// announceTries is how many announcements in a row may fail before a warning.
 const announceTries = 6
 
 func (r *Rotator) loadedNames() []string {
@@ -120,7 +120,7 @@ func (r *Rotator) loadedNames() []string {
 	return slices.Sorted(maps.Keys(r.policies))
 }
 
-// leaveFor bounds how long a daemon that stops tries to say so.
+// leaveFor bounds how long a stopping daemon tries to announce that.
 const leaveFor = 2 * time.Second
 
 func (r *Rotator) leave(ctx context.Context) {
@@ -135,7 +135,7 @@ func (r *Rotator) leave(ctx context.Context) {
 			return
 		}
 		if !errors.Is(err, ledger.ErrConflict) || !sleep(ctx, time.Duration(r.jitter()*float64(leaveFor)/2)) {
-			r.opt.Logger.Warn("end of this daemon not written down", "err", err)
+			r.opt.Logger.Warn("announcing that this daemon stops failed", "err", err)
 			return
 		}
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// retire takes a former key to its next state: enabled to disabled, disabled to gone. It does so under a claim, after
-// ledger and record were read again, and only while the record holds another key that works.
+// retire moves a former key to its next state: from enabled to disabled, or from disabled to deleted. It does so under a claim,
+// after reading ledger and record again, and only while the record holds another key that works.
 func (j *job) retire(ctx context.Context, s plan.Step) bool {
 	if err := j.r.readEntry(ctx, j.st, j.p.Name); err != nil {
 		j.r.noteStoreFailure(j.st, err)
@@ -22,7 +22,7 @@ func (j *job) retire(ctx context.Context, s plan.Step) bool {
 	}
 	key := j.stillRetiring(s)
 	if key == nil {
-		return true // somebody else has done it, or is at it
+		return true // another process has done it, or is doing it
 	}
 	kind := ledger.CallDisable
 	if s.Action == plan.ActDelete {
@@ -57,12 +57,12 @@ func (j *job) retire(ctx context.Context, s plan.Step) bool {
 		return j.retireLater(ctx, s, failed(ledger.StageRetire, err))
 	}
 	if s.Action == plan.ActDisable && !gone && !j.stillUnread(ctx, key.ID) {
-		j.answered = nil // what we did may have to be undone
+		j.answered = nil // the disable may have to be undone
 	}
 	return j.retired(ctx, s, *key, gone || s.Action == plan.ActDelete)
 }
 
-// stillRetiring returns the key if the entry, as just read, still says that the step is due.
+// stillRetiring returns the key if the step is still due under the entry just read.
 func (j *job) stillRetiring(s plan.Step) *ledger.Retiring {
 	e := j.entry()
 	if e == nil || e.MovedTo != "" || e.Claim != nil || ledger.CurrentID(e) == s.KeyID {
@@ -84,8 +84,8 @@ func (j *job) stillRetiring(s plan.Step) *ledger.Retiring {
 	return ledger.ClonePtr(key)
 }
 
-// stillUnread reports that the record does not hold a key that was just disabled: others may have put it back after we
-// looked. Where that is so, or not known, the note of the call stays, and so the key is enabled again.
+// stillUnread reports whether the record does not hold a key that was just disabled: another writer may have put it back after
+// the last read. If it did, or that is unknown, the note of the call stays, so that the key is enabled again.
 func (j *job) stillUnread(ctx context.Context, id string) bool {
 	_, err := j.r.readRecord(ctx, j.st, j.p.Sink)
 	return err == nil && j.st.known.record.Match != id
@@ -100,8 +100,8 @@ func (j *job) notBegunRetiring(err error) bool {
 	return false
 }
 
-// mayRetire returns nil when no reader can still depend on the key: the record where readers look now holds the
-// current key, and that key is enabled and was proven to work. A key that is to be deleted must moreover be disabled.
+// mayRetire returns nil if no reader can still depend on the key: the record holds the current key, which is enabled and proven
+// to work. A key to be deleted must also be disabled.
 func (j *job) mayRetire(ctx context.Context, what plan.Action, old ledger.KeyRef) error {
 	if what == plan.ActDelete {
 		enabled, err := j.listedEnabled(ctx, j.api, old)
@@ -137,8 +137,8 @@ func (j *job) mayRetire(ctx context.Context, what plan.Action, old ledger.KeyRef
 	return j.currentWorks(ctx, c, rec.Secret)
 }
 
-// currentWorks asks ElevenLabs, not a cache, whether the current key is enabled; a key that was adopted, and so never
-// verified by us, is asked itself.
+// currentWorks asks ElevenLabs, not a cache, whether the current key is enabled. It also probes a key that was never verified,
+// such as an adopted one.
 func (j *job) currentWorks(ctx context.Context, c ledger.KeyRef, secret secret.Secret) error {
 	api := j.r.apiOf(c.Workspace)
 	if api == nil {
@@ -146,7 +146,7 @@ func (j *job) currentWorks(ctx context.Context, c ledger.KeyRef, secret secret.S
 	}
 	enabled, err := j.listedEnabled(ctx, api, c)
 	switch {
-	case err != nil && c.Workspace != j.workspaceName: // not wrapped: it says nothing about the workspace of the old key
+	case err != nil && c.Workspace != j.workspaceName: // not wrapped: the old key's workspace is not at fault
 		return failedFor(ledger.StageRetire, reasonOf(err), "checking the current key in workspace %s: %v", c.Workspace, err)
 	case err != nil:
 		return fmt.Errorf("checking the current key: %w", err)
@@ -158,14 +158,14 @@ func (j *job) currentWorks(ctx context.Context, c ledger.KeyRef, secret secret.S
 		return nil
 	}
 	defer j.r.redact(secret)()
-	life, err := j.probe(ctx, api, secret)
-	if life != elevenlabs.Valid {
-		return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "the current key %s could not be proven to work: %w", c.ID, orDead(err))
+	result, err := j.probe(ctx, api, secret)
+	if result != elevenlabs.Valid {
+		return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "the current key %s was not proven to work: %w", c.ID, err)
 	}
 	return nil
 }
 
-// listedEnabled asks for the keys of an account, once in this job, and reports that the key is an enabled one of them.
+// listedEnabled reports whether the key is listed as enabled. A job lists each account once.
 func (j *job) listedEnabled(ctx context.Context, api *elevenlabs.Client, key ledger.KeyRef) (bool, error) {
 	at := [2]string{key.Workspace, key.Account}
 	keys, listed := j.keys[at]
@@ -182,8 +182,8 @@ func (j *job) listedEnabled(ctx context.Context, api *elevenlabs.Client, key led
 	return slices.ContainsFunc(keys, func(k elevenlabs.Key) bool { return k.ID == key.ID && !k.Disabled }), nil
 }
 
-// enabledAgain asks whether a key that a listing showed disabled in its overlap works all the same: that listing may be
-// of the time before somebody rolled back to the key.
+// enabledAgain reports whether a key that a listing showed as disabled in its overlap is enabled after all: the listing may be
+// from before a rollback to the key.
 func (j *job) enabledAgain(ctx context.Context, key ledger.KeyRef) (bool, error) {
 	keys, err := j.api.Keys(ctx, key.Account)
 	if err != nil {
@@ -197,7 +197,7 @@ func (j *job) enabledAgain(ctx context.Context, key ledger.KeyRef) (bool, error)
 	return true, nil
 }
 
-// retired notes that the step was done.
+// retired notes that the step is done.
 func (j *job) retired(ctx context.Context, s plan.Step, key ledger.Retiring, gone bool) bool {
 	err := j.release(ctx, func(e *ledger.Entry) {
 		if gone {
@@ -210,7 +210,7 @@ func (j *job) retired(ctx context.Context, s plan.Step, key ledger.Retiring, gon
 		}
 		r.Tries, r.NextTry = 0, time.Time{}
 		if s.Reason == ledger.ReasonRevoke {
-			r.Reason = ledger.ReasonRevoke // never to be put back
+			r.Reason = ledger.ReasonRevoke // rollback refuses it
 		}
 	})
 	what := "key disabled"
@@ -228,12 +228,12 @@ func (j *job) retired(ctx context.Context, s plan.Step, key ledger.Retiring, gon
 	}
 	j.r.opt.Observe(Event{Type: kind, Policy: j.p.Name, Workspace: key.Workspace, KeyID: key.ID, Reason: s.Reason, At: j.r.opt.Wall()})
 	if err != nil {
-		j.st.known.loaded = false // the call is repeated; it is harmless
+		j.st.known.loaded = false // the call is repeated, which is harmless
 	}
 	return err == nil
 }
 
-// retireLater keeps a retirement that failed: it is tried for as long as it takes, and is never a failed rotation.
+// retireLater schedules the next try of a failed retirement. It is retried without limit, and does not count as a failed rotation.
 func (j *job) retireLater(ctx context.Context, s plan.Step, f *stageError) bool {
 	j.log.Error("retirement failed", "key_id", s.KeyID, "outcome", "failed", "failure", f.reason, "err", f.err)
 	j.noteRetireFailure(f)
@@ -254,8 +254,8 @@ func (j *job) retireLater(ctx context.Context, s plan.Step, f *stageError) bool 
 	return err == nil
 }
 
-// makeRoom ends the quarantine of the policy's oldest quarantined key, since the account may hold no more keys. It does
-// so once per due time, which the intent notes; nothing else is given up for a new key.
+// makeRoom deletes the key that is longest in quarantine, since the account is full. It does so once per due time, which the
+// entry notes; no other key makes room for a new one.
 func (j *job) makeRoom(ctx context.Context) bool {
 	var oldest *ledger.Retiring
 	for i := range j.entry().Retiring {
@@ -282,7 +282,7 @@ func (j *job) makeRoom(ctx context.Context) bool {
 		}
 	}
 	if err != nil && !errors.Is(err, elevenlabs.ErrNotFound) {
-		j.log.Error("no room made for a new key", "key_id", oldest.ID, "err", err)
+		j.log.Error("making room for a new key failed", "key_id", oldest.ID, "err", err)
 		return false
 	}
 	j.audit("key deleted", "key_id", oldest.ID, "service_account", oldest.Account, "because", string(ledger.ReasonKeyLimit))

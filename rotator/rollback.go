@@ -1,6 +1,7 @@
 package rotator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,10 +12,9 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// Rollback puts a policy's previous key back: it is enabled, proven to work, and published again with the secret from
-// the newest kept version of the record that has it. The key that was current goes through its overlap. Nothing is
-// changed where that cannot be done: no version holds the secret any more, others disabled the key, or --revoke-now
-// retired it.
+// Rollback puts a policy's previous key back: it is enabled, proven to work, and published again with the secret from the newest
+// kept version of the record that has it. The current key goes through its overlap. Rollback changes nothing if no version holds
+// the secret any more, ElevenLabs disabled the key, or --revoke-now retired it.
 func (r *Rotator) Rollback(ctx context.Context, name string) error {
 	st, o, err := r.take(ctx, name)
 	if err != nil {
@@ -24,7 +24,7 @@ func (r *Rotator) Rollback(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("rolling back policy %s: %w", name, err)
 	}
-	for ledger.ClaimOf(o.Entry) != nil { // another process is at work, or was
+	for ledger.ClaimOf(o.Entry) != nil { // another process works on it, or did
 		if err := r.drive(ctx, st, func(plan.Observed) bool { return true }, func(s plan.Step) bool { return s.Action == plan.ActRecover }); err != nil {
 			return err
 		}
@@ -35,10 +35,10 @@ func (r *Rotator) Rollback(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	// Whether the key may come back is decided from the entry that the claim replaces, after the work of others.
+	// The entry that the claim replaces, after other processes' work, decides whether the key may come back.
 	back, err := previous(*st.policy, o)
 	if err == nil && back.ID != first.ID {
-		err = orUnknown(nil)
+		err = errStateChanged
 	}
 	if err != nil {
 		return fmt.Errorf("rolling back policy %s: %w", name, err)
@@ -54,19 +54,14 @@ func (r *Rotator) Rollback(ctx context.Context, name string) error {
 	st.known.problem = nil
 	j := r.newJob(st, p, plan.Step{Action: plan.ActRotate, Reason: ledger.ReasonRollback, Workspace: back.Workspace})
 	if !j.rollback(ctx, *back, secret) || st.known.problem != nil {
-		return fmt.Errorf("rolling back policy %s: %w", name, orUnknown(st.known.problem))
+		return fmt.Errorf("rolling back policy %s: %w", name, cmp.Or(st.known.problem, errStateChanged))
 	}
 	return nil
 }
 
-func orUnknown(err error) error {
-	if err == nil {
-		return errors.New("somebody else changed the policy's state meanwhile; look at its status and try again")
-	}
-	return err
-}
+var errStateChanged = errors.New("another process changed the policy's state meanwhile; look at its status and try again")
 
-// previous returns the key to go back to: the one that was published last before the current one.
+// previous returns the key to roll back to: the last one published before the current one.
 func previous(p plan.Policy, o plan.Observed) (*ledger.Retiring, error) {
 	if o.LedgerError != "" {
 		return nil, errors.New(o.LedgerError)
@@ -87,7 +82,7 @@ func previous(p plan.Policy, o plan.Observed) (*ledger.Retiring, error) {
 	switch {
 	case back.Deleting():
 		return nil, fmt.Errorf("the previous key %s is being deleted: a delete of it is not answered yet", back.ID)
-	case p.AdminOf != "" && back.Outstanding(ledger.CallDisable, time.Time{}): // who would enable it again?
+	case p.AdminOf != "" && back.Outstanding(ledger.CallDisable, time.Time{}): // only an admin key that works could enable it again
 		return nil, fmt.Errorf("the previous admin key %s is being disabled: a disable of it is not answered yet; rotate the policy instead", back.ID)
 	case back.Reason == ledger.ReasonRevoke:
 		return nil, fmt.Errorf("the previous key %s was retired by --revoke-now and stays so", back.ID)
@@ -99,10 +94,10 @@ func previous(p plan.Policy, o plan.Observed) (*ledger.Retiring, error) {
 	return back, nil
 }
 
-// keptVersions bounds the search for a secret; Vault keeps ten versions unless it is told otherwise.
+// keptVersions bounds the search for a secret; Vault keeps ten versions by default.
 const keptVersions = 30
 
-// keptSecret finds a key's secret in the kept versions of the record where it was published.
+// keptSecret finds a key's secret in the kept versions of its record.
 func (r *Rotator) keptSecret(ctx context.Context, key ledger.Retiring, salt string) (secret.Secret, error) {
 	newest, err := r.opt.Store.Read(ctx, key.Sink.Ref, 0)
 	if err != nil {
@@ -121,7 +116,7 @@ func (r *Rotator) keptSecret(ctx context.Context, key ledger.Retiring, salt stri
 	return secret.Secret{}, fmt.Errorf("no kept version of %s holds the secret of the previous key %s", key.Sink, key.ID)
 }
 
-// rollback is a rotation whose key exists already: claim and intent, enable, verify, publish, commit.
+// rollback is a rotation with an existing key: claim and intent, enable, verify, publish, commit.
 func (j *job) rollback(ctx context.Context, back ledger.Retiring, secret secret.Secret) bool {
 	if err := j.r.opt.Store.Check(ctx, append(j.ledgerRefs(), j.p.Sink.Ref)...); err != nil {
 		return j.claimFailed(err)
@@ -144,7 +139,7 @@ func (j *job) rollback(ctx context.Context, back ledger.Retiring, secret secret.
 		err = j.stillOurs(ctx, rec, in.Seen)
 	}
 	if err == nil {
-		err = j.takeGroup(ctx, in) // ahead of it: a person wants the key back now
+		err = j.takeGroup(ctx, in) // it bypasses the group: a person wants the key back now
 	}
 	if err != nil {
 		j.settled(call)
@@ -184,7 +179,7 @@ func (j *job) restored(back ledger.Retiring, at time.Time) ledger.KeyRef {
 	return ref
 }
 
-// undoRollback ends a rollback that was not published: the key leaves again, at once where it had been disabled.
+// undoRollback ends a rollback that was not published: the key keeps retiring, and is disabled again if it was in quarantine.
 func (j *job) undoRollback(ctx context.Context, in *ledger.Intent, f *stageError) bool {
 	if !f.counted {
 		j.r.noteFailure(j.st, j.p, f, j.begun)
@@ -195,7 +190,7 @@ func (j *job) undoRollback(ctx context.Context, in *ledger.Intent, f *stageError
 	return j.releaseFailed(ctx, func(e *ledger.Entry) {
 		for i := range e.Retiring {
 			if k := &e.Retiring[i]; k.Name == in.KeyName && k.State == ledger.InQuarantine {
-				k.State, k.Until = ledger.InOverlap, now // it may be enabled: it is disabled again
+				k.State, k.Until = ledger.InOverlap, now // it may be enabled, so it is disabled again
 			}
 		}
 		j.failing(e, f)

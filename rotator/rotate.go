@@ -1,6 +1,7 @@
 package rotator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,13 +14,13 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// errNotDue ends a rotation that was found to be no longer called for, once the claim was taken.
+// errNotDue ends a rotation that is no longer due once the claim is taken.
 var errNotDue = errors.New("no longer due")
 
-// rotate makes a new key and puts it in the old one's place. It reports whether to look at the policy again.
+// rotate replaces the current key with a new one. It reports whether to look at the policy again.
 //
-// The order is what keeps readers safe and keys accounted for: claim and intent in one write, create once, verify,
-// publish, read back, commit. Whatever happens after the create, settle knows what to do about it.
+// The order keeps readers safe and keys accounted for: claim and intent in one write, create once, verify, publish, read back,
+// commit. Any failure after the create is left to settle.
 func (j *job) rotate(ctx context.Context, why ledger.Reason) bool {
 	in, err := j.intend(ctx, why)
 	if err != nil {
@@ -35,7 +36,7 @@ func (j *job) rotate(ctx context.Context, why ledger.Reason) bool {
 	}
 	key, err := j.create(ctx, in)
 	if errors.Is(err, elevenlabs.ErrKeyLimit) && !elevenlabs.MaybeApplied(err) && j.makeRoom(ctx) {
-		key, err = j.create(ctx, in) // the first one surely made nothing: the name is still unused
+		key, err = j.create(ctx, in) // the first create was refused, so the name is still unused
 	}
 	switch {
 	case err != nil && !elevenlabs.MaybeApplied(err):
@@ -71,10 +72,10 @@ func lostReason(err error) ledger.Reason {
 	return reasonOf(err)
 }
 
-// intend checks that the result could be stored, then takes the claim and notes the intent in one write.
+// intend checks that a key could be stored, then takes the claim and notes the intent in one write.
 func (j *job) intend(ctx context.Context, why ledger.Reason) (*ledger.Intent, error) {
 	if e := j.entry(); e != nil && (e.Claim != nil || e.Intent != nil) {
-		return nil, errClaimLost // an earlier step of the same plan left work behind, which is to be settled first
+		return nil, errClaimLost // an earlier step of the same plan left work that must be settled first
 	}
 	if err := j.r.opt.Store.Check(ctx, append(j.ledgerRefs(), j.p.Sink.Ref)...); err != nil {
 		return nil, fmt.Errorf("checking that a key could be stored: %w", err)
@@ -96,7 +97,7 @@ func (j *job) intend(ctx context.Context, why ledger.Reason) (*ledger.Intent, er
 	return in, nil
 }
 
-// seen is the newest version of the record that we know of; 0: none.
+// seen returns the newest known version of the record; 0: none.
 func (j *job) seen() int {
 	if v := j.st.known.record; v != nil {
 		return v.Version
@@ -107,10 +108,10 @@ func (j *job) seen() int {
 	return 0
 }
 
-// claimFailed handles a rotation that could not even be claimed.
+// claimFailed handles a failed write of the claim.
 func (j *job) claimFailed(err error) bool {
 	if errors.Is(err, errClaimLost) || errors.Is(err, ledger.ErrConflict) {
-		j.st.known.loaded = false // somebody else is at it: look again
+		j.st.known.loaded = false // another process works on it: look again
 		return true
 	}
 	f := failed(ledger.StageClaim, err)
@@ -122,8 +123,8 @@ func (j *job) claimFailed(err error) bool {
 	return false
 }
 
-// stillOurs renews the claim where the record that was just read has another version than was known before the claim: that
-// may be the fence of a takeover, which nothing else tells from the write of a reader.
+// stillOurs renews the claim if the record's version has changed since before the claim: the change may be the fence of a
+// takeover, and only the renewal tells that from an ordinary write.
 func (j *job) stillOurs(ctx context.Context, rec ledger.Record, seen int) error {
 	if rec.Doc.Version == seen {
 		return nil
@@ -131,7 +132,7 @@ func (j *job) stillOurs(ctx context.Context, rec ledger.Record, seen int) error 
 	return j.write(ctx, j.takeClaim)
 }
 
-// lookAgain reads the record under the claim and asks once more whether the rotation is called for.
+// lookAgain reads the record under the claim and plans again whether the rotation is due.
 func (j *job) lookAgain(ctx context.Context, in *ledger.Intent) (ledger.Record, error) {
 	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
 	if err != nil {
@@ -152,7 +153,7 @@ func (j *job) lookAgain(ctx context.Context, in *ledger.Intent) (ledger.Record, 
 	return rec, fmt.Errorf("%w (%s)", errNotDue, in.Reason)
 }
 
-// releaseUnstarted ends a rotation that has made no key.
+// releaseUnstarted ends a rotation that made no key.
 func (j *job) releaseUnstarted(ctx context.Context, f *stageError) bool {
 	quiet := errors.Is(f.err, errNotDue)
 	if !quiet {
@@ -175,13 +176,13 @@ func (j *job) releaseUnstarted(ctx context.Context, f *stageError) bool {
 	return true
 }
 
-// mayHaveTwin reports a refusal that may be the answer to the second of two creates, sent by a proxy, of which the first
-// made a key: it is for what the first used up. The rotation is abandoned, so that such a key is deleted once it is listed.
+// mayHaveTwin reports whether a refused create may have made a key all the same: a proxy sent it twice, and the first used up the
+// limit that refused the second. The rotation is abandoned, so that such a key is deleted once it is listed.
 func mayHaveTwin(f *stageError) bool {
 	return f.stage == ledger.StageCreate && (errors.Is(f.err, elevenlabs.ErrKeyLimit) || errors.Is(f.err, elevenlabs.ErrRateLimited))
 }
 
-// newKey is a key between its create and its commit: the only place outside the sink where the secret is.
+// newKey is a key between its create and its commit. Only it and the sink hold the secret.
 type newKey struct {
 	id      string
 	name    string
@@ -189,7 +190,7 @@ type newKey struct {
 	created time.Time
 }
 
-// create makes the key, once. There is no second try here or below, whatever the answer but a full account's.
+// create makes the key, once. Neither it nor the client retries; rotate does, only after a full account refused the key.
 func (j *job) create(ctx context.Context, in *ledger.Intent) (newKey, error) {
 	ctx, err := j.ready(ctx)
 	if err != nil {
@@ -203,16 +204,16 @@ func (j *job) create(ctx context.Context, in *ledger.Intent) (newKey, error) {
 	return newKey{id: c.ID, name: in.KeyName, secret: c.Secret, created: j.r.opt.Wall()}, nil
 }
 
-// verify asks with the new key until it works: a new key may take a moment to be known everywhere.
+// verify probes the new key until it works: a new key may take a moment to be known everywhere.
 func (j *job) verify(ctx context.Context, secret secret.Secret) error {
 	deadline := time.Now().Add(j.r.opt.VerifyTimeout)
 	for attempt := 1; ; attempt++ {
-		life, err := j.probe(ctx, j.api, secret)
-		if life == elevenlabs.Valid {
+		result, err := j.probe(ctx, j.api, secret)
+		if result == elevenlabs.Valid {
 			return nil
 		}
 		if time.Now().After(deadline) || !j.pause(ctx, attempt) {
-			return failedFor(ledger.StageVerify, ledger.ReasonNotUsable, "the new key did not work within %s: %w", j.r.opt.VerifyTimeout, orDead(err))
+			return failedFor(ledger.StageVerify, ledger.ReasonNotUsable, "the new key did not work within %s: %w", j.r.opt.VerifyTimeout, err)
 		}
 		if err := j.guard(ctx); err != nil {
 			return err
@@ -220,16 +221,9 @@ func (j *job) verify(ctx context.Context, secret secret.Secret) error {
 	}
 }
 
-func orDead(err error) error {
-	if err == nil {
-		return errors.New("ElevenLabs answers invalid_api_key")
-	}
-	return err
-}
-
-// inspect finds the new key in its account's listing, by its name: that tells that it is enabled, which settings it
-// really got, and its id, where the answer to the create lacked it. A key that is known without the listing does not
-// wait for one that lags; its settings are then compared at the next reconcile.
+// inspect finds the new key in its account's listing, which shows whether it is enabled, which settings it got, and its id, if
+// the answer to the create lacked it. A key whose id is known does not wait for a lagging listing; its settings are compared at
+// the next reconcile.
 func (j *job) inspect(ctx context.Context, in *ledger.Intent, key *newKey) (elevenlabs.Key, error) {
 	deadline := time.Now().Add(j.r.opt.VerifyTimeout)
 	for attempt := 1; ; attempt++ {
@@ -259,8 +253,8 @@ func (j *job) inspect(ctx context.Context, in *ledger.Intent, key *newKey) (elev
 	}
 }
 
-// findNew finds the new key by the id that the create answered; only without one by its name, which must then be that of
-// one key: a create may have arrived twice.
+// findNew finds the new key by the id that the create returned, or without one by its name. The name must then be that of one
+// key only: the create may have arrived twice.
 func (j *job) findNew(ctx context.Context, in *ledger.Intent, id string) (elevenlabs.Key, bool, error) {
 	keys, err := j.api.Keys(ctx, in.Account)
 	if err != nil {
@@ -276,7 +270,7 @@ func (j *job) findNew(ctx context.Context, in *ledger.Intent, id string) (eleven
 	return elevenlabs.Key{}, false, fmt.Errorf("%w: %s and %s", errTwins, keys[0].ID, keys[1].ID)
 }
 
-var errTwins = errors.New("there are two new keys, and nothing tells whose the secret is")
+var errTwins = errors.New("there are two new keys, and nothing tells which one the secret belongs to")
 
 func (j *job) findByName(ctx context.Context, account, name string) (elevenlabs.Key, bool, error) {
 	keys, err := j.api.Keys(ctx, account)
@@ -291,7 +285,7 @@ func (j *job) findByName(ctx context.Context, account, name string) (elevenlabs.
 	return elevenlabs.Key{}, false, nil
 }
 
-// publication is the new key as the record will say it.
+// publication is the new key as the record will have it.
 func (j *job) publication(in *ledger.Intent, key newKey) ledger.Publication {
 	now := j.now()
 	pub := ledger.Publication{Sink: in.Sink, Secret: key.secret, Policy: j.p.Name, Account: in.Account, KeyID: key.id, KeyName: key.name, At: now.Truncate(time.Second)}
@@ -306,8 +300,8 @@ func (j *job) publication(in *ledger.Intent, key newKey) ledger.Publication {
 
 const publishTries = 6
 
-// publish puts the key into the record by check-and-set, and reads it back. After a conflict or a lost answer the
-// record is read again: what others wrote beside the secret is kept, what they wrote in its place stops us.
+// publish writes the key into the record by check-and-set and reads it back. After a conflict or a lost answer it reads the
+// record again: fields that other writers changed are kept, but another value of the secret stops the rotation.
 func (j *job) publish(ctx context.Context, pub ledger.Publication, rec ledger.Record) error {
 	for attempt := 1; ; attempt++ {
 		if err := j.guard(ctx); err != nil {
@@ -325,13 +319,13 @@ func (j *job) publish(ctx context.Context, pub ledger.Publication, rec ledger.Re
 			j.audit("record published", "key_id", pub.KeyID, "sink", pub.Sink.String(), "version", now.Doc.Version)
 			return nil
 		case err == nil && failure == nil && now.Doc.Version > written:
-			j.audit("record published, and changed by others since", "key_id", pub.KeyID, "sink", pub.Sink.String())
-			return nil // it is committed, and the next look finds what became of the record
+			j.audit("record published, then changed by another writer", "key_id", pub.KeyID, "sink", pub.Sink.String())
+			return nil // it is committed, and the next look handles the changed record
 		case err == nil && !errors.Is(failure, ledger.ErrConflict) && now.DeletedAfter(rec):
-			j.audit("record published, and deleted by somebody else", "key_id", pub.KeyID, "sink", pub.Sink.String())
-			return nil // readers may have the key: it is committed, and the next look finds the record empty
+			j.audit("record published, then deleted by another writer", "key_id", pub.KeyID, "sink", pub.Sink.String())
+			return nil // readers may have the key, so it is committed; the next look finds the record empty
 		case err == nil && !now.SameValue(rec):
-			return failedFor(ledger.StagePublish, ledger.ReasonRecordChanged, "%s was changed by somebody else in the middle of the rotation", pub.Sink)
+			return failedFor(ledger.StagePublish, ledger.ReasonRecordChanged, "%s was changed by another writer during the rotation", pub.Sink)
 		case err == nil:
 			if err := j.stillOurs(ctx, now, rec.Doc.Version); err != nil {
 				return err
@@ -341,16 +335,9 @@ func (j *job) publish(ctx context.Context, pub ledger.Publication, rec ledger.Re
 			failure = err
 		}
 		if attempt == publishTries || !j.pause(ctx, attempt) {
-			return fmt.Errorf("publishing record: %w", orConflict(failure))
+			return fmt.Errorf("publishing record: %w", cmp.Or(failure, ledger.ErrConflict))
 		}
 	}
-}
-
-func orConflict(err error) error {
-	if err == nil {
-		return ledger.ErrConflict
-	}
-	return err
 }
 
 // committed is a published key as it enters the ledger.
@@ -371,7 +358,7 @@ func (j *job) committed(in *ledger.Intent, key newKey, pub ledger.Publication, l
 	}
 }
 
-// commit makes the published key the current one and starts the old one on its way out, in one write.
+// commit makes the published key the current one and starts retiring the old one, in one write.
 func (j *job) commit(ctx context.Context, c committed) error {
 	c.Version = j.seen()
 	j.switchAdminKey(ctx)
@@ -402,7 +389,8 @@ func (j *job) commit(ctx context.Context, c committed) error {
 	return nil
 }
 
-// endOverlaps has every older key disabled at once, also one that a person enabled in its quarantine. None comes back.
+// endOverlaps ends every overlap now, and makes keys that a person enabled in quarantine be disabled again. Rollback refuses all
+// of these keys.
 func (j *job) endOverlaps(e *ledger.Entry, now time.Time) {
 	j.r.mu.Lock()
 	defer j.r.mu.Unlock()
@@ -415,8 +403,8 @@ func (j *job) endOverlaps(e *ledger.Entry, now time.Time) {
 	}
 }
 
-// retiringOf says how the key that is being replaced leaves: through its overlap, or, where it was leaked, revoked or
-// listed as disabled, without one. until is what the record promised, where that is known.
+// retiringOf returns the retiring state of the key that is being replaced: in overlap, or without one if it was leaked, revoked
+// or listed as disabled. until is the end of the overlap that the record promised, if known.
 func (j *job) retiringOf(old ledger.KeyRef, why ledger.Reason, now, until time.Time) ledger.Retiring {
 	r := ledger.Retiring{KeyRef: old, State: ledger.InOverlap, Until: until, Quarantine: ledger.Duration(j.p.Quarantine), WaitUntilIdle: ledger.Duration(j.p.WaitUntilIdle), Reason: why}
 	if until.IsZero() {
@@ -431,13 +419,13 @@ func (j *job) retiringOf(old ledger.KeyRef, why ledger.Reason, now, until time.T
 	case why == ledger.ReasonKeyMissing && !listed:
 		r.State, r.Until = ledger.InQuarantine, now
 	case why == ledger.ReasonRevoke || disabled || r.Until.Before(now):
-		r.Until = now // a listing may be old, so a disabled key is disabled like any other
+		r.Until = now // the listing may be old, so it is disabled again
 	}
 	return r
 }
 
-// listedLocked says what the last listing shows of a key, if that began after the given time: an older one may show the key
-// disabled as it was before somebody rolled back to it.
+// listedLocked returns what the last listing shows of a key, if that listing began after the given time. An older one may show
+// the key as disabled from before a rollback to it.
 func (r *Rotator) listedLocked(ref ledger.KeyRef, since time.Time) (disabled, found bool) {
 	ws := r.workspaces[ref.Workspace]
 	if ws == nil || ws.listing == nil || !ws.listing.begun.After(since) {

@@ -28,7 +28,7 @@ type Options struct {
 	Ledger ledger.Ref // folder of the ledger: policies/NAME, groups/NAME and owner lie below it
 	Logger *slog.Logger
 
-	Concurrency         int // rotations in flight; a slow one makes room, but no workspace ever has more
+	Concurrency         int // rotations in flight; a slow one gets a substitute worker, but no workspace has more in flight
 	ReconcileInterval   time.Duration
 	ResyncInterval      time.Duration
 	ClaimTTL            time.Duration
@@ -37,27 +37,27 @@ type Options struct {
 	MaxRotationsPerHour int // per workspace; 0 is no limit
 
 	Redactor *secret.Redactor // holds issued secrets while they are in flight; may be nil
-	// Observe is told every state change, for metrics and events. It must not block.
+	// Observe receives every state change, for metrics and events. It must not block.
 	Observe func(Event)
 	// Random is the source of ids and jitter; nil is crypto/rand.
 	Random io.Reader
-	// Wall is the time of day that is written down and compared with what others wrote; nil is time.Now. What is
-	// measured (claims, timeouts) never uses it.
+	// Wall is the time of day that is stored and compared with stored times; nil is time.Now. Measured durations (claims,
+	// timeouts) use the monotonic clock instead.
 	Wall func() time.Time
 }
 
 // Rotator keeps the keys of a set of policies as the policies say.
 type Rotator struct {
 	opt    Options
-	holder string // this process in claims; never used again after a restart
+	holder string // this process in claims; a restart makes another
 	outage *outageTracker
 
 	mu               quietMutex
 	wakeUp           *sync.Cond // the queue or stopping changed
 	owner            string
 	policies         map[string]*policyState
-	removed          map[string]*policyState // of the ledger, but no longer loaded
-	inOrder          []*policyState          // what ordered returns; nil when that is no longer true
+	removed          map[string]*policyState // in the ledger, but no longer loaded
+	inOrder          []*policyState          // what orderedLocked returns; nil: out of date
 	workspaces       map[string]*workspace
 	sortedWorkspaces []*workspace // the same, by name
 	queue            []*policyState
@@ -70,7 +70,7 @@ type Rotator struct {
 	randomMu         sync.Mutex
 }
 
-// New returns a Rotator that has nothing to do until Load gives it policies.
+// New returns a Rotator without policies; Load adds them.
 func New(o Options) (*Rotator, error) {
 	if o.Random == nil {
 		o.Random = rand.Reader
@@ -93,14 +93,13 @@ func New(o Options) (*Rotator, error) {
 	}
 	r := &Rotator{opt: o, holder: holder, policies: map[string]*policyState{}, removed: map[string]*policyState{}, workspaces: map[string]*workspace{}, reloaded: make(chan struct{}, 1)}
 	r.wakeUp = sync.NewCond(&r.mu)
-	r.outage = newBreaker(o.Store)
+	r.outage = newOutageTracker(o.Store)
 	r.opt.Store = r.outage
 	return r, nil
 }
 
-// Load replaces the set of policies and the clients of their workspaces. Work in flight goes on under the policy as
-// it was claimed; policies that did not change keep what is known about them. Every policy's workspace must be in
-// clients.
+// Load replaces the set of policies and the clients of their workspaces. Work in flight continues with the policy as claimed, and
+// unchanged policies keep what is known about them. Every policy's workspace must be in clients.
 func (r *Rotator) Load(policies []plan.Policy, clients map[string]*elevenlabs.Client) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -109,7 +108,7 @@ func (r *Rotator) Load(policies []plan.Policy, clients map[string]*elevenlabs.Cl
 	r.loads++
 	r.policies, r.inOrder = make(map[string]*policyState, len(policies)), nil
 	for i := range policies {
-		p := new(policies[i]) // each by itself, as one that is removed stays for a while
+		p := new(policies[i]) // a copy each, since a removed policy outlives the slice
 		st := old[p.Name]
 		if st == nil {
 			st = r.removed[p.Name]
@@ -175,7 +174,7 @@ func (r *Rotator) loadWorkspaces(clients map[string]*elevenlabs.Client) {
 	}
 }
 
-// swapCron replaces the whole scheduler: changing a live one costs milliseconds an entry when there are many.
+// swapCron replaces the whole scheduler: a change to a live one takes milliseconds per entry when there are many.
 func (r *Rotator) swapCron() {
 	c := cron.New(cron.WithLocation(time.UTC))
 	for _, st := range r.policies {
@@ -194,8 +193,8 @@ func (r *Rotator) swapCron() {
 	c.Start()
 }
 
-// cronEntry is a policy's entry in the scheduler: at each run, later by its splay, it is looked at. More than an occasion
-// a run is not: due is what the ledger says.
+// cronEntry is a policy's entry in the scheduler. Each run, delayed by the splay, only wakes the policy: whether it is due is
+// decided from the ledger.
 type cronEntry struct {
 	r *Rotator
 	p *plan.Policy
@@ -214,8 +213,8 @@ func (o *cronEntry) Next(t time.Time) time.Time {
 // Run implements cron.Job.
 func (o *cronEntry) Run() { o.r.wake(o.p.Name) }
 
-// Run works until ctx ends, then finishes what is in flight for at most the shutdown timeout. What was not finished
-// recovers at the next start. It is called once.
+// Run works until ctx ends, then finishes the work in flight within the shutdown timeout. Unfinished work recovers at the next
+// start. It is called once.
 func (r *Rotator) Run(ctx context.Context) error {
 	work, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
@@ -243,7 +242,7 @@ func (r *Rotator) Run(ctx context.Context) error {
 	return r.drain(&workers, abort)
 }
 
-// stop lets nothing new begin.
+// stop keeps new work from starting.
 func (r *Rotator) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -277,7 +276,7 @@ func (r *Rotator) drain(workers *sync.WaitGroup, abort func()) error {
 	}
 }
 
-// awaitOwner finds or makes this installation's id; without it nothing can be named, so it is tried until it works.
+// awaitOwner finds or makes this installation's id, which every key name needs. It retries until that works.
 func (r *Rotator) awaitOwner(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := r.loadOwner(ctx, true)
@@ -285,7 +284,7 @@ func (r *Rotator) awaitOwner(ctx context.Context) {
 			return
 		}
 		if errors.Is(err, ledger.ErrConflict) && sleep(ctx, 100*time.Millisecond) {
-			continue // another replica has just made it
+			continue // another replica made it first
 		}
 		r.outage.log(r.opt.Logger, "", err)
 		r.failAll(err)
@@ -293,8 +292,8 @@ func (r *Rotator) awaitOwner(ctx context.Context) {
 	}
 }
 
-// loadOwner reads this installation's id, rebuilds it from any entry, or, where there is none and create is set,
-// makes it.
+// loadOwner reads this installation's id, rebuilds it from any ledger entry, or, if there is no entry and create is set, makes
+// it.
 func (r *Rotator) loadOwner(ctx context.Context, create bool) error {
 	ref := r.opt.Ledger.Join("owner")
 	doc, err := r.opt.Store.Read(ctx, ref, 0)
@@ -323,7 +322,7 @@ func (r *Rotator) loadOwner(ctx context.Context, create bool) error {
 
 func (r *Rotator) setOwner(owner string) error {
 	if len(owner) != ledger.OwnerLength {
-		return fmt.Errorf("reading the ledger's owner: %q is not an id of %d characters; somebody changed %s", owner, ledger.OwnerLength, r.opt.Ledger.Join("owner"))
+		return fmt.Errorf("reading the ledger's owner: %q is not an id of %d characters; %s was changed outside rekeyd", owner, ledger.OwnerLength, r.opt.Ledger.Join("owner"))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -354,7 +353,7 @@ func (r *Rotator) EntryNames(ctx context.Context) ([]string, error) {
 	return r.opt.Store.List(ctx, r.opt.Ledger.Join("policies"))
 }
 
-// CheckAccess returns an error where the store does not let rekeyd do what it has to at one of these places.
+// CheckAccess returns an error if the store denies rekeyd access that it needs to one of these documents.
 func (r *Rotator) CheckAccess(ctx context.Context, refs ...ledger.Ref) error {
 	return r.opt.Store.Check(ctx, refs...)
 }
@@ -363,7 +362,7 @@ func (r *Rotator) entryRef(policy string) ledger.Ref {
 	return r.opt.Ledger.Join("policies").Join(policy)
 }
 
-// failAll counts a failure of the store for every policy: none could be looked at.
+// failAll counts a failure of the store for every policy: none can be read.
 func (r *Rotator) failAll(err error) {
 	r.mu.Lock()
 	states := r.orderedLocked()
@@ -373,7 +372,7 @@ func (r *Rotator) failAll(err error) {
 	}
 }
 
-// jitter returns a random fraction of 0 to 1.
+// jitter returns a random fraction from 0 to 1.
 func (r *Rotator) jitter() float64 {
 	r.randomMu.Lock()
 	defer r.randomMu.Unlock()
@@ -390,7 +389,7 @@ func (r *Rotator) newID(n int) (string, error) {
 	return ledger.RandomID(r.opt.Random, n)
 }
 
-// sleep waits for d or until ctx ends, and reports whether it waited to the end.
+// sleep waits for d or until ctx ends, and reports whether d passed.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -18,31 +18,31 @@ type policyState struct {
 	ws          *workspace
 	queued      bool
 	working     bool
-	again       bool // something happened while it was being worked on
+	again       bool // it was enqueued while a worker had it
 	resync      bool // read ledger and record again
 	edited      bool // the policy was changed by a reload
-	counted     bool // its entry was read for the brake, or seen not to be readable
-	hurry       bool // what waits for its next try is tried once more at once
+	counted     bool // its entry was read for the hourly limit, or found unreadable
+	hurry       bool // the next look skips waits for a next try once
 	request     *plan.Request
-	timer       *time.Timer  // the next look that time alone calls for
-	loadedAt    int          // which Load had it and the one before had not; 0: it is only of the ledger
-	mayTakeBack bool         // it was loaded again while others were, and has not taken its entry back since
-	order       uint64       // differs between replicas, so that they begin at different ends
+	timer       *time.Timer  // the next look at a known time
+	loadedAt    int          // the Load that added it; 0: it is only in the ledger
+	mayTakeBack bool         // it was added by a reload and has not taken its entry back since
+	order       uint64       // differs between replicas, so that each works in its own order
 	status      PolicyStatus // what is displayed; no decision reads it
 	last        last
 
 	known knowledge // owned by the one worker that has the policy
 }
 
-// last is what was read and decided about a policy last, for decisions about others.
+// last is the last entry and decision of a policy, for decisions about other policies.
 type last struct {
 	entry    *ledger.Entry // never changed
 	decision plan.Decision
 	planned  bool // there was a decision
-	failed   bool // … and what it called for failed since, or before
+	failed   bool // the policy failed since the decision, or its entry has a failure
 }
 
-// rotated is when the policy was rotated last.
+// rotated returns when the policy was last rotated.
 func (l last) rotated() time.Time {
 	if l.entry == nil {
 		return time.Time{}
@@ -50,7 +50,7 @@ func (l last) rotated() time.Time {
 	return l.entry.LastRotation
 }
 
-// due reports that the last decision called for nothing until a time that has come.
+// due reports whether the due time of the last decision has come.
 func (l last) due(now time.Time) bool {
 	return l.planned && !l.decision.NextDue.IsZero() && !l.decision.NextDue.After(now)
 }
@@ -62,34 +62,34 @@ type knowledge struct {
 	entry         *ledger.Entry // nil: the ledger has none
 	version       int
 	record        *plan.RecordView // nil: must be read before it is used
-	explained     int              // listing whose unknown keys have already led to a fresh look at the ledger
+	explained     int              // listing whose unknown keys have already caused a new read of the ledger
 	currentID     string
 	currentSince  time.Time // when this process first saw that key as current
 	changedSince  time.Time // the same, but zero where it saw no other before
 	claimVersion  int
-	claimSince    time.Time // when the claim was first seen like this; monotonic
+	claimSince    time.Time // when this version of the claim was first seen; monotonic
 	missingSeq    int       // listing in which the current key was first missing; 0: it is there
 	proof         elevenlabs.ProbeResult
-	disabledKey   string               // the current key whose disabling was already told
+	disabledKey   string               // the current key whose disabling was already reported
 	usage         map[string]usage     // of retiring keys, by id
 	quarantined   map[string]time.Time // when this process first saw each key in quarantine there; monotonic
-	retryAt       time.Time            // next attempt, where the ledger could not be told
+	retryAt       time.Time            // next attempt, if the ledger could not be written
 	countedOutage ledger.Reason        // the outage that was already counted as this policy's failure
-	loggedOutage  ledger.Reason        // the failure of the store that was already logged; "" once nothing is due any more
+	loggedOutage  ledger.Reason        // the failure of the store that was already logged; "" once the policy is ok
 	patchAfter    time.Time
 	pace          pace
-	mended        int               // version of the entry whose times in the future were told
-	inherits      string            // the predecessor, as it was found last
-	groupHeld     string            // who held the group when it was read last
+	mended        int               // version of the entry whose future times were logged
+	inherits      string            // the predecessor that was last found
+	groupHeld     string            // the holder of the group when it was last read
 	problem       error             // why the last step failed; for commands
-	pending       *stageError       // why our own rotation has to be settled; already counted
-	movedAway     string            // the current key, where another replica moved the policy away from where it says
-	elsewhere     map[string]string // keys that the ledger was seen to hold for another policy, when one was to be adopted
+	pending       *stageError       // the failure of our own rotation that must be settled; already counted
+	movedAway     string            // the current key, if another replica moved it away from the policy's place
+	elsewhere     map[string]string // keys that the ledger reserves for other policies, as seen at an adoption
 	digest        string            // of the settings applied when the policy was loaded
 	digestKnown   bool
 }
 
-// load gives a state its policy, at the start and at each reload.
+// load sets the policy, at the start and at each reload.
 func (st *policyState) load(p *plan.Policy, ws *workspace) {
 	// A policy that did not change costs no call at a reload.
 	changed := st.ws != nil && !reflect.DeepEqual(*st.policy, *p)
@@ -102,7 +102,7 @@ func (st *policyState) load(p *plan.Policy, ws *workspace) {
 	}
 }
 
-// setEntry makes e, read or written at this version, what is known.
+// setEntry stores the entry that was read or written at this version.
 func (k *knowledge) setEntry(e *ledger.Entry, version int, now time.Time) {
 	k.loaded, k.ledgerError, k.entry, k.version = true, "", e, version
 	if id := ledger.CurrentID(e); id != k.currentID {
@@ -120,7 +120,7 @@ func (k *knowledge) setEntry(e *ledger.Entry, version int, now time.Time) {
 	}
 }
 
-// inQuarantine says of each key in quarantine since when it is known to be there.
+// inQuarantine returns since when each key in quarantine is known to be there.
 func inQuarantine(e *ledger.Entry, known map[string]time.Time, now time.Time) map[string]time.Time {
 	if e == nil || len(e.Retiring) == 0 {
 		return nil
@@ -137,7 +137,7 @@ func inQuarantine(e *ledger.Entry, known map[string]time.Time, now time.Time) ma
 	return since
 }
 
-// readEntry reads the ledger. An entry that cannot be understood is kept as an error, not as an absence.
+// readEntry reads the ledger entry. An entry that cannot be parsed is kept as an error, not as missing.
 func (r *Rotator) readEntry(ctx context.Context, st *policyState, name string) error {
 	k := &st.known
 	doc, err := r.opt.Store.Read(ctx, r.entryRef(name), 0)
@@ -172,9 +172,9 @@ func (r *Rotator) readEntry(ctx context.Context, st *policyState, name string) e
 	return nil
 }
 
-// followPlace compares an entry that others wrote with the one that is known: where the key was at the policy's place
-// and a new one is not, the other replica has another policy file. A key that somebody rolled back to is no new one, nor
-// is that of a ledger which was restored, and a replica that has yet to move the key itself goes on.
+// followPlace compares an entry that another replica wrote with the known one. If the key was at the policy's place and a new key
+// is not, the other replica has a different policy file. A key from a rollback or a restored ledger is not new, and a replica
+// that has yet to move the key itself proceeds.
 func (k *knowledge) followPlace(p plan.Policy, next *ledger.Entry, version int) {
 	if version <= k.version || k.entry == nil || k.entry.Current == nil || next.Current == nil || k.entry.Current.ID == next.Current.ID {
 		return
@@ -186,8 +186,8 @@ func (k *knowledge) followPlace(p plan.Policy, next *ledger.Entry, version int) 
 	}
 }
 
-// ledgerRestored reacts to a ledger that was restored from a backup: what is remembered of other entries is of a time that the
-// ledger has forgotten, and its version numbers will be given out again, so everything is read anew.
+// ledgerRestored reacts to a ledger that was restored from a backup. The cached entries are newer than the ledger, which will
+// assign their version numbers again, so everything is read again.
 func (r *Rotator) ledgerRestored(policy string, from, to int) {
 	r.opt.Logger.Warn("ledger went back in time; was Vault restored? everything is read again", "policy", policy, "known_version", from, "version", to)
 	r.mu.Lock()
@@ -198,7 +198,7 @@ func (r *Rotator) ledgerRestored(policy string, from, to int) {
 	}
 }
 
-// Owner returns this installation's id, "" while it is not known yet.
+// Owner returns this installation's id, "" while it is unknown.
 func (r *Rotator) Owner() string { return r.ownerID() }
 
 func (r *Rotator) ownerID() string {
@@ -207,7 +207,7 @@ func (r *Rotator) ownerID() string {
 	return r.owner
 }
 
-// noteRecent feeds the brake from what the ledger says.
+// noteRecent counts the entry's last rotation towards the hourly limit.
 func (r *Rotator) noteRecent(st *policyState, e *ledger.Entry) {
 	at := e.LastRotation
 	if e.Intent != nil && e.Intent.Started.After(at) {
@@ -220,7 +220,7 @@ func (r *Rotator) noteRecent(st *policyState, e *ledger.Entry) {
 	}
 }
 
-// readRecord reads what readers of the secret find, and remembers of it what the planner needs.
+// readRecord reads the record, and keeps what the planner needs of it.
 func (r *Rotator) readRecord(ctx context.Context, st *policyState, sink ledger.Sink) (ledger.Record, error) {
 	doc, err := r.opt.Store.Read(ctx, sink.Ref, 0)
 	if err != nil {

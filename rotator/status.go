@@ -14,15 +14,15 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// EventType is what a state change is called outside, after the prefix "rekeyd.".
+// EventType is the name of a state change in events, after the prefix "rekeyd.".
 type EventType string
 
-// The state changes that Options.Observe is told.
+// The state changes that Options.Observe receives.
 const (
 	EventRotated     EventType = "rotated"
 	EventFailed      EventType = "failed"
-	EventKeyDisabled EventType = "key_disabled" // by others
-	EventRetired     EventType = "retired"      // a former key was disabled or deleted by us
+	EventKeyDisabled EventType = "key_disabled" // outside rekeyd
+	EventRetired     EventType = "retired"      // rekeyd disabled or deleted a former key
 	EventDrifted     EventType = "drifted"
 	EventError       EventType = "error" // a person has to decide
 	EventLostDeleted EventType = "lost_deleted"
@@ -42,15 +42,15 @@ type Event struct {
 	Duration           time.Duration // of a rotation or a failed one
 }
 
-// PolicyStatus is how a policy stood when it was last looked at.
+// PolicyStatus is the state of a policy at the last look.
 type PolicyStatus struct {
-	Policy       *plan.Policy // nobody may change it
+	Policy       *plan.Policy // read-only
 	State        plan.State
 	Reason       ledger.Reason
 	Message      string               // an error in a sentence; "" otherwise
-	HeldBy       string               // with ReasonGroup: the member of its group whose turn it is
+	HeldBy       string               // with ReasonGroup: the policy that holds the group
 	Loaded       bool                 // the ledger entry was read
-	Steps        []plan.Step          // what is about to be done
+	Steps        []plan.Step          // what rekeyd will do next
 	NextDue      time.Time            // zero: no rotation will begin
 	NextReason   ledger.Reason        // what makes it due
 	Leaves       map[string]time.Time // when each retiring key is disabled or deleted, at the latest: by its id
@@ -65,26 +65,26 @@ type PolicyStatus struct {
 	Successes    int             // of this process
 	Failures     int
 	Disabled     map[ledger.Reason]time.Time // when a current key was last seen disabled by the provider
-	Unswept      int                         // tries in a row of this process to delete an abandoned key that failed
+	Unswept      int                         // failed tries in a row of this process to delete an abandoned key
 }
 
-// WorkspaceStatus is how a workspace answered last.
+// WorkspaceStatus is the last answer of a workspace.
 type WorkspaceStatus struct {
 	Name          string
-	LastReconcile time.Time // zero: not yet since the start
-	LastTry       time.Time // of the last listing, answered or not; zero: none has ended yet
+	LastReconcile time.Time // zero: none since the start
+	LastTry       time.Time // of the last listing, successful or not; zero: none has ended yet
 	Err           error
 }
 
-// Snapshot is what the rotator knows at one moment. Policies and workspaces are ordered by name.
+// Snapshot is the rotator's state at one moment. Policies and workspaces are ordered by name.
 type Snapshot struct {
 	Policies   []PolicyStatus
-	Removed    []PolicyStatus // of the ledger, but no longer loaded: the current key stays, retiring keys finish their way
+	Removed    []PolicyStatus // in the ledger, but no longer loaded: the current key stays, retiring keys are still retired
 	Workspaces []WorkspaceStatus
 	StoreDown  error
 }
 
-// Snapshot returns what is known now, without asking anybody.
+// Snapshot returns the cached state, without any remote call.
 func (r *Rotator) Snapshot() Snapshot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -101,7 +101,7 @@ func (r *Rotator) Snapshot() Snapshot {
 	return s
 }
 
-// Ready says why the rotator cannot do its work yet, or any more; nil when it can.
+// Ready returns why the rotator cannot work, nil if it can.
 func (r *Rotator) Ready() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -124,9 +124,8 @@ func (r *Rotator) Ready() error {
 	return errors.New("no workspace has answered yet")
 }
 
-// Survey reads what there is to know about the named policies, or about all that are loaded and those that no longer
-// are, and plans them, without changing anything anywhere. It is for commands that only look; it must not be used
-// beside Run.
+// Survey reads and plans the named policies, or all loaded and removed ones, without changing anything. It is for read-only
+// commands, and must not be used beside Run.
 func (r *Rotator) Survey(ctx context.Context, names ...string) (Snapshot, error) {
 	if err := r.loadOwner(ctx, false); err != nil {
 		return Snapshot{}, err
@@ -137,16 +136,16 @@ func (r *Rotator) Survey(ctx context.Context, names ...string) (Snapshot, error)
 	}
 	r.mu.Lock()
 	states := slices.DeleteFunc(slices.Clone(r.orderedLocked()), func(st *policyState) bool { return !wanted(st.policy.Name) })
-	spaces := slices.Collect(maps.Values(r.workspaces))
+	workspaces := slices.Collect(maps.Values(r.workspaces))
 	r.mu.Unlock()
-	// What a listing lacks means something only where the ledger was read before it.
+	// A key missing from a listing means something only if the ledger was read before the listing.
 	for _, st := range states {
 		r.requestResync(st, true)
 		if _, _, err := r.observe(ctx, st); err != nil {
 			r.noteStoreFailure(st, err)
 		}
 	}
-	for _, ws := range spaces {
+	for _, ws := range workspaces {
 		r.reconcile(ctx, ws)
 	}
 	for _, st := range states {
@@ -162,7 +161,7 @@ func (r *Rotator) Survey(ctx context.Context, names ...string) (Snapshot, error)
 	return s, ctx.Err()
 }
 
-// updateStatus makes what was just observed and planned visible.
+// updateStatus displays the new observation and decision.
 func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, d plan.Decision) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -181,7 +180,7 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 		st.known.loggedOutage = ""
 	}
 	if st.known.countedOutage != "" && (s.State == plan.StateDue || s.State == plan.StateFailing) && (o.Entry == nil || o.Entry.Failure == nil) {
-		s.State, s.Failure, st.last.failed = plan.StateFailing, was.Failure, true // the ledger could not be told
+		s.State, s.Failure, st.last.failed = plan.StateFailing, was.Failure, true // the ledger could not be written
 	}
 	s.Keys = plan.CountKeys(p, o)
 	s.InUse = len(o.InUse) > 0
@@ -191,8 +190,8 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 	r.emitTransitions(st, was, o)
 }
 
-// emitTransitions reports what has changed since the policy was last shown. Of one that is no longer loaded nobody wants to know,
-// and where it has a new name, what is known under the old one is out of date.
+// emitTransitions reports what changed since the last status. It skips removed policies: they need no report, and after a rename
+// the state under the old name is out of date.
 func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Observed) {
 	s := &st.status
 	if s.Policy.Mode == plan.ModeRemoved {
@@ -200,12 +199,12 @@ func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Obse
 	}
 	e := Event{Policy: s.Policy.Name, Workspace: s.Policy.Workspace, KeyID: ledger.CurrentID(o.Entry), At: r.opt.Wall()}
 	if s.HeldBy != "" && s.HeldBy != was.HeldBy {
-		r.logLocked(slog.LevelInfo, "rotation waits for its group", "policy", s.Policy.Name, "reason", s.Reason, "group", s.Policy.Group, "held_by", s.HeldBy)
+		r.logLocked(slog.LevelInfo, "rotation waits for its group", "policy", s.Policy.Name, "group", s.Policy.Group, "held_by", s.HeldBy)
 	}
 	if s.State == plan.StateError && (was.State != plan.StateError || was.Reason != s.Reason) {
 		e.Type, e.Reason = EventError, s.Reason
 		r.observeLocked(e)
-		r.logLocked(slog.LevelError, "policy needs a decision", "policy", s.Policy.Name, "reason", s.Reason, "err", s.Message)
+		r.logLocked(slog.LevelError, "policy needs a decision", "policy", s.Policy.Name, "failure", s.Reason, "err", s.Message)
 	}
 	if len(s.Drift) > 0 && len(was.Drift) == 0 {
 		e.Type, e.Reason = EventDrifted, ledger.ReasonDrift
@@ -224,10 +223,10 @@ func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Obse
 	disabled[e.Reason] = e.At
 	s.Disabled = disabled
 	r.observeLocked(e)
-	r.logLocked(slog.LevelWarn, "current key was disabled by others", "policy", s.Policy.Name, "key_id", k.ID, "reason", e.Reason)
+	r.logLocked(slog.LevelWarn, "current key was disabled by others", "policy", s.Policy.Name, "key_id", k.ID, "disable_reason", e.Reason)
 }
 
-// noteStoreFailure shows that the policy could not be looked at.
+// noteStoreFailure puts a failed read or write of the store into the policy's status.
 func (r *Rotator) noteStoreFailure(st *policyState, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
@@ -240,11 +239,11 @@ func (r *Rotator) noteStoreFailure(st *policyState, err error) {
 	s.State, s.Reason, st.last.failed = plan.StateFailing, reasonOf(err), true
 	s.Failure = &ledger.Failure{Stage: ledger.StageClaim, Reason: s.Reason, Message: sentence(err), At: r.opt.Wall(), Count: 1}
 	if changed {
-		r.logLocked(slog.LevelError, "reading policy state failed", "policy", st.policy.Name, "reason", s.Reason, "err", err)
+		r.logLocked(slog.LevelError, "reading policy state failed", "policy", st.policy.Name, "failure", s.Reason, "err", err)
 	}
 }
 
-// noteOutage counts an outage as one failure of each policy that is due: when it begins, and when its reason changes.
+// noteOutage counts an outage as one failure of each due policy when it begins, and again when its reason changes.
 func (r *Rotator) noteOutage(st *policyState, s plan.Step, err error) {
 	if s.Action != plan.ActRotate {
 		return
@@ -256,7 +255,7 @@ func (r *Rotator) noteOutage(st *policyState, s plan.Step, err error) {
 	r.noteOnce(st, failed(stage, err))
 }
 
-// noteOnce counts a failure unless it is the one that was counted last.
+// noteOnce counts a failure unless the last counted one has the same reason.
 func (r *Rotator) noteOnce(st *policyState, f *stageError) {
 	if st.known.countedOutage == f.reason {
 		return
@@ -275,7 +274,7 @@ func (r *Rotator) noteFailure(st *policyState, p plan.Policy, f *stageError, beg
 	defer r.mu.Unlock()
 	f.counted, st.known.problem = true, f
 	r.noteRefusedLocked(p.Workspace, f.err)
-	if q := st.request; q != nil && !q.Pending { // else what failed was begun before it
+	if q := st.request; q != nil && !q.Pending { // a pending request came after the rotation that failed
 		tried := *q
 		tried.Failed = true
 		st.request = &tried
@@ -286,7 +285,7 @@ func (r *Rotator) noteFailure(st *policyState, p plan.Policy, f *stageError, beg
 	r.observeLocked(Event{Type: EventFailed, Policy: p.Name, Workspace: p.Workspace, Stage: f.stage, Reason: f.reason, At: r.opt.Wall(), Duration: time.Since(begun)})
 }
 
-// noteRetireFailure counts a failed retirement, which is no failed rotation.
+// noteRetireFailure counts a failed retirement, which is not a failed rotation.
 func (j *job) noteRetireFailure(f *stageError) {
 	r, p := j.r, j.p
 	r.mu.Lock()
@@ -312,7 +311,7 @@ func (j *job) rotated(c committed, old *ledger.KeyRef) {
 	j.r.opt.Observe(e)
 }
 
-// countRotation feeds the brake before the ledger is written.
+// countRotation counts a rotation towards the hourly limit before the ledger is written.
 func (r *Rotator) countRotation(st *policyState, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -332,7 +331,7 @@ func (r *Rotator) apiOf(workspace string) *elevenlabs.Client {
 	return nil
 }
 
-// redact has a secret cut out of whatever remotes say, for as long as this process holds it.
+// redact removes a secret from all that remotes answer, until release is called.
 func (r *Rotator) redact(s secret.Secret) (release func()) {
 	if r.opt.Redactor == nil {
 		return func() {}
@@ -340,8 +339,8 @@ func (r *Rotator) redact(s secret.Secret) (release func()) {
 	return r.opt.Redactor.Add(s)
 }
 
-// updateListing applies what we did to a key to the last listing, which would otherwise have it done again. A nil change
-// removes the key.
+// updateListing applies our own change of a key to the last listing, so that it is not planned again. A nil change removes the
+// key.
 func (r *Rotator) updateListing(workspace, account, id string, change func(*elevenlabs.Key)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -362,7 +361,7 @@ func (r *Rotator) updateListing(workspace, account, id string, change func(*elev
 	l.accounts[account] = updatedKeys(keys, id, change)
 }
 
-// updatedKeys leaves the slice as it is, since plans are made from parts of it.
+// updatedKeys returns a changed copy: observations share the old slice.
 func updatedKeys(keys []elevenlabs.Key, id string, change func(*elevenlabs.Key)) []elevenlabs.Key {
 	keys = slices.Clone(keys)
 	for i := range keys {

@@ -10,24 +10,24 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// noted ends a step that only wrote the ledger.
-func (j *job) noted(err error, what, keyID string) bool {
+// noted ends a step that only wrote to the ledger.
+func (j *job) noted(err error, msg, keyID string, args ...any) bool {
 	j.st.known.record = nil
 	if err != nil {
 		return j.claimFailed(err)
 	}
-	j.audit(what, "key_id", keyID)
+	j.audit(msg, append(args, "key_id", keyID)...)
 	return true
 }
 
-// follow makes the ledger agree with a record that holds a retiring key, which is current again: others rolled it back, or
-// a pruned policy is loaded again. The record is not rewritten and the last rotation does not change.
+// follow makes a retiring key current again in the ledger because the record holds it: the record was rolled back, or a pruned
+// policy is loaded again. The record is not rewritten and the last rotation does not change.
 func (j *job) follow(ctx context.Context, s plan.Step) bool {
 	now, before := j.now(), ledger.CurrentID(j.entry())
 	err := j.write(ctx, func(e *ledger.Entry) {
 		ref, old := e.RetiringKey(s.KeyID).KeyRef, e.Current
 		e.DropRetiring(s.KeyID)
-		if old == nil { // prune disabled it, and that is undone like any other disable of ours
+		if old == nil { // prune disabled it; that is undone like any late disable of ours
 			ref.Note(ledger.Call{Kind: ledger.CallDisable, At: now})
 		} else {
 			e.Retiring = append(e.Retiring, j.retiringOf(*old, s.Reason, now, time.Time{}))
@@ -40,7 +40,7 @@ func (j *job) follow(ctx context.Context, s plan.Step) bool {
 	return j.noted(err, "record was rolled back", s.KeyID)
 }
 
-// redirect has a request that is not carried out yet replace the key that readers have instead.
+// redirect points a pending request at the key that readers have now.
 func (r *Rotator) redirect(st *policyState, before, now string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -51,7 +51,7 @@ func (r *Rotator) redirect(st *policyState, before, now string) {
 	}
 }
 
-// enable undoes a disable of our own that came so late that its key was current again.
+// enable undoes a disable of our own that arrived after its key became current again.
 func (j *job) enable(ctx context.Context, s plan.Step) bool {
 	call, err := j.newCall(ledger.CallEnable)
 	if err == nil {
@@ -61,7 +61,7 @@ func (j *job) enable(ctx context.Context, s plan.Step) bool {
 		return j.claimFailed(err)
 	}
 	if err := j.send(ctx, call, *j.entry().Current); err != nil {
-		j.log.Error("key not enabled again", "key_id", s.KeyID, "outcome", "failed", "err", err)
+		j.log.Error("enabling key failed", "key_id", s.KeyID, "outcome", "failed", "err", err)
 		_ = j.release(ctx, nil)
 		return false
 	}
@@ -70,8 +70,8 @@ func (j *job) enable(ctx context.Context, s plan.Step) bool {
 	return j.release(ctx, nil) == nil
 }
 
-// patch gives the current key the policy's settings and reads back what became of it. It never enables or disables.
-// What is applied is noted before the call, so that a replica with another policy file sees it in any case.
+// patch applies the policy's settings to the current key and reads them back. It does not enable or disable the key. The ledger
+// notes the settings before the call, so that a replica with another policy file sees them in any case.
 func (j *job) patch(ctx context.Context, s plan.Step) bool {
 	applied := &ledger.Applied{Digest: j.p.Settings.Digest(), At: j.r.opt.Wall()}
 	if err := j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.Applied = applied }); err != nil {
@@ -80,7 +80,7 @@ func (j *job) patch(ctx context.Context, s plan.Step) bool {
 	j.st.known.digest = applied.Digest
 	got, err := j.patchKey(ctx, s)
 	if err != nil {
-		j.log.Error("settings not patched", "key_id", s.KeyID, "outcome", "failed", "err", err)
+		j.log.Error("patching settings failed", "key_id", s.KeyID, "outcome", "failed", "err", err)
 		j.st.known.patchAfter = j.r.opt.Wall().Add(j.wait(1, failed(ledger.StageCommit, err)))
 		_ = j.release(ctx, nil)
 		return true
@@ -114,7 +114,7 @@ func (j *job) patchKey(ctx context.Context, s plan.Step) (elevenlabs.Settings, e
 	return want, fmt.Errorf("reading patched settings back: the account no longer lists key %s", s.KeyID)
 }
 
-// prove asks with the secret in the sink whether the current key still lives.
+// prove probes the current key with the secret from the record.
 func (j *job) prove(ctx context.Context) bool {
 	rec, err := j.r.readRecord(ctx, j.st, j.entry().Current.Sink)
 	if err != nil || rec.Secret.IsZero() {
@@ -124,7 +124,7 @@ func (j *job) prove(ctx context.Context) bool {
 	before := j.st.known.proof
 	j.st.known.proof, err = j.api.Probe(ctx, rec.Secret)
 	if err != nil {
-		j.log.Warn("current key could not be asked", "err", err)
+		j.log.Warn("probing the current key failed", "err", err)
 	}
 	return j.st.known.proof != before
 }

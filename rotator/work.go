@@ -15,7 +15,7 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// wake has a policy looked at soon.
+// wake enqueues a policy.
 func (r *Rotator) wake(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -28,8 +28,8 @@ func (r *Rotator) wake(name string) {
 	}
 }
 
-// storeAnswers has all policies looked at: they waited for the store. An outage that lasted was waited out by all, and one
-// that comes and goes by none.
+// storeAnswers enqueues all policies, which waited for the store. Only a lasting outage also ends their other waits, so that a
+// flapping store does not.
 func (r *Rotator) storeAnswers(lasted time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -39,7 +39,7 @@ func (r *Rotator) storeAnswers(lasted time.Duration) {
 	}
 }
 
-// enqueueLocked puts a policy into the queue, in which it is at most once.
+// enqueueLocked puts a policy into the queue, unless it is there already.
 func (r *Rotator) enqueueLocked(st *policyState) {
 	switch {
 	case r.stopping || st.queued:
@@ -53,8 +53,8 @@ func (r *Rotator) enqueueLocked(st *policyState) {
 	r.wakeUp.Signal()
 }
 
-// orderedLocked returns the policies, those no longer loaded too, in this replica's own order: replicas that begin at different ends waste fewer claims.
-// Nobody may change what it returns.
+// orderedLocked returns all policies, loaded and removed, in this replica's own order: replicas with different orders collide less
+// over claims. The result is read-only.
 func (r *Rotator) orderedLocked() []*policyState {
 	if r.inOrder != nil {
 		return r.inOrder
@@ -78,12 +78,12 @@ func (r *Rotator) orderedLocked() []*policyState {
 	return states
 }
 
-// slow is how long a worker may be at one policy before another worker takes its place, so that a workspace which does
-// not answer, and whose every call takes until its timeout, does not hold up the others.
+// slow is how long a worker may spend on one policy before another worker replaces it, so that a workspace whose every call runs
+// into its timeout does not block the others.
 const slow = 3 * time.Second
 
-// worker works on one policy at a time until the rotator stops, or until it has been slow. One policy is never worked
-// on twice at once.
+// worker works on one policy at a time until the rotator stops or a slow policy got it replaced. The working flag keeps two
+// workers off one policy.
 func (r *Rotator) worker(ctx context.Context, workers *sync.WaitGroup) {
 	for {
 		st, ws := r.next()
@@ -106,7 +106,7 @@ func (r *Rotator) worker(ctx context.Context, workers *sync.WaitGroup) {
 			st.again = false
 			r.enqueueLocked(st)
 		}
-		r.wakeUp.Signal() // one that waited for its workspace's turn
+		r.wakeUp.Signal() // a worker may wait for this workspace
 		r.mu.Unlock()
 		if replaced {
 			return
@@ -114,7 +114,7 @@ func (r *Rotator) worker(ctx context.Context, workers *sync.WaitGroup) {
 	}
 }
 
-// next takes a policy out of the queue, and says whose turn it counts as; nil when the rotator stops.
+// next takes a policy from the queue, with the workspace that it counts for; nil when the rotator stops.
 func (r *Rotator) next() (*policyState, *workspace) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -134,16 +134,15 @@ func (r *Rotator) next() (*policyState, *workspace) {
 	return st, st.ws
 }
 
-// turnLocked returns the place in the queue of the first policy whose workspace is not being worked on by as many workers as
-// there may be; -1: none.
+// turnLocked returns the index in the queue of the first policy whose workspace has fewer workers than the limit; -1: none.
 func (r *Rotator) turnLocked() int {
 	return slices.IndexFunc(r.queue, func(st *policyState) bool { return st.ws.busy < r.opt.Concurrency })
 }
 
-// maxPasses bounds the steps taken for one policy before the next one has its turn.
+// maxPasses bounds the steps for one policy before the next policy in the queue.
 const maxPasses = 8
 
-// work brings one policy forward: look, decide, do the first thing, look again.
+// work advances one policy: observe, plan, perform the first step, and again.
 func (r *Rotator) work(ctx context.Context, st *policyState) {
 	r.mu.Lock()
 	name := st.policy.Name
@@ -154,7 +153,7 @@ func (r *Rotator) work(ctx context.Context, st *policyState) {
 		if r.isStopping() {
 			return
 		}
-		// An outage is probed once per reconcile interval, not by every policy.
+		// probeLoop probes an outage once per reconcile interval for all policies.
 		err := r.storeDown(st)
 		var p plan.Policy
 		var o plan.Observed
@@ -164,7 +163,7 @@ func (r *Rotator) work(ctx context.Context, st *policyState) {
 				r.lookLater(st, err)
 			}
 		case !st.known.loaded && r.outage.down(r.opt.Ledger.Mount) == nil:
-			r.readForBrake(ctx, st)
+			r.readForLimit(ctx, st)
 		}
 		if errors.Is(err, errTooSoon) {
 			return
@@ -186,8 +185,8 @@ func (r *Rotator) work(ctx context.Context, st *policyState) {
 	r.mu.Unlock()
 }
 
-// readForBrake reads the entry of a policy of which only the record's mount does not serve.
-func (r *Rotator) readForBrake(ctx context.Context, st *policyState) {
+// readForLimit reads a policy's entry for the hourly limit while only the record's mount is down.
+func (r *Rotator) readForLimit(ctx context.Context, st *policyState) {
 	r.mu.Lock()
 	name := st.policy.Name
 	r.mu.Unlock()
@@ -201,7 +200,7 @@ func (r *Rotator) readForBrake(ctx context.Context, st *policyState) {
 	}
 }
 
-// countIfDue counts a failure of the store for a policy that, as far as is known, should be rotated now.
+// countIfDue counts a failure of the store for a policy that is due as far as is known.
 func (r *Rotator) countIfDue(st *policyState, err error) {
 	if !st.known.loaded || errors.Is(err, context.Canceled) {
 		return
@@ -217,7 +216,7 @@ func (r *Rotator) countIfDue(st *policyState, err error) {
 	}
 }
 
-// wakeLater has the policy looked at when time alone may change what is to be done: overlaps end to the second.
+// wakeLater sets a timer for the time at which the plan may change by itself, so that overlaps end to the second.
 func (r *Rotator) wakeLater(st *policyState, d plan.Decision) {
 	wait := time.Duration(0)
 	if st.known.claimVersion != 0 { // another replica's claim, or our own unsettled work
@@ -227,7 +226,7 @@ func (r *Rotator) wakeLater(st *policyState, d plan.Decision) {
 		wait = d.Wake.Sub(r.opt.Wall())
 	}
 	if wait <= 0 {
-		return // it is being done, or waits for something else than time
+		return // it is under way, or does not wait for a time
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -240,25 +239,25 @@ func (r *Rotator) wakeLater(st *policyState, d plan.Decision) {
 	}
 }
 
-// isStopping reports that nothing new is to be begun.
+// isStopping reports whether new work must not start.
 func (r *Rotator) isStopping() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.stopping
 }
 
-// performFirst does the first step that can be done now, and reports whether to look again.
+// performFirst performs the first step that can be performed now, and reports whether to look again.
 func (r *Rotator) performFirst(ctx context.Context, m *meter, st *policyState, p plan.Policy, d plan.Decision) bool {
 	for _, step := range d.Steps {
 		if d.Later[step].After(r.opt.Wall()) || !plan.Urgent(step) && st.known.pace.affords(costOf(step.Action)) > 0 {
-			continue // the steps before it may have cost what there was
+			continue // earlier steps may have used up the budget
 		}
 		if err := r.remoteDown(st, step); err != nil {
 			r.noteOutage(st, step, err)
 			continue
 		}
 		if step.Action == plan.ActRotate && !plan.Exempt(step.Reason) && !r.admit(st) {
-			return true // the last place of this hour went to another policy since the look
+			return true // another policy reached the hourly limit since the look
 		}
 		st.known.problem = nil
 		st.known.pace.charge(int(m.calls.Swap(0)))
@@ -275,7 +274,7 @@ func (r *Rotator) performFirst(ctx context.Context, m *meter, st *policyState, p
 	return false
 }
 
-// storeDown returns the outage of the store that concerns a policy: of the server, the ledger's mount or the record's.
+// storeDown returns the outage that affects a policy: of the server, the ledger's mount or the record's.
 func (r *Rotator) storeDown(st *policyState) error {
 	r.mu.Lock()
 	mount := st.policy.Sink.Mount
@@ -283,7 +282,7 @@ func (r *Rotator) storeDown(st *policyState) error {
 	return r.outage.down(r.opt.Ledger.Mount, mount)
 }
 
-// admit counts a rotation that is about to begin, unless others took what there was of this hour.
+// admit counts a rotation that is about to begin, unless the hourly limit is reached.
 func (r *Rotator) admit(st *policyState) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -295,7 +294,7 @@ func (r *Rotator) admit(st *policyState) bool {
 	return true
 }
 
-// remoteDown returns the outage because of which the step cannot even begin.
+// remoteDown returns the outage that keeps the step from starting.
 func (r *Rotator) remoteDown(st *policyState, step plan.Step) error {
 	if err := r.storeDown(st); err != nil {
 		return err
@@ -307,7 +306,7 @@ func (r *Rotator) remoteDown(st *policyState, step plan.Step) error {
 		ws = r.workspaces[step.Workspace]
 	}
 	if ws == nil && step.Action == plan.ActRecover {
-		return nil // a rotation in it is settled without it
+		return nil // recovery settles the rotation without the workspace
 	}
 	if ws == nil {
 		return &ledger.Error{Op: "reaching workspace " + step.Workspace, Reason: ledger.ReasonOther, Err: errors.New("it is no longer configured")}
@@ -315,7 +314,7 @@ func (r *Rotator) remoteDown(st *policyState, step plan.Step) error {
 	return ws.err
 }
 
-// perform does one step and reports whether something changed.
+// perform performs one step and reports whether something changed.
 func (r *Rotator) perform(ctx context.Context, j *job, s plan.Step) bool {
 	switch s.Action {
 	case plan.ActRecover:
@@ -342,7 +341,7 @@ func (r *Rotator) perform(ctx context.Context, j *job, s plan.Step) bool {
 	return false
 }
 
-// resyncLoop has every ledger entry and record read again once per resync interval, spread evenly.
+// resyncLoop makes every ledger entry and record be read again once per resync interval, spread evenly.
 func (r *Rotator) resyncLoop(ctx context.Context) {
 	var turn []*policyState
 	for {
@@ -369,7 +368,7 @@ func (r *Rotator) resyncLoop(ctx context.Context) {
 	}
 }
 
-// probeLoop asks a store that is down once per reconcile interval; when it answers, all that waited is looked at.
+// probeLoop probes a store that is down once per reconcile interval; storeAnswers wakes the policies.
 func (r *Rotator) probeLoop(ctx context.Context) {
 	r.outage.setUp(r.storeAnswers)
 	for sleep(ctx, r.opt.ReconcileInterval) {

@@ -17,25 +17,25 @@ type workspace struct {
 	api          *elevenlabs.Client
 	listing      *listing
 	err          error                // of the last listing
-	lastSuccess  time.Time            // wall time of the last listing that answered
-	healthySince time.Time            // wall time of the first listing since which all answered
-	lastAttempt  time.Time            // wall time of the last listing, answered or not
-	recent       map[string]time.Time // policies rotated in the last hour, for the brake
+	lastSuccess  time.Time            // wall time of the last successful listing
+	healthySince time.Time            // wall time of the first listing since the last failed one
+	lastAttempt  time.Time            // wall time of the last listing, successful or not
+	recent       map[string]time.Time // policies rotated in the last hour, for the hourly limit
 	oldest       time.Time            // no time in recent is before it
-	// uncounted is how many of its loaded policies' entries are not known yet, so that the brake cannot count.
+	// uncounted is how many entries of its loaded policies are unread; until it is 0 the hourly limit cannot be checked.
 	uncounted int
-	skewed    bool // it was logged that this host's clock differs
-	busy      int  // workers that are at one of its policies
+	skewed    bool // the clock difference was logged
+	busy      int  // workers on its policies
 	stop      context.CancelFunc
 }
 
-// listing is one answer of a workspace, with what we did to its keys since.
+// listing is one answer of a workspace, with our own later changes to its keys.
 type listing struct {
 	seq      int
-	begun    time.Time // on the monotonic clock, before the request
+	begun    time.Time // monotonic, before the request
 	accounts map[string][]elevenlabs.Key
 	owned    map[string][]elevenlabs.Key // by the policy in the key's name
-	strays   bool                        // some in owned are of policies that are not of this workspace
+	strays   bool                        // owned has keys of policies that are not in this workspace
 }
 
 // beginLocked starts the workspace's reconcile loop.
@@ -45,8 +45,8 @@ func (ws *workspace) beginLocked(r *Rotator) {
 	r.loops.Go(func() { r.reconcileLoop(ctx, ws) })
 }
 
-// reconcileLoop lists the workspace once per reconcile interval and has its policies looked at. An outage is probed
-// by nothing but this.
+// reconcileLoop lists the workspace and wakes its policies once per reconcile interval. Only these listings probe an outage of
+// the workspace.
 func (r *Rotator) reconcileLoop(ctx context.Context, ws *workspace) {
 	for {
 		r.reconcile(ctx, ws)
@@ -101,11 +101,11 @@ func (r *Rotator) logListing(ws *workspace, err error) {
 	case err == nil:
 		r.logLocked(slog.LevelInfo, "workspace available again", "workspace", ws.name)
 	default:
-		r.logLocked(slog.LevelError, "listing workspace failed", "workspace", ws.name, "reason", is, "err", err)
+		r.logLocked(slog.LevelError, "listing workspace failed", "workspace", ws.name, "failure", is, "err", err)
 	}
 }
 
-// index arranges a listing by account and by the policy that the keys' names tell.
+// index arranges a listing by account and by the policy in the keys' names.
 func (r *Rotator) index(ws *workspace, accounts []elevenlabs.ServiceAccount, begun time.Time) *listing {
 	l := &listing{begun: begun, accounts: make(map[string][]elevenlabs.Key, len(accounts)), owned: map[string][]elevenlabs.Key{}}
 	if ws.listing != nil {
@@ -119,7 +119,7 @@ func (r *Rotator) index(ws *workspace, accounts []elevenlabs.ServiceAccount, beg
 			switch others := l.owned[policy]; {
 			case !ok || owner != r.owner:
 			case others == nil:
-				l.owned[policy] = a.Keys[i : i+1 : i+1] // as it mostly is: nothing is copied
+				l.owned[policy] = a.Keys[i : i+1 : i+1] // the usual case, without a copy
 			default:
 				l.owned[policy] = append(others, k)
 			}
@@ -128,8 +128,8 @@ func (r *Rotator) index(ws *workspace, accounts []elevenlabs.ServiceAccount, beg
 	return l
 }
 
-// findStraysLocked notes whether a workspace lists keys of policies that are not, or no longer, of that workspace. Mostly there
-// are none, which spares each policy the search of each workspace.
+// findStraysLocked notes whether a workspace lists keys of policies that are not in it. Usually there are none, which saves each
+// policy a search of every workspace.
 func (r *Rotator) findStraysLocked(ws *workspace) {
 	if ws.listing == nil {
 		return
@@ -143,7 +143,7 @@ func (r *Rotator) findStraysLocked(ws *workspace) {
 	}
 }
 
-// noteRotationLocked feeds the brake.
+// noteRotationLocked counts a rotation towards the hourly limit.
 func (ws *workspace) noteRotationLocked(policy string, at time.Time) {
 	if len(ws.recent) == 0 || at.Before(ws.oldest) {
 		ws.oldest = at
@@ -151,7 +151,7 @@ func (ws *workspace) noteRotationLocked(policy string, at time.Time) {
 	ws.recent[policy] = at
 }
 
-// noteCounted takes down that a policy's entry was read, or cannot be. The last one of a workspace lets rotations begin.
+// noteCounted notes that a policy's entry was read, or cannot be parsed. The last entry of a workspace lets its rotations begin.
 func (r *Rotator) noteCounted(st *policyState, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -172,8 +172,8 @@ func (r *Rotator) noteCounted(st *policyState, err error) {
 	}
 }
 
-// rotationsLocked counts the workspace's rotations of the last hour in this replica's view. It is asked for at every look at
-// every policy, so it goes through them only when the oldest has to be forgotten.
+// rotationsLocked counts the workspace's rotations of the last hour, as this replica knows them, without those of one policy. It
+// runs at every look at every policy, so it scans the rotations only when the oldest expires.
 func (ws *workspace) rotationsLocked(now time.Time, but string) int {
 	if now.Sub(ws.oldest) > time.Hour {
 		ws.oldest = now

@@ -73,7 +73,7 @@ policies:
 	if said := d.workspaceError("first"); said != "" {
 		t.Errorf("workspace first says %q", said)
 	}
-	if !strings.Contains(d.Stderr.String(), `"reason":"admin_key_refused"`) {
+	if !strings.Contains(d.Stderr.String(), `"failure":"admin_key_refused"`) {
 		t.Error("the log does not say it")
 	}
 	if got := d.metric(`rekeyd_requests_total{code="401",operation="list",target="elevenlabs"}`); got == "" {

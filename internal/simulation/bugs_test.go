@@ -34,7 +34,7 @@ func bugs() []bug {
 		{"believe a listing that lags", "recover.go", "if found || (err == nil && (j.lost.IsZero() || time.Since(j.lost) > j.r.opt.VerifyTimeout)) {\n\t\t\treturn key, found, nil", "if err == nil {\n\t\t\tj.entry().Intent = nil\n\t\t\treturn key, found, nil", 2000, "", 3},
 		{"time claims by the wall clock", "observe.go", "o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= r.opt.ClaimTTL", "o.ClaimExpired = !o.ClaimOurs && r.opt.Wall().Sub(c.Since) >= min(r.opt.ClaimTTL, time.Hour)", 1000, "wrong,crash,asks,do=request,do=request", 46},
 		{"take every claim over at once", "observe.go", "o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= r.opt.ClaimTTL", "o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= 0", 1000, "", 38},
-		{"publish without verifying", "rotate.go", "if life == elevenlabs.Valid {\n\t\t\treturn nil", "if life != elevenlabs.Inconclusive {\n\t\t\treturn nil", 1000, "", 4},
+		{"publish without verifying", "rotate.go", "if result == elevenlabs.Valid {\n\t\t\treturn nil", "if result != elevenlabs.Inconclusive {\n\t\t\treturn nil", 1000, "", 4},
 		{"claim without check-and-set", "job.go", "version, err := j.r.opt.Store.Write(ctx, j.r.entryRef(j.p.Name), data, k.version)", "last, _ := j.r.opt.Store.Read(ctx, j.r.entryRef(j.p.Name), 0)\n\t\tversion, err := j.r.opt.Store.Write(ctx, j.r.entryRef(j.p.Name), data, last.Version)", 1000, "", 1},
 		{"drop the fields of others", "ledger/record.go", "data := maps.Clone(r.Fields)\n\tif data == nil {", "data := maps.Clone(r.Fields)\n\tclear(data)\n\tif data == nil {", 2000, "", 21},
 		{"cut the overlap short", "plan/due.go", "end := now.Add(p.Overlap)", "end := now.Add(p.Overlap)\n\tnow = now.Add(-p.Overlap)\n\tend = now", 300, "", 1},
@@ -44,7 +44,7 @@ func bugs() []bug {
 		{"take what cannot be read for unpublished", "recover.go", "if found && past.hidden {", "if false && found && past.hidden {", 2000, "", 335},
 		{"leave a claim for ever", "plan/plan.go", "case o.ClaimExpired:\n\t\tstep.Reason", "case false:\n\t\tstep.Reason", 1000, "", 3},
 		{"forget the old key", "rotate.go", "e.Retiring = append(e.Retiring, j.retiringOf(*old, c.reason, c.Published, c.previousUntil))", "_ = e.Retiring", 300, "", 1},
-		{"prove an admin key as any other", "admin.go", "if j.p.AdminOf != \"\" {\n\t\treturn api.ProbeAdmin", "if false {\n\t\treturn api.ProbeAdmin", 300, "", 2},
+		{"prove an admin key as any other", "admin.go", "if j.p.AdminOf != \"\" {\n\t\task = api.ProbeAdmin", "if false {\n\t\task = api.ProbeAdmin", 300, "", 2},
 		{"patch the drift of an admin key", "plan/plan.go", "if p.AdminOf != \"\" && answer == DriftPatch {", "if false {", 1000, "", 62},
 		{"retire the old admin key before every replica has the new one", "plan/due.go", "end := now.Add(p.Overlap)", "end := now.Add(p.Overlap)\n\tif p.AdminOf != \"\" {\n\t\tend = now\n\t}", 300, "", 2},
 		{"never look for a new admin key", "../elevenlabs/credential.go", "!c.readAt.IsZero() && time.Since(c.readAt) < c.keep", "!c.readAt.IsZero()", 300, "", 12},
@@ -74,7 +74,7 @@ func bugs() []bug {
 		{"retire under another's claim", "retire.go", "if e == nil || e.MovedTo != \"\" || e.Claim != nil ||", "if e == nil || e.MovedTo != \"\" ||", 2000, "crash,late", 1},
 		{"retire though the current key does not work", "retire.go", "\treturn j.currentWorks(ctx, c, rec.Secret)", "\t_ = rec\n\treturn nil", 2000, "do=person disables and enables", 1},
 		{"adopt a key that is another policy's", "adopt.go", "if !ledger.ValidKeyID(key.ID) {", "if true {\n\t\treturn \"\", nil\n\t}\n\tif !ledger.ValidKeyID(key.ID) {", 2000, "adopt", 1},
-		{"take the refusal of one mount for an outage of all", "breaker.go", "for _, place := range append(mounts, \"\") {", "for place := range b.outages {", 1000, "team", 1},
+		{"take the refusal of one mount for an outage of all", "outage.go", "for _, place := range append(mounts, \"\") {", "for place := range b.outages {", 1000, "team", 1},
 		{"disable what a person enabled in quarantine", "plan/plan.go", "case enabled && r.Outstanding(ledger.CallEnable, now):", "case enabled:", 1000, "do=enable quarantined key", 1},
 	}
 }

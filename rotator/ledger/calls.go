@@ -15,32 +15,32 @@ const (
 	CallDelete  CallKind = "delete"
 )
 
-// Call notes a call about a key before it is sent. Until that very call has a definite answer it may be carried out at
-// any time, also by a process that everybody takes for dead.
+// Call is the note of a call about a key, written before the call is sent. Until that call has a definite answer it may take
+// effect at any time, even if its sender looks dead.
 type Call struct {
 	Kind CallKind  `json:"kind"`
-	ID   string    `json:"id,omitempty"` // of this one call; "" for several, which no answer settles
+	ID   string    `json:"id,omitempty"` // of this call; "" for several merged calls, which no answer settles
 	At   time.Time `json:"at"`           // of the newest
 }
 
-// callRemembered is how long an unsettled disable or enable explains a key that is found so. After that a person's act is
-// more likely. An unsettled delete counts until the key is gone.
+// callRemembered is how long an unsettled disable or enable explains the state of its key. After that an act of a person is more
+// likely. An unsettled delete counts until the key is gone.
 const callRemembered = 7 * 24 * time.Hour
 
-// remembered reports that the call may still explain what is seen of its key.
+// remembered reports whether the call may still explain the state of its key.
 func (c Call) remembered(now time.Time) bool {
 	return c.Kind == CallDelete || c.At.IsZero() || now.Sub(c.At) <= callRemembered
 }
 
-// Outstanding reports that a call of this kind may have been sent and not been answered.
+// Outstanding reports whether a call of this kind may be sent and unanswered.
 func (k *KeyRef) Outstanding(kind CallKind, now time.Time) bool {
 	return k != nil && slices.ContainsFunc(k.Calls, func(c Call) bool { return c.Kind == kind && c.remembered(now) })
 }
 
-// Deleting reports that a delete may be carried out at any time: the key must never become current again.
+// Deleting reports whether a delete may take effect at any time, so that the key must not become current again.
 func (k *KeyRef) Deleting() bool { return k.Outstanding(CallDelete, time.Time{}) }
 
-// Note adds a call that is about to be sent. Earlier ones of its kind become one, so that there are two at most.
+// Note adds a call that is about to be sent. It merges earlier calls of the same kind, so that there are at most two.
 func (k *KeyRef) Note(c Call) {
 	earlier := Call{Kind: c.Kind}
 	calls := slices.DeleteFunc(slices.Clone(k.Calls), func(old Call) bool {
@@ -55,12 +55,12 @@ func (k *KeyRef) Note(c Call) {
 	k.Calls = append(calls, c)
 }
 
-// Settle takes the note of a call away that was answered, or never sent.
+// Settle removes the note of a call that was answered or never sent.
 func (k *KeyRef) Settle(id string) {
 	k.Calls = slices.DeleteFunc(slices.Clone(k.Calls), func(c Call) bool { return c.ID == id && id != "" })
 }
 
-// forgetCalls drops the notes that explain nothing any more, and dates those whose time is unknown or yet to come.
+// forgetCalls drops expired notes, and dates those whose time is unknown or in the future.
 func (k *KeyRef) forgetCalls(now time.Time) {
 	k.Calls = slices.DeleteFunc(slices.Clone(k.Calls), func(c Call) bool { return !c.remembered(now) })
 	for i := range k.Calls {

@@ -1,3 +1,3 @@
-// Package ledger has the durable documents of rekeyd: the entry of a policy, the holds of a group and the record that
-// readers read, with the [Store] that keeps them. They are the state that survives a crash.
+// Package ledger defines rekeyd's durable documents: a policy's entry, a group's holds and the record that readers read, and the
+// [Store] that keeps them. They are the state that survives a crash.
 package ledger

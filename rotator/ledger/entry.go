@@ -15,15 +15,15 @@ import (
 // Schema is the version of Entry's shape. An entry of another version is refused, never rewritten.
 const Schema = 1
 
-// abandonedFor is how long the rotation id of an abandoned key is remembered at least, so that a create which appears late
-// is still recognised and deleted.
+// abandonedFor is how long an abandoned rotation is remembered at least, so that a key whose create arrives late is still
+// recognised and deleted.
 const abandonedFor = 48 * time.Hour
 
-// Entry is what the ledger holds about one policy: all that must survive a crash, and never a secret. It is written
-// with compare-and-set only, so whoever wrote it last had read what was there before.
+// Entry is the ledger's document about one policy: all that must survive a crash, and no secret. It is written only by
+// check-and-set, so each writer has read the version that it replaces.
 type Entry struct {
 	Schema int    `json:"schema"`
-	Owner  string `json:"owner"` // this installation's id; repeated here so that it can be rebuilt
+	Owner  string `json:"owner"` // this installation's id, from which the ledger's owner can be rebuilt
 	Policy string `json:"policy"`
 	Salt   string `json:"salt"` // of every Hash below
 
@@ -37,24 +37,24 @@ type Entry struct {
 	Abandoned []Abandoned `json:"abandoned,omitempty"`
 	Failure   *Failure    `json:"failure,omitempty"`
 	Applied   *Applied    `json:"applied,omitempty"`
-	// Quarantine is the policy's, as of the last rotation: it is that of the current key should the policy be removed.
+	// Quarantine is the policy's as of the last rotation. It applies to the current key if the policy is removed.
 	Quarantine Duration `json:"quarantine,omitzero"`
-	// LimitUsed is the last rotation as it was when a quarantine was cut short to make room: once per due time.
+	// LimitUsed is LastRotation when a quarantine was last cut short to make room, which happens once per due time.
 	LimitUsed *time.Time  `json:"limit_used,omitempty"`
 	Leaks     []time.Time `json:"leaks,omitempty"` // leak rotations of the last hour
 	MovedTo   string      `json:"moved_to,omitempty"`
-	Moves     int         `json:"moves,omitempty"` // counts the changes of its policy's name
+	Moves     int         `json:"moves,omitempty"` // counts the renames of its policy
 }
 
-// Claim is the part of an entry by which one replica owns the work on a policy.
+// Claim gives one replica the work on a policy.
 type Claim struct {
 	Holder string    `json:"holder"`
-	Nonce  int       `json:"nonce"` // counts the renewals, so that each is a change
+	Nonce  int       `json:"nonce"` // counts renewals, so that each changes the entry
 	Since  time.Time `json:"since"` // for people; claims are never timed by it
 }
 
-// Intent is a rotation that has begun. It is written together with the claim, before the create, so that whatever
-// the create leaves behind can be found by its unique name.
+// Intent is a rotation that has begun. It is written together with the claim, before the create, so that a key left behind can be
+// found by its unique name.
 type Intent struct {
 	Rotation  string    `json:"rotation"`
 	KeyName   string    `json:"key_name"`
@@ -63,15 +63,15 @@ type Intent struct {
 	Sink      Sink      `json:"sink"`
 	Reason    Reason    `json:"reason"`
 	Started   time.Time `json:"started"`
-	// Seen is the newest version of the record that was known before: what the rotation publishes is a later one.
+	// Seen is the newest known version of the record before the rotation, which publishes a later one.
 	Seen int `json:"seen,omitempty"`
-	// Verify says that the key is seen to work before it is published.
+	// Verify says that the key is proven to work before it is published.
 	Verify bool `json:"verify,omitempty"`
-	// Rollback says that no key is made: KeyName is a retiring key that is put back. It must never be abandoned.
+	// Rollback says that no key is made: KeyName is a retiring key that is put back. It must not be abandoned.
 	Rollback bool `json:"rollback,omitempty"`
 }
 
-// KeyRef is a key that was published, with the place where it lives and where its secret was put.
+// KeyRef is a published key, with its account and the record that its secret was written to.
 type KeyRef struct {
 	ID        string    `json:"id"`
 	Name      string    `json:"name"`
@@ -79,20 +79,20 @@ type KeyRef struct {
 	Workspace string    `json:"workspace"`
 	Account   string    `json:"account"`
 	Sink      Sink      `json:"sink"`
-	Hash      string    `json:"hash,omitempty"` // salted SHA-256 of the published value; "" when it was never seen
+	Hash      string    `json:"hash,omitempty"` // salted SHA-256 of the published value; "" if rekeyd never saw it
 	Created   time.Time `json:"created"`
 	Published time.Time `json:"published"`
 	Verified  bool      `json:"verified"`
 	Version   int       `json:"version,omitempty"` // of the record: the newest known since it became current
-	// Calls are those of which the answer is not known. They stay with a key that becomes current again.
+	// Calls are the unanswered calls. They stay with a key that becomes current again.
 	Calls []Call `json:"calls,omitempty"`
-	// Unproven says that the key was adopted by its id alone: nothing showed that the value in the record is its secret.
+	// Unproven says that the key was adopted by id alone: no hint showed that the record's value is its secret.
 	Unproven bool `json:"unproven,omitempty"`
-	// Disabling is how earlier builds noted a disable; ParseEntry makes a Call of it.
+	// Disabling is how earlier builds noted a disable; ParseEntry turns it into a Call.
 	Disabling bool `json:"disabling,omitempty"`
 }
 
-// RetiringState is where a former current key stands on its way out.
+// RetiringState is the state of a former current key.
 type RetiringState string
 
 // The states of a retiring key.
@@ -101,20 +101,20 @@ const (
 	InQuarantine RetiringState = "quarantine" // disabled, can be re-enabled
 )
 
-// Retiring is a former current key on its way out.
+// Retiring is a former current key that is being retired.
 type Retiring struct {
 	KeyRef
 	State      RetiringState `json:"state"`
 	Until      time.Time     `json:"until"`      // end of this state
 	Quarantine Duration      `json:"quarantine"` // how long it will stay disabled
-	// WaitUntilIdle is the policy's: for how long its overlap may be prolonged.
+	// WaitUntilIdle is by how much the policy lets the overlap be extended.
 	WaitUntilIdle Duration  `json:"wait_until_idle,omitzero"`
-	Reason        Reason    `json:"reason,omitempty"` // why, where it was not an ordinary rotation
+	Reason        Reason    `json:"reason,omitempty"` // why the key was replaced
 	Tries         int       `json:"tries,omitempty"`  // failed attempts to take it to its next state
 	NextTry       time.Time `json:"next_try,omitzero"`
 }
 
-// Duration is a time.Duration that is written as people write it ("24h0m0s").
+// Duration is a time.Duration written as text ("24h0m0s").
 type Duration time.Duration
 
 // MarshalText writes the duration in Go's notation.
@@ -127,7 +127,7 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	return err
 }
 
-// Abandoned is a rotation whose key, if it exists or ever appears, holds a secret that nobody has.
+// Abandoned is a rotation whose key, if one exists or ever appears, has a secret that is stored nowhere.
 type Abandoned struct {
 	Rotation  string    `json:"rotation"`
 	KeyName   string    `json:"key_name"`
@@ -137,7 +137,7 @@ type Abandoned struct {
 	KeyID     string    `json:"key_id,omitempty"` // "": every key of the rotation
 }
 
-// Is reports that a key with this id, of this rotation, is meant.
+// Is reports whether a key with this id and rotation is the abandoned one.
 func (a Abandoned) Is(id, rotation string) bool {
 	return a.KeyID == id && id != "" || a.KeyID == "" && a.Rotation == rotation
 }
@@ -152,15 +152,15 @@ type Failure struct {
 	NextTry time.Time `json:"next_try,omitzero"`
 }
 
-// Applied is what settings the current key was last given by us.
+// Applied is the settings that rekeyd last gave the current key.
 type Applied struct {
 	Digest  string    `json:"digest"`
 	At      time.Time `json:"at"`
-	Ignored []string  `json:"ignored,omitempty"` // fields that differed all the same when they were read back
+	Ignored []string  `json:"ignored,omitempty"` // fields that still differed when read back
 }
 
-// Data returns the entry as a document for a [Store], which encodes the values: they say no more and no less than the
-// entry itself does in JSON. The document shares what the entry points at.
+// Data returns the entry as a document for a [Store], which encodes it to the same JSON as the entry. The document shares the
+// entry's pointers and slices.
 func (e *Entry) Data() map[string]any {
 	m := map[string]any{"schema": e.Schema, "owner": e.Owner, "policy": e.Policy, "salt": e.Salt}
 	put := func(name string, value any, present bool) {
@@ -184,7 +184,7 @@ func (e *Entry) Data() map[string]any {
 	return m
 }
 
-// ParseEntry reads an entry back, strictly: what cannot be understood whole must not be rewritten.
+// ParseEntry parses an entry strictly: an entry that is not fully understood must not be rewritten.
 func ParseEntry(text json.RawMessage, policy string) (*Entry, error) {
 	var e Entry
 	if err := DecodeStrictly(text, &e); err != nil || e.Schema != Schema {
@@ -203,7 +203,7 @@ func ParseEntry(text json.RawMessage, policy string) (*Entry, error) {
 	return &e, nil
 }
 
-// upgrade makes of what earlier builds noted what this one notes. They did not say when.
+// upgrade converts the notes of earlier builds, which have no time.
 func (e *Entry) upgrade() {
 	for k := range e.Keys() {
 		if k.Disabling {
@@ -213,7 +213,7 @@ func (e *Entry) upgrade() {
 	}
 }
 
-// Keys goes through the current key and the retiring ones.
+// Keys iterates over the current key and the retiring keys.
 func (e *Entry) Keys() iter.Seq[*KeyRef] {
 	return func(yield func(*KeyRef) bool) {
 		if e.Current != nil && !yield(e.Current) {
@@ -237,19 +237,19 @@ func (e *Entry) Key(id string) *KeyRef {
 	return nil
 }
 
-// DecodeStrictly refuses fields that into does not have.
+// DecodeStrictly decodes JSON and refuses fields that into does not have.
 func DecodeStrictly(text json.RawMessage, into any) error {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
 	return dec.Decode(into)
 }
 
-// schemaOf is the schema of a document that may be of any.
+// schemaOf returns the schema of a document of any version.
 func schemaOf(text json.RawMessage) string {
 	var doc struct {
 		Schema any `json:"schema"`
 	}
-	_ = json.Unmarshal(text, &doc) // what cannot be read has none
+	_ = json.Unmarshal(text, &doc) // a document that is not JSON has none
 	return fmt.Sprint(doc.Schema)
 }
 
@@ -264,7 +264,7 @@ func (e *Entry) Equal(text json.RawMessage) bool {
 	return errA == nil && errB == nil && bytes.Equal(a, b)
 }
 
-// Clone returns a copy that can be changed without touching e: a write that fails must leave the cache as it was.
+// Clone returns a copy that can be changed without touching e, since a failed write must not change the cache.
 func (e *Entry) Clone() *Entry {
 	c := *e
 	c.Claim, c.Intent, c.Current = ClonePtr(e.Claim), ClonePtr(e.Intent), ClonePtr(e.Current)
@@ -275,7 +275,7 @@ func (e *Entry) Clone() *Entry {
 	return &c
 }
 
-// ClonePtr returns a pointer to a copy of what p points to, nil for nil.
+// ClonePtr returns a pointer to a copy of *p, nil for nil.
 func ClonePtr[T any](p *T) *T {
 	if p == nil {
 		return nil
@@ -284,7 +284,7 @@ func ClonePtr[T any](p *T) *T {
 	return &v
 }
 
-// MadeRoom reports that a quarantine was already cut short for the rotation that is due now.
+// MadeRoom reports whether a quarantine was already cut short for the rotation that is due now.
 func (e *Entry) MadeRoom() bool { return e.LimitUsed != nil && e.LimitUsed.Equal(e.LastRotation) }
 
 // RetiringKey returns the retiring key with this id.
@@ -297,17 +297,17 @@ func (e *Entry) RetiringKey(id string) *Retiring {
 	return nil
 }
 
-// DropRetiring forgets a retiring key: it is gone, or current again.
+// DropRetiring removes a retiring key that is deleted or current again.
 func (e *Entry) DropRetiring(id string) {
 	e.Retiring = slices.DeleteFunc(e.Retiring, func(r Retiring) bool { return r.ID == id })
 }
 
-// IsAbandoned reports whether this key of this rotation may be deleted for being unreachable.
+// IsAbandoned reports whether this key of this rotation is abandoned, so that it may be deleted.
 func (e *Entry) IsAbandoned(id, rotation string) bool {
 	return slices.ContainsFunc(e.Abandoned, func(a Abandoned) bool { return a.Is(id, rotation) })
 }
 
-// TwinOf returns the key whose rotation made this one as well, because its create arrived twice; nil: none.
+// TwinOf returns the other key of the same rotation, whose create arrived twice; nil: none.
 func (e *Entry) TwinOf(id, rotation string) *KeyRef {
 	for k := range e.Keys() {
 		if k.Rotation == rotation && rotation != "" && k.ID != id {
@@ -317,7 +317,7 @@ func (e *Entry) TwinOf(id, rotation string) *KeyRef {
 	return nil
 }
 
-// Knows reports whether the entry explains a key with this id or rotation. Keys that others made have no rotation.
+// Knows reports whether the entry has a key with this id or rotation. Keys made outside rekeyd have no rotation.
 func (e *Entry) Knows(id, rotation string) bool {
 	if e.Intent != nil && e.Intent.Rotation == rotation {
 		return true
@@ -325,14 +325,14 @@ func (e *Entry) Knows(id, rotation string) bool {
 	return e.Key(id) != nil || e.IsAbandoned(id, rotation)
 }
 
-// Explains reports whether the entry says what is to become of a listed key. An abandoned one that is in use is a person's
-// to judge.
+// Explains reports whether the entry decides what happens to a listed key. An abandoned key that is in use needs a person's
+// decision.
 func (e *Entry) Explains(k elevenlabs.Key, rotation string) bool {
 	inUse := k.CharacterCount > 0 && e.Key(k.ID) == nil && e.IsAbandoned(k.ID, rotation)
 	return e.Knows(k.ID, rotation) && !inUse
 }
 
-// Abandon turns the intent into an abandoned rotation; version is the newest known of the record.
+// Abandon turns the intent into an abandoned rotation; version is the newest known version of the record.
 func (e *Entry) Abandon(now time.Time, version int) {
 	in := e.Intent
 	if in != nil && !in.Rollback && !e.IsAbandoned("", in.Rotation) {
@@ -344,7 +344,7 @@ func (e *Entry) Abandon(now time.Time, version int) {
 	e.Intent = nil
 }
 
-// ForgetOld drops what has been remembered for long enough; of abandoned rotations those whose keys are gone by then.
+// ForgetOld drops expired notes. It keeps an abandoned rotation until gone reports that its keys are gone.
 func (e *Entry) ForgetOld(now time.Time, gone func(a Abandoned, since time.Time) bool) {
 	for k := range e.Keys() {
 		k.forgetCalls(now)

@@ -7,27 +7,27 @@ import (
 	"time"
 )
 
-// Group is the ledger's document about one group, groups/NAME. Nobody has to clear it: a hold ends with what its
-// policy's own entry says, so a holder that crashed, was removed, renamed or paused blocks nobody for ever.
+// Group is the ledger's document about one group, groups/NAME. It needs no cleanup: a hold ends by what its policy's entry says,
+// so a holder that crashed, was removed, renamed or paused does not block the group for ever.
 type Group struct {
 	Schema int    `json:"schema"`
 	Holds  []Hold `json:"holds"`
 }
 
-// Hold says that a policy had this intent in its entry when it was written. It is good for as long as that entry has that
-// intent, or any key in overlap.
+// Hold says that a policy's entry had this intent when the hold was written. It is valid while that entry has that intent or any
+// key in overlap.
 type Hold struct {
 	Policy   string `json:"policy"`
 	Rotation string `json:"rotation"`
-	// WaitUntilIdle is the policy's: for how long its overlap may be prolonged.
+	// WaitUntilIdle is by how much the policy lets the overlap be extended.
 	WaitUntilIdle Duration `json:"wait_until_idle,omitzero"`
 }
 
-// HoldGrace is for how long work that should be over still counts: an overlap whose key nobody disables, an intent that
-// nobody here would settle.
+// HoldGrace is how long overdue work still counts: an overlap whose key is not disabled, or an intent that this replica does not
+// settle.
 const HoldGrace = time.Hour
 
-// ParseGroup reads a group's document. One that does not exist holds nothing; one that cannot be understood is an error.
+// ParseGroup parses a group's document. A missing document has no holds.
 func ParseGroup(text json.RawMessage, group string) (Group, error) {
 	g := Group{Schema: Schema}
 	if text == nil {
@@ -43,9 +43,9 @@ func ParseGroup(text json.RawMessage, group string) (Group, error) {
 	return g, nil
 }
 
-// HoldsGroup reports that the policy is between claim and end of overlap.
-func (e *Entry) HoldsGroup(h Hold, attended bool, now time.Time) bool {
-	if in := e.Intent; in != nil && in.Rotation == h.Rotation && (attended || now.Before(in.Started.Add(HoldGrace))) {
+// HoldsGroup reports whether the policy is between claim and end of overlap; managed says that this replica settles its work.
+func (e *Entry) HoldsGroup(h Hold, managed bool, now time.Time) bool {
+	if in := e.Intent; in != nil && in.Rotation == h.Rotation && (managed || now.Before(in.Started.Add(HoldGrace))) {
 		return true
 	}
 	return slices.ContainsFunc(e.Retiring, func(k Retiring) bool {

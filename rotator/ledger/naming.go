@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Key names are rekeyd.OWNER.POLICY.ROTATION: they say whose a key is and which rotation made it, and they are
-// unique, so that a create whose answer was lost can be settled by looking for its name.
+// Key names are rekeyd.OWNER.POLICY.ROTATION. They tell which policy owns a key and which rotation made it. They are unique, so
+// that a create whose answer was lost can be settled by looking for its name.
 const (
 	namePrefix     = "rekeyd"
 	OwnerLength    = 8
@@ -22,7 +22,7 @@ func KeyName(owner, policy, rotation string) string {
 	return strings.Join([]string{namePrefix, owner, policy, rotation}, ".")
 }
 
-// ParseKeyName takes a key's name apart; ok is false for a name that this program never gives.
+// ParseKeyName splits a key's name; ok is false for a name that rekeyd does not give.
 func ParseKeyName(name string) (owner, policy, rotation string, ok bool) {
 	rest, ours := strings.CutPrefix(name, namePrefix+".")
 	owner, rest, _ = strings.Cut(rest, ".")
@@ -45,7 +45,7 @@ func RandomID(random io.Reader, n int) (string, error) {
 	return string(b), nil
 }
 
-// HashValue recognises a published value without holding it.
+// HashValue returns the salted hash by which a published value is recognised.
 func HashValue(salt, value string) string {
 	h := sha256.New()
 	_, _ = io.WriteString(h, salt)
@@ -54,7 +54,7 @@ func HashValue(salt, value string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// ValidName reports whether a policy can have this name; what others wrote must not lead to other paths.
+// ValidName reports whether a policy can have this name. A name read from a record must not lead to another path.
 func ValidName(name string) bool {
 	ok := len(name) >= 1 && len(name) <= 36
 	for _, c := range name {
@@ -63,7 +63,7 @@ func ValidName(name string) bool {
 	return ok
 }
 
-// LooksSecret reports a value of the shape that the secrets of ElevenLabs and Vault have. It is not repeated to anybody.
+// LooksSecret reports whether a value looks like a secret of ElevenLabs or Vault. Such a value must not be shown.
 func LooksSecret(s string) bool {
 	return strings.HasPrefix(s, "sk_") || strings.HasPrefix(s, "hvs.") || strings.HasPrefix(s, "hvb.")
 }

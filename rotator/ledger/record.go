@@ -24,7 +24,7 @@ func RecordFields() []string {
 	return []string{fieldKeyID, fieldKeyName, FieldPolicy, fieldAccount, fieldRotatedAt, fieldPreviousKeyID, fieldPreviousValidUntil}
 }
 
-// Record is what a reader finds at a policy's sink path.
+// Record is the document that readers read at a policy's sink path.
 type Record struct {
 	Secret             secret.Secret // zero when the field is absent
 	KeyID              string
@@ -36,7 +36,7 @@ type Record struct {
 	Fields map[string]any
 }
 
-// ParseRecord reads a record leniently: what people did to it is noticed by the planner, not refused here.
+// ParseRecord parses a record leniently: the planner handles manual edits, so they are not errors here.
 func ParseRecord(doc Doc, field string) Record {
 	r := Record{Doc: doc, Fields: doc.Fields()}
 	r.KeyID, r.RotatedAt = r.Text(fieldKeyID), r.time(fieldRotatedAt)
@@ -48,13 +48,13 @@ func ParseRecord(doc Doc, field string) Record {
 			r.Secret = secret.New(v)
 		}
 	default:
-		// Not ours and not empty: it must be seen as a value that nobody can place.
+		// Not ours and not empty: it counts as an unknown value.
 		r.Secret = secret.New(fmt.Sprint(v))
 	}
 	return r
 }
 
-// Text returns a field, "" where it is absent or not a text.
+// Text returns a field, "" if it is absent or not a string.
 func (r Record) Text(field string) string {
 	s, _ := r.Fields[field].(string)
 	return s
@@ -63,13 +63,13 @@ func (r Record) Text(field string) string {
 func (r Record) time(field string) time.Time {
 	t, err := time.Parse(time.RFC3339, r.Text(field))
 	if err != nil {
-		return time.Time{} // absent, or edited by hand: unknown
+		return time.Time{} // absent or edited by hand
 	}
 	return t
 }
 
-// Foreign returns the fields with rekeyd's names of a record without a value that rekeyd never wrote: publishing would
-// overwrite what others keep there.
+// Foreign returns the fields of a record that have rekeyd's names although rekeyd did not write the record, if it has no value.
+// Publishing would overwrite them.
 func (r Record) Foreign() (names []string) {
 	if _, _, _, ours := ParseKeyName(r.Text(fieldKeyName)); ours || !r.Secret.IsZero() {
 		return nil
@@ -87,17 +87,17 @@ func (r Record) Publishes(keyName string) bool {
 	return r.Text(fieldKeyName) == keyName && !r.Secret.IsZero()
 }
 
-// SameValue reports that nothing but fields of others differs.
+// SameValue reports whether both records have the same secret and key id.
 func (r Record) SameValue(o Record) bool {
 	return r.Secret.Reveal() == o.Secret.Reveal() && r.KeyID == o.KeyID
 }
 
-// DeletedAfter reports that the version which follows o was written, and deleted since: whose it was cannot be read.
+// DeletedAfter reports whether the version after o was written and then deleted, so that its content is unknown.
 func (r Record) DeletedAfter(o Record) bool {
 	return r.Doc.JSON == nil && r.Doc.Version == o.Doc.Version+1
 }
 
-// With returns the record's data with the new key in it; the fields of others stay as they are.
+// With returns the record's data with the new key in it; other writers' fields stay unchanged.
 func (r Record) With(p Publication) map[string]any {
 	data := maps.Clone(r.Fields)
 	if data == nil {

@@ -10,22 +10,20 @@ import (
 
 // Doc is one document as a [Store] holds it.
 type Doc struct {
-	// JSON is the document as it was read, a JSON object; nil when there is nothing to read: never written, deleted or
-	// destroyed.
+	// JSON is the document, a JSON object; nil if it was never written, or is deleted or destroyed.
 	JSON json.RawMessage
-	// Version is the version that was read. Of the newest (Read with version 0) it is the current version of
-	// the metadata, the check-and-set value of the next write, also when that version was deleted; 0 means that
-	// nothing was ever written.
+	// Version is the version that was read. For the newest one (Read with version 0) it is the current version in the
+	// metadata, even if that version is deleted: the check-and-set value of the next write. 0 means never written.
 	Version int
 }
 
-// Fields takes the document apart, numbers as they are written; nil when there is nothing to read.
+// Fields decodes the document, with numbers as json.Number; nil if there is no document.
 func (d Doc) Fields() map[string]any {
 	var fields map[string]any
 	dec := json.NewDecoder(bytes.NewReader(d.JSON))
 	dec.UseNumber()
 	if dec.Decode(&fields) != nil {
-		return nil // it is nothing: a store returns objects only
+		return nil // no document: a store returns only objects
 	}
 	return fields
 }
@@ -36,30 +34,30 @@ func (d Doc) Fields() map[string]any {
 // Every error is an [*Error] or wraps one, except ErrConflict and the context's own.
 type Store interface {
 	// Read returns the given version of a document, the newest when version is 0. A document that does not exist
-	// is no error: JSON is nil. It is an error where the mount itself is missing or of the wrong kind.
+	// is no error: JSON is nil. A missing mount, or one of the wrong kind, is an error.
 	Read(ctx context.Context, ref Ref, version int) (Doc, error)
 	// Write makes data the next version if the current one is cas, and returns that next version. ErrConflict
-	// means for certain that nothing was written. Of any other error, Error.MaybeApplied says whether the write
-	// may have happened all the same.
+	// means for certain that nothing was written. For any other error, Error.MaybeApplied says whether the write may
+	// have happened.
 	Write(ctx context.Context, ref Ref, data map[string]any, cas int) (int, error)
 	// List returns the names directly below ref, folders with a trailing slash; none is no error.
 	List(ctx context.Context, ref Ref) ([]string, error)
-	// Check says whether every one of refs could be read and written now. What it learnt it may remember for a
-	// resync interval, and forgets at the first refusal.
+	// Check returns an error unless all refs could be read and written now. It may cache the result for a resync
+	// interval, and drops it at the first refusal.
 	Check(ctx context.Context, refs ...Ref) error
 }
 
 // ErrConflict is returned by Store.Write when the current version is not the expected one.
-var ErrConflict = errors.New("the document was changed by someone else")
+var ErrConflict = errors.New("the document was changed by another writer")
 
 // Error is the failure of one call to a remote party, or of one stage of a rotation.
 type Error struct {
 	Op     string // verb phrase: "writing secret/elevenlabs/tts-prod"
 	Reason Reason
-	// Outage says that the remote as a whole does not serve (unreachable, sealed, refusing our token), as opposed
-	// to refusing this one request: it is probed once per reconcile interval, not backed off per policy.
+	// Outage says that the remote as a whole is down (unreachable, sealed, refusing our token), not that it refused one
+	// request: it is probed once per reconcile interval, not backed off per policy.
 	Outage bool
-	// MaybeApplied says that a write may have happened although its answer was lost.
+	// MaybeApplied says that the write may have happened although its answer was lost.
 	MaybeApplied bool
 	Advice       string // what a person can do; may be empty
 	Err          error
@@ -79,13 +77,13 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// IsOutage reports that the store as a whole does not serve.
+// IsOutage reports whether the store as a whole is down.
 func IsOutage(err error) bool {
 	e := (*Error)(nil)
 	return errors.As(err, &e) && e.Outage
 }
 
-// MaybeWritten reports that a store's write may have happened although it failed.
+// MaybeWritten reports whether a failed write of the store may have happened.
 func MaybeWritten(err error) bool {
 	e := (*Error)(nil)
 	return errors.As(err, &e) && e.MaybeApplied
@@ -93,7 +91,7 @@ func MaybeWritten(err error) bool {
 
 const maxMessage = 300
 
-// Shorten bounds what of an error is kept in the ledger and shown.
+// Shorten bounds the length of an error message for ledger and display.
 func Shorten(s string) string {
 	if r := []rune(s); len(r) > maxMessage {
 		return string(r[:maxMessage-1]) + "…"

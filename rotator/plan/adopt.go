@@ -11,7 +11,7 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// planAdopt takes a key over whose secret the record holds, and which belongs to no other policy.
+// planAdopt adopts a key if the record holds its secret and no other policy owns it.
 func planAdopt(p Policy, o Observed, id string, why ledger.Reason, d Decision) Decision {
 	k, _ := o.Key(id)
 	_, _, rotation, _ := ledger.ParseKeyName(k.Name)
@@ -36,7 +36,7 @@ func planAdopt(p Policy, o Observed, id string, why ledger.Reason, d Decision) D
 	return d
 }
 
-// failOthersKey keeps the key of another policy where it is.
+// failOthersKey leaves a key with the other policy that owns it.
 func failOthersKey(p Policy, o Observed, id string, why ledger.Reason, d Decision) Decision {
 	other := o.otherOwner(p, id)
 	if why == ledger.ReasonAdoptNamed {
@@ -47,11 +47,11 @@ func failOthersKey(p Policy, o Observed, id string, why ledger.Reason, d Decisio
 }
 
 func failForeignFields(p Policy, o Observed, d Decision) Decision {
-	return d.fail(ledger.ReasonRecordChanged, "%s has no %s, and fields of others with the names that rekeyd writes (%s); choose another place for policy %s, or rename those fields",
+	return d.fail(ledger.ReasonRecordChanged, "%s has no %s, and fields with the names that rekeyd writes (%s), which rekeyd did not put there; choose another place for policy %s, or rename those fields",
 		p.Sink.Ref, p.Sink.Field, strings.Join(o.Record.foreignFields(p), ", "), p.Name)
 }
 
-// otherOwner returns the policy that has the key, where it is not this one: by what the ledger says, or by the key's name.
+// otherOwner returns the policy that owns the key, by the ledger or by the key's name, if it is not this one.
 func (o Observed) otherOwner(p Policy, id string) string {
 	if e := o.Entry; e != nil && (ledger.CurrentID(e) == id || e.RetiringKey(id) != nil) {
 		return ""
@@ -71,8 +71,8 @@ func (o Observed) inAccount(p Policy, id string) bool {
 	return ok && k.Workspace == p.Workspace && k.ServiceAccount == p.ServiceAccount
 }
 
-// everOwned reports whether the policy ever had this key: adopt names only strangers, or a stale setting would undo rotations.
-// A ledger that knows no current key has forgotten what the policy had.
+// everOwned reports whether the policy ever owned this key. adopt applies only to unknown keys, or a stale setting would undo
+// rotations. A ledger without a current key has lost what the policy owned.
 func (o Observed) everOwned(id string) bool {
 	if o.Entry == nil {
 		return false
@@ -82,7 +82,7 @@ func (o Observed) everOwned(id string) bool {
 	return o.Entry.Knows(id, rotation) || (ok && o.Entry.Current != nil && owner == o.Entry.Owner && policy == o.Entry.Policy)
 }
 
-// candidates names the account's keys that the policy could adopt, for people to choose from.
+// candidates lists the account's keys that the policy could adopt, for a person to choose from.
 func candidates(p Policy, o Observed) string {
 	const most = 10
 	var s []string
@@ -108,17 +108,17 @@ func candidates(p Policy, o Observed) string {
 	return strings.Join(s, ", ")
 }
 
-// Fit is what a key's hint says about a record's value.
+// Fit is whether a record's value fits a key's hint.
 type Fit int
 
-// What a hint can say.
+// The results of comparing a value with a hint.
 const (
-	Unsaid      Fit = iota // it shows no character of the secret's end, or there is no value
+	Unsaid      Fit = iota // the hint shows no character of the secret's end, or there is no value
 	HintFits               // the value ends as the key's secret does
 	HintDiffers            // the value is another key's secret
 )
 
-// Fit says whether the end of the record's secret is the one that a hint shows.
+// Fit compares the end of the record's secret with a hint.
 func (v RecordView) Fit(hint string) Fit {
 	end := hintEnd(hint)
 	switch {
@@ -141,7 +141,7 @@ func hintEnd(hint string) string {
 	return hint[i+size:]
 }
 
-// Ending is what is remembered of a value to compare it with hints: less than would help to guess a key.
+// Ending returns the end of a value, to compare it with hints. It is too short to help guess a key.
 func Ending(value string) string {
 	const shown, shortest = 8, 24
 	if len(value) < shortest {
@@ -150,8 +150,8 @@ func Ending(value string) string {
 	return value[len(value)-shown:]
 }
 
-// foreignFields returns the fields of others that publishing would overwrite. A takeover leaves a record that says nothing
-// but the policy's name.
+// foreignFields returns the fields, not written by rekeyd, that publishing would overwrite. A record with only the policy's name
+// is what a takeover leaves.
 func (v RecordView) foreignFields(p Policy) []string {
 	if v.Policy == p.Name && slices.Equal(v.Foreign, []string{ledger.FieldPolicy}) {
 		return nil

@@ -8,11 +8,11 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// MaxSkew is how far this host's clock may be from the remotes' before nothing scheduled begins, and how far in the future
-// a time may lie that others wrote.
+// MaxSkew is how far this host's clock may differ from the remotes' before scheduled work stops, and how far a stored time may
+// lie in the future.
 const MaxSkew = 5 * time.Minute
 
-// planSkew holds back what only the clock calls for, where the clock is wrong or nothing vouches for it yet.
+// planSkew drops steps that only the clock makes due while the clock is wrong or unconfirmed.
 func planSkew(o Observed, d Decision) Decision {
 	if o.Skew == 0 && !o.ClockUnknown {
 		return d
@@ -35,10 +35,10 @@ func planSkew(o Observed, d Decision) Decision {
 	return d
 }
 
-// InFuture reports a time that nobody can have written whose clock was right.
+// InFuture reports whether only a wrong clock can have written a time.
 func InFuture(t, now time.Time) bool { return t.Sub(now) > MaxSkew }
 
-// soonest returns when to try again, where that was written by a clock that was right: no wait is longer than MaxBackoff.
+// soonest returns the time of the next try, zero if a wrong clock wrote it: no wait exceeds MaxBackoff.
 func soonest(t, now time.Time) time.Time {
 	if t.Sub(now) > MaxBackoff+MaxSkew {
 		return time.Time{}
@@ -46,11 +46,11 @@ func soonest(t, now time.Time) time.Time {
 	return t
 }
 
-// planFuture is the error of an entry whose times nobody can mend.
+// planFuture is the error of an entry whose future times ElevenLabs cannot correct.
 func planFuture(p Policy, e *ledger.Entry, now time.Time, d Decision) (Decision, bool) {
 	if p.Mode == ModeRemoved || e.Current == nil || !InFuture(e.LastRotation, now) {
 		return d, false
 	}
-	return d.fail(ledger.ReasonClockSkew, "the ledger says that policy %s was rotated at %s, which has yet to come: a clock was wrong, and ElevenLabs does not list its key; run: rekeyd rotate %s",
+	return d.fail(ledger.ReasonClockSkew, "the ledger says that policy %s was rotated at %s, which is in the future: a clock was wrong, and ElevenLabs does not list its key; run: rekeyd rotate %s",
 		p.Name, e.LastRotation.UTC().Format(time.RFC3339), p.Name), true
 }

@@ -8,25 +8,25 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// Action is one kind of thing that can be done about a policy.
+// Action is a kind of step.
 type Action string
 
-// The actions. Each is carried out whole, then everything is looked at again.
+// The actions. After each, everything is observed and planned again.
 const (
-	ActRecover Action = "recover" // settle work that did not come to its end
-	ActAdopt   Action = "adopt"   // take an existing key over as current; writes the ledger only
+	ActRecover Action = "recover" // settle unfinished work
+	ActAdopt   Action = "adopt"   // make an existing key current; writes only the ledger
 	ActInherit Action = "inherit" // take over the entry of the policy that this one replaces
 	ActFollow  Action = "follow"  // the record was rolled back: make the ledger agree
 	ActEnable  Action = "enable"  // undo a late disable of our own
 	ActSweep   Action = "sweep"   // delete a key whose rotation was abandoned
 	ActDisable Action = "disable" // overlap to quarantine
-	ActDelete  Action = "delete"  // quarantine to gone
+	ActDelete  Action = "delete"  // quarantine to deleted
 	ActRotate  Action = "rotate"  // a new key
 	ActPatch   Action = "patch"   // give the current key the policy's settings
-	ActProve   Action = "prove"   // ask with the sink's secret whether the current key lives
+	ActProve   Action = "prove"   // probe the current key with the record's secret
 )
 
-// Step is one thing to do, on which key, and why.
+// Step is one action, on which key, and why.
 type Step struct {
 	Action    Action        `json:"action"`
 	Reason    ledger.Reason `json:"reason"`
@@ -35,7 +35,7 @@ type Step struct {
 	Account   string        `json:"-"`
 }
 
-// State is how a policy stands; the words are a metric label.
+// State is the state of a policy; the words are a metric label.
 type State string
 
 // The states of a policy.
@@ -49,12 +49,12 @@ const (
 	StateError     State = "error" // a person has to decide
 )
 
-// States is every state.
+// States returns every state.
 func States() []State {
 	return []State{StateOK, StateDue, StateRotating, StateFailing, StateThrottled, StatePaused, StateError}
 }
 
-// ListedKey is a key with the place where it was listed.
+// ListedKey is a key with the workspace that lists it.
 type ListedKey struct {
 	Workspace string
 	elevenlabs.Key
@@ -64,93 +64,93 @@ type ListedKey struct {
 type RecordView struct {
 	Version            int // 0: never written
 	HasValue           bool
-	Match              string // id of the key, current or retiring, whose salted hash the value has; else ""
+	Match              string // id of the current or retiring key with the value's salted hash; else ""
 	Hash               string // under the entry's salt; "" without an entry
 	KeyID              string
 	Policy             string
 	RotatedAt          time.Time
 	PreviousKeyID      string
 	PreviousValidUntil time.Time
-	Ending             string   // of the value, what a hint may show of it; "" where it is too short to be a key
-	Foreign            []string // without a value: the fields with rekeyd's names that rekeyd did not write
+	Ending             string   // the end of the value that a hint may show; "" if the value is too short to be a key
+	Foreign            []string // if there is no value: fields with rekeyd's names that rekeyd did not write
 }
 
-// Request is a person's wish for a rotation now.
+// Request is a person's request for a rotation now.
 type Request struct {
-	NotKey string // the key that must not be current any more when it is done
-	// NotRotation is a rotation that had published its key, but not committed it, when the request was accepted: readers had
-	// that key, so it is the one to be replaced.
+	NotKey string // the key to replace
+	// NotRotation is a rotation that had published but not committed its key when the request was accepted. Readers had that
+	// key, so it is to be replaced too.
 	NotRotation string
-	Revoke      bool   // every older key is disabled before it is done
+	Revoke      bool   // done only when every older key is disabled
 	Reason      string // the person's words, for the log
-	Failed      bool   // it was tried; from now on it is backed off like any other rotation
-	// Pending: which key is to be replaced is not known yet: the one that is current when the ledger is read after the
-	// request was accepted, or where there is none then, the first one that is.
+	Failed      bool   // it was tried and failed; it is backed off like any rotation now
+	// Pending says that the key to replace is not known yet: it is the current key at the first read of the ledger after the
+	// request was accepted, or else the first key that becomes current.
 	Pending bool
 	Read    bool // the ledger was read since then, and had no current key
 }
 
-// Observed is all that Plan knows of the world besides the policy. The zero value knows nothing, and so plans nothing.
+// Observed is all that Plan knows besides the policy. With the zero value it plans nothing.
 type Observed struct {
-	LedgerError string        // the entry exists and cannot be understood
+	LedgerError string        // the entry exists but cannot be parsed
 	Entry       *ledger.Entry // nil: none
-	Inherits    string        // the removed policy whose entry may be taken: without one, because the record holds its current key
+	Inherits    string        // the policy whose entry this one may take over
 	Record      *RecordView   // nil: not read
 	Listed      bool          // the policy's workspace answered a listing
-	Found       bool          // … in which the service account was
+	Found       bool          // … and lists the service account
 	Keys        []ListedKey   // the keys of the policy's account and of the current key's, and all that carry its name
 	HomeListed  bool          // the current key's account was listed after the key was published
 
 	Owner   string   // this installation's id
 	InUse   []string // ids of retiring keys whose usage grew within the last two listings
-	Idle    []string // … of those that were seen to stand still for two; of others nothing is known yet
-	Enabled []string // … of those in quarantine that a listing of the time since then shows as enabled
+	Idle    []string // … of those unused for two listings; the others are unknown
+	Enabled []string // … of those in quarantine that a later listing shows as enabled
 
-	Elsewhere map[string]string // which other policies have keys that this one might take for its own: id to policy
+	Elsewhere map[string]string // key id to policy: keys of other policies that this one might take for its own
 
-	GroupHeld string // the other policy that holds the group, where that was asked; "": none
+	GroupHeld string // the other policy that holds the group, if that was read; "": none
 
 	AdminRefused bool      // the workspace's admin key was refused
-	OthersDue    bool      // others are to go first: those of the workspace whose admin key this is, or a member of its group
-	Answers      time.Time // since when the workspace does, as far as this process knows
+	OthersDue    bool      // other policies go first: those of the admin key's workspace, or a member of the group
+	Answers      time.Time // since when the workspace answers, as far as this process knows
 
 	ClaimExpired bool // the claim was seen unchanged for a claim TTL
-	ClaimOurs    bool // it is this process's own, and no work on it is under way
+	ClaimOurs    bool // the claim is this process's own, and no work is under way
 
 	MissingTwice bool                   // two listings, one interval apart, lacked the current key
-	Proof        elevenlabs.ProbeResult // what the sink's secret answered since
+	Proof        elevenlabs.ProbeResult // the result of probing the record's secret since
 	Differs      bool                   // other settings were applied after this process loaded the policy
-	Displaced    bool                   // another replica has moved the key away from where the policy says since then
+	Displaced    bool                   // another replica has moved the key away from the policy's place since then
 
-	Skew         time.Duration // by which this host's clock is wrong, where that is too much; 0: it is not
-	ClockUnknown bool          // the workspace has not answered this process yet, so nothing vouches for the clock
+	Skew         time.Duration // by which this host's clock is wrong, if above MaxSkew; else 0
+	ClockUnknown bool          // the workspace has not answered this process yet, so the clock is unconfirmed
 
 	Rotations    int // of the workspace in the last hour, as far as this replica knows
 	MaxRotations int
-	Uncounted    bool      // entries of the workspace are unread, so that nobody knows how many there were
-	RetryAt      time.Time // next attempt, where the ledger could not be told
+	Uncounted    bool      // entries of the workspace are unread, so Rotations is incomplete
+	RetryAt      time.Time // next attempt, if the ledger could not be written
 	PatchAfter   time.Time // a patch failed: the next attempt
 	Request      *Request
-	Pacing       Pacing // what was tried in vain
+	Pacing       Pacing // earlier failed tries
 }
 
-// Decision is what Plan concludes.
+// Decision is the result of Plan.
 type Decision struct {
 	Steps   []Step
 	State   State
 	Reason  ledger.Reason // why it is due, waits, or is in error; "" when all is well
 	Message string        // the error in a sentence
-	HeldBy  string        // with ReasonGroup: the member whose turn it is
-	NextDue time.Time     // when the next rotation, or the next attempt at one that failed, will begin; zero: none will
-	// NextReason is what makes it due: schedule, max_age, or window and backoff, which held it up.
+	HeldBy  string        // with ReasonGroup: the policy that holds the group
+	NextDue time.Time     // when the next rotation, or the next try of a failed one, begins; zero: never
+	// NextReason is what makes it due (schedule, max_age) or delays it (window, backoff).
 	NextReason ledger.Reason
 	Leaves     map[string]time.Time // when each retiring key is disabled or deleted, at the latest: by its id
 	Drift      []string
-	Later      map[Step]time.Time // those of the steps that were tried in vain, and when they may be tried again
-	Wake       time.Time          // when time alone may change this decision; zero: never
+	Later      map[Step]time.Time // the steps that have to wait, and until when
+	Wake       time.Time          // when this decision may change by itself; zero: never
 }
 
-// wakeAt has the policy looked at again at t.
+// wakeAt sets Wake to t, unless it is earlier already.
 func (d *Decision) wakeAt(t time.Time) {
 	if d.Wake.IsZero() || t.Before(d.Wake) {
 		d.Wake = t
@@ -159,20 +159,19 @@ func (d *Decision) wakeAt(t time.Time) {
 
 func (d *Decision) add(s Step) { d.Steps = append(d.Steps, s) }
 
-// fail makes it an error, which a person has to settle before anything is rotated.
+// fail turns the decision into an error, which a person has to resolve before anything is rotated.
 func (d Decision) fail(reason ledger.Reason, format string, args ...any) Decision {
 	d.State, d.Reason, d.Message = StateError, reason, fmt.Sprintf(format, args...)
 	d.NextDue, d.NextReason = time.Time{}, ""
 	return d
 }
 
-// wants reports that this very key is to be replaced.
+// wants reports whether the request is to replace this key.
 func (q *Request) wants(c ledger.KeyRef) bool {
 	return c.ID == q.NotKey || q.NotRotation != "" && c.Rotation == q.NotRotation
 }
 
-// Fulfilled reports that the key which was current at the request is not any more, nor any older one enabled where
-// that was asked for.
+// Fulfilled reports whether the key to replace is no longer current and, if requested, every older key is disabled.
 func (q *Request) Fulfilled(e *ledger.Entry) bool {
 	if q.Pending || e == nil || e.Current == nil || q.wants(*e.Current) {
 		return false

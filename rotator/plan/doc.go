@@ -1,3 +1,3 @@
-// Package plan decides what is to be done about a policy. Everything in it is a pure function of the policy, of what was
-// observed and of the time: it reads no clock, no file and no network, which its imports show.
+// Package plan decides what to do about a policy. It consists of pure functions of the policy, the observation and the time: it
+// reads no clock, file or network, as its imports show.
 package plan

@@ -8,16 +8,16 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
-// planSchedule asks whether the schedule or max_age makes the policy due.
+// planSchedule decides whether the schedule or max_age makes the policy due.
 func planSchedule(p Policy, o Observed, now time.Time, d Decision) Decision {
 	due, why := NextDue(p, o.Entry)
-	run := due // the one to which a late policy belongs
+	run := due // a late policy may belong to a later run
 	if why == ledger.ReasonSchedule && !due.IsZero() && !due.After(now) {
 		byAge, limited := ageDue(p, o.Entry)
 		wait := false
 		switch run, wait = lateRun(p, due, now); {
 		case limited && !byAge.After(now):
-			why = ledger.ReasonMaxAge // which waits for nothing that a run by schedule may wait for
+			why = ledger.ReasonMaxAge // it skips the waits of a scheduled run
 		case wait:
 			d.NextDue, d.NextReason, d.Reason = run, ledger.ReasonWindow, ledger.ReasonWindow
 			if limited && !run.Before(byAge) {
@@ -71,12 +71,12 @@ func tooOld(p Policy, e *ledger.Entry, now time.Time) bool {
 	return limited && !at.After(now)
 }
 
-// lateRun says whether a run that was due waits for the next one because its window has closed.
+// lateRun returns whether a due run waits for the next one because its window has closed.
 func lateRun(p Policy, due, now time.Time) (next time.Time, wait bool) {
 	if p.Window == 0 || now.Sub(due) <= p.Window {
 		return due, false
 	}
-	if every, counts := p.Schedule.Every(); counts { // from the last rotation, whatever was left out since
+	if every, counts := p.Schedule.Every(); counts { // counted from the last rotation, missed runs included
 		next = due.Add((now.Sub(due) - p.Window + every - 1) / every * every)
 		return next, next.After(now)
 	}
@@ -85,7 +85,7 @@ func lateRun(p Policy, due, now time.Time) (next time.Time, wait bool) {
 	return next, next.After(now)
 }
 
-// planRotation is where every reason to rotate ends: it applies what can make a rotation wait.
+// planRotation plans a rotation for any reason, or finds what makes it wait.
 func planRotation(p Policy, o Observed, now time.Time, why ledger.Reason, d Decision) Decision {
 	d.State, d.Reason = StateDue, why
 	if o.Entry != nil && o.Entry.Failure != nil {
@@ -128,26 +128,26 @@ func retryAt(o Observed) time.Time {
 
 func waitsForOverlap(why ledger.Reason) bool { return why == ledger.ReasonSchedule }
 
-// Exempt reports a reason for which a rotation waits neither for the hourly limit nor for the brake after a rollout.
+// Exempt reports whether a rotation for this reason skips the hourly limit.
 func Exempt(why ledger.Reason) bool {
 	return why == ledger.ReasonExposed || why == ledger.ReasonSelfDisabled || why == ledger.ReasonRevoke
 }
 
-// inOverlap reports a key in overlap. One in a workspace that the policy has left counts for a while only: that workspace
-// may never answer again. One in the policy's own counts until it is disabled, or keys would pile up there.
+// inOverlap reports whether a key is in overlap. A key in the policy's own workspace counts until it is disabled, or keys would
+// pile up there. A key in a workspace that the policy has left counts only for a while: that workspace may be gone for good.
 func (o Observed) inOverlap(p Policy, now time.Time) bool {
 	return o.Entry != nil && slices.ContainsFunc(o.Entry.Retiring, func(r ledger.Retiring) bool {
 		return r.State == ledger.InOverlap && (r.Workspace == p.Workspace || now.Before(r.Until.Add(p.WaitUntilIdle+ledger.HoldGrace)))
 	})
 }
 
-// Leaked reports that the key being replaced must not get an overlap.
+// Leaked reports whether the replaced key is leaked, so that it must not get an overlap.
 func Leaked(why ledger.Reason) bool {
 	return why == ledger.ReasonExposed || why == ledger.ReasonSelfDisabled
 }
 
-// OverlapEnd returns until when the key that is being replaced now may be used: the overlap, cut short where the key
-// would otherwise outlive max_age. An overlap is rounded up to a whole second, which is what records can say.
+// OverlapEnd returns until when the key that is being replaced now may be used: the end of the overlap, or of the key's max_age if
+// that is earlier. It is rounded up to a whole second, the precision of records.
 func OverlapEnd(p Policy, old ledger.KeyRef, now time.Time) time.Time {
 	end := now.Add(p.Overlap)
 	if whole := end.Truncate(time.Second); p.Overlap > 0 && whole.Before(end) {
@@ -159,22 +159,22 @@ func OverlapEnd(p Policy, old ledger.KeyRef, now time.Time) time.Time {
 	return earlier(end, old.Created.Add(p.MaxAge))
 }
 
-// The admin key of a workspace is a key like any other, which is published where the workspace's client reads it
-// (Policy.AdminOf). What differs is here: it is proven by what an admin key is for, it goes last, and the key before
-// it stays until this process is seen to use the new one.
+// The admin key of a workspace is a key like any other, published where the workspace's client reads it (Policy.AdminOf). It
+// differs in three ways: it is proven by listing the service accounts, it rotates last, and the key before it stays until this
+// process is seen to use the new one.
 
-// yieldFor is for how long, from when it could have begun, an admin key lets the other keys of its workspace go first, and
-// a member of a group the one whose turn it is.
+// yieldFor is how long an admin key that could rotate yields to the other keys of its workspace, and a member of a group to the
+// member that goes first.
 const yieldFor = time.Hour
 
-// yieldUntil returns until when a scheduled run that is due lets others go first. With a window it is half of that at most.
+// yieldUntil returns until when a due scheduled run yields to other policies: with a window, for at most half of it.
 func (o Observed) yieldUntil(p Policy, run time.Time) time.Time {
 	if !o.OthersDue {
 		return run
 	}
 	from := run
 	if o.Answers.After(run) {
-		from = o.Answers // they could not go before
+		from = o.Answers // the other policies could not rotate before
 	}
 	if until := run.Add(p.Window / 2); p.Window > 0 {
 		return earlier(until, from.Add(yieldFor))
@@ -182,8 +182,8 @@ func (o Observed) yieldUntil(p Policy, run time.Time) time.Time {
 	return from.Add(yieldFor)
 }
 
-// BypassesGroup reports that a rotation does not wait for its group: what is leaked, revoked or too old cannot wait, and
-// where readers have no working key there is nothing left that the other member could back up.
+// BypassesGroup reports whether a rotation does not wait for its group: a leaked, revoked or too old key cannot wait, and readers
+// without a working key have nothing to lose.
 func BypassesGroup(p Policy, e *ledger.Entry, why ledger.Reason, now time.Time) bool {
 	switch why {
 	case ledger.ReasonSchedule, ledger.ReasonMoved, ledger.ReasonRequested, ledger.ReasonDrift:

@@ -2,5 +2,5 @@ package plan
 
 import "time"
 
-// MaxBackoff is the longest wait between two tries of what fails.
+// MaxBackoff is the longest wait between two tries.
 const MaxBackoff = time.Hour

@@ -11,11 +11,11 @@ type KeyCounts struct {
 	Current    int `json:"current"`
 	Overlap    int `json:"overlap"`
 	Quarantine int `json:"quarantine"`
-	Lost       int `json:"lost"`    // of this policy's name, explained by nothing
-	Foreign    int `json:"foreign"` // of the account, made by others
+	Lost       int `json:"lost"`    // with this policy's name, but not in its ledger entry
+	Foreign    int `json:"foreign"` // of the account, made outside rekeyd
 }
 
-// DisableReason keeps the label set closed.
+// DisableReason maps ElevenLabs' reason to the closed set of labels.
 func DisableReason(s string) ledger.Reason {
 	if slices.Contains(ledger.DisableReasons(), ledger.Reason(s)) {
 		return ledger.Reason(s)
@@ -23,7 +23,7 @@ func DisableReason(s string) ledger.Reason {
 	return ledger.ReasonOther
 }
 
-// CountKeys counts the policy's keys by what they are.
+// CountKeys counts the policy's keys by kind.
 func CountKeys(p Policy, o Observed) KeyCounts {
 	var n KeyCounts
 	e := o.Entry

@@ -2,12 +2,12 @@ package plan
 
 import "github.com/rekeyd/rekeyd/rotator/ledger"
 
-// WantsRecord reports that nothing can be planned without having read the record.
+// WantsRecord reports whether planning needs the record.
 func WantsRecord(p Policy, e *ledger.Entry) bool {
 	return e == nil || (e.Claim == nil && (e.Current == nil || Moved(p, *e.Current)))
 }
 
-// Unexplained names the listed keys of ours that the cached entry does not know.
+// Unexplained returns the ids of the policy's listed keys that the cached entry does not know.
 func Unexplained(o Observed) (ids string) {
 	if o.Entry == nil {
 		return ""

@@ -6,23 +6,23 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// Attempt is one thing that is tried until it is no longer called for: a step, or a look.
+// Attempt is a step or a look that is retried for as long as it is due.
 type Attempt struct {
 	Action Action
 	Reason ledger.Reason
 	KeyID  string
 }
 
-// AttemptOf is what an attempt is counted as.
+// AttemptOf returns the attempt that a step counts as.
 func AttemptOf(s Step) Attempt { return Attempt{s.Action, s.Reason, s.KeyID} }
 
-// Pacing is what Plan knows of earlier tries.
+// Pacing is when earlier tries and the call budget allow the next ones.
 type Pacing struct {
-	Next    map[Attempt]time.Time // of what was tried within the last hours: when it may be tried again
-	Affords map[Action]time.Time  // of what the budget does not allow: when it does
+	Next    map[Attempt]time.Time // when attempts of the last hours may be tried again
+	Affords map[Action]time.Time  // when the budget allows actions that it does not allow now
 }
 
-// planPace says of the steps of a decision which have to wait. The first try of what ends a leak waits for no budget.
+// planPace marks the steps that have to wait. The first try of an urgent step does not wait for the budget.
 func planPace(o Observed, now time.Time, d Decision) Decision {
 	if o.Pacing.Next == nil && o.Pacing.Affords == nil {
 		return d
@@ -51,7 +51,7 @@ func planPace(o Observed, now time.Time, d Decision) Decision {
 	return d
 }
 
-// Urgent reports a step without which a key that must not work any more goes on working.
+// Urgent reports whether a leaked or revoked key keeps working until the step is done.
 func Urgent(s Step) bool {
 	return (s.Action == ActRotate && Exempt(s.Reason)) || (s.Action == ActDisable && s.Reason == ledger.ReasonRevoke)
 }

@@ -9,15 +9,14 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// Plan decides what is to be done about a policy. It is a pure function: the same answers for the same arguments,
-// and everything that the daemon ever does was first said by it.
+// Plan decides what to do about a policy. It is a pure function, and the daemon acts only on its decisions.
 func Plan(p Policy, o Observed, now time.Time) Decision {
 	d := Decision{State: StateOK}
 	if o.LedgerError != "" {
 		return d.fail(ledger.ReasonLedgerInvalid, "%s", o.LedgerError)
 	}
 	if slices.Contains(ledger.RecordFields(), p.Sink.Field) {
-		return d.fail(ledger.ReasonSinkField, "policy %s is to publish its secret in field %s, which rekeyd itself writes beside it; choose another sink.field", p.Name, p.Sink.Field)
+		return d.fail(ledger.ReasonSinkField, "policy %s publishes its secret in field %s, which rekeyd itself writes; choose another sink.field", p.Name, p.Sink.Field)
 	}
 	d = planPace(o, now, planSkew(o, plan(p, o, now, d)))
 	if p.Mode == ModePaused {
@@ -29,7 +28,7 @@ func Plan(p Policy, o Observed, now time.Time) Decision {
 func plan(p Policy, o Observed, now time.Time, d Decision) Decision {
 	e := o.Entry
 	if p.Mode == ModeRemoved && (e == nil || e.MovedTo != "") {
-		return d // nothing is left of it under this name
+		return d // nothing is left under this name
 	}
 	if e == nil {
 		return planWithoutKey(p, o, now, d)
@@ -57,14 +56,14 @@ func plan(p Policy, o Observed, now time.Time, d Decision) Decision {
 	return planCurrent(p, o, now, d)
 }
 
-// planClaimed leaves the work to whoever holds the claim, unless that one is gone.
+// planClaimed leaves the work to the claim holder, unless that is gone.
 func planClaimed(p Policy, o Observed, d Decision) Decision {
 	if o.Entry.Current != nil && p.Mode != ModeRemoved {
-		d.NextDue, d.NextReason = NextDue(p, o.Entry) // what is under way is still due
+		d.NextDue, d.NextReason = NextDue(p, o.Entry) // the rotation under way is still due
 	}
 	step := Step{Action: ActRecover, Reason: ledger.ReasonUnsettled}
 	if in := o.Entry.Intent; in != nil {
-		step.Workspace = in.Workspace // whose outage or refusal it has to wait out
+		step.Workspace = in.Workspace // recovery waits for this workspace
 	}
 	switch {
 	case o.ClaimOurs:
@@ -77,8 +76,8 @@ func planClaimed(p Policy, o Observed, d Decision) Decision {
 	return d
 }
 
-// planSweep deletes keys on positive evidence only: the ledger says that their rotation was abandoned, or that it made
-// another key, which is there. One that is in use is never deleted: its secret is somewhere after all.
+// planSweep deletes keys only on evidence: the ledger says that their rotation is abandoned, or that it made another key, which
+// exists. It spares a key that is in use: its secret is stored somewhere after all.
 func planSweep(o Observed, d *Decision) {
 	for _, k := range o.Keys {
 		owner, _, rotation, ok := ledger.ParseKeyName(k.Name)
@@ -88,7 +87,7 @@ func planSweep(o Observed, d *Decision) {
 	}
 }
 
-// twin reports a key whose create arrived twice, and whose secret was in neither answer that we have.
+// twin reports whether a key is the second of a create that arrived twice, so that its secret was lost.
 func (o Observed) twin(id, rotation string) bool {
 	if o.Entry.Key(id) != nil {
 		return false
@@ -101,11 +100,11 @@ func (o Observed) twin(id, rotation string) bool {
 	return listed
 }
 
-// planRetiring takes each former key to its next state when its time has come.
+// planRetiring moves each former key to its next state when that is due.
 func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
 	for _, r := range o.Entry.Retiring {
 		if o.Entry.Current == nil && p.Mode != ModeRemoved && (o.Record == nil || o.Record.MayBe(r.KeyRef)) {
-			continue // nothing is there that readers could have instead
+			continue // readers have no other key
 		}
 		until := r.Until
 		if r.State == ledger.InOverlap {
@@ -114,10 +113,10 @@ func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
 		d.leaves(r, until)
 		enabled := r.State == ledger.InQuarantine && slices.Contains(o.Enabled, r.ID)
 		if enabled && !r.Outstanding(ledger.CallEnable, now) {
-			d.Reason = ledger.ReasonQuarantineEnabled // a person's doing, until it is revoked
+			d.Reason = ledger.ReasonQuarantineEnabled // a person enabled it; it stays so until it is revoked
 		}
 		switch {
-		case (r.State == ledger.InOverlap || o.enabled(r.ID)) && o.revoking(): // by any listing: to disable a key twice does no harm
+		case (r.State == ledger.InOverlap || o.enabled(r.ID)) && o.revoking(): // by any listing: disabling a key twice is harmless
 			d.add(Step{ActDisable, ledger.ReasonRevoke, r.ID, r.Workspace, r.Account})
 		case soonest(r.NextTry, now).After(now):
 			d.wakeAt(r.NextTry)
@@ -135,7 +134,7 @@ func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
 	}
 }
 
-// leaves says when a retiring key leaves its state, at the latest.
+// leaves notes when a retiring key leaves its state, at the latest.
 func (d *Decision) leaves(r ledger.Retiring, until time.Time) {
 	if d.Leaves == nil {
 		d.Leaves = map[string]time.Time{}
@@ -146,16 +145,16 @@ func (d *Decision) leaves(r ledger.Retiring, until time.Time) {
 	d.Leaves[r.ID] = until
 }
 
-// revoking reports a request that every older key be disabled, whose new key is in place.
+// revoking reports whether a request to disable every older key has its new key in place.
 func (o Observed) revoking() bool {
 	c := o.Entry.Current
 	return o.Request != nil && !o.Request.Pending && o.Request.Revoke && c != nil && !o.Request.wants(*c)
 }
 
-// overlapUntil prolongs the overlap of a key that is not known to be idle, within the policy's bounds.
+// overlapUntil extends the overlap of a key that is not known to be idle, within the policy's bounds.
 func (o Observed) overlapUntil(p Policy, r ledger.Retiring) time.Time {
 	wait := p.WaitUntilIdle
-	if p.Mode == ModeRemoved { // here; another replica may have it loaded
+	if p.Mode == ModeRemoved { // only here: another replica may have it loaded
 		wait = time.Duration(r.WaitUntilIdle)
 	}
 	if wait == 0 || r.Reason == ledger.ReasonRevoke || slices.Contains(o.Idle, r.ID) {
@@ -199,8 +198,8 @@ func (o Observed) disabled(id string) bool {
 	return ok && k.Disabled
 }
 
-// planWithoutKey handles a policy that has no current key in the ledger: the first key, or one to be taken over.
-// What is not known is never taken for empty.
+// planWithoutKey handles a policy without a current key in the ledger: it makes the first key or adopts one. An unread record does
+// not count as empty.
 func planWithoutKey(p Policy, o Observed, now time.Time, d Decision) Decision {
 	switch {
 	case o.Record == nil || !o.Listed:
@@ -222,11 +221,11 @@ func planWithoutKey(p Policy, o Observed, now time.Time, d Decision) Decision {
 	case o.Record.KeyID != "" && (o.inAccount(p, o.Record.KeyID) || o.otherOwner(p, o.Record.KeyID) != ""):
 		return planAdopt(p, o, o.Record.KeyID, ledger.ReasonRecordFound, d)
 	}
-	return d.fail(ledger.ReasonRecordChanged, "the ledger is empty and %s holds a value that nobody can place; set adopt to the id of its key, one of: %s",
+	return d.fail(ledger.ReasonRecordChanged, "the ledger is empty and %s holds a value that belongs to no known key; set adopt to the id of its key, one of: %s",
 		p.Sink, candidates(p, o))
 }
 
-// pruned is the key that was taken from a removed policy, where the record still holds it.
+// pruned returns the key that was pruned from the policy while it was removed, if the record still holds it.
 func (o Observed) pruned() *ledger.Retiring {
 	if o.Entry == nil || o.Record.Match == "" {
 		return nil
@@ -237,8 +236,8 @@ func (o Observed) pruned() *ledger.Retiring {
 	return nil
 }
 
-// planReturn makes a pruned key current again, since the policy is loaded and readers have nothing else; one that may be
-// deleted at any time is replaced.
+// planReturn makes a pruned key current again, since the policy is loaded and readers have no other key. A key whose delete is
+// outstanding is replaced instead.
 func planReturn(p Policy, o Observed, now time.Time, d Decision) Decision {
 	k := o.pruned()
 	if k.Deleting() {
@@ -252,7 +251,7 @@ func failUnknownAccount(p Policy, d Decision) Decision {
 	return d.fail(ledger.ReasonUnknownAccount, "workspace %s has no service account %s; correct service_account of policy %s", p.Workspace, p.ServiceAccount, p.Name)
 }
 
-// planCurrent looks after the current key: is it alive, is it in the record, does it look as it should, is it due.
+// planCurrent checks the current key: is it valid, is it in the record, does it match the policy, is it due.
 func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
 	d.NextDue, d.NextReason = NextDue(p, o.Entry)
 	if why, urgent := o.urgent(p); urgent {
@@ -263,7 +262,7 @@ func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
 	}
 	isMoved := Moved(p, *o.Entry.Current)
 	if !isMoved && o.hasUnknownValue(p) {
-		changed, _ := planRecord(p, o, now, d) // whatever happened to our key, what others put there is not overwritten
+		changed, _ := planRecord(p, o, now, d) // even a broken key of ours is no reason to overwrite it
 		return changed
 	}
 	health, found := planHealth(p, o, now, d)
@@ -271,7 +270,7 @@ func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
 		return health
 	}
 	d.Reason = health.Reason
-	if o.Displaced { // or two replicas would move the key to and fro
+	if o.Displaced { // or two replicas would move the key back and forth
 		c := o.Entry.Current
 		return d.fail(ledger.ReasonReplicasDiffer, "another replica moved to key %s of account %s in workspace %s, at %s, after this one loaded its policy file; give all replicas the same file",
 			c.ID, c.Account, c.Workspace, c.Sink)
@@ -284,18 +283,18 @@ func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
 	}
 	d = planDrift(p, o, now, d)
 	if slices.ContainsFunc(d.Steps, func(s Step) bool { return s.Action == ActRotate }) {
-		return d // whether it is due as well no longer matters
+		return d // the schedule no longer matters
 	}
 	d.NextDue, d.NextReason = NextDue(p, o.Entry)
 	due := planSchedule(p, o, now, d)
-	if d.State == StateError { // settings that cannot be mended are no reason to let the key grow old
+	if d.State == StateError { // the key rotates on time even if its settings are in error
 		due.State, due.Reason, due.Message = d.State, d.Reason, d.Message
 	}
 	return due
 }
 
-// planRequested does what a person asked for. While that waits for its next try, a record that was rolled back is followed:
-// no key leaves before the ledger knows which one readers have, and the rotation may wait for just that.
+// planRequested plans a requested rotation. While that waits for its next try, a rolled back record is followed: no key retires
+// before the ledger knows which key readers have, and the rotation may wait for that.
 func planRequested(p Policy, o Observed, now time.Time, why ledger.Reason, d Decision) Decision {
 	asked := planRotation(p, o, now, why, d)
 	if len(asked.Steps) > len(d.Steps) {
@@ -310,7 +309,7 @@ func planRequested(p Policy, o Observed, now time.Time, why ledger.Reason, d Dec
 	return asked
 }
 
-// urgent reports a request of a person that is not yet fulfilled.
+// urgent reports whether a person's request is unfulfilled.
 func (o Observed) urgent(Policy) (ledger.Reason, bool) {
 	if o.Request == nil || o.Request.Pending || !o.Request.wants(*o.Entry.Current) {
 		return "", false
@@ -323,7 +322,7 @@ func (o Observed) urgent(Policy) (ledger.Reason, bool) {
 
 const leakLimit = 3
 
-// planHealth compares the current key with its listing: leaked, disabled, gone.
+// planHealth compares the current key with its listing: leaked, disabled or missing.
 func planHealth(p Policy, o Observed, now time.Time, d Decision) (Decision, bool) {
 	if !o.HomeListed {
 		return d, false
@@ -359,28 +358,28 @@ func planHealth(p Policy, o Observed, now time.Time, d Decision) (Decision, bool
 	return d.fail(ledger.ReasonKeyDisabled, "key %s was disabled by a person or for an unknown reason; enable it again, or run: rekeyd rotate %s", c.ID, p.Name), true
 }
 
-// planMissing believes that a key is gone only when two listings agree and the key itself is refused.
+// planMissing replaces a missing key only if two listings lack it and the key itself is refused.
 func planMissing(p Policy, o Observed, now time.Time, d Decision) (Decision, bool) {
 	switch {
 	case !o.MissingTwice:
-		d.Reason = ledger.ReasonKeyMissing // shown, until another listing agrees or not
+		d.Reason = ledger.ReasonKeyMissing // only shown until the next listing
 		return d, false
 	case o.Proof == elevenlabs.Invalid:
 		return planRotation(p, o, now, ledger.ReasonKeyMissing, d), true
 	case o.Record != nil && !o.Record.HasValue:
-		return planRotation(p, o, now, ledger.ReasonRecordMissing, d), true // there is nothing left to ask with, or to break
+		return planRotation(p, o, now, ledger.ReasonRecordMissing, d), true // there is no secret to probe with, and no reader to break
 	}
 	d.add(Step{Action: ActProve, Reason: ledger.ReasonKeyMissing, KeyID: o.Entry.Current.ID})
 	return d.fail(ledger.ReasonKeyVanished, "key %s is missing from the listing, but nothing proves that it is gone; if it is, run: rekeyd rotate %s",
 		o.Entry.Current.ID, p.Name), true
 }
 
-// Moved reports that the policy names another place than the one where its current key lives and is published.
+// Moved reports whether the policy names another workspace, account or sink than its current key has.
 func Moved(p Policy, c ledger.KeyRef) bool {
 	return c.Workspace != p.Workspace || c.Account != p.ServiceAccount || c.Sink != p.Sink
 }
 
-// hasUnknownValue reports that the record holds a value of which the ledger knows nothing.
+// hasUnknownValue reports whether the record holds a value that the ledger does not know.
 func (o Observed) hasUnknownValue(p Policy) bool {
 	r, c := o.Record, o.Entry.Current
 	if r == nil || !r.HasValue || r.Match != "" {
@@ -399,12 +398,12 @@ func planMove(p Policy, o Observed, now time.Time, d Decision) Decision {
 	case o.otherOwner(p, o.Record.KeyID) != "":
 		return failOthersKey(p, o, o.Record.KeyID, ledger.ReasonRecordFound, d)
 	default:
-		return d.fail(ledger.ReasonRecordChanged, "policy %s is to publish to %s now, which holds a value that is not this policy's; remove it, choose another place, or set adopt to its key's id", p.Name, p.Sink)
+		return d.fail(ledger.ReasonRecordChanged, "policy %s now publishes to %s, which holds a value that is not this policy's; remove it, choose another place, or set adopt to its key's id", p.Name, p.Sink)
 	}
 	return planRotation(p, o, now, ledger.ReasonMoved, d)
 }
 
-// planRecord compares the record with the ledger: deleted, rolled back, overwritten.
+// planRecord compares the record with the ledger: deleted, rolled back or overwritten.
 func planRecord(p Policy, o Observed, now time.Time, d Decision) (Decision, bool) {
 	r, c := o.Record, o.Entry.Current
 	switch {
@@ -431,16 +430,16 @@ func planRecord(p Policy, o Observed, now time.Time, d Decision) (Decision, bool
 	return d.fail(ledger.ReasonRecordChanged, "%s holds a value that rekeyd did not put there; set adopt to its key's id, or run: rekeyd rotate %s", p.Sink, p.Name), true
 }
 
-// forgotten reports a working key that a rotation of this policy made and of which the ledger knows nothing, as where the
-// entry was deleted while that rotation was under way.
+// forgotten reports whether a rotation of this policy made a working key that the ledger does not know, as when the entry was
+// deleted during the rotation.
 func (o Observed) forgotten(id string) bool {
 	k, listed := o.Key(id)
 	owner, policy, rotation, ours := ledger.ParseKeyName(k.Name)
 	return listed && !k.Disabled && ours && owner == o.Entry.Owner && policy == o.Entry.Policy && !o.Entry.Knows(id, rotation)
 }
 
-// mayReturn reports that a key to which the record was rolled back works, or was disabled by a call of ours that may have
-// come after that.
+// mayReturn reports whether a key to which the record was rolled back works, or was disabled by a call of ours that may have
+// arrived after the rollback.
 func (o Observed) mayReturn(k ListedKey, now time.Time) bool {
 	return !k.Disabled || k.DisableReason == "" && o.Entry.Key(k.ID).Outstanding(ledger.CallDisable, now)
 }
@@ -456,7 +455,7 @@ func planDrift(p Policy, o Observed, now time.Time, d Decision) Decision {
 	}
 	a, answer := o.Entry.Applied, p.OnDrift
 	if p.AdminOf != "" && answer == DriftPatch {
-		answer = DriftRotate // what is patched cannot be tried out first
+		answer = DriftRotate // a patch cannot be tested before it applies
 	}
 	switch {
 	case o.Differs:

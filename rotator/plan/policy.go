@@ -8,20 +8,20 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
-// Mode says how much of a policy's work is done without being asked.
+// Mode says how much of a policy's work happens without a request.
 type Mode string
 
 // The modes of a policy.
 const (
 	ModeAuto   Mode = "auto"   // everything
-	ModeManual Mode = "manual" // no scheduled runs, no rotation for drift; all else as ever
+	ModeManual Mode = "manual" // no scheduled runs, no rotation for drift; otherwise like auto
 	ModePaused Mode = "paused" // observes, writes nothing
 
-	// ModeRemoved is that of a policy which is no longer loaded: its retiring keys finish their way, its current key stays.
+	// ModeRemoved is the mode of a policy that is no longer loaded: its retiring keys are still retired, its current key stays.
 	ModeRemoved Mode = "removed"
 )
 
-// OnDrift says what is done about settings of the current key that differ from the policy.
+// OnDrift says what to do when the current key's settings differ from the policy.
 type OnDrift string
 
 // The answers to drift.
@@ -39,17 +39,17 @@ type Policy struct {
 	ServiceAccount string // service_account_user_id
 	Schedule       schedule.Schedule
 	Splay          time.Duration // a run starts 0..Splay later, fixed per policy name
-	Window         time.Duration // 0: a late run is caught up whenever
+	Window         time.Duration // 0: a late run is always caught up
 	Group          string        // "": none
-	MaxAge         time.Duration // 0: no promise
+	MaxAge         time.Duration // 0: no limit
 	Settings       elevenlabs.Settings
 	Overlap        time.Duration // both keys work
 	Quarantine     time.Duration // the old key is disabled, not deleted
-	WaitUntilIdle  time.Duration // the overlap is prolonged by at most this
+	WaitUntilIdle  time.Duration // the overlap is extended by at most this
 	Verify         bool
 	OnDrift        OnDrift
 	Mode           Mode
-	Adopt          string // id of an existing key to take over as current; "": none
+	Adopt          string // id of an existing key to adopt as current; "": none
 	Sink           ledger.Sink
 	AdminOf        string // the workspace that reads its admin key where the sink is; "": none
 }

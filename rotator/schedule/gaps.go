@@ -2,8 +2,8 @@ package schedule
 
 import "time"
 
-// Gaps measures the time between the runs of schedules and remembers it per expression and zone, for whoever checks
-// many policies at once. The zero value is ready. It must not be used concurrently.
+// Gaps measures the time between the runs of schedules and caches it per expression and zone, for callers that check many
+// policies. The zero value is ready. It must not be used concurrently.
 type Gaps struct {
 	calendar []calendarDay
 	offsets  map[string][]int64
@@ -23,7 +23,7 @@ const (
 	// In 28 years leap years and days of the week go through all their combinations (until 2100).
 	gapsFirstYear = 2026
 	gapsDays      = 28*365 + 7
-	// What repeats every week meets all its changes of clocks in a year, since these keep to days of the week.
+	// A weekly schedule meets all its clock changes within a year, since those fall on fixed days of the week.
 	gapsDaysWeekly = 2 * 365
 	// clocksChange stands for the offset of a day that has several.
 	clocksChange = 1 << 40
@@ -52,8 +52,8 @@ func (g *Gaps) Of(s Schedule) (shortest, longest time.Duration) {
 	return time.Duration(r.shortest) * time.Second, time.Duration(r.longest) * time.Second
 }
 
-// measure goes through the calendar day by day. Where a day has one offset, its runs follow from the fields; only
-// where clocks change is the schedule asked for each run. Times are in Unix seconds.
+// measure walks the calendar day by day. On a day with one offset the runs follow from the fields; only on days when clocks change
+// is the schedule asked for each run. Times are in Unix seconds.
 func (g *Gaps) measure(s Schedule) gapsRange {
 	first, last, r := dayRuns(s)
 	start := gapsStart()
@@ -82,7 +82,7 @@ func (g *Gaps) measure(s Schedule) gapsRange {
 	return r
 }
 
-// add counts a gap. The first run of all is no gap after itself.
+// add counts a gap. The very first run ends no gap.
 func (r *gapsRange) add(gap int64) {
 	if gap <= 0 {
 		return
@@ -164,7 +164,7 @@ func (g *Gaps) zoneOffsets(loc *time.Location) []int64 {
 	return offsets
 }
 
-// offsetChange returns when the offset is first another than at t; zero if that is after the calendar.
+// offsetChange returns when the offset first differs from that at t; zero if that is after the calendar.
 func offsetChange(t time.Time) time.Time {
 	_, offset := t.Zone()
 	for end := offsetEnd(t); !end.IsZero() && end.Before(gapsStart().AddDate(0, 0, gapsDays).Add(maxShift)); end = offsetEnd(end) {

@@ -80,7 +80,7 @@ func (p *Parser) Parse(expr, timezone string) (Schedule, error) {
 	return s, nil
 }
 
-// joinFaults joins two errors, and leaves a single one as it is.
+// joinFaults joins two errors, and returns a single one unchanged.
 func joinFaults(a, b error) error {
 	switch {
 	case a == nil:

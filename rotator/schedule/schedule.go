@@ -29,10 +29,10 @@ type Schedule struct {
 	wild  bool              // the hour field has a *
 }
 
-// maxShift is more than any two wall clocks of the world ever differed; 26 hours is the most today.
+// maxShift exceeds any difference between two of the world's wall clocks, past or present; today the largest is 26 hours.
 const maxShift = 48 * time.Hour
 
-// String returns the expression as it was written, less the zone prefix and needless blanks.
+// String returns the expression as written, without the zone prefix and extra blanks.
 func (s Schedule) String() string { return s.expr }
 
 // Location returns the schedule's time zone; UTC for the zero value.
@@ -133,8 +133,8 @@ func whenReads(reading, t time.Time) time.Time {
 	return reading.Add(-time.Duration(offset) * time.Second).In(t.Location())
 }
 
-// furthestReading returns the latest reading that the clock has shown by t. It is the one at t, but for the time
-// after the clock was put back.
+// furthestReading returns the latest reading that the clock has shown by t: the reading at t, except after the clock was put
+// back.
 func furthestReading(t time.Time) time.Time {
 	furthest := onWall(t)
 	end := offsetEnd(t.Add(-maxShift))
@@ -157,8 +157,8 @@ func offsetEnd(t time.Time) time.Time {
 	return time.Date(t.UTC().Year()+1, time.January, 1, 0, 0, 0, 0, time.UTC).In(t.Location())
 }
 
-// SplayOf returns by how much the runs of the policy of that name are delayed: 0 to limit, always the same for a name,
-// and spread evenly over names. It is in whole seconds, or in milliseconds where limit is under a second.
+// SplayOf returns the delay of a policy's runs: from 0 to limit, fixed per name and spread evenly over names. It is in whole
+// seconds, or in milliseconds if limit is under a second.
 func SplayOf(name string, limit time.Duration) time.Duration {
 	unit := time.Second
 	if limit < unit {

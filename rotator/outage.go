@@ -12,25 +12,25 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// outageTracker watches the calls to the store, so that an outage is known without each policy finding it out. It never
-// refuses a call by itself: work that is to begin asks down first, work in flight goes on trying.
+// outageTracker watches the calls to the store, so that policies share what is known of an outage. It never refuses a call
+// itself: new work asks down first, work in flight keeps trying.
 type outageTracker struct {
 	store ledger.Store
 
 	mu      sync.Mutex
-	up      func(lasted time.Duration) // called when what did not serve answers again
+	up      func(lasted time.Duration) // called when the store, or a mount, answers again
 	outages map[string]outage          // by mount; "" is the server as a whole
 	logged  map[string]ledger.Reason
 }
 
-// outage is what does not serve, since when, and the document that was asked for last.
+// outage is why and since when a mount or the server fails, and the last document that was requested.
 type outage struct {
 	err   error
 	since time.Time
 	ref   ledger.Ref
 }
 
-func newBreaker(s ledger.Store) *outageTracker {
+func newOutageTracker(s ledger.Store) *outageTracker {
 	return &outageTracker{store: s, outages: map[string]outage{}, logged: map[string]ledger.Reason{}}
 }
 
@@ -53,17 +53,17 @@ func (b *outageTracker) Check(ctx context.Context, refs ...ledger.Ref) error {
 	ref := refs[len(refs)-1]
 	for _, other := range refs {
 		if other.Mount != ref.Mount {
-			ref = ledger.Ref{} // it concerns neither more than the other
+			ref = ledger.Ref{} // no single mount is to blame
 		}
 	}
 	return b.note(ctx, ref, b.store.Check(ctx, refs...))
 }
 
-// note learns from an answer. A rate limit is one of its mount; all else that is an outage is the whole server's.
+// note learns from an answer. A rate limit counts for its mount, any other outage for the whole server.
 func (b *outageTracker) note(ctx context.Context, ref ledger.Ref, err error) error {
 	count(ctx, err)
 	if err != nil && ctx.Err() != nil {
-		return err // our own giving up says nothing about the store
+		return err // our own cancellation says nothing about the store
 	}
 	b.mu.Lock()
 	place, out := "", ledger.IsOutage(err)
@@ -93,14 +93,14 @@ func (b *outageTracker) note(ctx context.Context, ref ledger.Ref, err error) err
 	return err
 }
 
-// setUp says whom to tell when the store answers again.
+// setUp sets the function to call when the store answers again.
 func (b *outageTracker) setUp(up func(lasted time.Duration)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.up = up
 }
 
-// down returns the outage of the server or of one of the mounts; nil when they served the last call.
+// down returns the outage of the server or of one of the mounts, nil if they served the last call.
 func (b *outageTracker) down(mounts ...string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -112,7 +112,7 @@ func (b *outageTracker) down(mounts ...string) error {
 	return nil
 }
 
-// probe asks for what did not serve, and logs what came of it.
+// probe retries every document whose read or write met an outage, and logs the result.
 func (b *outageTracker) probe(ctx context.Context, l *slog.Logger, owner ledger.Ref) {
 	b.mu.Lock()
 	outages := maps.Clone(b.outages)
@@ -122,7 +122,7 @@ func (b *outageTracker) probe(ctx context.Context, l *slog.Logger, owner ledger.
 		if place == "" {
 			o.ref = owner
 		}
-		_, _ = b.Read(ctx, o.ref, 0) // it is noted
+		_, _ = b.Read(ctx, o.ref, 0) // note records the result
 	}
 	b.mu.Lock()
 	places := maps.Clone(b.outages)
@@ -137,7 +137,7 @@ func (b *outageTracker) probe(ctx context.Context, l *slog.Logger, owner ledger.
 	}
 }
 
-// log says once what is wrong with the store or one of its mounts, and again when it changes.
+// log logs an outage of the store or one of its mounts once, and again when its reason changes.
 func (b *outageTracker) log(l *slog.Logger, place string, err error) {
 	reason := ledger.Reason("")
 	if err != nil {
@@ -155,6 +155,6 @@ func (b *outageTracker) log(l *slog.Logger, place string, err error) {
 	case err == nil:
 		l.Info("store available again")
 	case !errors.Is(err, context.Canceled):
-		l.Error("store unavailable", "reason", reason, "err", err)
+		l.Error("store unavailable", "failure", reason, "err", err)
 	}
 }
