@@ -256,7 +256,7 @@ func TestFieldsOfOthersStay(t *testing.T) {
 			r, stop := w.daemon(options{}, p)
 			defer stop()
 			after(30 * time.Hour)
-			wantRefusal(t, named(t, r, p.Name), ledger.ReasonRecordChanged, "fields of others")
+			wantRefusal(t, named(t, r, p.Name), ledger.ReasonRecordChanged, "fields with the names that rekeyd writes")
 			now := w.record(p)
 			if len(now) != len(before) || len(w.alive()) != 0 {
 				t.Errorf("the record is %v, and there are %d keys", now, len(w.alive()))

@@ -147,7 +147,7 @@ func costOf(a plan.Action) int {
 	case plan.ActRotate, plan.ActRecover:
 		return 32
 	case plan.ActSweep:
-		return 42 // it costs one call, and leaves room for retirements and a rotation that does not wait for the budget
+		return 40 // it costs one call, and leaves room for retirements and a rotation that does not wait for the budget
 	}
 	return 18
 }
