@@ -2,22 +2,25 @@ package e2e
 
 import (
 	"bufio"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
+	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/internal/process"
 )
 
 // TestAStderrThatBlocks: a log collector that stands still stops rotations, and no page, metric or health check.
 func TestAStderrThatBlocks(t *testing.T) {
 	w := newWorld(t, common.vault)
-	w.policy("@every 2s")
+	w.policy("@every 24h")
 	name := filepath.Join(t.TempDir(), "stderr")
 	if err := syscall.Mkfifo(name, 0o600); err != nil {
 		t.Fatal(err)
@@ -27,14 +30,10 @@ func TestAStderrThatBlocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = pipe.Close() }()
-	const setPipeSize, fionread, size = 1031, 0x541b, 4096
-	if _, _, errno := syscall.Syscall(syscall.SYS_FCNTL, pipe.Fd(), setPipeSize, size); errno != 0 {
-		t.Fatal(errno)
-	}
-	p := process.Start(t, w.environment(nil), "sh", "-c", `exec "$0" run 2>"$1"`, w.binary, name)
+	p := process.Start(t, w.environment(map[string]string{"REKEYD_LOG_LEVEL": "info"}), "sh", "-c", `exec "$0" run 2>"$1"`, w.binary, name)
 	lines, started := bufio.NewReader(pipe), regexp.MustCompile(`"msg":"started".*"address":"([^"]+)"`)
 	r := &rekeyd{p, w, ""}
-	for r.url == "" {
+	for rotated := false; r.url == "" || !rotated; {
 		line, err := lines.ReadString('\n')
 		if err != nil {
 			t.Fatal(err)
@@ -42,17 +41,28 @@ func TestAStderrThatBlocks(t *testing.T) {
 		if m := started.FindStringSubmatch(line); m != nil {
 			r.url = "http://" + m[1]
 		}
+		rotated = rotated || strings.Contains(line, `"msg":"rotated"`)
 	}
-	before := -1
-	process.Eventually(t, time.Minute, func() error { // the pipe is full: what is in it stays as it is
-		time.Sleep(time.Second) //nolint:forbidigo // a process of its own fills it
-		var n int32
-		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, pipe.Fd(), fionread, uintptr(unsafe.Pointer(&n))); errno != 0 {
-			return errno
+	full, err := syscall.Open(name, syscall.O_WRONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = syscall.Close(full) }()
+	for err == nil {
+		_, err = syscall.Write(full, []byte("\n"))
+	}
+	if !errors.Is(err, syscall.EAGAIN) {
+		t.Fatal(err)
+	}
+	// What is logged next is found out under the rotator's mutex: that the workspace cannot be listed.
+	w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status, Operation: "listServiceAccounts", Status: 403, Code: "forbidden", Message: "no"}}})
+	before, last, same := len(w.history("listServiceAccounts")), 0, 0
+	process.Eventually(t, time.Minute, func() error { // the listing that was refused is the last, since its line is not written
+		if n := len(w.history("listServiceAccounts")); n != last {
+			last, same = n, 0
 		}
-		if was := before; int(n) < size/2 || int(n) != was {
-			before = int(n)
-			return io.ErrNoProgress
+		if same++; last <= before || same < 50 {
+			return fmt.Errorf("%d listings, %d before", last, before)
 		}
 		return nil
 	})
