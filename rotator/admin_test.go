@@ -114,6 +114,7 @@ func (w *world) proven(t *testing.T, admin elevensim.Key, other plan.Policy) {
 // Every remote write of an admin key's life fails in each way, and is the last that a process does: what is in its
 // place is an admin key all the while, and in the end everything is in order.
 func TestEveryRemoteWriteOfAnAdminKey(t *testing.T) {
+	long(t)
 	const ledger, record = "write secret/rekeyd/policies", "write secret/elevenlabs"
 	for _, at := range []struct {
 		name, call string

@@ -28,6 +28,7 @@ import (
 // TestAnyStateCostsABoundedNumberOfCalls puts policies into arbitrary states of entry, record and listing, has the remotes
 // give each of them the same answers for ever, and counts its calls for a day (SPEC 9.11).
 func TestAnyStateCostsABoundedNumberOfCalls(t *testing.T) {
+	long(t)
 	for seed := range uint64(boundedWorlds) {
 		t.Run(fmt.Sprintf("world %d", seed), func(t *testing.T) {
 			t.Parallel()

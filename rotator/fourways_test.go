@@ -21,6 +21,7 @@ import (
 // Every remote write of a policy's life is made to fail without having happened, to fail although it happened, and to
 // be the last thing that the process does. Afterwards no reader was ever broken and no key is unaccounted for.
 func TestEveryRemoteWriteFourWays(t *testing.T) {
+	long(t)
 	for _, at := range lifeWrites() {
 		for _, m := range []mode{notApplied, applied, diesBefore, diesAfter} {
 			t.Run(fmt.Sprintf("%s %s", at.name, m), func(t *testing.T) {
@@ -144,5 +145,13 @@ func (w *world) accounted(p plan.Policy) {
 	}
 	if k := w.inRecord(p); k.ID != e.Current.ID || k.Disabled || k.Deleted() {
 		w.t.Errorf("the record holds key %+v, current is %s", k, e.Current.ID)
+	}
+}
+
+// long leaves a test of half a minute or more to make test.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it is long")
 	}
 }

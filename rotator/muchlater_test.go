@@ -17,6 +17,7 @@ func late(call string, nth int) *process {
 // work over, and after an operator has put the previous key back, or revoked it. In the end the record's key works and
 // every key is accounted for. What was held back goes on as a replica beside the other.
 func TestEveryRemoteWriteMuchLater(t *testing.T) {
+	long(t)
 	writes := append(lifeWrites(), lifeWrite{"group", "write secret/rekeyd/groups", 1})
 	meanwhile := map[string]func(*arena, plan.Policy){
 		"after a takeover": func(*arena, plan.Policy) {},

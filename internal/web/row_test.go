@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
@@ -83,6 +84,23 @@ func TestRowInWords(t *testing.T) {
 	for _, reason := range ledger.FailureReasons() {
 		if !strings.HasSuffix(advice(reason), ".") {
 			t.Errorf("%s: no advice", reason)
+		}
+	}
+}
+
+// TestTheViewPromisesWhatIsDecided: an old key that may be used on is shown until the end of that, not of its overlap.
+func TestTheViewPromisesWhatIsDecided(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 23, 12, 0, 0, 0, time.UTC)
+	old := ledger.Retiring{KeyRef: ledger.KeyRef{ID: "k1"}, State: ledger.InOverlap, Until: now.Add(time.Hour)}
+	status := rotator.PolicyStatus{Policy: &plan.Policy{Name: "tts-prod"}, Retiring: []ledger.Retiring{old}}
+	for want, leaves := range map[string]map[string]time.Time{
+		"k1 works for another 1h0m": nil, // nothing is decided yet
+		"k1 works for another 4h0m": {"k1": now.Add(4 * time.Hour)},
+	} {
+		status.Leaves = leaves
+		if got := ViewOf(rotator.Snapshot{Policies: []rotator.PolicyStatus{status}}).Policies[0].Leaving(now); len(got) != 1 || got[0] != want {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	}
 }
