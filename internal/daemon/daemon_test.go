@@ -31,7 +31,7 @@ func TestRunRotatesAndStops(t *testing.T) {
 	if status, _ := ask(t, http.MethodGet, url+"/healthz", ""); status != 0 {
 		t.Error("HTTP is still served")
 	}
-	if n := w.log.count(adminKey) + w.log.count(adminToken); n > 0 {
+	if n := w.log.Count(adminKey) + w.log.Count(adminToken); n > 0 {
 		t.Error("a secret is in the log")
 	}
 }
@@ -136,7 +136,7 @@ func TestTheLogCutsSecretsOut(t *testing.T) {
 	w := newWorld(t)
 	d := w.build(nil, nil)
 	d.log.With("scope", adminToken).Info("message with "+adminToken, "error", errors.New(adminToken), "list", []string{adminToken}, adminToken, 1)
-	if w.log.count(adminToken) != 0 || w.log.count("[secret]") != 5 {
-		t.Errorf("the log is %s", w.log.text.String())
+	if w.log.Count(adminToken) != 0 || w.log.Count("[secret]") != 5 {
+		t.Errorf("the log is %s", w.log.String())
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/internal/memkv"
+	"github.com/rekeyd/rekeyd/internal/process"
 )
 
 var (
@@ -39,7 +40,7 @@ type editing struct {
 	d      *Daemon
 	sim    *elevensim.Server
 	kv     *memkv.Server
-	log    lines
+	log    process.Output
 	path   string
 	file   []wanted // the last valid file
 	text   string   // … as it was written
@@ -136,7 +137,7 @@ func TestEditsWhileRotationsRun(t *testing.T) {
 
 // logged returns what the daemon said, but for its opinion of the files.
 func (e *editing) logged() []string {
-	return slices.DeleteFunc(strings.Split(e.log.text.String(), "\n"), func(line string) bool { return strings.Contains(line, "configuration warning") })
+	return slices.DeleteFunc(strings.Split(e.log.String(), "\n"), func(line string) bool { return strings.Contains(line, "configuration warning") })
 }
 
 func last(lines []string, n int) []string { return lines[max(0, len(lines)-n):] }

@@ -88,7 +88,7 @@ func TestEveryStateChangeIsTold(t *testing.T) {
 			t.Errorf("nobody was told of %s", a)
 		}
 	}
-	all := strings.Join(bodies, "\n") + w.log.text.String()
+	all := strings.Join(bodies, "\n") + w.log.String()
 	for _, secret := range append(w.secrets(), adminKey, adminToken, eventsSecret) {
 		if strings.Contains(all, secret) {
 			t.Error("an event or the log has a secret")

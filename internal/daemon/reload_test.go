@@ -35,9 +35,9 @@ func TestReloadOnFileChange(t *testing.T) {
 		_, metrics := ask(t, http.MethodGet, url+"/metrics", "")
 		_, page := ask(t, http.MethodGet, url+"/", "")
 		return strings.Contains(metrics, "rekeyd_config_last_reload_successful 0") && strings.Contains(page, "cannot be used") &&
-			w.log.count("reloading policies failed") == 1
+			w.log.Count("reloading policies failed") == 1
 	})
-	if w.log.count(`policies.yaml:1: not valid YAML`) != 1 {
+	if w.log.Count(`policies.yaml:1: not valid YAML`) != 1 {
 		t.Error("the log does not say what is wrong, and where")
 	}
 	if !w.has(url, "tts-prod", "second")() {
@@ -49,7 +49,7 @@ func TestReloadOnFileChange(t *testing.T) {
 		_, metrics := ask(t, http.MethodGet, url+"/metrics", "")
 		return strings.Contains(metrics, "rekeyd_config_last_reload_successful 1")
 	})
-	if n := w.log.count("reloading policies failed"); n != 1 {
+	if n := w.log.Count("reloading policies failed"); n != 1 {
 		t.Errorf("the fault was told %d times", n)
 	}
 }
@@ -85,7 +85,7 @@ func TestReloadOnConfigMapSwap(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the swapped policies", w.has(url, "two"))
-	if n := w.log.count(`"msg":"policies reloaded"`); n != 1 {
+	if n := w.log.Count(`"msg":"policies reloaded"`); n != 1 {
 		t.Errorf("reloaded %d times for one swap", n)
 	}
 }
@@ -97,7 +97,7 @@ func TestASignalTogetherWithAFileEventReloadsOnce(t *testing.T) {
 	url, stop := w.run(w.build(nil, hangup))
 	eventually(t, "the first policies", w.has(url, "tts-prod"))
 	hangup <- syscall.SIGHUP
-	eventually(t, "a reload because of the signal alone", func() bool { return w.log.count(`"msg":"policies reloaded"`) == 1 })
+	eventually(t, "a reload because of the signal alone", func() bool { return w.log.Count(`"msg":"policies reloaded"`) == 1 })
 	hangup <- syscall.SIGHUP
 	w.write(w.policyFile, policies("other"))
 	eventually(t, "the new policies", w.has(url, "other"))
@@ -106,7 +106,7 @@ func TestASignalTogetherWithAFileEventReloadsOnce(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	if n := w.log.count(`"msg":"policies reloaded"`); n != 3 {
+	if n := w.log.Count(`"msg":"policies reloaded"`); n != 3 {
 		t.Errorf("reloaded %d times, want once for each change", n)
 	}
 }
@@ -151,7 +151,7 @@ func TestATextInForceIsLoadedAgainOnlyWhenAsked(t *testing.T) {
 		if n, err := d.reload(t.Context(), c.asked); err != nil || n != 1 {
 			t.Errorf("%d policies, %v", n, err)
 		}
-		if got := w.log.count(`"msg":"policies reloaded"`); got != c.want {
+		if got := w.log.Count(`"msg":"policies reloaded"`); got != c.want {
 			t.Errorf("asked %v: reloaded %d times, want %d", c.asked, got, c.want)
 		}
 	}

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 	"github.com/sethvargo/go-envconfig"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/internal/process"
 )
 
 const (
@@ -34,25 +34,7 @@ type world struct {
 	url        string
 	dir        string
 	policyFile string
-	log        lines
-}
-
-// lines is a log that is read while it is written.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) count(words string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.text.String(), words)
+	log        process.Output
 }
 
 func newWorld(t testing.TB) *world {
@@ -122,15 +104,12 @@ func (w *world) run(d *Daemon) (url string, stop func() error) {
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !f() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s", what)
+	process.Eventually(t, 20*time.Second, func() error {
+		if !f() {
+			return errors.New(what)
 		}
-		<-tick.C
-	}
+		return nil
+	})
 }
 
 func client() *http.Client { return &http.Client{Timeout: 20 * time.Second} }

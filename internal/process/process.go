@@ -53,6 +53,9 @@ func (o *Output) String() string {
 	return o.text.String()
 }
 
+// Count returns how often these words were written so far.
+func (o *Output) Count(words string) int { return strings.Count(o.String(), words) }
+
 // CheckNoSecretIn looks for secrets, given by what they are called, in all that was said.
 func CheckNoSecretIn(t *testing.T, said []*Output, secrets map[string]string) {
 	t.Helper()

@@ -77,10 +77,10 @@ func TestRotateIsAskedForOverHTTP(t *testing.T) {
 		s := d.rotator.Snapshot().Policies[1]
 		return s.Current.ID != first && len(s.Retiring) == 1 && s.Retiring[0].State == ledger.InQuarantine
 	})
-	if w.log.count("sk_0123456789abcdef") != 0 {
+	if w.log.Count("sk_0123456789abcdef") != 0 {
 		t.Error("a secret that was given as the reason is in the log")
 	}
-	if w.log.count(`"reason":"a drill"`) != 1 {
+	if w.log.Count(`"reason":"a drill"`) != 1 {
 		t.Error("the person's reason is not in the log")
 	}
 }

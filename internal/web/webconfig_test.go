@@ -40,7 +40,7 @@ func TestAWebConfigThatTurnsBadIsNotLogged(t *testing.T) {
 	if status, body, _ := ask(t, url+"/metrics", ""); status != http.StatusInternalServerError || strings.Contains(body, "sk_") {
 		t.Errorf("HTTP %d %s", status, body)
 	}
-	if w.log.count("sk_0123456789abcdef") > 0 || w.log.count("Unable to parse configuration") != 1 {
+	if w.log.Count("sk_0123456789abcdef") > 0 || w.log.Count("Unable to parse configuration") != 1 {
 		t.Error("the file is quoted in the log, or its fault is not there")
 	}
 }

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +23,7 @@ import (
 	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/internal/metrics"
+	"github.com/rekeyd/rekeyd/internal/process"
 	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/sinks"
@@ -41,25 +41,7 @@ type world struct {
 	url        string
 	dir        string
 	policyFile string
-	log        lines
-}
-
-// lines is a log that is read while it is written.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) count(words string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.text.String(), words)
+	log        process.Output
 }
 
 func newWorld(t testing.TB) *world {
@@ -186,15 +168,12 @@ func up(t *testing.T, url string) {
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !f() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s", what)
+	process.Eventually(t, 20*time.Second, func() error {
+		if !f() {
+			return errors.New(what)
 		}
-		<-tick.C
-	}
+		return nil
+	})
 }
 
 func client() *http.Client { return &http.Client{Timeout: 20 * time.Second} }
