@@ -114,29 +114,26 @@ func (r *Rotator) elsewhereLocked(p plan.Policy, k *knowledge) map[string]string
 }
 
 // adopt makes an existing key the current one. It writes only the ledger.
-func (j *job) adopt(ctx context.Context, s plan.Step) bool {
+func (j *job) adopt(ctx context.Context, s plan.Step) outcome {
 	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
 	if err != nil {
-		j.r.noteStoreFailure(j.st, err)
-		return false
+		return storeFailed(err)
 	}
 	if !j.stillPlanned(s) {
-		return true // the record was changed meanwhile
+		return outcome{again: true} // the record was changed meanwhile
 	}
 	key := j.listedKey(s.KeyID)
 	other, err := j.r.reserve(ctx, j.p.Name, key)
 	if err != nil {
-		j.r.noteStoreFailure(j.st, err)
-		return false
+		return storeFailed(err)
 	}
 	if other != "" {
 		j.st.known.elsewhere = map[string]string{key.ID: other} // read again at the next resync
-		return true
+		return outcome{again: true}
 	}
 	previous, err := j.previousOf(ctx, rec, key.ID)
 	if err != nil {
-		j.r.noteStoreFailure(j.st, err)
-		return false
+		return storeFailed(err)
 	}
 	now := j.now()
 	err = j.write(ctx, func(e *ledger.Entry) {

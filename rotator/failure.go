@@ -16,8 +16,6 @@ type stageError struct {
 	stage  ledger.Stage
 	reason ledger.Reason
 	err    error
-	// counted is set once the metrics count it; settling the rotation again does not count it twice.
-	counted bool
 }
 
 func (e *stageError) Error() string { return fmt.Sprintf("%s: %v", e.stage, e.err) }

@@ -53,7 +53,8 @@ func (r *Rotator) blankEntry(policy string) (*ledger.Entry, error) {
 }
 
 // write changes the entry by check-and-set. After a lost answer it reads the ledger to learn whether the write happened, and
-// sends it again only if it did not. ErrConflict and errClaimLost mean that another process wrote the entry.
+// sends it again only if it did not. ErrConflict and errClaimLost mean that another process wrote the entry. Unless the store
+// refused the write for good, the entry is read again after a failure.
 func (j *job) write(ctx context.Context, change func(*ledger.Entry)) error {
 	k := &j.st.known
 	next, err := j.changed(change)
@@ -72,6 +73,7 @@ func (j *job) write(ctx context.Context, change func(*ledger.Entry)) error {
 			j.renewed, j.answered = begun, nil
 			return nil
 		case !ledger.MaybeWritten(err) || attempt == 4 || !j.pause(ctx, attempt):
+			k.loaded = k.loaded && !ledger.MaybeWritten(err) && !claimLost(err)
 			return fmt.Errorf("writing ledger entry: %w", err)
 		}
 	}
@@ -122,7 +124,6 @@ func (j *job) settleWrite(ctx context.Context, next *ledger.Entry, failure error
 	case doc.Version == j.st.known.version:
 		return 0, failure
 	}
-	j.st.known.loaded = false
 	return 0, errClaimLost
 }
 
@@ -194,14 +195,6 @@ func (j *job) wait(count int, f *stageError) time.Duration {
 		return 0 // no remote refused us; a second crash in a row may be our own fault
 	}
 	return max(backoff(j.r.opt.ReconcileInterval, count, j.r.jitter()), retryAfter(f.err))
-}
-
-// postpone keeps the time of the next attempt in memory if it cannot be written to the ledger.
-func (j *job) postpone(f *stageError) {
-	j.st.known.retryAt = j.r.opt.Wall().Add(j.wait(1, f))
-	if ledger.IsOutage(f.err) {
-		j.st.known.retryAt = time.Time{} // an outage is probed, not backed off
-	}
 }
 
 // audit logs a change to a key or a record; each change gets one line.

@@ -129,19 +129,16 @@ func (r *Rotator) driveStep(ctx context.Context, st *policyState, p plan.Policy,
 		if err := r.remoteDown(st, s); err != nil {
 			return false, err
 		}
-		st.known.problem = nil
 		if n := r.tried(st, plan.AttemptOf(s)); n > 1 && !sleep(ctx, min(poll<<min(n-1, 5), r.opt.ReconcileInterval)) {
 			return false, fmt.Errorf("policy %s: %s keeps failing: %w", p.Name, s.Action, ctx.Err())
 		}
-		acted := r.perform(ctx, r.newJob(st, p, s), s)
-		if acted && s.Action == plan.ActRecover {
+		out := r.perform(ctx, r.newJob(st, p, s), s)
+		switch {
+		case out.again && s.Action == plan.ActRecover:
 			r.untried(st) // the settled rotation, failed or not, was another process's
-			return true, nil
-		}
-		if st.known.problem != nil {
-			return false, st.known.problem
-		}
-		if !acted {
+		case out.failure != nil:
+			return false, out.failure
+		case !out.again:
 			return false, fmt.Errorf("policy %s: %s failed; see the log", p.Name, s.Action)
 		}
 		return true, nil

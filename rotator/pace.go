@@ -203,38 +203,17 @@ func count(ctx context.Context, err error) {
 	}
 }
 
-// standing is the state that shows whether a step made progress.
-type standing struct {
-	successes int
-	key       ledger.RetiringState // of the step's key, where it is a retiring one
-	version   int
-}
-
-func (r *Rotator) standing(st *policyState, s plan.Step) (was standing) {
-	k := &st.known
-	was.version = k.version
-	if k.entry != nil {
-		if old := k.entry.RetiringKey(s.KeyID); old != nil {
-			was.key = old.State
-		}
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	was.successes = st.status.Successes
-	return was
-}
-
 // paceStep makes a step wait before its next try, longer each time. A rotation that succeeds, or a key that reaches its next
-// state, costs the policy nothing.
-func (r *Rotator) paceStep(st *policyState, s plan.Step, m *meter, was standing, acted bool) {
+// state, costs the policy nothing. version is the entry's before the step.
+func (r *Rotator) paceStep(st *policyState, s plan.Step, m *meter, version int, out outcome) {
 	k := &st.known
 	calls := int(m.calls.Swap(0))
-	is := r.standing(st, s)
-	if is.successes > was.successes {
+	rotates := s.Action == plan.ActRotate || s.Action == plan.ActRecover
+	if out.progress && rotates {
 		k.pace.forget(plan.ActRotate, plan.ActRecover)
 		return
 	}
-	if is.key == was.key {
+	if !out.progress {
 		k.pace.charge(calls)
 	}
 	if s.Action == plan.ActRecover && k.loaded && ledger.ClaimOf(k.entry) == nil {
@@ -244,9 +223,9 @@ func (r *Rotator) paceStep(st *policyState, s plan.Step, m *meter, was standing,
 	a := plan.AttemptOf(s)
 	before := k.pace.tries[a].version
 	n := r.tried(st, a)
-	k.pace.seen(a, was.version)
-	moved := before != was.version // other writers changed the entry, which usually explains it
-	if acted && is.key == was.key && k.problem == nil && (n > 1 && !moved || n > explainedFor) {
+	k.pace.seen(a, version)
+	moved := before != version // other writers changed the entry, which usually explains it
+	if out.again && !out.progress && out.failure == nil && (n > 1 && !moved || n > explainedFor) {
 		r.noteInVain(st, s, m.conflict.Load())
 	}
 }

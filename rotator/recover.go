@@ -14,20 +14,18 @@ import (
 )
 
 // recover takes over a claim whose holder is gone, or resumes unfinished work of our own.
-func (j *job) recover(ctx context.Context) bool {
+func (j *job) recover(ctx context.Context) outcome {
 	since := j.st.known.claimSince
 	if err := j.write(ctx, j.takeClaim); err != nil {
-		return j.claimFailed(err)
+		return claimFailed(err)
 	}
 	in := j.entry().Intent
 	if in == nil {
-		j.st.known.pending = nil
-		// A retirement: its notes stay in the entry, and it is tried again.
-		return j.release(ctx, nil) == nil
+		return released(j.release(ctx, nil)) // a retirement: its notes stay in the entry, and it is tried again
 	}
 	j.log = j.log.With("rotation", in.Rotation)
-	f := j.st.known.pending
-	if f == nil {
+	f := j.st.known.unsettled.failure
+	if f == nil || j.st.known.unsettled.rotation != in.Rotation {
 		f = failedFor(ledger.StageCreate, ledger.ReasonInterrupted, "the process that worked on rotation %s stopped", in.Rotation)
 	}
 	j.lost = since                     // the create was sent before that; its key may not be listed yet
@@ -35,54 +33,42 @@ func (j *job) recover(ctx context.Context) bool {
 	return j.settleIntent(ctx, in, f)
 }
 
-// settle ends a rotation of our own that failed after its create was sent. It counts the failure once, unless the key turns out
-// to be published.
-func (j *job) settle(ctx context.Context, f *stageError) bool {
+// settle ends a rotation of our own that failed after its create was sent.
+func (j *job) settle(ctx context.Context, f *stageError) outcome {
 	if errors.Is(f, errClaimLost) {
-		j.st.known.loaded = false // the new claim holder settles it
-		j.r.noteFailure(j.st, j.p, f, j.begun)
-		return true
+		return outcome{again: true, failure: f, as: failedRotation} // the new claim holder settles it
 	}
-	j.st.known.pending = f
-	settled := j.settleIntent(ctx, j.entry().Intent, f)
-	if !settled {
-		j.postpone(f)
-		j.st.known.loaded = false
-	}
-	return settled
+	return j.settleIntent(ctx, j.entry().Intent, f)
 }
 
 // settleIntent decides from what it finds: if the record holds the intent's key, the rotation is rolled forward; a key whose
 // secret is stored nowhere is abandoned and deleted by id; if there is neither, the rotation is dropped.
-func (j *job) settleIntent(ctx context.Context, in *ledger.Intent, f *stageError) bool {
+func (j *job) settleIntent(ctx context.Context, in *ledger.Intent, f *stageError) outcome {
+	open := func(cause error) outcome { return outcome{failure: f, as: failedUnsettled, cause: cause} }
 	rec, err := j.fence(ctx, in)
 	if err != nil {
-		j.log.Error("recovery incomplete", "err", err)
-		return false
+		return open(err)
 	}
 	var past history
 	if j.attempted {
 		if past, err = j.published(ctx, in, rec); err != nil {
-			j.log.Error("recovery incomplete", "err", err)
-			return false
+			return open(err)
 		}
 		if past.found && (!in.Rollback || rec.Publishes(in.KeyName)) {
-			return j.rollForward(ctx, in, past.ours)
+			if err := j.rollForward(ctx, in, past.ours); err != nil {
+				return open(err)
+			}
+			return outcome{again: true, progress: true}
 		}
 	}
 	if in.Rollback {
 		return j.undoRollback(ctx, in, f)
 	}
 	key, found, err := j.search(ctx, in)
-	if err != nil {
-		j.log.Error("recovery incomplete", "err", err)
-		return false
-	}
-	if !f.counted && !errors.Is(f, errNotDue) {
-		j.r.noteFailure(j.st, j.p, f, j.begun)
-		j.log.Error("rotation failed", "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)
-	}
-	if found && past.hidden {
+	switch {
+	case err != nil:
+		return open(err)
+	case found && past.hidden:
 		return j.keep(ctx, in, f, key)
 	}
 	return j.abandon(ctx, f, key, found)
@@ -118,7 +104,7 @@ func (j *job) fence(ctx context.Context, in *ledger.Intent) (ledger.Record, erro
 
 // rollForward commits a rotation that was published but not committed. The key counts as created when the rotation began, so it
 // is never older than it counts.
-func (j *job) rollForward(ctx context.Context, in *ledger.Intent, rec ledger.Record) bool {
+func (j *job) rollForward(ctx context.Context, in *ledger.Intent, rec ledger.Record) error {
 	c := committed{
 		KeyRef: ledger.KeyRef{ID: rec.KeyID, Name: in.KeyName, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
 			Hash: ledger.HashValue(j.entry().Salt, rec.Secret.Reveal()), Created: in.Started, Published: rec.RotatedAt, Verified: in.Verify},
@@ -130,17 +116,12 @@ func (j *job) rollForward(ctx context.Context, in *ledger.Intent, rec ledger.Rec
 	if back := j.entry().RetiringKey(rec.KeyID); back != nil {
 		c.KeyRef = j.restored(*back, c.Published)
 	}
-	if err := j.commit(ctx, c); err != nil {
-		j.log.Error("recovery incomplete", "err", err)
-		return false
-	}
-	j.st.known.pending = nil
-	return true
+	return j.commit(ctx, c)
 }
 
 // keep retires a key that may have been published in a version of the record that can no longer be read. Readers may have it, so
 // it is treated as a former current key.
-func (j *job) keep(ctx context.Context, in *ledger.Intent, f *stageError, key elevenlabs.Key) bool {
+func (j *job) keep(ctx context.Context, in *ledger.Intent, f *stageError, key elevenlabs.Key) outcome {
 	now := j.now()
 	ref := ledger.KeyRef{ID: key.ID, Name: in.KeyName, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
 		Created: key.CreatedAt, Published: now}
@@ -148,8 +129,7 @@ func (j *job) keep(ctx context.Context, in *ledger.Intent, f *stageError, key el
 		ref.Created = in.Started
 	}
 	j.log.Warn("record deleted during its rotation, key treated as published", "record", in.Sink.String(), "key_id", key.ID)
-	return j.releaseFailed(ctx, func(e *ledger.Entry) {
-		j.failing(e, f)
+	return j.releaseFailed(ctx, f, func(e *ledger.Entry) {
 		if e.Current == nil {
 			e.Current = &ref // the next look finds the record empty and replaces the key
 			return
@@ -219,30 +199,21 @@ func (j *job) search(ctx context.Context, in *ledger.Intent) (elevenlabs.Key, bo
 }
 
 // abandon notes in the ledger that the rotation's secret is stored nowhere, deletes its key by id, and releases the claim.
-func (j *job) abandon(ctx context.Context, f *stageError, key elevenlabs.Key, found bool) bool {
-	now, version := j.r.opt.Wall(), j.seen()
-	j.st.known.pending = f
+func (j *job) abandon(ctx context.Context, f *stageError, key elevenlabs.Key, found bool) outcome {
+	note := func(e *ledger.Entry) { e.Abandon(j.r.opt.Wall(), j.seen()) }
 	if found && key.CharacterCount > 0 {
 		j.log.Warn("abandoned key is in use, kept and counted as lost", "key_id", key.ID, "key_name", key.Name)
 	}
 	if !found || key.CharacterCount > 0 {
-		return j.releaseFailed(ctx, func(e *ledger.Entry) { e.Abandon(now, version); j.failing(e, f) })
+		return j.releaseFailed(ctx, f, note)
 	}
-	if err := j.write(ctx, func(e *ledger.Entry) { e.Abandon(now, version); j.takeClaim(e) }); err != nil {
-		return false
+	if err := j.write(ctx, func(e *ledger.Entry) { note(e); j.takeClaim(e) }); err != nil {
+		return outcome{failure: f, as: failedUnsettled, cause: err}
 	}
 	if err := j.deleteLost(ctx, key); err != nil {
 		j.log.Error("abandoned key not deleted", "key_id", key.ID, "outcome", "failed", "err", err) // the sweep tries again
 	}
-	return j.releaseFailed(ctx, func(e *ledger.Entry) { j.failing(e, f) })
-}
-
-func (j *job) releaseFailed(ctx context.Context, change func(*ledger.Entry)) bool {
-	if err := j.release(ctx, change); err != nil {
-		return false
-	}
-	j.st.known.pending = nil
-	return true
+	return j.releaseFailed(ctx, f, func(*ledger.Entry) {})
 }
 
 // deleteLost deletes a key whose secret is stored nowhere.
@@ -258,25 +229,23 @@ func (j *job) deleteLost(ctx context.Context, key elevenlabs.Key) error {
 }
 
 // sweep deletes a listed key that the ledger marks as abandoned. It first adds that mark for the twin of another key.
-func (j *job) sweep(ctx context.Context, s plan.Step) bool {
+func (j *job) sweep(ctx context.Context, s plan.Step) outcome {
 	k := j.listedKey(s.KeyID)
 	if k.ID == "" {
-		return true // it is gone
+		return outcome{again: true} // it is gone
 	}
 	_, _, rotation, _ := ledger.ParseKeyName(k.Name)
 	if !j.entry().IsAbandoned(k.ID, rotation) {
 		twin := ledger.Abandoned{Rotation: rotation, KeyName: k.Name, Workspace: k.Workspace, Account: k.ServiceAccount, Since: j.r.opt.Wall(), KeyID: k.ID}
 		if err := j.write(ctx, func(e *ledger.Entry) { e.Abandoned = append(e.Abandoned, twin) }); err != nil {
-			return j.claimFailed(err)
+			return claimFailed(err)
 		}
 	}
-	err := j.deleteLost(ctx, k.Key)
-	if err != nil {
-		j.log.Error("abandoned key not deleted", "key_id", s.KeyID, "outcome", "failed", "err", err)
-		j.noteRetireFailure(failed(ledger.StageRetire, err))
+	if err := j.deleteLost(ctx, k.Key); err != nil {
 		j.r.mu.Lock()
-		defer j.r.mu.Unlock()
 		j.st.status.Unswept++
+		j.r.mu.Unlock()
+		return outcome{failure: failed(ledger.StageRetire, err), as: failedRetirement}
 	}
-	return err == nil
+	return outcome{again: true}
 }

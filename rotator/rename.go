@@ -20,21 +20,20 @@ const maxRenames = 32
 
 // inherit takes over the ledger entry of the policy that this one replaces, or takes its own entry back from the policy that
 // replaced it.
-func (j *job) inherit(ctx context.Context) bool {
+func (j *job) inherit(ctx context.Context) outcome {
 	from, err := j.giver(ctx)
 	if err == nil && from != "" {
 		err = j.takeEntry(ctx, from)
 	}
 	var busy *entryBusyError
 	switch {
-	case errors.As(err, &busy), errors.Is(err, ledger.ErrConflict), errors.Is(err, errClaimLost):
-		j.st.known.loaded = false
-		return false // another process works on it; the next look tries again
+	case errors.As(err, &busy), claimLost(err):
+		j.st.known.loaded = false // the other policy's entry was in the way; the next look reads both again
+		return outcome{}
 	case err != nil:
-		j.r.noteStoreFailure(j.st, err)
-		return false
+		return storeFailed(err)
 	case from == "":
-		return true
+		return outcome{again: true}
 	}
 	j.r.mu.Lock()
 	j.st.mayTakeBack = false

@@ -15,14 +15,13 @@ import (
 
 // retire moves a former key to its next state: from enabled to disabled, or from disabled to deleted. It does so under a claim,
 // after reading ledger and record again, and only while the record holds another key that works.
-func (j *job) retire(ctx context.Context, s plan.Step) bool {
+func (j *job) retire(ctx context.Context, s plan.Step) outcome {
 	if err := j.r.readEntry(ctx, j.st, j.p.Name); err != nil {
-		j.r.noteStoreFailure(j.st, err)
-		return false
+		return storeFailed(err)
 	}
 	key := j.stillRetiring(s)
 	if key == nil {
-		return true // another process has done it, or is doing it
+		return outcome{again: true} // another process has done it, or is doing it
 	}
 	kind := ledger.CallDisable
 	if s.Action == plan.ActDelete {
@@ -32,8 +31,11 @@ func (j *job) retire(ctx context.Context, s plan.Step) bool {
 	if err == nil {
 		err = j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.Key(s.KeyID).Note(call) })
 	}
-	if err != nil {
-		return j.notBegunRetiring(err)
+	switch {
+	case claimLost(err):
+		return outcome{again: true}
+	case err != nil:
+		return storeFailed(err)
 	}
 	if err := j.mayRetire(ctx, s.Action, key.KeyRef); err != nil {
 		j.settled(call)
@@ -48,7 +50,7 @@ func (j *job) retire(ctx context.Context, s plan.Step) bool {
 			return j.retireLater(ctx, s, failed(ledger.StageRetire, err))
 		}
 		if enabled {
-			return j.release(ctx, nil) == nil
+			return released(j.release(ctx, nil))
 		}
 	}
 	err = j.send(ctx, call, key.KeyRef)
@@ -89,15 +91,6 @@ func (j *job) stillRetiring(s plan.Step) *ledger.Retiring {
 func (j *job) stillUnread(ctx context.Context, id string) bool {
 	_, err := j.r.readRecord(ctx, j.st, j.p.Sink)
 	return err == nil && j.st.known.record.Match != id
-}
-
-func (j *job) notBegunRetiring(err error) bool {
-	j.st.known.loaded = false
-	if errors.Is(err, errClaimLost) || errors.Is(err, ledger.ErrConflict) {
-		return true
-	}
-	j.r.noteStoreFailure(j.st, err)
-	return false
 }
 
 // mayRetire returns nil if no reader can still depend on the key: the record holds the current key, which is enabled and proven
@@ -198,7 +191,7 @@ func (j *job) enabledAgain(ctx context.Context, key ledger.KeyRef) (bool, error)
 }
 
 // retired notes that the step is done.
-func (j *job) retired(ctx context.Context, s plan.Step, key ledger.Retiring, gone bool) bool {
+func (j *job) retired(ctx context.Context, s plan.Step, key ledger.Retiring, gone bool) outcome {
 	err := j.release(ctx, func(e *ledger.Entry) {
 		if gone {
 			e.DropRetiring(s.KeyID)
@@ -228,30 +221,25 @@ func (j *job) retired(ctx context.Context, s plan.Step, key ledger.Retiring, gon
 	}
 	j.r.opt.Observe(Event{Type: kind, Policy: j.p.Name, Workspace: key.Workspace, KeyID: key.ID, Reason: s.Reason, At: j.r.opt.Wall()})
 	if err != nil {
-		j.st.known.loaded = false // the call is repeated, which is harmless
+		return outcome{} // recovery drops the claim, and the call is repeated, which is harmless
 	}
-	return err == nil
+	return outcome{again: true, progress: true}
 }
 
 // retireLater schedules the next try of a failed retirement. It is retried without limit, and does not count as a failed rotation.
-func (j *job) retireLater(ctx context.Context, s plan.Step, f *stageError) bool {
-	j.log.Error("retirement failed", "key_id", s.KeyID, "outcome", "failed", "failure", f.reason, "err", f.err)
-	j.noteRetireFailure(f)
-	j.st.known.problem = f
-	if errors.Is(f, errClaimLost) {
-		j.st.known.loaded = false
-		return true
-	}
-	err := j.release(ctx, func(e *ledger.Entry) {
-		if r := e.RetiringKey(s.KeyID); r != nil {
-			r.Tries++
-			r.NextTry = j.r.opt.Wall().Add(j.wait(r.Tries, f))
+func (j *job) retireLater(ctx context.Context, s plan.Step, f *stageError) outcome {
+	if !errors.Is(f, errClaimLost) {
+		err := j.release(ctx, func(e *ledger.Entry) {
+			if r := e.RetiringKey(s.KeyID); r != nil {
+				r.Tries++
+				r.NextTry = j.r.opt.Wall().Add(j.wait(r.Tries, f))
+			}
+		})
+		if err != nil {
+			return outcome{failure: f, as: failedRetirement}
 		}
-	})
-	if err != nil {
-		j.st.known.loaded = false
 	}
-	return err == nil
+	return outcome{again: true, failure: f, as: failedRetirement}
 }
 
 // makeRoom deletes the key that is longest in quarantine, since the account is full. It does so once per due time, which the

@@ -1,7 +1,6 @@
 package rotator
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,12 +50,19 @@ func (r *Rotator) Rollback(ctx context.Context, name string) error {
 	r.mu.Lock()
 	p := *st.policy
 	r.mu.Unlock()
-	st.known.problem = nil
-	j := r.newJob(st, p, plan.Step{Action: plan.ActRotate, Reason: ledger.ReasonRollback, Workspace: back.Workspace})
-	if !j.rollback(ctx, *back, secret) || st.known.problem != nil {
-		return fmt.Errorf("rolling back policy %s: %w", name, cmp.Or(st.known.problem, errStateChanged))
+	s := plan.Step{Action: plan.ActRotate, Reason: ledger.ReasonRollback, Workspace: back.Workspace}
+	j := r.newJob(st, p, s)
+	out := j.rollback(ctx, *back, secret)
+	j.conclude(s, out)
+	switch {
+	case out.failure != nil:
+		err = out.failure
+	case !out.progress:
+		err = errStateChanged
+	default:
+		return nil
 	}
-	return nil
+	return fmt.Errorf("rolling back policy %s: %w", name, err)
 }
 
 var errStateChanged = errors.New("another process changed the policy's state meanwhile; look at its status and try again")
@@ -117,9 +123,9 @@ func (r *Rotator) keptSecret(ctx context.Context, key ledger.Retiring, salt stri
 }
 
 // rollback is a rotation with an existing key: claim and intent, enable, verify, publish, commit.
-func (j *job) rollback(ctx context.Context, back ledger.Retiring, secret secret.Secret) bool {
+func (j *job) rollback(ctx context.Context, back ledger.Retiring, secret secret.Secret) outcome {
 	if err := j.r.opt.Store.Check(ctx, append(j.ledgerRefs(), j.p.Sink.Ref)...); err != nil {
-		return j.claimFailed(err)
+		return claimFailed(err)
 	}
 	in := &ledger.Intent{Rotation: back.Rotation, KeyName: back.Name, Workspace: back.Workspace, Account: back.Account, Sink: j.p.Sink,
 		Reason: ledger.ReasonRollback, Started: j.r.opt.Wall(), Seen: j.seen(), Rollback: true}
@@ -128,8 +134,7 @@ func (j *job) rollback(ctx context.Context, back ledger.Retiring, secret secret.
 		err = j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.Intent = in; e.Key(back.ID).Note(call) })
 	}
 	if err != nil {
-		j.st.known.problem = err
-		return j.claimFailed(err)
+		return claimFailed(err)
 	}
 	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
 	if err == nil && j.st.known.record.Match != j.entry().Current.ID {
@@ -148,7 +153,7 @@ func (j *job) rollback(ctx context.Context, back ledger.Retiring, secret secret.
 	if err := j.putBack(ctx, in, *j.entry().RetiringKey(back.ID), call, rec, secret); err != nil {
 		return j.settle(ctx, failed(ledger.StagePublish, err))
 	}
-	return true
+	return outcome{again: true, progress: true}
 }
 
 // putBack enables the key, proves that it works and publishes it.
@@ -180,19 +185,13 @@ func (j *job) restored(back ledger.Retiring, at time.Time) ledger.KeyRef {
 }
 
 // undoRollback ends a rollback that was not published: the key keeps retiring, and is disabled again if it was in quarantine.
-func (j *job) undoRollback(ctx context.Context, in *ledger.Intent, f *stageError) bool {
-	if !f.counted {
-		j.r.noteFailure(j.st, j.p, f, j.begun)
-		j.log.Error("rollback failed", "stage", f.stage, "failure", f.reason, "err", f.err)
-	}
-	j.st.known.pending = f
+func (j *job) undoRollback(ctx context.Context, in *ledger.Intent, f *stageError) outcome {
 	now := j.r.opt.Wall()
-	return j.releaseFailed(ctx, func(e *ledger.Entry) {
+	return j.releaseFailed(ctx, f, func(e *ledger.Entry) {
 		for i := range e.Retiring {
 			if k := &e.Retiring[i]; k.Name == in.KeyName && k.State == ledger.InQuarantine {
 				k.State, k.Until = ledger.InOverlap, now // it may be enabled, so it is disabled again
 			}
 		}
-		j.failing(e, f)
 	})
 }

@@ -17,14 +17,14 @@ import (
 // errNotDue ends a rotation that is no longer due once the claim is taken.
 var errNotDue = errors.New("no longer due")
 
-// rotate replaces the current key with a new one. It reports whether to look at the policy again.
+// rotate replaces the current key with a new one.
 //
 // The order keeps readers safe and keys accounted for: claim and intent in one write, create once, verify, publish, read back,
 // commit. Any failure after the create is left to settle.
-func (j *job) rotate(ctx context.Context, why ledger.Reason) bool {
+func (j *job) rotate(ctx context.Context, why ledger.Reason) outcome {
 	in, err := j.intend(ctx, why)
 	if err != nil {
-		return j.claimFailed(err)
+		return claimFailed(err)
 	}
 	j.log = j.log.With("rotation", in.Rotation)
 	rec, err := j.lookAgain(ctx, in)
@@ -62,7 +62,7 @@ func (j *job) rotate(ctx context.Context, why ledger.Reason) bool {
 	if err := j.commit(ctx, j.committed(in, key, pub, listed)); err != nil {
 		return j.settle(ctx, failed(ledger.StageCommit, err))
 	}
-	return true
+	return outcome{again: true, progress: true}
 }
 
 func lostReason(err error) ledger.Reason {
@@ -75,6 +75,7 @@ func lostReason(err error) ledger.Reason {
 // intend checks that a key could be stored, then takes the claim and notes the intent in one write.
 func (j *job) intend(ctx context.Context, why ledger.Reason) (*ledger.Intent, error) {
 	if e := j.entry(); e != nil && (e.Claim != nil || e.Intent != nil) {
+		j.st.known.loaded = false
 		return nil, errClaimLost // an earlier step of the same plan left work that must be settled first
 	}
 	if err := j.r.opt.Store.Check(ctx, append(j.ledgerRefs(), j.p.Sink.Ref)...); err != nil {
@@ -108,21 +109,6 @@ func (j *job) seen() int {
 	return 0
 }
 
-// claimFailed handles a failed write of the claim.
-func (j *job) claimFailed(err error) bool {
-	if errors.Is(err, errClaimLost) || errors.Is(err, ledger.ErrConflict) {
-		j.st.known.loaded = false // another process works on it: look again
-		return true
-	}
-	f := failed(ledger.StageClaim, err)
-	j.postpone(f)
-	if ledger.MaybeWritten(err) {
-		j.st.known.loaded = false
-	}
-	j.r.noteOnce(j.st, f)
-	return false
-}
-
 // stillOurs renews the claim if the record's version has changed since before the claim: the change may be the fence of a
 // takeover, and only the renewal tells that from an ordinary write.
 func (j *job) stillOurs(ctx context.Context, rec ledger.Record, seen int) error {
@@ -154,26 +140,25 @@ func (j *job) lookAgain(ctx context.Context, in *ledger.Intent) (ledger.Record, 
 }
 
 // releaseUnstarted ends a rotation that made no key.
-func (j *job) releaseUnstarted(ctx context.Context, f *stageError) bool {
-	quiet := errors.Is(f.err, errNotDue)
-	if !quiet {
-		j.r.noteFailure(j.st, j.p, f, j.begun)
-		j.log.Error("rotation failed", "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)
-	}
-	err := j.release(ctx, func(e *ledger.Entry) {
+func (j *job) releaseUnstarted(ctx context.Context, f *stageError) outcome {
+	return j.releaseFailed(ctx, f, func(e *ledger.Entry) {
 		if mayHaveTwin(f) {
 			e.Abandon(j.r.opt.Wall(), j.seen())
 		}
+	})
+}
+
+// releaseFailed notes a rotation's failure in the entry and drops the claim. If that cannot be written, recovery settles the
+// rotation.
+func (j *job) releaseFailed(ctx context.Context, f *stageError, change func(*ledger.Entry)) outcome {
+	err := j.release(ctx, func(e *ledger.Entry) {
+		change(e)
 		j.failing(e, f)
 	})
 	if err != nil {
-		if !quiet {
-			j.postpone(f)
-		}
-		j.st.known.pending, j.st.known.loaded = f, false
-		return false
+		return outcome{failure: f, as: failedUnsettled, cause: err}
 	}
-	return true
+	return outcome{again: true, failure: f, as: failedRotation}
 }
 
 // mayHaveTwin reports whether a refused create may have made a key all the same: a proxy sent it twice, and the first used up the

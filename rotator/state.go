@@ -78,11 +78,10 @@ type knowledge struct {
 	loggedOutage  ledger.Reason        // the failure of the store that was already logged; "" once the policy is ok
 	patchAfter    time.Time
 	pace          pace
-	mended        int               // version of the entry whose future times were logged
-	inherits      string            // the predecessor that was last found
-	groupHeld     string            // the holder of the group when it was last read
-	problem       error             // why the last step failed; for commands
-	pending       *stageError       // the failure of our own rotation that must be settled; already counted
+	mended        int    // version of the entry whose future times were logged
+	inherits      string // the predecessor that was last found
+	groupHeld     string // the holder of the group when it was last read
+	unsettled     unsettled
 	movedAway     string            // the current key, if another replica moved it away from the policy's place
 	elsewhere     map[string]string // keys that the ledger reserves for other policies, as seen at an adoption
 	digest        string            // of the settings applied when the policy was loaded

@@ -11,18 +11,18 @@ import (
 )
 
 // noted ends a step that only wrote to the ledger.
-func (j *job) noted(err error, msg, keyID string, args ...any) bool {
+func (j *job) noted(err error, msg, keyID string, args ...any) outcome {
 	j.st.known.record = nil
 	if err != nil {
-		return j.claimFailed(err)
+		return claimFailed(err)
 	}
 	j.audit(msg, append(args, "key_id", keyID)...)
-	return true
+	return outcome{again: true}
 }
 
 // follow makes a retiring key current again in the ledger because the record holds it: the record was rolled back, or a pruned
 // policy is loaded again. The record is not rewritten and the last rotation does not change.
-func (j *job) follow(ctx context.Context, s plan.Step) bool {
+func (j *job) follow(ctx context.Context, s plan.Step) outcome {
 	now, before := j.now(), ledger.CurrentID(j.entry())
 	err := j.write(ctx, func(e *ledger.Entry) {
 		ref, old := e.RetiringKey(s.KeyID).KeyRef, e.Current
@@ -37,7 +37,9 @@ func (j *job) follow(ctx context.Context, s plan.Step) bool {
 	if err == nil {
 		j.r.redirect(j.st, before, s.KeyID)
 	}
-	return j.noted(err, "record was rolled back", s.KeyID)
+	out := j.noted(err, "record was rolled back", s.KeyID)
+	out.progress = err == nil
+	return out
 }
 
 // redirect points a pending request at the key that readers have now.
@@ -52,45 +54,44 @@ func (r *Rotator) redirect(st *policyState, before, now string) {
 }
 
 // enable undoes a disable of our own that arrived after its key became current again.
-func (j *job) enable(ctx context.Context, s plan.Step) bool {
+func (j *job) enable(ctx context.Context, s plan.Step) outcome {
 	call, err := j.newCall(ledger.CallEnable)
 	if err == nil {
 		err = j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.Current.Note(call) })
 	}
 	if err != nil {
-		return j.claimFailed(err)
+		return claimFailed(err)
 	}
 	if err := j.send(ctx, call, *j.entry().Current); err != nil {
-		j.log.Error("enabling key failed", "key_id", s.KeyID, "outcome", "failed", "err", err)
 		_ = j.release(ctx, nil)
-		return false
+		return outcome{failure: failed(ledger.StageCommit, err), as: failedTending}
 	}
 	j.audit("key enabled again", "key_id", s.KeyID)
 	j.r.updateListing(j.workspaceName, s.Account, s.KeyID, func(k *elevenlabs.Key) { k.Disabled = false })
-	return j.release(ctx, nil) == nil
+	return released(j.release(ctx, nil))
 }
 
 // patch applies the policy's settings to the current key and reads them back. It does not enable or disable the key. The ledger
 // notes the settings before the call, so that a replica with another policy file sees them in any case.
-func (j *job) patch(ctx context.Context, s plan.Step) bool {
+func (j *job) patch(ctx context.Context, s plan.Step) outcome {
 	applied := &ledger.Applied{Digest: j.p.Settings.Digest(), At: j.r.opt.Wall()}
 	if err := j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.Applied = applied }); err != nil {
-		return j.claimFailed(err)
+		return claimFailed(err)
 	}
 	j.st.known.digest = applied.Digest
 	got, err := j.patchKey(ctx, s)
 	if err != nil {
-		j.log.Error("patching settings failed", "key_id", s.KeyID, "outcome", "failed", "err", err)
-		j.st.known.patchAfter = j.r.opt.Wall().Add(j.wait(1, failed(ledger.StageCommit, err)))
+		f := failed(ledger.StageCommit, err)
+		j.st.known.patchAfter = j.r.opt.Wall().Add(j.wait(1, f))
 		_ = j.release(ctx, nil)
-		return true
+		return outcome{again: true, failure: f, as: failedTending}
 	}
 	settled := *applied
 	settled.Ignored = got.Diff(j.p.Settings)
 	j.r.updateListing(j.workspaceName, s.Account, s.KeyID, func(k *elevenlabs.Key) { k.Settings = got })
 	j.audit("settings patched", "key_id", s.KeyID, "ignored", settled.Ignored)
 	j.r.opt.Observe(Event{Type: EventDrifted, Policy: j.p.Name, Workspace: j.workspaceName, KeyID: s.KeyID, Reason: s.Reason, At: j.r.opt.Wall()})
-	return j.release(ctx, func(e *ledger.Entry) { e.Applied = &settled }) == nil
+	return released(j.release(ctx, func(e *ledger.Entry) { e.Applied = &settled }))
 }
 
 func (j *job) patchKey(ctx context.Context, s plan.Step) (elevenlabs.Settings, error) {
@@ -115,10 +116,10 @@ func (j *job) patchKey(ctx context.Context, s plan.Step) (elevenlabs.Settings, e
 }
 
 // prove probes the current key with the secret from the record.
-func (j *job) prove(ctx context.Context) bool {
+func (j *job) prove(ctx context.Context) outcome {
 	rec, err := j.r.readRecord(ctx, j.st, j.entry().Current.Sink)
 	if err != nil || rec.Secret.IsZero() {
-		return false
+		return outcome{}
 	}
 	defer j.r.redact(rec.Secret)()
 	before := j.st.known.proof
@@ -126,5 +127,5 @@ func (j *job) prove(ctx context.Context) bool {
 	if err != nil {
 		j.log.Warn("probing the current key failed", "err", err)
 	}
-	return j.st.known.proof != before
+	return outcome{again: j.st.known.proof != before}
 }

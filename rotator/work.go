@@ -259,15 +259,14 @@ func (r *Rotator) performFirst(ctx context.Context, m *meter, st *policyState, p
 		if step.Action == plan.ActRotate && !plan.Exempt(step.Reason) && !r.admit(st) {
 			return true // another policy reached the hourly limit since the look
 		}
-		st.known.problem = nil
 		st.known.pace.charge(int(m.calls.Swap(0)))
 		m.conflict.Store(false)
-		was := r.standing(st, step)
-		acted := r.perform(ctx, r.newJob(st, p, step), step)
+		version := st.known.version
+		out := r.perform(ctx, r.newJob(st, p, step), step)
 		if ctx.Err() == nil {
-			r.paceStep(st, step, m, was, acted)
+			r.paceStep(st, step, m, version, out)
 		}
-		if acted {
+		if out.again {
 			return true
 		}
 	}
@@ -314,8 +313,14 @@ func (r *Rotator) remoteDown(st *policyState, step plan.Step) error {
 	return ws.err
 }
 
-// perform performs one step and reports whether something changed.
-func (r *Rotator) perform(ctx context.Context, j *job, s plan.Step) bool {
+// perform performs one step and settles its outcome.
+func (r *Rotator) perform(ctx context.Context, j *job, s plan.Step) outcome {
+	out := j.perform(ctx, s)
+	j.conclude(s, out)
+	return out
+}
+
+func (j *job) perform(ctx context.Context, s plan.Step) outcome {
 	switch s.Action {
 	case plan.ActRecover:
 		return j.recover(ctx)
@@ -338,7 +343,7 @@ func (r *Rotator) perform(ctx context.Context, j *job, s plan.Step) bool {
 	case plan.ActProve:
 		return j.prove(ctx)
 	}
-	return false
+	return outcome{}
 }
 
 // resyncLoop makes every ledger entry and record be read again once per resync interval, spread evenly.
