@@ -189,14 +189,14 @@ func (j *job) stillPlanned(s plan.Step) bool {
 	j.r.mu.Lock()
 	ws := j.st.ws
 	j.r.mu.Unlock()
-	return slices.Contains(plan.Plan(j.p, j.r.assemble(j.st, j.p, ws), j.r.opt.Wall()).Steps, s)
+	return slices.Contains(plan.Plan(j.p, j.r.observed(j.st, j.p, ws), j.r.opt.Wall()).Steps, s)
 }
 
 func (j *job) listedKey(id string) plan.ListedKey {
 	j.r.mu.Lock()
 	ws := j.st.ws
 	j.r.mu.Unlock()
-	k, _ := j.r.assemble(j.st, j.p, ws).Key(id)
+	k, _ := j.r.observed(j.st, j.p, ws).Key(id)
 	return k
 }
 

@@ -179,7 +179,7 @@ func (r *Rotator) wakeGroup(p plan.Policy) {
 	defer r.mu.Unlock()
 	for _, st := range r.orderedLocked() {
 		if st.policy.Group == p.Group && st.policy.Name != p.Name {
-			st.hurry = true
+			st.inbox.hurry = true
 			r.enqueueLocked(st)
 		}
 	}

@@ -15,16 +15,15 @@ import (
 func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, plan.Observed, error) {
 	k := &st.known
 	r.mu.Lock()
-	p, ws, resync := *st.policy, st.ws, st.resync
-	if st.edited {
+	p, ws, in, asked := *st.policy, st.ws, st.inbox, st.request
+	st.inbox = inbox{}
+	r.mu.Unlock()
+	if in.edited {
 		k.digestKnown, k.movedAway = false, ""
 	}
-	if st.edited || st.hurry {
+	if in.edited || in.hurry {
 		k.pace.hurry()
 	}
-	st.resync, st.edited, st.hurry = false, false, false
-	asked := st.request
-	r.mu.Unlock()
 	switch {
 	case asked == nil || !asked.Pending:
 		asked = nil
@@ -32,18 +31,19 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 		r.aim(ctx, st, asked)
 		asked = nil
 	}
+	r.absorb(st, p)
 	if r.tooSoon(st, p, ws, asked != nil) {
-		r.requestResync(st, resync)
+		r.requestResync(st, in.resync)
 		if !k.loaded || k.record == nil && p.Mode != plan.ModeRemoved && plan.WantsRecord(p, k.entry) {
 			return p, plan.Observed{}, errTooSoon
 		}
-		o := r.assemble(st, p, ws)
+		o := r.observed(st, p, ws)
 		o.Inherits, o.GroupHeld = k.inherits, k.groupHeld
 		return p, o, nil
 	}
 	claimed := ledger.ClaimOf(k.entry) != nil
-	fresh := !k.loaded || resync || asked != nil || claimed && k.pace.waits(plan.Attempt{Action: lookClaimed}) <= 0
-	if resync {
+	fresh := !k.loaded || in.resync || asked != nil || claimed && k.pace.waits(plan.Attempt{Action: lookClaimed}) <= 0
+	if in.resync {
 		k.record, k.elsewhere = nil, nil
 	}
 	if fresh {
@@ -51,7 +51,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 		err := r.readEntry(ctx, st, p.Name)
 		r.noteCounted(st, err)
 		if err != nil {
-			r.requestResync(st, resync)
+			r.requestResync(st, in.resync)
 			return p, plan.Observed{}, err
 		}
 		r.aim(ctx, st, asked)
@@ -61,7 +61,8 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 			r.tried(st, plan.Attempt{Action: lookClaimed})
 		}
 	}
-	o, read := r.assemble(st, p, ws), false
+	r.absorb(st, p)
+	o, read := r.observed(st, p, ws), false
 	if a := (plan.Attempt{Action: lookListed, KeyID: plan.Unexplained(o)}); !fresh && a.KeyID != "" && k.pace.waits(a) <= 0 && ws.seq(r) > k.explained {
 		if err := r.readEntry(ctx, st, p.Name); err != nil {
 			return p, o, err
@@ -69,9 +70,9 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 		k.explained, read = ws.seq(r), true
 		r.tried(st, a)
 	}
-	if k.record == nil && p.Mode != plan.ModeRemoved && (resync || plan.WantsRecord(p, k.entry)) {
+	if k.record == nil && p.Mode != plan.ModeRemoved && (in.resync || plan.WantsRecord(p, k.entry)) {
 		if err := r.lookAtRecord(ctx, st, p); err != nil {
-			r.requestResync(st, resync)
+			r.requestResync(st, in.resync)
 			return p, o, err
 		}
 		read = true
@@ -83,7 +84,8 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 		k.entry, k.mended, read = e, k.version, true
 	}
 	if read {
-		o = r.assemble(st, p, ws)
+		r.absorb(st, p)
+		o = r.observed(st, p, ws)
 	}
 	k.pace.forget(look)
 	e := o.Entry
@@ -140,7 +142,7 @@ func (r *Rotator) uncommitted(ctx context.Context, e *ledger.Entry) string {
 func (r *Rotator) requestResync(st *policyState, resync bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	st.resync = st.resync || resync
+	st.inbox.resync = st.inbox.resync || resync
 }
 
 // lookAtRecord reads the record. If the record holds an unexpected value it reads the ledger again: under a stale entry another
@@ -164,35 +166,20 @@ func (r *Rotator) lookAtRecord(ctx context.Context, st *policyState, p plan.Poli
 	return err
 }
 
-// assemble builds the observation from what is known, without reading anything.
-func (r *Rotator) assemble(st *policyState, p plan.Policy, ws *workspace) plan.Observed {
+// absorb notes what the last listing and the entry say about what lasts: a fulfilled request, use of retiring keys, a missing
+// current key, other settings. Doing it twice changes nothing.
+func (r *Rotator) absorb(st *policyState, p plan.Policy) {
 	k := &st.known
-	o := plan.Observed{LedgerError: k.ledgerError, Entry: k.entry, Record: k.record, RetryAt: k.retryAt, PatchAfter: k.patchAfter, MaxRotations: r.opt.MaxRotationsPerHour,
-		Pacing: k.pace.pacing(r.opt.Wall())}
-	if c := ledger.ClaimOf(k.entry); c != nil {
-		o.ClaimOurs = c.Holder == r.holder
-		o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= r.opt.ClaimTTL
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if st.request != nil && st.request.Fulfilled(k.entry) {
 		st.request = nil
 	}
-	o.Request, o.Owner = st.request, r.owner
-	o.Rotations, o.Uncounted = ws.rotationsLocked(r.opt.Wall(), p.Name), r.running && ws.uncounted > 0
-	o.Skew, o.ClockUnknown = r.wrongClockLocked(ws.api), ws.listing == nil
-	o.AdminRefused = errors.Is(ws.err, elevenlabs.ErrInvalidKey)
-	o.OthersDue, o.Answers = p.AdminOf != "" && r.othersDueLocked(p) || r.yieldsTurnLocked(p, k.entry), ws.healthySince
-	if ws.err == nil && ws.listing != nil {
-		o.Listed = true
-		_, o.Found = ws.listing.accounts[p.ServiceAccount]
+	r.absorbUsageLocked(k)
+	r.absorbMissingLocked(k)
+	if k.entry != nil && !k.digestKnown {
+		k.digest, k.digestKnown = appliedDigest(k.entry), true
 	}
-	r.addKeysLocked(&o, p, k)
-	o.Elsewhere = r.elsewhereLocked(p, k)
-	k.followSettings(&o, p)
-	r.followUsageLocked(&o, k)
-	r.followQuarantineLocked(&o, k)
-	return o
 }
 
 // usage is what listings showed of a retiring key's usage counter.
@@ -202,23 +189,21 @@ type usage struct {
 	since   int // listing since which it is known to stand still
 }
 
-// followUsageLocked notes which retiring keys are in use: their counter moved within the last two listings of their workspace.
-// A key that this process has not watched for that long is neither in use nor idle: another replica may have seen it move.
-func (r *Rotator) followUsageLocked(o *plan.Observed, k *knowledge) {
-	if o.Entry == nil || len(o.Entry.Retiring) == 0 {
+// absorbUsageLocked follows the usage counters of the keys in overlap.
+func (r *Rotator) absorbUsageLocked(k *knowledge) {
+	if k.entry == nil || len(k.entry.Retiring) == 0 {
 		k.usage = nil
 		return
 	}
 	if k.usage == nil {
 		k.usage = map[string]usage{}
 	}
-	for _, old := range o.Entry.Retiring {
-		key, listed := o.Key(old.ID)
+	for _, old := range k.entry.Retiring {
+		key, seq, listed := r.listedKeyLocked(old.KeyRef)
 		u, known := k.usage[old.ID]
 		if !listed || old.State != ledger.InOverlap {
 			continue
 		}
-		seq := r.workspaces[key.Workspace].listing.seq
 		// A counter back at 0 means a new billing period without use so far.
 		if known && key.CharacterCount != u.credits && key.CharacterCount != 0 {
 			u.moved = seq
@@ -228,17 +213,122 @@ func (r *Rotator) followUsageLocked(o *plan.Observed, k *knowledge) {
 		}
 		u.credits = key.CharacterCount
 		k.usage[old.ID] = u
-		if u.moved != 0 && seq-u.moved < 2 {
+	}
+}
+
+// absorbMissingLocked notes since which listing the current key is missing. A listing that began before this process saw the key
+// as current does not count.
+func (r *Rotator) absorbMissingLocked(k *knowledge) {
+	if k.entry == nil || k.entry.Current == nil || !r.listedSinceLocked(*k.entry.Current, k.currentSince) {
+		return
+	}
+	_, seq, listed := r.listedKeyLocked(*k.entry.Current)
+	switch {
+	case listed:
+		k.missingSeq, k.proof = 0, elevenlabs.Inconclusive
+	case k.missingSeq == 0:
+		k.missingSeq = seq
+	}
+}
+
+func appliedDigest(e *ledger.Entry) string {
+	if e.Applied == nil {
+		return ""
+	}
+	return e.Applied.Digest
+}
+
+// listedSinceLocked reports whether the key's workspace was listed by a listing that began after the given time.
+func (r *Rotator) listedSinceLocked(ref ledger.KeyRef, since time.Time) bool {
+	ws := r.workspaces[ref.Workspace]
+	return ws != nil && ws.listing != nil && ws.listing.begun.After(since)
+}
+
+// listedKeyLocked returns the key as its workspace's last listing shows it, and that listing's number.
+func (r *Rotator) listedKeyLocked(ref ledger.KeyRef) (key elevenlabs.Key, seq int, listed bool) {
+	ws := r.workspaces[ref.Workspace]
+	if ws == nil || ws.listing == nil {
+		return elevenlabs.Key{}, 0, false
+	}
+	for _, k := range ws.listing.accounts[ref.Account] {
+		if k.ID == ref.ID {
+			return k, ws.listing.seq, true
+		}
+	}
+	return elevenlabs.Key{}, ws.listing.seq, false
+}
+
+// observed is the observation as far as it is known. It reads and changes nothing.
+func (r *Rotator) observed(st *policyState, p plan.Policy, ws *workspace) plan.Observed {
+	k := &st.known
+	o := plan.Observed{LedgerError: k.ledgerError, Entry: k.entry, Record: k.record, RetryAt: k.retryAt, PatchAfter: k.patchAfter, MaxRotations: r.opt.MaxRotationsPerHour,
+		Pacing: k.pace.pacing(r.opt.Wall())}
+	if c := ledger.ClaimOf(k.entry); c != nil {
+		o.ClaimOurs = c.Holder == r.holder
+		o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= r.opt.ClaimTTL
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if st.request != nil && !st.request.Fulfilled(k.entry) {
+		o.Request = st.request
+	}
+	o.Owner = r.owner
+	o.Rotations, o.Uncounted = ws.rotationsLocked(r.opt.Wall(), p.Name), r.running && ws.uncounted > 0
+	o.Skew, o.ClockUnknown = r.wrongClockLocked(ws.api), ws.listing == nil
+	o.AdminRefused = errors.Is(ws.err, elevenlabs.ErrInvalidKey)
+	o.OthersDue, o.Answers = p.AdminOf != "" && r.othersDueLocked(p) || r.yieldsTurnLocked(p, k.entry), ws.healthySince
+	if ws.err == nil && ws.listing != nil {
+		o.Listed = true
+		_, o.Found = ws.listing.accounts[p.ServiceAccount]
+	}
+	r.addKeysLocked(&o, p)
+	o.Elsewhere = r.elsewhereLocked(p, k)
+	if k.entry != nil {
+		r.addCurrentLocked(&o, p, k)
+		r.addUsageLocked(&o, k)
+	}
+	r.addEnabledLocked(&o, k)
+	return o
+}
+
+// addCurrentLocked says whether the current key is listed, and whether another replica changed its settings or place after this
+// process loaded the policy: then the two have different policy files.
+func (r *Rotator) addCurrentLocked(o *plan.Observed, p plan.Policy, k *knowledge) {
+	applied := appliedDigest(k.entry)
+	o.Differs = k.digestKnown && applied != k.digest && applied != p.Settings.Digest()
+	c := k.entry.Current
+	if c == nil {
+		return
+	}
+	o.Displaced = c.ID == k.movedAway
+	if !r.listedSinceLocked(*c, k.currentSince) {
+		return
+	}
+	o.HomeListed = true
+	if _, seq, listed := r.listedKeyLocked(*c); !listed {
+		o.MissingTwice, o.Proof = k.missingSeq != 0 && seq > k.missingSeq, k.proof
+	}
+}
+
+// addUsageLocked says which keys in overlap are in use: their counter moved within the last two listings of their workspace. A
+// key that this process has not watched for that long is neither in use nor idle: another replica may have seen it move.
+func (r *Rotator) addUsageLocked(o *plan.Observed, k *knowledge) {
+	for _, old := range k.entry.Retiring {
+		u, known := k.usage[old.ID]
+		_, seq, listed := r.listedKeyLocked(old.KeyRef)
+		switch {
+		case !known || !listed || old.State != ledger.InOverlap:
+		case u.moved != 0 && seq-u.moved < 2:
 			o.InUse = append(o.InUse, old.ID)
-		} else if seq-u.since >= 2 {
+		case seq-u.since >= 2:
 			o.Idle = append(o.Idle, old.ID)
 		}
 	}
 }
 
-// followQuarantineLocked notes which keys in quarantine are enabled. It ignores a listing that began before the key was known to
-// be in quarantine: that may show the key as it was in overlap.
-func (r *Rotator) followQuarantineLocked(o *plan.Observed, k *knowledge) {
+// addEnabledLocked says which keys in quarantine are enabled. It ignores a listing that began before the key was known to be in
+// quarantine: that may show the key as it was in overlap.
+func (r *Rotator) addEnabledLocked(o *plan.Observed, k *knowledge) {
 	for id, since := range k.quarantined {
 		key, listed := o.Key(id)
 		if listed && !key.Disabled && r.workspaces[key.Workspace].listing.begun.After(since) {
@@ -267,7 +357,7 @@ const manyKeys = 64
 
 // addKeysLocked collects the listed keys that concern a policy: those of its account, those of the accounts of its current and
 // retiring keys, and all that carry its name.
-func (r *Rotator) addKeysLocked(o *plan.Observed, p plan.Policy, k *knowledge) {
+func (r *Rotator) addKeysLocked(o *plan.Observed, p plan.Policy) {
 	var seen map[string]bool // the ids in o.Keys, once there are too many to scan
 	add := func(ws *workspace, keys []elevenlabs.Key) {
 		if o.Keys == nil {
@@ -302,7 +392,6 @@ func (r *Rotator) addKeysLocked(o *plan.Observed, p plan.Policy, k *knowledge) {
 	if e := o.Entry; e != nil {
 		if e.Current != nil {
 			account(e.Current.Workspace, e.Current.Account)
-			r.followCurrentLocked(o, *e.Current, k)
 		}
 		for _, c := range e.Retiring {
 			account(c.Workspace, c.Account)
@@ -312,45 +401,6 @@ func (r *Rotator) addKeysLocked(o *plan.Observed, p plan.Policy, k *knowledge) {
 		if l := ws.listing; l != nil && (l.strays || ws.name == p.Workspace) {
 			add(ws, l.owned[p.Name])
 		}
-	}
-}
-
-// followCurrentLocked notes whether the current key is listed, and since which listing it has been missing.
-func (r *Rotator) followCurrentLocked(o *plan.Observed, c ledger.KeyRef, k *knowledge) {
-	home := r.workspaces[c.Workspace]
-	if home == nil || home.listing == nil || !home.listing.begun.After(k.currentSince) {
-		return
-	}
-	o.HomeListed = true
-	for _, key := range home.listing.accounts[c.Account] {
-		if key.ID == c.ID {
-			k.missingSeq, k.proof = 0, elevenlabs.Inconclusive
-			return
-		}
-	}
-	if k.missingSeq == 0 {
-		k.missingSeq = home.listing.seq
-	}
-	o.MissingTwice = home.listing.seq > k.missingSeq
-	o.Proof = k.proof
-}
-
-// followSettings notes whether other settings were applied, or the key moved, after this process loaded the policy: then another
-// replica has a different policy file.
-func (k *knowledge) followSettings(o *plan.Observed, p plan.Policy) {
-	if k.entry == nil {
-		return
-	}
-	applied := ""
-	if k.entry.Applied != nil {
-		applied = k.entry.Applied.Digest
-	}
-	if !k.digestKnown {
-		k.digest, k.digestKnown = applied, true
-	}
-	o.Differs = applied != k.digest && applied != p.Settings.Digest()
-	if c := k.entry.Current; c != nil {
-		o.Displaced = c.ID == k.movedAway
 	}
 }
 

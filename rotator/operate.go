@@ -32,7 +32,7 @@ func (r *Rotator) Request(name string, o RotateOptions) error {
 		return pausedPolicy(name)
 	}
 	revoke := o.Revoke || st.request != nil && st.request.Revoke
-	st.request, st.hurry = &plan.Request{Pending: true, Revoke: revoke, Reason: o.Reason}, true
+	st.request, st.inbox.hurry = &plan.Request{Pending: true, Revoke: revoke, Reason: o.Reason}, true
 	r.logLocked(slog.LevelInfo, "rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", ledger.Shorten(o.Reason))
 	r.enqueueLocked(st)
 	return nil
@@ -72,7 +72,7 @@ func (r *Rotator) take(ctx context.Context, name string) (*policyState, plan.Obs
 	r.mu.Lock()
 	st := r.policies[name]
 	if st != nil {
-		st.resync, st.working = true, true
+		st.inbox.resync, st.place = true, working
 	}
 	r.mu.Unlock()
 	if st == nil {

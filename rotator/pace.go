@@ -298,7 +298,7 @@ func (r *Rotator) tooSoon(st *policyState, p plan.Policy, ws *workspace, asked b
 
 // pressing returns the urgent steps that are due, as far as is known, and were not tried yet.
 func (r *Rotator) pressing(st *policyState, p plan.Policy, ws *workspace) []plan.Step {
-	o := r.assemble(st, p, ws)
+	o := r.observed(st, p, ws)
 	return slices.DeleteFunc(plan.Plan(p, o, r.opt.Wall()).Steps, func(s plan.Step) bool {
 		_, tried := o.Pacing.Next[plan.AttemptOf(s)]
 		return tried || !plan.Urgent(s)

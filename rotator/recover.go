@@ -207,13 +207,19 @@ func (j *job) abandon(ctx context.Context, f *stageError, key elevenlabs.Key, fo
 	if !found || key.CharacterCount > 0 {
 		return j.releaseFailed(ctx, f, note)
 	}
-	if err := j.write(ctx, func(e *ledger.Entry) { note(e); j.takeClaim(e) }); err != nil {
+	err := j.write(ctx, func(e *ledger.Entry) {
+		note(e)
+		j.failing(e, f)
+		j.takeClaim(e)
+	})
+	if err != nil {
 		return outcome{failure: f, as: failedUnsettled, cause: err}
 	}
 	if err := j.deleteLost(ctx, key); err != nil {
 		j.log.Error("abandoned key not deleted", "key_id", key.ID, "outcome", "failed", "err", err) // the sweep tries again
 	}
-	return j.releaseFailed(ctx, f, func(*ledger.Entry) {})
+	err = j.release(ctx, nil) // if that fails, the rotation is settled all the same, and recovery drops the claim
+	return outcome{again: err == nil, failure: f, as: failedRotation}
 }
 
 // deleteLost deletes a key whose secret is stored nowhere.

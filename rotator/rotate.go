@@ -127,7 +127,7 @@ func (j *job) lookAgain(ctx context.Context, in *ledger.Intent) (ledger.Record, 
 	j.r.mu.Lock()
 	ws := j.st.ws
 	j.r.mu.Unlock()
-	o := j.r.assemble(j.st, j.p, ws)
+	o := j.r.observed(j.st, j.p, ws)
 	unclaimed := o.Entry.Clone()
 	unclaimed.Claim, unclaimed.Intent = nil, nil
 	o.Entry, o.MaxRotations = unclaimed, 0
@@ -412,14 +412,9 @@ func (j *job) retiringOf(old ledger.KeyRef, why ledger.Reason, now, until time.T
 // listedLocked returns what the last listing shows of a key, if that listing began after the given time. An older one may show
 // the key as disabled from before a rollback to it.
 func (r *Rotator) listedLocked(ref ledger.KeyRef, since time.Time) (disabled, found bool) {
-	ws := r.workspaces[ref.Workspace]
-	if ws == nil || ws.listing == nil || !ws.listing.begun.After(since) {
+	if !r.listedSinceLocked(ref, since) {
 		return false, false
 	}
-	for _, k := range ws.listing.accounts[ref.Account] {
-		if k.ID == ref.ID {
-			return k.Disabled, true
-		}
-	}
-	return false, false
+	k, _, found := r.listedKeyLocked(ref)
+	return k.Disabled, found
 }

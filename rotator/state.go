@@ -16,13 +16,9 @@ type policyState struct {
 	// Guarded by Rotator.mu.
 	policy      *plan.Policy // replaced whole, never changed
 	ws          *workspace
-	queued      bool
-	working     bool
-	again       bool // it was enqueued while a worker had it
-	resync      bool // read ledger and record again
-	edited      bool // the policy was changed by a reload
-	counted     bool // its entry was read for the hourly limit, or found unreadable
-	hurry       bool // the next look skips waits for a next try once
+	place       place
+	inbox       inbox // for the next look, which takes it whole
+	counted     bool  // its entry was read for the hourly limit, or found unreadable
 	request     *plan.Request
 	timer       *time.Timer  // the next look at a known time
 	loadedAt    int          // the Load that added it; 0: it is only in the ledger
@@ -32,6 +28,23 @@ type policyState struct {
 	last        last
 
 	known knowledge // owned by the one worker that has the policy
+}
+
+// place is where a policy is.
+type place int
+
+const (
+	idle    place = iota
+	queued        // for a worker
+	working       // a worker has it, or a command until its process ends
+)
+
+// inbox is what reached a policy since its last look.
+type inbox struct {
+	wake   bool // look again once the worker is done
+	resync bool // read ledger and record again
+	edited bool // the policy was changed by a reload
+	hurry  bool // skip the waits for a next try once
 }
 
 // last is the last entry and decision of a policy, for decisions about other policies.
@@ -92,7 +105,7 @@ type knowledge struct {
 func (st *policyState) load(p *plan.Policy, ws *workspace) {
 	// A policy that did not change costs no call at a reload.
 	changed := st.ws != nil && !reflect.DeepEqual(*st.policy, *p)
-	st.resync, st.edited = st.resync || changed, st.edited || changed
+	st.inbox.resync, st.inbox.edited = st.inbox.resync || changed, st.inbox.edited || changed
 	st.policy, st.ws = p, ws
 	st.status.Policy = p
 	if st.status.State == "" {
@@ -192,7 +205,7 @@ func (r *Rotator) ledgerRestored(policy string, from, to int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, st := range r.orderedLocked() {
-		st.resync = true
+		st.inbox.resync = true
 		r.enqueueLocked(st)
 	}
 }

@@ -33,7 +33,7 @@ func TestKeysInOtherWorkspacesAreFound(t *testing.T) {
 	wantFound := func(when string, p plan.Policy) {
 		t.Helper()
 		var o plan.Observed
-		r.addKeysLocked(&o, p, &knowledge{})
+		r.addKeysLocked(&o, p)
 		found := slices.ContainsFunc(o.Keys, func(k plan.ListedKey) bool { return k.ID == "left" && k.Workspace == "old" })
 		if !found {
 			t.Errorf("%s: the key in the old workspace was not found, only %v", when, o.Keys)

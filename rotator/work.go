@@ -34,7 +34,7 @@ func (r *Rotator) storeAnswers(lasted time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, st := range r.orderedLocked() {
-		st.hurry = st.hurry || lasted >= r.opt.ReconcileInterval/2
+		st.inbox.hurry = st.inbox.hurry || lasted >= r.opt.ReconcileInterval/2
 		r.enqueueLocked(st)
 	}
 }
@@ -42,15 +42,14 @@ func (r *Rotator) storeAnswers(lasted time.Duration) {
 // enqueueLocked puts a policy into the queue, unless it is there already.
 func (r *Rotator) enqueueLocked(st *policyState) {
 	switch {
-	case r.stopping || st.queued:
-		return
-	case st.working:
-		st.again = true
-		return
+	case r.stopping:
+	case st.place == working:
+		st.inbox.wake = true
+	case st.place == idle:
+		st.place = queued
+		r.queue = append(r.queue, st)
+		r.wakeUp.Signal()
 	}
-	st.queued = true
-	r.queue = append(r.queue, st)
-	r.wakeUp.Signal()
 }
 
 // orderedLocked returns all policies, loaded and removed, in this replica's own order: replicas with different orders collide less
@@ -82,8 +81,8 @@ func (r *Rotator) orderedLocked() []*policyState {
 // into its timeout does not block the others.
 const slow = 3 * time.Second
 
-// worker works on one policy at a time until the rotator stops or a slow policy got it replaced. The working flag keeps two
-// workers off one policy.
+// worker works on one policy at a time until the rotator stops or a slow policy got it replaced. Its place keeps two workers off
+// one policy.
 func (r *Rotator) worker(ctx context.Context, workers *sync.WaitGroup) {
 	for {
 		st, ws := r.next()
@@ -100,10 +99,10 @@ func (r *Rotator) worker(ctx context.Context, workers *sync.WaitGroup) {
 		r.work(ctx, st)
 		replaced := !replacement.Stop()
 		r.mu.Lock()
-		st.working = false
+		st.place = idle
 		ws.busy--
-		if st.again {
-			st.again = false
+		if st.inbox.wake {
+			st.inbox.wake = false
 			r.enqueueLocked(st)
 		}
 		r.wakeUp.Signal() // a worker may wait for this workspace
@@ -129,7 +128,7 @@ func (r *Rotator) next() (*policyState, *workspace) {
 	copy(r.queue[1:i+1], r.queue[:i])
 	r.queue[0] = nil
 	r.queue = r.queue[1:]
-	st.queued, st.working = false, true
+	st.place = working
 	st.ws.busy++
 	return st, st.ws
 }
@@ -181,7 +180,7 @@ func (r *Rotator) work(ctx context.Context, st *policyState) {
 		}
 	}
 	r.mu.Lock()
-	st.again = true
+	st.inbox.wake = true
 	r.mu.Unlock()
 }
 
@@ -208,7 +207,7 @@ func (r *Rotator) countIfDue(st *policyState, err error) {
 	r.mu.Lock()
 	p, ws := *st.policy, st.ws
 	r.mu.Unlock()
-	for _, s := range plan.Plan(p, r.assemble(st, p, ws), r.opt.Wall()).Steps {
+	for _, s := range plan.Plan(p, r.observed(st, p, ws), r.opt.Wall()).Steps {
 		if s.Action == plan.ActRotate {
 			r.noteOnce(st, failed(ledger.StageClaim, err))
 			return
@@ -365,7 +364,7 @@ func (r *Rotator) resyncLoop(ctx context.Context) {
 		}
 		r.mu.Lock()
 		for _, st := range turn[:min(n, len(turn))] {
-			st.resync = true
+			st.inbox.resync = true
 			r.enqueueLocked(st)
 		}
 		turn = turn[min(n, len(turn)):]

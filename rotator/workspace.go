@@ -82,7 +82,7 @@ func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
 	}
 	for _, st := range r.orderedLocked() {
 		if st.ws == ws {
-			st.hurry = st.hurry || back
+			st.inbox.hurry = st.inbox.hurry || back
 			r.enqueueLocked(st)
 		}
 	}
