@@ -91,6 +91,9 @@ func TestRequestsOnTheWire(t *testing.T) {
 	limited := Settings{Permissions: Permissions{Names: []string{"voices_read", "text_to_speech", "voices_read"}},
 		AllowedIPs: prefixes("203.0.113.0/24", "2001:db8::7/128", "10.0.0.1/32", "::ffff:10.0.0.1/128"), CharacterLimit: new(int64(0))}
 	open := Settings{Permissions: Permissions{All: true}}
+	capped, cleared := open, open
+	capped.Optional = Optional{TTSConcurrency: Some(int64(0)), DubbingConcurrency: Some(int64(7)), MusicConcurrency: None[int64](), ThirdPartyDisable: Some(false)}
+	cleared.Optional = Optional{TTSConcurrency: None[int64](), DubbingConcurrency: None[int64](), MusicConcurrency: None[int64](), ThirdPartyDisable: None[bool]()}
 	for name, tc := range map[string]struct {
 		do                 func(context.Context, *Client) error
 		answer             string
@@ -117,6 +120,30 @@ func TestRequestsOnTheWire(t *testing.T) {
 			do:     func(ctx context.Context, c *Client) error { _, err := c.CreateKey(ctx, "a", "n", open); return err },
 			answer: `{"xi-api-key":"sk_new_key"}`, method: "POST", path: "/v1/service-accounts/a/api-keys",
 			body: `{"name":"n","permissions":"all"}`,
+		},
+		"create with optional settings": {
+			do: func(ctx context.Context, c *Client) error {
+				_, err := c.CreateKey(ctx, "a", "n", capped)
+				return err
+			},
+			answer: `{"xi-api-key":"sk_new_key"}`, method: "POST", path: "/v1/service-accounts/a/api-keys",
+			body: `{"name":"n","permissions":"all","tts_concurrency_limit":0,"dubbing_concurrency_limit":7,"third_party_disable_allowed":false}`,
+		},
+		"create with optional settings cleared": {
+			do: func(ctx context.Context, c *Client) error {
+				_, err := c.CreateKey(ctx, "a", "n", cleared)
+				return err
+			},
+			answer: `{"xi-api-key":"sk_new_key"}`, method: "POST", path: "/v1/service-accounts/a/api-keys",
+			body: `{"name":"n","permissions":"all"}`,
+		},
+		"patch to optional settings": {
+			do: func(ctx context.Context, c *Client) error {
+				return c.UpdateKey(ctx, "a", "k", Update{Name: "n", Settings: &capped})
+			},
+			answer: `{}`, method: "PATCH", path: "/v1/service-accounts/a/api-keys/k",
+			body: `{"is_enabled":"no_update","name":"n","permissions":"all","character_limit":"clear","allowed_ips":"clear",` +
+				`"tts_concurrency_limit":0,"dubbing_concurrency_limit":7,"music_concurrency_limit":"clear","third_party_disable_allowed":false}`,
 		},
 		"create without permissions": {
 			do: func(ctx context.Context, c *Client) error {

@@ -24,6 +24,7 @@ var (
 	ErrForbidden          = errors.New("forbidden")                 // any other 403
 	ErrNotFound           = errors.New("not found")                 // 404
 	ErrInvalidRequest     = errors.New("invalid request")           // 400, 422, or refused before it was sent
+	ErrSettingRefused     = errors.New("setting refused")           // a 4xx that names an optional setting
 	ErrKeyLimit           = errors.New("limit of keys reached")     // a 4xx that names a maximum number of keys
 	ErrRateLimited        = errors.New("rate limited")              // 429
 	ErrConcurrent         = errors.New("too many at the same time") // 429 concurrent_limit_exceeded
@@ -125,6 +126,8 @@ func (e *Error) refused() error {
 		return ErrMissingPermissions
 	case e.Status == http.StatusUnauthorized:
 		return nil
+	case e.Setting() != "":
+		return ErrSettingRefused
 	case e.Status == http.StatusForbidden:
 		return ErrForbidden
 	case e.Status == http.StatusNotFound:
@@ -135,6 +138,23 @@ func (e *Error) refused() error {
 		return ErrInvalidRequest
 	}
 	return nil
+}
+
+// Setting returns the optional setting that a refusal names, "" if it names none. ASSUMPTION: a plan
+// that does not offer a setting refuses it with a 4xx that names it; which status and code is not published.
+func (e *Error) Setting() string {
+	switch {
+	case e.Status < 400, e.Status >= 500, e.Err != nil, e.Status == http.StatusUnauthorized, e.Status == http.StatusNotFound, e.Status == http.StatusTooManyRequests:
+		return ""
+	}
+	for _, text := range []string{e.Param, e.Code, e.legacy, e.Message} {
+		for _, f := range (Optional{}).Texts() {
+			if strings.Contains(text, f[0]) {
+				return f[0]
+			}
+		}
+	}
+	return ""
 }
 
 // says compares with the code and its legacy field, which may differ while the API migrates.

@@ -14,7 +14,7 @@ import (
 	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
-var sentinels = []error{ErrInvalidKey, ErrMissingPermissions, ErrForbidden, ErrNotFound, ErrInvalidRequest, ErrKeyLimit,
+var sentinels = []error{ErrInvalidKey, ErrMissingPermissions, ErrForbidden, ErrNotFound, ErrInvalidRequest, ErrSettingRefused, ErrKeyLimit,
 	ErrRateLimited, ErrConcurrent, ErrServer, ErrBadAnswer, ErrUnreachable}
 
 func matching(err error) []error {
@@ -52,6 +52,16 @@ func TestRefusals(t *testing.T) {
 		"key limit in one word":    {400, said("Service account API key limit reached"), []error{ErrKeyLimit}, false},
 		"limit of characters":      {422, said("The character_limit of keys is a positive integer"), []error{ErrInvalidRequest}, false},
 		"limit of a name":          {422, said("API key name exceeds the maximum length of 64"), []error{ErrInvalidRequest}, false},
+		"setting, by param":        {403, `{"detail":{"code":"feature_not_available","message":"Not on your plan.","param":"tts_concurrency_limit"}}`, []error{ErrSettingRefused}, false},
+		"setting, by message":      {402, said("dubbing_concurrency_limit is for Enterprise"), []error{ErrSettingRefused}, false},
+		"setting, by legacy code":  {400, `{"detail":{"status":"music_concurrency_limit_not_allowed"}}`, []error{ErrSettingRefused}, false},
+		"setting, unknown":         {422, `{"detail":[{"loc":["body","third_party_disable_allowed"],"msg":"Extra inputs","type":"extra_forbidden"}]}`, []error{ErrSettingRefused}, false},
+		"setting, limits of keys":  {400, said("You cannot limit keys by tts_concurrency_limit; the maximum for keys is set by the plan"), []error{ErrSettingRefused}, false},
+		"401 that names a setting": {401, said("tts_concurrency_limit"), nil, false},
+		"404 that names a setting": {404, said("tts_concurrency_limit"), []error{ErrNotFound}, false},
+		"429 that names a setting": {429, said("tts_concurrency_limit"), []error{ErrRateLimited}, false},
+		"500 that names a setting": {500, said("tts_concurrency_limit"), []error{ErrServer}, true},
+		"a page with a setting":    {403, `<html>tts_concurrency_limit</html>`, []error{ErrBadAnswer}, true},
 		"too many addresses":       {400, said("too many allowed_ips for this key"), []error{ErrInvalidRequest}, false},
 		"rate limit":               {429, coded("rate_limit_exceeded"), []error{ErrRateLimited}, false},
 		"concurrency limit":        {429, coded("concurrent_limit_exceeded"), []error{ErrRateLimited, ErrConcurrent}, false},

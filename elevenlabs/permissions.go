@@ -30,9 +30,9 @@ var known = [...]string{
 // KnownPermissions returns the permission names known to this build. The API's list grows over time.
 func KnownPermissions() []string { return slices.Clone(known[:]) }
 
-// Diff names the fields in which s, as observed, differs from want: "permissions", "allowed_ips", "character_limit".
-// Spelling does not count: order, duplicates, an address or its /32. Neither does an additional permission of s that this
-// build does not know: the API adds new ones itself.
+// Diff names the fields in which s, as observed, differs from want: "permissions", "allowed_ips", "character_limit", and
+// those of [Optional] that want manages. Spelling does not count: order, duplicates, an address or its /32. Neither does an
+// additional permission of s that this build does not know: the API adds new ones itself.
 func (s Settings) Diff(want Settings) []string {
 	s, want = s.normal(), want.normal()
 	var fields []string
@@ -46,7 +46,7 @@ func (s Settings) Diff(want Settings) []string {
 	if (a == nil) != (b == nil) || (a != nil && *a != *b) {
 		fields = append(fields, "character_limit")
 	}
-	return fields
+	return append(fields, s.differences(want.Optional)...)
 }
 
 func (p Permissions) satisfies(want Permissions) bool {
@@ -59,10 +59,13 @@ func (p Permissions) satisfies(want Permissions) bool {
 	return slices.Equal(names, want.Names)
 }
 
-// Digest is a stable fingerprint of the settings, independent of spelling: SHA-256 in hex.
+// Digest is a stable fingerprint of the settings, independent of spelling: SHA-256 in hex. The ledger keeps it, so settings
+// that an earlier build knew have the digest that they had then.
 func (s Settings) Digest() string {
+	body := createBody("", s)
+	body.optionalFields = s.bodyFields(NoneWord)
 	sum := sha256.New()
-	_ = json.NewEncoder(sum).Encode(createBody("", s)) // strings and numbers can be encoded
+	_ = json.NewEncoder(sum).Encode(body) // strings and numbers can be encoded
 	return hex.EncodeToString(sum.Sum(nil))
 }
 

@@ -18,6 +18,7 @@ type Settings struct {
 	Permissions    Permissions
 	AllowedIPs     []netip.Prefix // nil: every address
 	CharacterLimit *int64         // credits a month; nil: no limit
+	Optional
 }
 
 // Key is one API key as a listing shows it. A listing never holds a secret.

@@ -30,6 +30,7 @@ type wireKey struct {
 	CharacterLimit *int64          `json:"character_limit"`
 	Permissions    json.RawMessage `json:"permissions"`
 	AllowedIPs     []string        `json:"allowed_ips"`
+	wireOptional
 }
 
 func decodeAccounts(body []byte) ([]ServiceAccount, error) {
@@ -102,7 +103,7 @@ func (w wireKey) key(account string, read permissionReader) (Key, error) {
 	return Key{
 		ID: w.ID, Name: w.Name, Hint: w.Hint, ServiceAccount: account, CreatedAt: unixTime(w.CreatedAt),
 		Disabled: w.Disabled, DisableReason: w.DisableReason, CharacterCount: w.CharacterCount,
-		Settings: Settings{Permissions: permissions, AllowedIPs: ips, CharacterLimit: w.CharacterLimit},
+		Settings: Settings{Permissions: permissions, AllowedIPs: ips, CharacterLimit: w.CharacterLimit, Optional: w.optional()},
 	}, nil
 }
 
@@ -181,12 +182,14 @@ type wireCreate struct {
 	Permissions    any      `json:"permissions"`
 	CharacterLimit *int64   `json:"character_limit,omitempty"`
 	AllowedIPs     []string `json:"allowed_ips,omitempty"`
+	optionalFields
 }
 
+// createBody gives a new key the settings; a value of none is left out, as the API has it.
 func createBody(name string, s Settings) wireCreate {
 	s = s.normal()
 	return wireCreate{Name: name, Permissions: s.Permissions.wire(), CharacterLimit: s.CharacterLimit,
-		AllowedIPs: prefixTexts(s.AllowedIPs)}
+		AllowedIPs: prefixTexts(s.AllowedIPs), optionalFields: s.bodyFields(nil)}
 }
 
 // wireUpdate always carries the first three: the API of 2025 requires them together.
@@ -196,6 +199,7 @@ type wireUpdate struct {
 	Permissions    any    `json:"permissions"`
 	CharacterLimit any    `json:"character_limit,omitempty"`
 	AllowedIPs     any    `json:"allowed_ips,omitempty"`
+	optionalFields
 }
 
 func updateBody(u Update) wireUpdate {
@@ -214,6 +218,7 @@ func updateBody(u Update) wireUpdate {
 	if s.AllowedIPs != nil {
 		w.AllowedIPs = prefixTexts(s.AllowedIPs)
 	}
+	w.optionalFields = s.bodyFields(clearIt) // what is not managed is left out, which leaves it as it is
 	return w
 }
 

@@ -25,13 +25,16 @@ type Faults struct {
 
 	UsagePerRequest int64 `json:"usage_per_request,omitzero"` // credits each accepted request of a service account's key costs; past character_limit: 401 quota_exceeded
 
-	IgnoreAllowedIPs bool   `json:"ignore_allowed_ips,omitzero"` // allowed_ips is accepted, but neither stored nor enforced
-	NoKeyID          bool   `json:"no_key_id,omitzero"`          // create answers without key_id, as in August 2025
-	FullUpdate       bool   `json:"full_update,omitzero"`        // update requires is_enabled, name and permissions together, as in August 2025
-	LegacyErrors     bool   `json:"legacy_errors,omitzero"`      // errors carry only detail.status and detail.message
-	ExtraFields      bool   `json:"extra_fields,omitzero"`       // answers hold unknown fields and an unknown permission
-	Shuffle          bool   `json:"shuffle,omitzero"`            // lists are in random order
-	MissingList      string `json:"missing_list,omitzero"`       // listings lack this field: service-accounts, api-keys or key_id
+	IgnoreAllowedIPs bool     `json:"ignore_allowed_ips,omitzero"` // allowed_ips is accepted, but neither stored nor enforced
+	NotOffered       []string `json:"not_offered,omitempty"`       // optional fields that the plan does not offer; create and update that set one: 403 feature_not_available, with its name
+	NotTaken         []string `json:"not_taken,omitempty"`         // optional fields that create and update accept and drop
+	NoOptionalFields bool     `json:"no_optional_fields,omitzero"` // an older API: listings show no platform_limits and no third_party_disable_allowed, and create and update know neither
+	NoKeyID          bool     `json:"no_key_id,omitzero"`          // create answers without key_id, as in August 2025
+	FullUpdate       bool     `json:"full_update,omitzero"`        // update requires is_enabled, name and permissions together, as in August 2025
+	LegacyErrors     bool     `json:"legacy_errors,omitzero"`      // errors carry only detail.status and detail.message
+	ExtraFields      bool     `json:"extra_fields,omitzero"`       // answers hold unknown fields and an unknown permission
+	Shuffle          bool     `json:"shuffle,omitzero"`            // lists are in random order
+	MissingList      string   `json:"missing_list,omitzero"`       // listings lack this field: service-accounts, api-keys or key_id
 }
 
 // Range is a span of durations, drawn from uniformly.
@@ -103,6 +106,11 @@ func (f *Faults) check(ops []operation) error {
 	if !slices.Contains([]string{"", "service-accounts", "api-keys", "key_id"}, f.MissingList) {
 		errs = append(errs, fmt.Errorf("missing_list %q: not service-accounts, api-keys or key_id", f.MissingList))
 	}
+	for _, field := range slices.Concat(f.NotOffered, f.NotTaken) {
+		if !slices.Contains(optionalFields(), field) {
+			errs = append(errs, fmt.Errorf("not_offered or not_taken %q: not one of %q", field, optionalFields()))
+		}
+	}
 	if f.Latency.Max < f.Latency.Min || f.Latency.Min < 0 || f.KeyDelay < 0 || f.ListLag < 0 {
 		errs = append(errs, errors.New("durations must not be negative, nor latency.max less than latency.min"))
 	}
@@ -152,7 +160,7 @@ func (s *Server) SetFaults(f Faults) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f.Rules = slices.Clone(f.Rules)
+	f.Rules, f.NotOffered, f.NotTaken = slices.Clone(f.Rules), slices.Clone(f.NotOffered), slices.Clone(f.NotTaken)
 	s.faults = s.freshFaults(f)
 	return nil
 }
@@ -166,7 +174,7 @@ func (s *Server) Faults() Faults {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.faults.Faults
-	f.Rules = slices.Clone(f.Rules)
+	f.Rules, f.NotOffered, f.NotTaken = slices.Clone(f.Rules), slices.Clone(f.NotOffered), slices.Clone(f.NotTaken)
 	return f
 }
 

@@ -386,3 +386,60 @@ func TestCutsOverHTTP(t *testing.T) {
 		equal(t, string(tt.kind)+": applied", len(s.State()[0].Keys) > before, tt.applied)
 	}
 }
+
+const fullKey = `{"name":"n","permissions":"all","third_party_disable_allowed":true,"tts_concurrency_limit":1,"dubbing_concurrency_limit":2,"music_concurrency_limit":0}`
+
+// A plan that does not offer a setting says which one, whatever is set beside it; clearing it is no use of it.
+func TestAPlanThatDoesNotOfferASetting(t *testing.T) {
+	for _, field := range []string{"third_party_disable_allowed", "tts_concurrency_limit", "dubbing_concurrency_limit", "music_concurrency_limit"} {
+		b := newBench(t, options())
+		old := b.create(fullKey)
+		b.set(elevensim.Faults{NotOffered: []string{field}})
+		for method, path := range map[string]string{"POST": keysOfA, "PATCH": keysOfA + "/" + old.ID} {
+			r := b.do(method, path, adminKey, fullKey)
+			var e struct {
+				Detail struct{ Code, Param, Message string }
+			}
+			r.into(t, &e)
+			equal(t, method+" "+field, r.status, 403)
+			equal(t, method+" "+field, e.Detail.Code+" "+e.Detail.Param, "feature_not_available "+field)
+			equal(t, "named in the message: "+field, strings.Contains(e.Detail.Message, field), true)
+		}
+		equal(t, "keys", b.living(), 1)
+		equal(t, "clearing it", b.do("PATCH", keysOfA+"/"+old.ID, adminKey, `{"`+field+`":"clear"}`).status, 200)
+		equal(t, "without it", b.do("POST", keysOfA, adminKey, plainKey).status, 200)
+	}
+}
+
+func TestAPlanThatDropsASetting(t *testing.T) {
+	b := newBench(t, options())
+	b.set(elevensim.Faults{NotTaken: []string{"tts_concurrency_limit", "third_party_disable_allowed"}})
+	b.create(fullKey)
+	k := b.State()[0].Keys[0]
+	equal(t, "tts", k.TTSConcurrency == nil, true)
+	equal(t, "third party", k.ThirdPartyDisable == nil, true)
+	equal(t, "dubbing", *k.DubConcurrency, int64(2))
+}
+
+// An older API neither shows nor knows the optional settings.
+func TestAnOlderAPIWithoutOptionalSettings(t *testing.T) {
+	b := newBench(t, options())
+	b.create(fullKey)
+	b.set(elevensim.Faults{NoOptionalFields: true})
+	for _, field := range []string{"platform_limits", "third_party_disable_allowed"} {
+		if shown, there := b.list()[0][field]; there {
+			t.Errorf("the listing shows %s: %v", field, shown)
+		}
+	}
+	equal(t, "a key with them", b.do("POST", keysOfA, adminKey, fullKey).status, 422)
+	equal(t, "a key without them", b.do("POST", keysOfA, adminKey, plainKey).status, 200)
+}
+
+func TestFaultsThatNameNoOptionalSetting(t *testing.T) {
+	s := elevensim.New(options())
+	for _, f := range []elevensim.Faults{{NotOffered: []string{"character_limit"}}, {NotTaken: []string{"tts"}}} {
+		if err := s.SetFaults(f); err == nil {
+			t.Errorf("%+v was accepted", f)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -75,11 +76,14 @@ func readKey(b *form, f *Faults) (*keyPatch, *refusal) {
 	p.permissions = b.permissions()
 	addresses := b.strings("allowed_ips", "clear")
 	p.characterLimit = b.count("character_limit")
-	p.thirdPartyDisable = take[bool](b, "third_party_disable_allowed", "bool", "clear")
-	p.tts = b.count("tts_concurrency_limit")
-	p.dub = b.count("dubbing_concurrency_limit")
-	p.music = b.count("music_concurrency_limit")
+	if !f.NoOptionalFields {
+		p.thirdPartyDisable = take[bool](b, fieldThirdParty, "bool", "clear")
+		p.tts, p.dub, p.music = b.count(fieldTTS), b.count(fieldDub), b.count(fieldMusic)
+	}
 	if refused := b.finish(); refused != nil {
+		return nil, refused
+	}
+	if refused := p.offered(f); refused != nil {
 		return nil, refused
 	}
 	ips, err := prefixes(addresses.value)
@@ -88,6 +92,39 @@ func readKey(b *form, f *Faults) (*keyPatch, *refusal) {
 	}
 	p.allowedIPs = setting[[]netip.Prefix]{addresses.set && !f.IgnoreAllowedIPs, ips}
 	return p, nil
+}
+
+const (
+	fieldThirdParty = "third_party_disable_allowed"
+	fieldTTS        = "tts_concurrency_limit"
+	fieldDub        = "dubbing_concurrency_limit"
+	fieldMusic      = "music_concurrency_limit"
+)
+
+func optionalFields() []string { return []string{fieldThirdParty, fieldTTS, fieldDub, fieldMusic} }
+
+// offered refuses what the plan does not offer, and drops what it accepts without effect. Clearing such a field is always
+// accepted.
+func (p *keyPatch) offered(f *Faults) *refusal {
+	for _, s := range []struct {
+		name  string
+		value bool
+		drop  func()
+	}{
+		{fieldThirdParty, p.thirdPartyDisable.value != nil, func() { p.thirdPartyDisable.set = false }},
+		{fieldTTS, p.tts.value != nil, func() { p.tts.set = false }},
+		{fieldDub, p.dub.value != nil, func() { p.dub.set = false }},
+		{fieldMusic, p.music.value != nil, func() { p.music.set = false }},
+	} {
+		if s.value && slices.Contains(f.NotOffered, s.name) {
+			return &refusal{status: http.StatusForbidden, kind: "authorization_error", code: "feature_not_available", param: s.name,
+				message: s.name + " is not available on the plan of this workspace."}
+		}
+		if slices.Contains(f.NotTaken, s.name) {
+			s.drop()
+		}
+	}
+	return nil
 }
 
 func readAccount(c *call) (string, *refusal) {

@@ -56,6 +56,11 @@ type KeySpec struct {
 	Permissions    []string `json:"permissions"`     // nil: all; names are not checked
 	AllowedIPs     []string `json:"allowed_ips"`     // nil: every address
 	CharacterLimit *int64   `json:"character_limit"` // nil: none
+
+	ThirdPartyDisable *bool  `json:"third_party_disable_allowed"` // nil: as the plan has it
+	TTSConcurrency    *int64 `json:"tts_concurrency_limit"`       // nil: none, as those below
+	DubConcurrency    *int64 `json:"dubbing_concurrency_limit"`
+	MusicConcurrency  *int64 `json:"music_concurrency_limit"`
 }
 
 type account struct {
@@ -174,7 +179,8 @@ func (s *Server) AddKey(accountID string, spec KeySpec) (id, secret string, err 
 	if s.keys[spec.ID] != nil {
 		return "", "", fmt.Errorf("adding a key: there is a key %s already", spec.ID)
 	}
-	k := &Key{ID: spec.ID, Secret: spec.Secret, Name: spec.Name, Permissions: slices.Clone(spec.Permissions), CharacterLimit: spec.CharacterLimit}
+	k := &Key{ID: spec.ID, Secret: spec.Secret, Name: spec.Name, Permissions: slices.Clone(spec.Permissions), CharacterLimit: spec.CharacterLimit,
+		ThirdPartyDisable: spec.ThirdPartyDisable, TTSConcurrency: spec.TTSConcurrency, DubConcurrency: spec.DubConcurrency, MusicConcurrency: spec.MusicConcurrency}
 	if k.AllowedIPs, err = prefixes(spec.AllowedIPs); err != nil {
 		return "", "", fmt.Errorf("adding a key: %w", err)
 	}

@@ -31,21 +31,25 @@ type wireKeyList struct {
 }
 
 type wireKey struct {
-	Name                     string         `json:"name"`
-	Hint                     string         `json:"hint"`
-	KeyID                    string         `json:"key_id,omitempty"`
-	ServiceAccountUserID     string         `json:"service_account_user_id"`
-	CreatedAtUnix            int64          `json:"created_at_unix"`
-	IsDisabled               bool           `json:"is_disabled"`
-	Permissions              []string       `json:"permissions"`
-	DisableReason            *string        `json:"disable_reason"`
-	CharacterLimit           *int64         `json:"character_limit"`
-	CharacterCount           int64          `json:"character_count"`
-	HashedXiAPIKey           string         `json:"hashed_xi_api_key"`
-	AllowedIPs               []netip.Prefix `json:"allowed_ips"`
-	ThirdPartyDisableAllowed *bool          `json:"third_party_disable_allowed"`
-	PlatformLimits           *wireLimits    `json:"platform_limits"`
+	Name                 string         `json:"name"`
+	Hint                 string         `json:"hint"`
+	KeyID                string         `json:"key_id,omitempty"`
+	ServiceAccountUserID string         `json:"service_account_user_id"`
+	CreatedAtUnix        int64          `json:"created_at_unix"`
+	IsDisabled           bool           `json:"is_disabled"`
+	Permissions          []string       `json:"permissions"`
+	DisableReason        *string        `json:"disable_reason"`
+	CharacterLimit       *int64         `json:"character_limit"`
+	CharacterCount       int64          `json:"character_count"`
+	HashedXiAPIKey       string         `json:"hashed_xi_api_key"`
+	AllowedIPs           []netip.Prefix `json:"allowed_ips"`
+	*wireOptional                       // nil: an older API
 	wireFuture
+}
+
+type wireOptional struct {
+	ThirdPartyDisableAllowed *bool       `json:"third_party_disable_allowed"`
+	PlatformLimits           *wireLimits `json:"platform_limits"`
 }
 
 type wireLimits struct {
@@ -155,8 +159,10 @@ func (s *Server) wireKey(k *Key) wireKey {
 		Name: k.Name, Hint: "..." + k.Secret[len(k.Secret)-4:], KeyID: k.ID, ServiceAccountUserID: k.Account,
 		CreatedAtUnix: k.CreatedAt.Unix(), IsDisabled: k.Disabled, Permissions: slices.Clone(k.Permissions),
 		CharacterLimit: k.CharacterLimit, CharacterCount: k.CharacterCount, HashedXiAPIKey: hex.EncodeToString(hash[:]),
-		AllowedIPs: slices.Clone(k.AllowedIPs), ThirdPartyDisableAllowed: k.ThirdPartyDisable,
-		PlatformLimits: limitsOf(k), wireFuture: s.future(),
+		AllowedIPs: slices.Clone(k.AllowedIPs), wireFuture: s.future(),
+	}
+	if !s.faults.NoOptionalFields {
+		w.wireOptional = &wireOptional{k.ThirdPartyDisable, limitsOf(k)}
 	}
 	if k.DisableReason != "" {
 		reason := k.DisableReason

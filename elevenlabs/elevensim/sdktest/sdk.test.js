@@ -87,6 +87,17 @@ test("the life of a key", async (t) => {
     assert.deepEqual(k.permissions, ["user_read"]);
   });
 
+  await t.test("optional settings alone, by number and by false", async () => {
+    const before = await find(keyId);
+    await keys.update(account, keyId, { ttsConcurrencyLimit: 0, musicConcurrencyLimit: 5, thirdPartyDisableAllowed: false });
+    const k = await find(keyId);
+    assert.deepEqual([k.platformLimits.concurrency.limit, k.platformLimits.dubbingConcurrency, k.platformLimits.musicConcurrency.limit], [0, undefined, 5]);
+    assert.equal(k.thirdPartyDisableAllowed, false);
+    assert.deepEqual([k.name, k.permissions, k.characterLimit], [before.name, before.permissions, before.characterLimit]);
+    await assert.rejects(own.workspaces.apiKeys.disable({ apiKeyName: "self" }), refused(403, "self_disable_not_allowed"));
+    await keys.update(account, keyId, { thirdPartyDisableAllowed: true });
+  });
+
   await t.test("disable and enable", async () => {
     await keys.update(account, keyId, { isEnabled: false });
     await assert.rejects(own.user.get(), refused(401, "invalid_api_key"));
