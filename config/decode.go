@@ -60,6 +60,14 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, where string) {
 		if number, ok := d.number(n, f, where+f.name); ok {
 			*p = at[int64]{number, n}
 		}
+	case *at[limit]:
+		if l, ok := d.limit(n, f, where+f.name); ok {
+			*p = at[limit]{l, n}
+		}
+	case *at[bool]:
+		if v, ok := d.boolean(n, f, where+f.name); ok {
+			*p = at[bool]{v, n}
+		}
 	case *at[[]at[string]]:
 		*p = at[[]at[string]]{d.texts(n, f, where), n}
 	default:

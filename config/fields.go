@@ -9,6 +9,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
@@ -21,7 +22,7 @@ import (
 //	requiredUnlessDefault  required in a policy, unless defaults give it
 //	pattern   regular expression that a text matches; rule: the same in words; path: a path in Vault
 //	words     the accepted texts
-//	word      a text that replaces the whole list
+//	word      a text that replaces the whole list, or the number
 //	min, max  bounds of a number
 //	one       exactly one field of the object is set
 //	each      name of a list entry in messages
@@ -62,23 +63,27 @@ type policy struct {
 
 // common holds the fields that defaults may set: all of a policy but name, service_account and sink.
 type common struct {
-	Workspace      at[string]        `yaml:"workspace" eg:"default" def:"default" pattern:"^[A-Za-z0-9._-]{1,64}$" rule:"1 to 64 of a-z A-Z 0-9 . _ -" doc:"Workspace of the service account."`
-	Schedule       at[string]        `yaml:"schedule" requiredUnlessDefault:"1" eg:"0 3 * * 1" pattern:"^[ -~]+$" rule:"a schedule such as 0 3 * * 1" doc:"When the key rotates: five cron fields, @daily and the like, or @every 36h."`
-	Timezone       at[string]        `yaml:"timezone" eg:"Europe/Oslo" def:"UTC" pattern:"^[A-Za-z0-9+_/-]+$" rule:"the name of a time zone" doc:"Time zone of the schedule, as the IANA database names it."`
-	Splay          at[time.Duration] `yaml:"splay" eg:"10m" def:"0s" doc:"A run starts 0 to splay later, by a delay fixed per policy, so that policies do not all rotate at once."`
-	Window         at[time.Duration] `yaml:"window" eg:"4h" doc:"A run that has not started this long after it was due is skipped until the next. Absent or 0: it is caught up at any time."`
-	Group          at[string]        `yaml:"group" eg:"tts" pattern:"^[A-Za-z0-9_-]{0,64}$" rule:"up to 64 of a-z A-Z 0-9 _ -" doc:"At most one member of a group is between claim and end of overlap at a time. Their overlap and wait_until_idle together must be shorter than the shortest gap of their schedules."`
-	MaxAge         at[time.Duration] `yaml:"max_age" eg:"200h" doc:"While rotations succeed, no enabled key gets older than this. Absent or 0: no limit."`
-	Permissions    at[[]at[string]]  `yaml:"permissions" requiredUnlessDefault:"1" eg:"[text_to_speech]" word:"all" pattern:"^[a-z0-9_]{1,64}$" rule:"1 to 64 of a-z 0-9 _" doc:"What the key may do: a list of permissions, or the word all."`
-	AllowedIPs     at[[]at[string]]  `yaml:"allowed_ips" eg:"[203.0.113.0/24]" pattern:"^[!-~]{1,64}$" rule:"an IP address or CIDR range" doc:"Addresses that may use the key, as IP or CIDR. Absent: every address."`
-	CharacterLimit at[int64]         `yaml:"character_limit" eg:"100000" min:"1" max:"1000000000000" doc:"Credits per month. Absent: no limit."`
-	Overlap        at[time.Duration] `yaml:"overlap" eg:"24h" doc:"How long both keys work. Absent: 24h, or half the schedule's shortest gap if that is less."`
-	Quarantine     at[time.Duration] `yaml:"quarantine" eg:"24h" def:"24h" doc:"How long the old key is disabled before it is deleted."`
-	WaitUntilIdle  at[time.Duration] `yaml:"wait_until_idle" eg:"1h" def:"0s" doc:"Extends the overlap by at most this while the old key is still in use."`
-	Verify         at[string]        `yaml:"verify" eg:"auto" def:"auto" words:"auto off" doc:"Whether a new key is proven to work before it is published."`
-	OnDrift        at[string]        `yaml:"on_drift" eg:"patch" def:"patch" words:"patch rotate report" doc:"What to do about a key whose settings differ from the policy."`
-	Mode           at[string]        `yaml:"mode" eg:"auto" def:"auto" words:"auto manual paused" doc:"What happens without a request: with auto everything, with manual no scheduled runs and no rotation for drift, with paused nothing."`
-	Adopt          at[string]        `yaml:"adopt" eg:"key_0a1b2c" pattern:"^[A-Za-z0-9_-]{0,128}$" rule:"up to 128 of a-z A-Z 0-9 _ -" doc:"Id of an existing key to take over as current."`
+	Workspace         at[string]        `yaml:"workspace" eg:"default" def:"default" pattern:"^[A-Za-z0-9._-]{1,64}$" rule:"1 to 64 of a-z A-Z 0-9 . _ -" doc:"Workspace of the service account."`
+	Schedule          at[string]        `yaml:"schedule" requiredUnlessDefault:"1" eg:"0 3 * * 1" pattern:"^[ -~]+$" rule:"a schedule such as 0 3 * * 1" doc:"When the key rotates: five cron fields, @daily and the like, or @every 36h."`
+	Timezone          at[string]        `yaml:"timezone" eg:"Europe/Oslo" def:"UTC" pattern:"^[A-Za-z0-9+_/-]+$" rule:"the name of a time zone" doc:"Time zone of the schedule, as the IANA database names it."`
+	Splay             at[time.Duration] `yaml:"splay" eg:"10m" def:"0s" doc:"A run starts 0 to splay later, by a delay fixed per policy, so that policies do not all rotate at once."`
+	Window            at[time.Duration] `yaml:"window" eg:"4h" doc:"A run that has not started this long after it was due is skipped until the next. Absent or 0: it is caught up at any time."`
+	Group             at[string]        `yaml:"group" eg:"tts" pattern:"^[A-Za-z0-9_-]{0,64}$" rule:"up to 64 of a-z A-Z 0-9 _ -" doc:"At most one member of a group is between claim and end of overlap at a time. Their overlap and wait_until_idle together must be shorter than the shortest gap of their schedules."`
+	MaxAge            at[time.Duration] `yaml:"max_age" eg:"200h" doc:"While rotations succeed, no enabled key gets older than this. Absent or 0: no limit."`
+	Permissions       at[[]at[string]]  `yaml:"permissions" requiredUnlessDefault:"1" eg:"[text_to_speech]" word:"all" pattern:"^[a-z0-9_]{1,64}$" rule:"1 to 64 of a-z 0-9 _" doc:"What the key may do: a list of permissions, or the word all."`
+	AllowedIPs        at[[]at[string]]  `yaml:"allowed_ips" eg:"[203.0.113.0/24]" pattern:"^[!-~]{1,64}$" rule:"an IP address or CIDR range" doc:"Addresses that may use the key, as IP or CIDR. Absent: every address."`
+	CharacterLimit    at[int64]         `yaml:"character_limit" eg:"100000" min:"1" max:"1000000000000" doc:"Credits per month. Absent: no limit."`
+	TTSConcurrency    at[limit]         `yaml:"tts_concurrency_limit" eg:"10" word:"none" max:"1000000000" doc:"Text-to-speech requests at the same time, or none for no limit. Absent: not managed; a new key has what the key that it replaces had."`
+	DubConcurrency    at[limit]         `yaml:"dubbing_concurrency_limit" eg:"2" word:"none" max:"1000000000" doc:"The same for dubbing."`
+	MusicConcurrency  at[limit]         `yaml:"music_concurrency_limit" eg:"2" word:"none" max:"1000000000" doc:"The same for music."`
+	ThirdPartyDisable at[bool]          `yaml:"third_party_disable_allowed" eg:"true" doc:"Whether ElevenLabs may disable the key when it leaks, and its holder by self-disable. Absent: not managed, like the limits above."`
+	Overlap           at[time.Duration] `yaml:"overlap" eg:"24h" doc:"How long both keys work. Absent: 24h, or half the schedule's shortest gap if that is less."`
+	Quarantine        at[time.Duration] `yaml:"quarantine" eg:"24h" def:"24h" doc:"How long the old key is disabled before it is deleted."`
+	WaitUntilIdle     at[time.Duration] `yaml:"wait_until_idle" eg:"1h" def:"0s" doc:"Extends the overlap by at most this while the old key is still in use."`
+	Verify            at[string]        `yaml:"verify" eg:"auto" def:"auto" words:"auto off" doc:"Whether a new key is proven to work before it is published."`
+	OnDrift           at[string]        `yaml:"on_drift" eg:"patch" def:"patch" words:"patch rotate report" doc:"What to do about a key whose settings differ from the policy."`
+	Mode              at[string]        `yaml:"mode" eg:"auto" def:"auto" words:"auto manual paused" doc:"What happens without a request: with auto everything, with manual no scheduled runs and no rotation for drift, with paused nothing."`
+	Adopt             at[string]        `yaml:"adopt" eg:"key_0a1b2c" pattern:"^[A-Za-z0-9_-]{0,128}$" rule:"up to 128 of a-z A-Z 0-9 _ -" doc:"Id of an existing key to take over as current."`
 }
 
 type sink struct {
@@ -104,6 +109,9 @@ type at[T any] struct {
 
 func (a at[T]) given() bool { return a.node != nil }
 
+// limit is a number or the word none; given, it is always known.
+type limit = elevenlabs.Value[int64]
+
 // field is one row of the grammar, read from the tags of a struct field.
 type field struct {
 	name, doc, example, fallback, rule, each string
@@ -112,7 +120,7 @@ type field struct {
 	pattern                                  *regexp.Regexp
 	words                                    []string
 	taken                                    []string // names that rekeyd writes into the same record
-	word                                     string   // replaces the whole list
+	word                                     string   // replaces the whole list, or the number
 	min, max                                 int64
 	index                                    []int
 	typ                                      reflect.Type

@@ -169,6 +169,10 @@ func (l *loader) settings(p *policy) elevenlabs.Settings {
 		limit := p.CharacterLimit.Value
 		s.CharacterLimit = &limit
 	}
+	s.TTSConcurrency, s.DubbingConcurrency, s.MusicConcurrency = p.TTSConcurrency.Value, p.DubConcurrency.Value, p.MusicConcurrency.Value
+	if p.ThirdPartyDisable.given() {
+		s.ThirdPartyDisable = elevenlabs.Some(p.ThirdPartyDisable.Value)
+	}
 	return s
 }
 

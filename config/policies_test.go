@@ -182,6 +182,8 @@ func TestEveryFieldIsUsed(t *testing.T) {
 			Permissions:    elevenlabs.Permissions{Names: []string{"text_to_speech", "voices_read"}},
 			AllowedIPs:     []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("2001:db8::7/128")},
 			CharacterLimit: &limit,
+			Optional: elevenlabs.Optional{TTSConcurrency: elevenlabs.Some(int64(0)), DubbingConcurrency: elevenlabs.None[int64](),
+				MusicConcurrency: elevenlabs.Some(int64(10)), ThirdPartyDisable: elevenlabs.Some(false)},
 		},
 		Overlap: 24 * time.Hour, Quarantine: 24 * time.Hour, Verify: false, OnDrift: plan.DriftReport, Mode: plan.ModeManual,
 		Sink: ledger.Sink{Ref: ledger.Ref{Mount: "kv/team", Path: "elevenlabs/tts-prod"}, Field: "api_key"},
@@ -202,7 +204,7 @@ func TestPolicyDefaults(t *testing.T) {
 	if p.Workspace != "default" || p.Schedule.Zone() != "UTC" || p.Splay != 0 || p.Overlap != 24*time.Hour || p.Quarantine != 24*time.Hour ||
 		p.WaitUntilIdle != 0 || !p.Verify || p.OnDrift != plan.DriftPatch || p.Mode != plan.ModeAuto || p.Sink.Mount != "secret" ||
 		p.Sink.Field != "api_key" || p.MaxAge != 0 || p.Window != 0 || p.Group != "" || p.Adopt != "" || p.Settings.AllowedIPs != nil ||
-		p.Settings.CharacterLimit != nil || !p.Settings.Permissions.All {
+		p.Settings.CharacterLimit != nil || p.Settings.Optional != (elevenlabs.Optional{}) || !p.Settings.Permissions.All {
 		t.Errorf("got %+v", p)
 	}
 	if p := only(t, with(`schedule: "@every 6h"`)); p.Overlap != 3*time.Hour {

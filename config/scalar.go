@@ -97,10 +97,37 @@ func (d *decoder) number(n *yaml.Node, f field, what string) (int64, bool) {
 	}
 	number, err := strconv.ParseInt(n.Value, 10, 64)
 	if !numberShape.MatchString(n.Value) || err != nil || number < f.min || number > f.max {
-		d.fault(n, "%s is %s, which is not a whole number from %d to %d in plain digits; write one such as %s", what, n.Value[:min(len(n.Value), 40)], f.min, f.max, f.example)
+		advice := "write one such as " + f.example
+		if f.word != "" {
+			advice += ", or " + f.word + " for no limit"
+		}
+		d.fault(n, "%s is %s, which is not a whole number from %d to %d in plain digits; %s", what, n.Value[:min(len(n.Value), 40)], f.min, f.max, advice)
 		return 0, false
 	}
 	return number, true
+}
+
+// limit is a number, or the field's word for no limit.
+func (d *decoder) limit(n *yaml.Node, f field, what string) (limit, bool) {
+	number := n.Kind == yaml.ScalarNode && (n.ShortTag() == "!!int" || n.ShortTag() == "!!float")
+	switch {
+	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" && n.Value == f.word:
+		return elevenlabs.None[int64](), true
+	case !number:
+		d.misfit(n, f, what, "a whole number or the word "+f.word)
+		return limit{}, false
+	}
+	value, ok := d.number(n, f, what)
+	return elevenlabs.Some(value), ok
+}
+
+// boolean accepts the two spellings that every version of YAML reads alike.
+func (d *decoder) boolean(n *yaml.Node, f field, what string) (value, ok bool) {
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" || n.Value != "true" && n.Value != "false" {
+		d.misfit(n, f, what, "true or false")
+		return false, false
+	}
+	return n.Value == "true", true
 }
 
 // texts decodes a list of texts, or the word that replaces it.

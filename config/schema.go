@@ -73,6 +73,10 @@ func (g grammar) kind(f field) node {
 		return node{"anyOf": []node{{"type": "string", "pattern": durationPattern}, {"const": 0}}, "examples": []string{f.example}}
 	case reflect.TypeFor[at[int64]]():
 		return node{"type": "integer", "minimum": f.min, "maximum": f.max}
+	case reflect.TypeFor[at[limit]]():
+		return node{"anyOf": []node{{"type": "integer", "minimum": f.min, "maximum": f.max}, {"const": f.word}}, "examples": []any{f.word}}
+	case reflect.TypeFor[at[bool]]():
+		return node{"type": "boolean"}
 	case reflect.TypeFor[at[[]at[string]]]():
 		return textsSchema(f)
 	}

@@ -66,7 +66,8 @@ const complete = `{
 			"name": "tts-prod", "workspace": "eu", "service_account": "svcacc_9f8b7c6d5e4a3b2c1d0e", "schedule": "0 3 * * 1",
 			"timezone": "Europe/Oslo", "splay": "10m", "window": "4h", "group": "tts", "max_age": "1h30m",
 			"permissions": ["text_to_speech", "voices_read"], "allowed_ips": ["203.0.113.0/24", "2001:db8::7"],
-			"character_limit": 100000, "overlap": "24h", "quarantine": "24h", "wait_until_idle": "0s", "verify": "off",
+			"character_limit": 100000, "tts_concurrency_limit": 0, "dubbing_concurrency_limit": "none", "music_concurrency_limit": 10,
+			"third_party_disable_allowed": false, "overlap": "24h", "quarantine": "24h", "wait_until_idle": "0s", "verify": "off",
 			"on_drift": "report", "mode": "manual", "adopt": "", "sink": {"mount": "kv/team", "path": "elevenlabs/tts-prod", "field": "api_key"}
 		}
 	]
@@ -125,7 +126,7 @@ func odd(r *rand.Rand) any {
 		nil, true, false, 0, 1, -1, 1.5, 100000, 1000000000000, 1000000000001, "", "a", "A", "a b", "all", "auto", "off", "on", "rotate",
 		"manual", "0", "1h", "1d", "-1h", "1h30m", "1.5h", ".5h", "1.h", "+1h", "24", "1us", "1µs", "h", "1hh", "a/b", "/a", "a/", "a//b",
 		"..", "a/../b", "...", ".a", "./a", "a\nb", "a\n", "é", "ELEVENLABS_X", "ELEVENLABS_", "HOME", "0 3 * * 1", "@daily", "null", "true",
-		"2026-11-23", "1e3", "~", "0x10", "<<", "*a", "&a", "!a", "abcdefghijklmnopqrstuvwxyz-0123456789", "http://127.0.0.1",
+		"2026-11-23", "1e3", "~", "0x10", "<<", "*a", "&a", "!a", "none", 1000000001, "abcdefghijklmnopqrstuvwxyz-0123456789", "http://127.0.0.1",
 		[]any{}, []any{"all"}, []any{"a", 1}, []any{[]any{}}, []any{nil}, []any{"text_to_speech"}, map[string]any{},
 		map[string]any{"path": "a"}, map[string]any{"name": "a"}, map[string]any{"env": "ELEVENLABS_X"}, map[string]any{"vault": map[string]any{"path": "x"}},
 	}

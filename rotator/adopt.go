@@ -202,7 +202,8 @@ func (j *job) listedKey(id string) plan.ListedKey {
 
 // adopted describes a key that rekeyd did not publish, or that the ledger has lost track of.
 func (j *job) adopted(e *ledger.Entry, k plan.ListedKey, now time.Time) ledger.KeyRef {
-	ref := ledger.KeyRef{ID: k.ID, Name: k.Name, Workspace: k.Workspace, Account: k.ServiceAccount, Sink: j.p.Sink, Created: k.CreatedAt}
+	ref := ledger.KeyRef{ID: k.ID, Name: k.Name, Workspace: k.Workspace, Account: k.ServiceAccount, Sink: j.p.Sink, Created: k.CreatedAt,
+		Settings: ledger.SettingsOf(k.Settings.Optional)}
 	if ref.Created.IsZero() {
 		ref.Created = now
 	}

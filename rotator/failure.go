@@ -53,6 +53,7 @@ func reasonOf(err error) ledger.Reason {
 		{elevenlabs.ErrInvalidKey, ledger.ReasonAdminKeyRefused},
 		{elevenlabs.ErrMissingPermissions, ledger.ReasonMissingPermissions},
 		{elevenlabs.ErrKeyLimit, ledger.ReasonKeyLimit},
+		{elevenlabs.ErrSettingRefused, ledger.ReasonInvalidRequest},
 		{elevenlabs.ErrForbidden, ledger.ReasonForbidden},
 		{elevenlabs.ErrNotFound, ledger.ReasonNotFound},
 		{elevenlabs.ErrRateLimited, ledger.ReasonRateLimited},

@@ -192,6 +192,22 @@ func TestPlan(t *testing.T) {
 		{"revoke", func(s stage) { s.o.Request = &plan.Request{NotKey: "k2", Revoke: true} }, "rotate revoke_now", plan.StateDue, ledger.ReasonRevoke},
 
 		{"drift, patch", func(s stage) { s.o.Keys[1].Settings.Permissions.All = true }, "patch drift k2", plan.StateOK, ""},
+		{"no drift, a limit that nobody manages", func(s stage) {
+			s.o.Keys[1].Settings.Optional = elevenlabs.Optional{TTSConcurrency: elevenlabs.Some(int64(3)), ThirdPartyDisable: elevenlabs.Some(false)}
+		}, "", plan.StateOK, ""},
+		{"drift, another limit", func(s stage) {
+			s.p.Settings.TTSConcurrency, s.o.Keys[1].Settings.TTSConcurrency = elevenlabs.Some(int64(2)), elevenlabs.Some(int64(3))
+		}, "patch drift k2", plan.StateOK, ""},
+		{"drift, a limit that is to be cleared", func(s stage) {
+			s.p.Settings.MusicConcurrency, s.o.Keys[1].Settings.MusicConcurrency = elevenlabs.None[int64](), elevenlabs.Some(int64(0))
+		}, "patch drift k2", plan.StateOK, ""},
+		{"drift, a limit of zero is a limit", func(s stage) {
+			s.p.Settings.DubbingConcurrency, s.o.Keys[1].Settings.DubbingConcurrency = elevenlabs.Some(int64(0)), elevenlabs.None[int64]()
+		}, "patch drift k2", plan.StateOK, ""},
+		{"no drift, none of what an older API does not show", func(s stage) { s.p.Settings.DubbingConcurrency = elevenlabs.None[int64]() }, "", plan.StateOK, ""},
+		{"drift, third parties", func(s stage) {
+			s.p.Settings.ThirdPartyDisable, s.o.Keys[1].Settings.ThirdPartyDisable = elevenlabs.Some(true), elevenlabs.Some(false)
+		}, "patch drift k2", plan.StateOK, ""},
 		{"drift, report", func(s stage) { s.o.Keys[1].Settings.Permissions.All = true; s.p.OnDrift = plan.DriftReport }, "", plan.StateOK, ""},
 		{"drift, rotate", func(s stage) { s.o.Keys[1].Settings.Permissions.All = true; s.p.OnDrift = plan.DriftRotate }, "rotate drift", plan.StateDue, ledger.ReasonDrift},
 		{"drift, rotate, due", func(s stage) {

@@ -107,7 +107,7 @@ func (j *job) fence(ctx context.Context, in *ledger.Intent) (ledger.Record, erro
 func (j *job) rollForward(ctx context.Context, in *ledger.Intent, rec ledger.Record) error {
 	c := committed{
 		KeyRef: ledger.KeyRef{ID: rec.KeyID, Name: in.KeyName, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
-			Hash: ledger.HashValue(j.entry().Salt, rec.Secret.Reveal()), Created: in.Started, Published: rec.RotatedAt, Verified: in.Verify},
+			Hash: ledger.HashValue(j.entry().Salt, rec.Secret.Reveal()), Created: in.Started, Published: rec.RotatedAt, Verified: in.Verify, Settings: in.Settings},
 		reason: in.Reason, previousUntil: rec.PreviousValidUntil, recovered: true,
 	}
 	if c.Published.IsZero() {
@@ -124,7 +124,7 @@ func (j *job) rollForward(ctx context.Context, in *ledger.Intent, rec ledger.Rec
 func (j *job) keep(ctx context.Context, in *ledger.Intent, f *stageError, key elevenlabs.Key) outcome {
 	now := j.now()
 	ref := ledger.KeyRef{ID: key.ID, Name: in.KeyName, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
-		Created: key.CreatedAt, Published: now}
+		Created: key.CreatedAt, Published: now, Settings: in.Settings}
 	if ref.Created.IsZero() {
 		ref.Created = in.Started
 	}

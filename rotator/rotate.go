@@ -55,6 +55,7 @@ func (j *job) rotate(ctx context.Context, why ledger.Reason) outcome {
 	if err != nil {
 		return j.settle(ctx, failed(ledger.StageVerify, err))
 	}
+	j.noteDropped(in, listed)
 	pub := j.publication(in, key)
 	if err := j.publish(ctx, pub, rec); err != nil {
 		return j.settle(ctx, failed(ledger.StagePublish, err))
@@ -88,7 +89,7 @@ func (j *job) intend(ctx context.Context, why ledger.Reason) (*ledger.Intent, er
 	in := &ledger.Intent{
 		Rotation: rotation, KeyName: ledger.KeyName(j.r.ownerID(), j.p.Name, rotation), Workspace: j.p.Workspace,
 		Account: j.p.ServiceAccount, Sink: j.p.Sink, Reason: why, Started: j.r.opt.Wall(), Seen: j.seen(),
-		Verify: j.p.Verify || j.p.AdminOf != "",
+		Verify: j.p.Verify || j.p.AdminOf != "", Settings: j.newSettings(),
 	}
 	j.r.countRotation(j.st, in.Started)
 	if err := j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.Intent = in }); err != nil {
@@ -181,9 +182,10 @@ func (j *job) create(ctx context.Context, in *ledger.Intent) (newKey, error) {
 	if err != nil {
 		return newKey{}, err
 	}
-	c, err := j.api.CreateKey(ctx, in.Account, in.KeyName, j.p.Settings)
+	settings := j.settings(in)
+	c, err := j.api.CreateKey(ctx, in.Account, in.KeyName, settings)
 	if err != nil {
-		return newKey{}, fmt.Errorf("creating key for %s: %w", in.Account, err)
+		return newKey{}, fmt.Errorf("creating key for %s: %w", in.Account, j.refusedSetting(err, settings.Optional))
 	}
 	j.audit("key created", "key_id", c.ID, "service_account", in.Account)
 	return newKey{id: c.ID, name: in.KeyName, secret: c.Secret, created: j.r.opt.Wall()}, nil
@@ -225,7 +227,7 @@ func (j *job) inspect(ctx context.Context, in *ledger.Intent, key *newKey) (elev
 			}
 			return listed, nil
 		case key.id != "":
-			return elevenlabs.Key{ID: key.id, Settings: j.p.Settings}, nil
+			return elevenlabs.Key{ID: key.id, Settings: j.settings(in)}, nil
 		case time.Now().After(deadline) || !j.pause(ctx, attempt):
 			if err == nil {
 				err = errors.New("the listing does not show it")
@@ -337,7 +339,7 @@ type committed struct {
 func (j *job) committed(in *ledger.Intent, key newKey, pub ledger.Publication, listed elevenlabs.Key) committed {
 	return committed{
 		KeyRef: ledger.KeyRef{ID: key.id, Name: key.name, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
-			Hash: ledger.HashValue(j.entry().Salt, key.secret.Reveal()), Created: key.created, Published: pub.At, Verified: in.Verify},
+			Hash: ledger.HashValue(j.entry().Salt, key.secret.Reveal()), Created: key.created, Published: pub.At, Verified: in.Verify, Settings: in.Settings},
 		reason: in.Reason, previousUntil: pub.PreviousUntil,
 		applied: &ledger.Applied{Digest: j.p.Settings.Digest(), At: pub.At, Ignored: listed.Settings.Diff(j.p.Settings)},
 	}

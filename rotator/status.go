@@ -61,11 +61,13 @@ type PolicyStatus struct {
 	Keys         plan.KeyCounts
 	InUse        bool // a retiring key's usage still grows
 	Drift        []string
-	Failure      *ledger.Failure // since the last success
-	Successes    int             // of this process
-	Failures     int
-	Disabled     map[ledger.Reason]time.Time // when a current key was last seen disabled by the provider
-	Unswept      int                         // failed tries in a row of this process to delete an abandoned key
+	// ThirdPartyDisable is whether ElevenLabs may disable the current key when it leaks, as far as that is known.
+	ThirdPartyDisable elevenlabs.Value[bool]
+	Failure           *ledger.Failure // since the last success
+	Successes         int             // of this process
+	Failures          int
+	Disabled          map[ledger.Reason]time.Time // when a current key was last seen disabled by the provider
+	Unswept           int                         // failed tries in a row of this process to delete an abandoned key
 }
 
 // WorkspaceStatus is the last answer of a workspace.
@@ -184,6 +186,7 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 	}
 	s.Keys = plan.CountKeys(p, o)
 	s.InUse = len(o.InUse) > 0
+	s.ThirdPartyDisable = plan.CurrentSettings(o).ThirdPartyDisable
 	if !slices.ContainsFunc(d.Steps, func(x plan.Step) bool { return x.Action == plan.ActSweep }) {
 		s.Unswept = 0
 	}

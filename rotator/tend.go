@@ -101,7 +101,7 @@ func (j *job) patchKey(ctx context.Context, s plan.Step) (elevenlabs.Settings, e
 	}
 	want := j.p.Settings
 	if err := j.api.UpdateKey(ctx, s.Account, s.KeyID, elevenlabs.Update{Name: name, Settings: &want}); err != nil {
-		return want, fmt.Errorf("patching key %s: %w", s.KeyID, err)
+		return want, fmt.Errorf("patching key %s: %w", s.KeyID, j.refusedSetting(err, want.Optional))
 	}
 	keys, err := j.api.Keys(ctx, s.Account)
 	if err != nil {

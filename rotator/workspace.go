@@ -25,8 +25,10 @@ type workspace struct {
 	// uncounted is how many entries of its loaded policies are unread; until it is 0 the hourly limit cannot be checked.
 	uncounted int
 	skewed    bool // the clock difference was logged
-	busy      int  // workers on its policies
-	stop      context.CancelFunc
+	// settingsUnknown says that it was logged which settings its listing does not show.
+	settingsUnknown bool
+	busy            int // workers on its policies
+	stop            context.CancelFunc
 }
 
 // listing is one answer of a workspace, with our own later changes to its keys.

@@ -204,7 +204,7 @@ func TestALedgerOfANewerVersionIsRefused(t *testing.T) {
 	w := newWorld(t, vaulttest.Start(t))
 	p := w.inherit()
 	entry := p.Ledger["policies/interrupted"]
-	entry["schema"], entry["of_a_version_to_come"] = 2, map[string]any{"what": "nobody knows"}
+	entry["schema"], entry["of_a_version_to_come"] = 3, map[string]any{"what": "nobody knows"}
 	path := "rekeyd/" + w.id + "/policies/interrupted"
 	w.put(path, entry)
 	_, version := w.document(path)
@@ -218,7 +218,7 @@ func TestALedgerOfANewerVersionIsRefused(t *testing.T) {
 		}
 		return nil
 	})
-	const sentence = "its schema is 2 and this build knows 1; run the version of rekeyd that wrote it, or a newer one"
+	const sentence = "its schema is 3 and this build knows 2; run the version of rekeyd that wrote it, or a newer one"
 	for _, c := range []struct {
 		args   []string
 		status int

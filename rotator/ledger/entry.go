@@ -12,8 +12,13 @@ import (
 	"github.com/rekeyd/rekeyd/elevenlabs"
 )
 
-// Schema is the version of Entry's shape. An entry of another version is refused, never rewritten.
-const Schema = 1
+// Schema is the version of the ledger's documents, but for entries with settings, which are of schemaSettings: an earlier build
+// that would drop them must not write such an entry, and may write any other. A document of a newer version is refused, never
+// rewritten.
+const (
+	Schema         = 1
+	schemaSettings = 2
+)
 
 // abandonedFor is how long an abandoned rotation is remembered at least, so that a key whose create arrives late is still
 // recognised and deleted.
@@ -67,6 +72,8 @@ type Intent struct {
 	Seen int `json:"seen,omitempty"`
 	// Verify says that the key is proven to work before it is published.
 	Verify bool `json:"verify,omitempty"`
+	// Settings are the optional settings of the new key: the policy's, and those of the key that it replaces.
+	Settings *Settings `json:"settings,omitempty"`
 	// Rollback says that no key is made: KeyName is a retiring key that is put back. It must not be abandoned.
 	Rollback bool `json:"rollback,omitempty"`
 }
@@ -84,6 +91,8 @@ type KeyRef struct {
 	Published time.Time `json:"published"`
 	Verified  bool      `json:"verified"`
 	Version   int       `json:"version,omitempty"` // of the record: the newest known since it became current
+	// Settings are the optional settings that it was created or adopted with. They count once no listing shows the key.
+	Settings *Settings `json:"settings,omitempty"`
 	// Calls are the unanswered calls. They stay with a key that becomes current again.
 	Calls []Call `json:"calls,omitempty"`
 	// Unproven says that the key was adopted by id alone: no hint showed that the record's value is its secret.
@@ -159,9 +168,10 @@ type Applied struct {
 	Ignored []string  `json:"ignored,omitempty"` // fields that still differed when read back
 }
 
-// Data returns the entry as a document for a [Store], which encodes it to the same JSON as the entry. The document shares the
-// entry's pointers and slices.
+// Data returns the entry, in the oldest schema that can hold it, as a document for a [Store], which encodes it to the same JSON
+// as the entry. The document shares the entry's pointers and slices.
 func (e *Entry) Data() map[string]any {
+	e.Schema = e.oldestSchema()
 	m := map[string]any{"schema": e.Schema, "owner": e.Owner, "policy": e.Policy, "salt": e.Salt}
 	put := func(name string, value any, present bool) {
 		if present {
@@ -184,12 +194,24 @@ func (e *Entry) Data() map[string]any {
 	return m
 }
 
+func (e *Entry) oldestSchema() int {
+	if e.Intent != nil && e.Intent.Settings != nil {
+		return schemaSettings
+	}
+	for k := range e.Keys() {
+		if k.Settings != nil {
+			return schemaSettings
+		}
+	}
+	return Schema
+}
+
 // ParseEntry parses an entry strictly: an entry that is not fully understood must not be rewritten.
 func ParseEntry(text json.RawMessage, policy string) (*Entry, error) {
 	var e Entry
-	if err := DecodeStrictly(text, &e); err != nil || e.Schema != Schema {
-		if schema := schemaOf(text); schema != strconv.Itoa(Schema) {
-			return nil, fmt.Errorf("reading ledger entry of %s: its schema is %s and this build knows %d; run the version of rekeyd that wrote it, or a newer one", policy, Shorten(schema), Schema)
+	if err := DecodeStrictly(text, &e); err != nil || e.Schema != Schema && e.Schema != schemaSettings {
+		if schema := schemaOf(text); schema != strconv.Itoa(Schema) && schema != strconv.Itoa(schemaSettings) {
+			return nil, fmt.Errorf("reading ledger entry of %s: its schema is %s and this build knows %d; run the version of rekeyd that wrote it, or a newer one", policy, Shorten(schema), schemaSettings)
 		}
 		return nil, fmt.Errorf("reading ledger entry of %s: %w", policy, err)
 	}

@@ -11,8 +11,9 @@ import (
 )
 
 // schema1 is every field that the first schema may have. A version that knows it refuses an entry with a field more, so
-// that nobody overwrites what he does not understand: a field is added or removed together with a new Schema, a list
-// of its own here, and a reading of the older entries, whose test is in internal/e2e.
+// that nobody overwrites what he does not understand: a field is added or removed together with a new schema, a list
+// of its own here, and a reading of the older entries, whose test is in internal/e2e. An entry without the fields of
+// schema2 is written as schema 1.
 const schema1 = `
 abandoned account key_id key_name rotation since workspace
 applied at digest ignored
@@ -31,6 +32,13 @@ quarantine
 retiring account calls.at calls.id calls.kind created disabling hash id name next_try published quarantine reason rotation sink.field sink.mount sink.path state tries unproven until verified version wait_until_idle workspace
 salt
 schema
+`
+
+// schema2 is what the second schema may have beside schema1.
+const schema2 = `
+current settings.dubbing_concurrency_limit settings.music_concurrency_limit settings.third_party_disable_allowed settings.tts_concurrency_limit
+intent settings.dubbing_concurrency_limit settings.music_concurrency_limit settings.third_party_disable_allowed settings.tts_concurrency_limit
+retiring settings.dubbing_concurrency_limit settings.music_concurrency_limit settings.third_party_disable_allowed settings.tts_concurrency_limit
 `
 
 // fields returns the names that a type has in JSON, those of types within with theirs.
@@ -64,7 +72,7 @@ func fields(of reflect.Type) []string {
 func TestASchemaKeepsItsFields(t *testing.T) {
 	t.Parallel()
 	var want []string
-	for line := range strings.Lines(schema1) {
+	for line := range strings.Lines(schema1 + schema2) {
 		words := strings.Fields(line)
 		switch len(words) {
 		case 0:
@@ -77,8 +85,8 @@ func TestASchemaKeepsItsFields(t *testing.T) {
 		}
 	}
 	slices.Sort(want)
-	if got := fields(reflect.TypeFor[Entry]()); Schema != 1 || fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("schema %d has the fields\n%q\nand schema 1\n%q", Schema, got, want)
+	if got := fields(reflect.TypeFor[Entry]()); schemaSettings != 2 || fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("schema %d has the fields\n%q\nand schema 2\n%q", schemaSettings, got, want)
 	}
 }
 
@@ -117,16 +125,45 @@ func TestADocumentIsTheWholeEntry(t *testing.T) {
 				fill(v.Field(i))
 			}
 		}
-		want, err := json.Marshal(e)
+		got, err := json.Marshal(e.Data()) // sets the schema
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := json.Marshal(e.Data())
+		want, err := json.Marshal(e)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if a, b := decoded(t, got), decoded(t, want); !reflect.DeepEqual(a, b) {
 			t.Errorf("field %d: the document is\n%s\nand the entry\n%s", n, got, want)
+		}
+	}
+}
+
+// An entry that an earlier build could write is written in its schema, so that one can go back to that build; what it would
+// not understand is not, so that it refuses the entry.
+func TestAnEntryIsOfTheOldestSchemaThatHoldsIt(t *testing.T) {
+	t.Parallel()
+	limit := int64(3)
+	with := &Settings{TTSConcurrency: &limit}
+	for name, tc := range map[string]struct {
+		e    Entry
+		want int
+	}{
+		"no key":           {Entry{}, 1},
+		"no settings":      {Entry{Current: &KeyRef{ID: "a"}, Intent: &Intent{}, Retiring: []Retiring{{}}}, 1},
+		"of the intent":    {Entry{Intent: &Intent{Settings: with}}, 2},
+		"of the current":   {Entry{Current: &KeyRef{Settings: with}}, 2},
+		"of a retiring":    {Entry{Retiring: []Retiring{{}, {KeyRef: KeyRef{Settings: with}}}}, 2},
+		"no longer needed": {Entry{Schema: 2}, 1},
+	} {
+		tc.e.Owner, tc.e.Policy, tc.e.Salt = "ownerown", "p", "salt"
+		text, err := json.Marshal(tc.e.Data())
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := ParseEntry(text, "p")
+		if err != nil || back.Schema != tc.want || !tc.e.Equal(text) {
+			t.Errorf("%s: %s is read as %+v (%v), want schema %d", name, text, back, err, tc.want)
 		}
 	}
 }
