@@ -33,13 +33,17 @@ func everything(t *testing.T) rotator.Snapshot {
 	old := func(id string, s ledger.RetiringState, left time.Duration) ledger.Retiring {
 		return ledger.Retiring{KeyRef: ledger.KeyRef{ID: id}, State: s, Until: instant.Add(left)}
 	}
+	managed := func(p *plan.Policy) *plan.Policy {
+		p.Settings.Optional = elevenlabs.Optional{TTSConcurrency: elevenlabs.Some(int64(0)), MusicConcurrency: elevenlabs.None[int64](), ThirdPartyDisable: elevenlabs.Some(true)}
+		return p
+	}
 	next := weekly.Next(instant)
 	s := rotator.Snapshot{Policies: []rotator.PolicyStatus{
 		{Policy: policy("first"), State: plan.StateDue, Reason: ledger.ReasonFirst, Steps: []plan.Step{step(plan.ActRotate, ledger.ReasonFirst, "")}},
 		{Policy: policy("leaked"), State: plan.StateDue, Reason: ledger.ReasonExposed, Current: current, Steps: []plan.Step{step(plan.ActRotate, ledger.ReasonExposed, "")}},
-		{Policy: policy("quiet"), State: plan.StateOK, Current: current, LastRotation: instant, NextDue: next, NextReason: ledger.ReasonSchedule,
+		{Policy: policy("quiet"), State: plan.StateOK, Current: current, LastRotation: instant, NextDue: next, NextReason: ledger.ReasonSchedule, ThirdPartyDisable: elevenlabs.Some(false),
 			Retiring: []ledger.Retiring{old("key_overlap", ledger.InOverlap, time.Hour), old("key_quarantine", ledger.InQuarantine, 26*time.Hour)}},
-		{Policy: policy("busy"), State: plan.StateOK, Current: current, LastRotation: instant, NextDue: instant.Add(50 * time.Hour), NextReason: ledger.ReasonMaxAge, Drift: []string{"permissions", "allowed_ips", "character_limit"},
+		{Policy: managed(policy("busy")), State: plan.StateOK, Current: current, LastRotation: instant, NextDue: instant.Add(50 * time.Hour), NextReason: ledger.ReasonMaxAge, Drift: []string{"permissions", "allowed_ips", "character_limit", "tts_concurrency_limit", "music_concurrency_limit", "third_party_disable_allowed"},
 			Steps: []plan.Step{
 				step(plan.ActSweep, ledger.ReasonAbandonedKey, "key_swept"), step(plan.ActDisable, ledger.ReasonOverlapEnded, "key_overlap"),
 				step(plan.ActDelete, ledger.ReasonQuarantineEnded, "key_quarantine"), step(plan.ActPatch, ledger.ReasonDrift, "key_current"),

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/internal/web"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
@@ -62,6 +63,7 @@ type policyPlan struct {
 	Reason  ledger.Reason `json:"reason,omitempty"`
 	Message string        `json:"message,omitempty"`
 	HeldBy  string        `json:"group_held_by,omitempty"`
+	Note    string        `json:"note,omitempty"` // what else to know
 	Now     []change      `json:"now"`
 	Later   []change      `json:"later"`
 
@@ -100,7 +102,7 @@ func planOf(s rotator.Snapshot, now time.Time) planTable {
 }
 
 func (p *planTable) add(s rotator.PolicyStatus, v web.PolicyView, now time.Time) policyPlan {
-	out := policyPlan{Policy: v.Name, State: s.State, Reason: s.Reason, Message: s.Message, HeldBy: s.HeldBy, Now: []change{}, Later: []change{}, words: v.Words()}
+	out := policyPlan{Policy: v.Name, State: s.State, Reason: s.Reason, Message: s.Message, HeldBy: s.HeldBy, Note: v.Unguarded(), Now: []change{}, Later: []change{}, words: v.Words()}
 	for _, step := range s.Steps {
 		out.Now = append(out.Now, changesOf(s, step)...)
 	}
@@ -196,10 +198,14 @@ func patched(s rotator.PolicyStatus) string {
 			value = "every address"
 		case field == "allowed_ips":
 			value = fmt.Sprint(want.AllowedIPs)
-		case want.CharacterLimit == nil:
+		case field == "character_limit" && want.CharacterLimit == nil:
+			value = "no limit"
+		case field == "character_limit":
+			value = fmt.Sprint(*want.CharacterLimit)
+		case want.Text(field) == elevenlabs.NoneWord:
 			value = "no limit"
 		default:
-			value = fmt.Sprint(*want.CharacterLimit)
+			value = want.Text(field)
 		}
 		all = append(all, field+" becomes "+value)
 	}
@@ -233,6 +239,9 @@ func (p planTable) text(paint painter, now time.Time) string {
 			color = red
 		}
 		fmt.Fprintf(&out, "%s: %s\n", paint.paint(bold, one.Policy), paint.paint(color, one.words))
+		if one.Note != "" {
+			fmt.Fprintf(&out, "  %s %s\n", paint.paint(yellow, "!"), one.Note)
+		}
 		out.WriteString(changesText(append(one.Now[:len(one.Now):len(one.Now)], one.Later...), paint, now) + "\n")
 	}
 	return out.String() + p.Summary.text() + "\n"

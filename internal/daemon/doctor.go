@@ -39,14 +39,18 @@ type Finding struct {
 // sink's folder.
 func (d *Daemon) Examine(ctx context.Context) []Finding {
 	x := &examination{d: d, policies: d.cfg.Policies.Policies}
+	var stored bool
 	if d.vault == nil {
-		x.note(x.check(ctx, x.everything()...), "files", "%s can be read and written", d.cfg.Env.FileDir)
-	} else if x.reachable(ctx) {
+		stored = x.note(x.check(ctx, x.everything()...), "files", "%s can be read and written", d.cfg.Env.FileDir)
+	} else if stored = x.reachable(ctx); stored {
 		x.mounts(ctx)
 		x.paths(ctx)
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.workspaces.current)) {
 		x.workspace(ctx, name)
+	}
+	if stored {
+		x.leaks(ctx)
 	}
 	for i := range x.findings {
 		x.findings[i].Text = d.redactor.Cut(strings.Join(strings.Fields(x.findings[i].Text), " "))
@@ -217,6 +221,19 @@ func (x *examination) account(subject string, accounts []elevenlabs.ServiceAccou
 	}
 	slices.Sort(candidates)
 	x.say(LevelError, "account "+id, "%s has no such service account, named by %s; it has: %s", subject, strings.Join(policies, ", "), cmp.Or(strings.Join(candidates, ", "), "none"))
+}
+
+// leaks names the policies whose current key ElevenLabs may not disable. What cannot be read is reported elsewhere.
+func (x *examination) leaks(ctx context.Context) {
+	snapshot, err := x.d.rotator.Survey(ctx)
+	if err != nil {
+		return
+	}
+	for _, p := range web.ViewOf(snapshot).Policies {
+		if text := p.Unguarded(); text != "" {
+			x.say(LevelWarning, "policy "+p.Name, "%s; a leak of it goes unnoticed", text)
+		}
+	}
 }
 
 // advised adds what a person can do about a workspace that cannot be listed.

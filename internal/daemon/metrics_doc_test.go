@@ -74,7 +74,7 @@ process did; the rest comes from the ledger, so it survives a restart, and repli
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.GetName(), strings.ToLower(f.GetType().String()), quoted(labels), f.GetHelp())
 	}
 	b.WriteString(`
-A policy has at most 20 series, plus one for each reason for which a key of it was disabled, plus one of ` + "`rekeyd_policy_problem`" + `
+A policy has at most 21 series, plus one for each reason for which a key of it was disabled, plus one of ` + "`rekeyd_policy_problem`" + `
 for each problem, so that an alert can name both policy and problem.
 
 ## Values of labels

@@ -27,8 +27,9 @@ func busy(name string) rotator.PolicyStatus {
 		Policy: &plan.Policy{Name: name, Workspace: "default", MaxAge: time.Hour}, State: plan.StateFailing, NextDue: at, LastRotation: at,
 		Current: &ledger.KeyRef{ID: "k", Hash: "hash-of-a-secret", Created: at}, Keys: plan.KeyCounts{Current: 1, Overlap: 2, Quarantine: 3, Lost: 4, Foreign: 5},
 		InUse: true, Drift: []string{"allowed_ips"}, Successes: 6, Failures: 7, Disabled: map[ledger.Reason]time.Time{ledger.ReasonExposed: at},
-		Failure:  &ledger.Failure{Stage: ledger.StageCreate, Reason: ledger.ReasonKeyLimit},
-		Retiring: []ledger.Retiring{{State: ledger.InOverlap, Until: at.Add(time.Hour)}, {State: ledger.InOverlap, Until: at, Tries: 2}},
+		ThirdPartyDisable: elevenlabs.Some(false),
+		Failure:           &ledger.Failure{Stage: ledger.StageCreate, Reason: ledger.ReasonKeyLimit},
+		Retiring:          []ledger.Retiring{{State: ledger.InOverlap, Until: at.Add(time.Hour)}, {State: ledger.InOverlap, Until: at, Tries: 2}},
 	}
 }
 
@@ -53,7 +54,8 @@ func TestMetrics(t *testing.T) {
 	m := metrics.New("v1", "abc")
 	shown := rotator.Snapshot{
 		Policies: []rotator.PolicyStatus{busy("busy"), {Policy: &plan.Policy{Name: "new"}, State: plan.StateDue},
-			{Policy: &plan.Policy{Name: "fine", Workspace: "refused"}, State: plan.StateOK, Unswept: 2}, {Policy: &plan.Policy{Name: "paused", Workspace: "refused"}, State: plan.StatePaused}},
+			{Policy: &plan.Policy{Name: "fine", Workspace: "refused"}, State: plan.StateOK, Unswept: 2}, {Policy: &plan.Policy{Name: "allowed"}, ThirdPartyDisable: elevenlabs.Some(true)},
+			{Policy: &plan.Policy{Name: "unlimited"}, ThirdPartyDisable: elevenlabs.None[bool]()}, {Policy: &plan.Policy{Name: "paused", Workspace: "refused"}, State: plan.StatePaused}},
 		Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0)}, {Name: "silent", Err: errors.New("down")}, {Name: "refused", Err: fmt.Errorf("listing: %w", elevenlabs.ErrInvalidKey)}},
 	}
 	m.Watch(func() rotator.Snapshot { return shown }, nil)
@@ -78,6 +80,8 @@ func TestMetrics(t *testing.T) {
 		`rekeyd_last_rotation_timestamp_seconds{policy="busy"} 1.7723664005e+09`,
 		`rekeyd_next_rotation_timestamp_seconds{policy="busy"} 1.7723664005e+09`,
 		`rekeyd_next_rotation_timestamp_seconds{policy="new"} +Inf`,
+		`rekeyd_third_party_disable_allowed{policy="busy"} 0`,
+		`rekeyd_third_party_disable_allowed{policy="allowed"} 1`,
 		`rekeyd_key_created_timestamp_seconds{policy="busy"} 1.7723664005e+09`,
 		`rekeyd_key_max_age_seconds{policy="busy"} 3600`,
 		`rekeyd_keys{policy="busy",state="current"} 1`,
@@ -101,7 +105,7 @@ func TestMetrics(t *testing.T) {
 		`rekeyd_requests_total{code="error",operation="write",target="vault"} 1`,
 		`rekeyd_request_duration_seconds_count{code="200",operation="list",target="elevenlabs"} 1`,
 		`rekeyd_config_last_reload_successful 1`,
-		`rekeyd_policies 4`,
+		`rekeyd_policies 6`,
 		`rekeyd_policy_problem{policy="fine",reason="admin_key_refused"} 1`,
 		`rekeyd_policy_problem{policy="fine",reason="retire_failing"} 1`,
 	} {
@@ -112,12 +116,12 @@ func TestMetrics(t *testing.T) {
 	if !regexp.MustCompile(`rekeyd_build_info\{goversion="go[^"]+",revision="abc",version="v1"\} 1`).MatchString(text) {
 		t.Error("no build info")
 	}
-	for _, absent := range []string{`last_rotation_timestamp_seconds{policy="new"`, `key_max_age_seconds{policy="new"`, `reconcile_timestamp_seconds{workspace="silent"`, "vault_token_expiry", `policy_problem{policy="new"`, `policy_problem{policy="paused"`, "hash-of"} {
+	for _, absent := range []string{`last_rotation_timestamp_seconds{policy="new"`, `key_max_age_seconds{policy="new"`, `reconcile_timestamp_seconds{workspace="silent"`, "vault_token_expiry", `third_party_disable_allowed{policy="new"`, `third_party_disable_allowed{policy="unlimited"`, `policy_problem{policy="new"`, `policy_problem{policy="paused"`, "hash-of"} {
 		if strings.Contains(text, absent) {
 			t.Errorf("%s is there", absent)
 		}
 	}
-	if n := strings.Count(text, `{policy="busy"`); n != 20+1+3 { // one more for a key that was disabled, and for each of its problems
+	if n := strings.Count(text, `{policy="busy"`); n != 21+1+3 { // one more for a key that was disabled, and for each of its problems
 		t.Errorf("%d series for a policy", n)
 	}
 	shown.Policies = shown.Policies[1:]

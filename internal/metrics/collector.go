@@ -63,8 +63,8 @@ func (c *Collector) fill(g *gathering) {
 type gathering struct {
 	all []*dto.MetricFamily
 
-	rotations, last, next, created, maxAge, keys, state, inUse, drift, disabled, problem family
-	policies, reconciled, lostDeleted, tokenExpiry                                       family
+	rotations, last, next, created, maxAge, keys, state, inUse, drift, thirdParty, disabled, problem family
+	policies, reconciled, lostDeleted, tokenExpiry                                                   family
 
 	success, failure                            *dto.LabelPair
 	current, overlap, quarantine, lost, foreign *dto.LabelPair
@@ -90,6 +90,7 @@ func newGathering() *gathering {
 	g.state = gauge("policy_state", "1 for the state that the policy is in, 0 for the others.")
 	g.inUse = gauge("retiring_key_in_use", "1 while the usage of a retiring key still grows.")
 	g.drift = gauge("drift", "Fields of the current key that differ from the policy.")
+	g.thirdParty = gauge("third_party_disable_allowed", "Whether ElevenLabs may disable the current key when it leaks; absent where that is unknown.")
 	g.disabled = gauge("key_disabled_timestamp_seconds", "When a current key was last seen disabled by the provider.")
 	g.problem = gauge("policy_problem", "1 for each problem that the policy has now; absent without one.")
 	g.policies = gauge("policies", "Policies in force.")
@@ -129,6 +130,9 @@ func (g *gathering) policy(s *rotator.PolicyStatus, refused string, now time.Tim
 	}
 	g.inUse.add(boolToFloat(s.InUse), name)
 	g.drift.add(float64(len(s.Drift)), name)
+	if s.ThirdPartyDisable.Has() {
+		g.thirdParty.add(boolToFloat(s.ThirdPartyDisable.Value), name)
+	}
 	for reason, at := range s.Disabled {
 		g.disabled.time(at, name, label("reason", string(reason)))
 	}

@@ -110,3 +110,34 @@ func TestPages(t *testing.T) {
 		}
 	}
 }
+
+// Page, JSON and metric say which keys ElevenLabs may not disable, and only which.
+func TestAKeyThatElevenLabsMayNotDisableIsShown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.write(w.policyFile, strings.Replace(strings.Replace(policies("guarded", "unguarded", "unknown"),
+		"{name: unguarded,", "{name: unguarded, third_party_disable_allowed: false,", 1), "{name: guarded,", "{name: guarded, third_party_disable_allowed: true,", 1))
+	url, _ := w.run(w.build(nil))
+	var metrics string
+	eventually(t, "both keys", func() bool {
+		_, metrics, _ = ask(t, url+"/metrics", "")
+		return strings.Contains(metrics, `rekeyd_third_party_disable_allowed{policy="unguarded"} 0`) && strings.Contains(metrics, `rekeyd_third_party_disable_allowed{policy="guarded"} 1`) &&
+			strings.Contains(metrics, `rekeyd_keys{policy="unknown",state="current"} 1`)
+	})
+	if strings.Contains(metrics, `rekeyd_third_party_disable_allowed{policy="unknown"}`) {
+		t.Error("the metric claims to know what no listing says")
+	}
+	_, body, _ := ask(t, url+"/api/v1/policies", "")
+	var view View
+	if err := json.Unmarshal([]byte(body), &view); err != nil || len(view.Policies) != 3 {
+		t.Fatalf("%v: %s", err, body)
+	}
+	allowed := func(i int) *bool { return view.Policies[i].Key.ThirdPartyDisable }
+	if g, u := allowed(0), allowed(1); g == nil || !*g || u == nil || *u || allowed(2) != nil {
+		t.Errorf("the JSON says %s", body)
+	}
+	_, page, _ := ask(t, url+"/", "")
+	if n := strings.Count(page, "when it leaks, nor may its holder"); n != 1 || !strings.Contains(page, "ElevenLabs may not disable key "+view.Policies[1].Key.ID) {
+		t.Errorf("the page says it of %d keys", n)
+	}
+}

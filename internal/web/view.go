@@ -49,6 +49,8 @@ type KeyView struct {
 	Created time.Time `json:"created"`
 	// MaxAgeEnds is when the key is as old as its policy allows, in whole seconds; absent without a max_age.
 	MaxAgeEnds time.Time `json:"max_age_ends,omitzero"`
+	// ThirdPartyDisable is whether ElevenLabs may disable the current key when it leaks; absent where that is unknown.
+	ThirdPartyDisable *bool `json:"third_party_disable_allowed,omitempty"`
 }
 
 func keyView(k ledger.KeyRef, maxAge time.Duration) KeyView {
@@ -94,6 +96,9 @@ func viewsOf(policies []rotator.PolicyStatus) []PolicyView {
 		}
 		if s.Current != nil {
 			key := keyView(*s.Current, s.Policy.MaxAge)
+			if s.ThirdPartyDisable.Has() {
+				key.ThirdPartyDisable = &s.ThirdPartyDisable.Value
+			}
 			views[i].Key = &key
 		}
 		for _, r := range s.Retiring {
@@ -151,6 +156,14 @@ func (p PolicyView) Words() string {
 		return "paused"
 	}
 	return "needs a decision: " + cmp.Or(p.Message, string(p.Reason))
+}
+
+// Unguarded says that ElevenLabs may not disable the current key, which nothing replaces then when it leaks; "" otherwise.
+func (p PolicyView) Unguarded() string {
+	if p.Key == nil || p.Key.ThirdPartyDisable == nil || *p.Key.ThirdPartyDisable {
+		return ""
+	}
+	return "ElevenLabs may not disable key " + p.Key.ID + " when it leaks, nor may its holder: third_party_disable_allowed is false"
 }
 
 // Age returns the current key's age in words.
