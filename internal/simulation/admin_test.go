@@ -69,7 +69,7 @@ func (w *world) addAdmin(byHand elevensim.Key) {
 	}
 	p := w.policies[0]
 	p.Name, p.AdminOf, p.ServiceAccount, p.Schedule, p.Adopt = "admin", "default", adminAccount, schedule, byHand.ID
-	p.Settings.Permissions.Names = []string{"service_account_write"}
+	p.Settings.Permissions.Names, p.Settings.Optional = []string{"service_account_write"}, elevenlabs.Optional{}
 	p.Overlap = 2*reconcile + time.Duration(w.rng.IntN(90))*time.Minute
 	p.Sink.Mount, p.Sink.Path = "secret", recordPrefix+p.Name
 	w.admin = &p

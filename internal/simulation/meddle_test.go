@@ -1,16 +1,12 @@
 package simulation_test
 
 import (
-	"context"
-	"fmt"
 	"maps"
 	"math"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
@@ -101,9 +97,9 @@ func (w *world) meddle(what string, p plan.Policy) {
 		r.noted = true
 	case "drift":
 		r.asked = r.asked || p.AdminOf != "" // its drift is rotated
-		err = w.widen(k)
+		err = w.patchByHand(k, `"permissions":"all"`+limited(p))
 	case "foreign key":
-		_, _, err = w.home(p).AddKey(p.ServiceAccount, elevensim.KeySpec{Name: "by hand"})
+		_, _, err = w.home(p).AddKey(p.ServiceAccount, foreign(nil))
 	case "overwrite and restore":
 		w.overwrite(p, r)
 	case "edit policy":
@@ -146,21 +142,12 @@ func (w *world) unsettled(p plan.Policy) bool {
 	return w.entry(base(p.Name))["intent"] != nil
 }
 
-// widen gives a key all permissions, as a person in the console would.
-func (w *world) widen(k *life) error {
-	body := fmt.Sprintf(`{"name":%q,"permissions":"all"}`, k.Name)
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodPatch, baseURL(k.space)+"/v1/service-accounts/"+k.account+"/api-keys/"+k.ID, strings.NewReader(body))
-	if err != nil {
-		return err
+// limited is another limit in place of one that the policy manages.
+func limited(p plan.Policy) string {
+	if !p.Settings.TTSConcurrency.Known {
+		return ""
 	}
-	req.Header.Set("xi-api-key", adminKey)
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := w.api.RoundTrip(req)
-	if err != nil {
-		return err
-	}
-	w.tracef("others patched key %s: %d", short(k.ID), resp.StatusCode)
-	return resp.Body.Close()
+	return `,"tts_concurrency_limit":99`
 }
 
 func (w *world) must(err error) {

@@ -48,6 +48,7 @@ type life struct {
 	broken    time.Time   // when others disabled or deleted it
 	space     string      // the workspace and account where it lives
 	account   string
+	settings  []had
 	freed     bool // a person enabled it, and nothing of ours has disabled it since
 	mistimed  bool // a process whose clock was wrong wrote when its overlap or quarantine ends
 }
@@ -105,9 +106,10 @@ func (o *oracle) changed(workspace string, c elevensim.Change) {
 		k = &life{ours: strings.HasPrefix(c.Key.Name, "rekeyd."), policy: policyOf(c.Key.Name), space: workspace, account: o.w.accountOf()}
 		o.keys[c.Key.ID] = k
 	}
-	before := k.CharacterLimit
+	before := k.Key
 	o.checkWorkspace(workspace, c, k)
 	k.Key = c.Key
+	k.remember()
 	byUs := c.By != elevensim.ByManagement
 	o.w.tracef("key %s (%s): %s by %s", short(k.ID), k.Name, c.Kind, c.By)
 	if !byUs {
@@ -120,11 +122,14 @@ func (o *oracle) changed(workspace string, c elevensim.Change) {
 		}
 		return
 	}
-	if c.Kind == elevensim.Patched && o.hasLimit(before) && !o.hasLimit(k.CharacterLimit) {
+	if c.Kind == elevensim.Patched && o.hasLimit(before.CharacterLimit) && !o.hasLimit(k.CharacterLimit) {
 		o.violated("a replica with the old policy file patched key %s back", short(k.ID))
 	}
 	switch c.Kind {
+	case elevensim.Patched:
+		o.left(k, before)
 	case elevensim.Created:
+		o.carried(k)
 		o.created(k)
 		o.w.pounce(k.policy)
 	case elevensim.Disabled, elevensim.Deleted:
@@ -148,6 +153,7 @@ func (o *oracle) changed(workspace string, c elevensim.Change) {
 // adopt makes a person's key one of a policy's.
 func (o *oracle) adopt(p plan.Policy, k *life) {
 	k.ours, k.policy, k.published = true, p.Name, time.Now()
+	k.remember()
 	r := o.at(p.Sink.String())
 	r.key, r.at, r.said, r.held[r.path] = k, time.Now(), time.Now(), k
 }
@@ -392,6 +398,8 @@ func (o *oracle) conclude() {
 			o.violated("%s was deleted by others and not written again", path)
 		case o.w.limit != nil && !o.hasLimit(k.CharacterLimit):
 			o.violated("key %s does not have the edited settings", short(k.ID))
+		case optionalOf(k.Key) != r.policy.Settings.Or(optionalOf(k.Key)):
+			o.violated("key %s does not have the settings that its policy manages: %v", short(k.ID), optionalOf(k.Key).Texts())
 		case k.Permissions == nil:
 			o.violated("key %s still has settings that others gave it", short(k.ID))
 		case now.Sub(r.at) > longestGap(r.policy)+2*time.Hour+o.turn(r.policy) && !o.othersHadTheirTurn(r.policy):

@@ -191,6 +191,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 		w.replicas = append(w.replicas, r)
 	}
 	w.setWrong()
+	w.limitByHand()
 	return w
 }
 
@@ -218,7 +219,7 @@ func (w *world) adoptOne() {
 	}
 	w.hits["start × adopted key"]++
 	p := w.policies[1]
-	id, secret, err := w.home(p).AddKey(p.ServiceAccount, elevensim.KeySpec{Name: "by hand", Permissions: p.Settings.Permissions.Names})
+	id, secret, err := w.home(p).AddKey(p.ServiceAccount, foreign(p.Settings.Permissions.Names))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -245,7 +246,7 @@ func (w *world) drawPolicies() []plan.Policy {
 			Group: []string{"both", "both", ""}[i], WaitUntilIdle: []time.Duration{0, 0, 2 * time.Hour}[i], MaxAge: []time.Duration{0, 0, 30 * time.Hour}[i],
 			Splay:      time.Duration(w.rng.IntN(3)) * 5 * time.Minute,
 			Overlap:    time.Duration(30+w.rng.IntN(150)) * time.Minute,
-			Settings:   elevenlabs.Settings{Permissions: elevenlabs.Permissions{Names: []string{"text_to_speech", "user_read"}}},
+			Settings:   elevenlabs.Settings{Permissions: elevenlabs.Permissions{Names: []string{"text_to_speech", "user_read"}}, Optional: managed(i)},
 			Quarantine: time.Duration(w.rng.IntN(240)) * time.Minute, Verify: true, OnDrift: plan.DriftPatch, Mode: plan.ModeAuto,
 			Sink: ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: recordPrefix + name}, Field: "api_key"},
 		})
