@@ -137,9 +137,12 @@ func (j *job) adopt(ctx context.Context, s plan.Step) outcome {
 	}
 	now := j.now()
 	err = j.write(ctx, func(e *ledger.Entry) {
+		past := ledger.Past{By: ledger.ByAdopt, Reason: s.Reason, KeyID: key.ID, PreviousKeyID: previous.ID, Started: now, Created: key.CreatedAt, Published: now}
 		if old := e.Current; old != nil && old.ID != key.ID {
 			e.Retiring = append(e.Retiring, j.retiringOf(*old, s.Reason, now, time.Time{}))
+			past.PreviousKeyID = old.ID
 		}
+		e.Remember(past)
 		ref := j.adopted(e, key, now)
 		e.LastRotation = ref.Created
 		if rec.KeyID == key.ID && !rec.RotatedAt.IsZero() {

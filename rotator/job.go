@@ -49,7 +49,7 @@ func (r *Rotator) blankEntry(policy string) (*ledger.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ledger.Entry{Schema: ledger.Schema, Owner: r.ownerID(), Policy: policy, Salt: salt}, nil
+	return &ledger.Entry{Schema: ledger.EntrySchema, Owner: r.ownerID(), Policy: policy, Salt: salt}, nil
 }
 
 // write changes the entry by check-and-set. After a lost answer it reads the ledger to learn whether the write happened, and

@@ -16,7 +16,7 @@ import (
 // RotateOptions are the options of a requested rotation.
 type RotateOptions struct {
 	Revoke bool   // done only when every older key is disabled, those in overlap too
-	Reason string // a person's words, for the log
+	Reason string // a person's words, for log and history
 }
 
 // Request makes a running rotator rotate a policy soon. It fails if the policy does not exist or is paused. The cached state may
@@ -32,8 +32,8 @@ func (r *Rotator) Request(name string, o RotateOptions) error {
 		return pausedPolicy(name)
 	}
 	revoke := o.Revoke || st.request != nil && st.request.Revoke
-	st.request, st.inbox.hurry = &plan.Request{Pending: true, Revoke: revoke, Reason: o.Reason}, true
-	r.logLocked(slog.LevelInfo, "rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", ledger.Shorten(o.Reason))
+	st.request, st.inbox.hurry = &plan.Request{Pending: true, By: ledger.ByHTTP, Revoke: revoke, Reason: o.Reason}, true
+	r.logLocked(slog.LevelInfo, "rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", ledger.Words(o.Reason))
 	r.enqueueLocked(st)
 	return nil
 }
@@ -53,12 +53,12 @@ func (r *Rotator) Rotate(ctx context.Context, name string, o RotateOptions) erro
 	if err != nil {
 		return err
 	}
-	req := plan.Request{NotKey: ledger.CurrentID(seen.Entry), Revoke: o.Revoke, Reason: o.Reason}
+	req := plan.Request{NotKey: ledger.CurrentID(seen.Entry), By: ledger.ByCommand, Revoke: o.Revoke, Reason: o.Reason}
 	if req.NotKey != "" {
 		req.NotRotation = r.uncommitted(ctx, seen.Entry)
 	}
 	req.Pending = req.NotKey == "" && ledger.ClaimOf(seen.Entry) != nil // another process is about to publish the first key
-	r.opt.Logger.Info("rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", ledger.Shorten(o.Reason))
+	r.opt.Logger.Info("rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", ledger.Words(o.Reason))
 	r.mu.Lock()
 	st.request = &req
 	r.mu.Unlock()

@@ -130,6 +130,8 @@ func (j *job) keep(ctx context.Context, in *ledger.Intent, f *stageError, key el
 	}
 	j.log.Warn("record deleted during its rotation, key treated as published", "record", in.Sink.String(), "key_id", key.ID)
 	return j.releaseFailed(ctx, f, func(e *ledger.Entry) {
+		e.Remember(ledger.Past{Rotation: in.Rotation, By: cmp.Or(in.By, ledger.ByRecovered), Reason: in.Reason, Words: in.Words, KeyID: ref.ID,
+			Started: in.Started, Created: ref.Created, Published: now})
 		if e.Current == nil {
 			e.Current = &ref // the next look finds the record empty and replaces the key
 			return

@@ -193,6 +193,7 @@ func (j *job) enabledAgain(ctx context.Context, key ledger.KeyRef) (bool, error)
 // retired notes that the step is done.
 func (j *job) retired(ctx context.Context, s plan.Step, key ledger.Retiring, gone bool) outcome {
 	err := j.release(ctx, func(e *ledger.Entry) {
+		noteEnd(e, key.ID, j.now(), gone)
 		if gone {
 			e.DropRetiring(s.KeyID)
 			return
@@ -224,6 +225,18 @@ func (j *job) retired(ctx context.Context, s plan.Step, key ledger.Retiring, gon
 		return outcome{} // recovery drops the claim, and the call is repeated, which is harmless
 	}
 	return outcome{again: true, progress: true}
+}
+
+// noteEnd notes in the history when a key was disabled or deleted.
+func noteEnd(e *ledger.Entry, keyID string, now time.Time, gone bool) {
+	past := e.PastOf(keyID)
+	switch {
+	case past == nil:
+	case gone:
+		past.Deleted = now.Truncate(time.Second)
+	default:
+		past.Disabled = now.Truncate(time.Second)
+	}
 }
 
 // retireLater schedules the next try of a failed retirement. It is retried without limit, and does not count as a failed rotation.
@@ -276,5 +289,9 @@ func (j *job) makeRoom(ctx context.Context) bool {
 	j.audit("key deleted", "key_id", oldest.ID, "service_account", oldest.Account, "because", string(ledger.ReasonKeyLimit))
 	j.r.updateListing(oldest.Workspace, oldest.Account, oldest.ID, nil)
 	j.r.opt.Observe(Event{Type: EventRetired, Policy: j.p.Name, Workspace: oldest.Workspace, KeyID: oldest.ID, Reason: ledger.ReasonKeyLimit, At: j.r.opt.Wall()})
-	return j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.DropRetiring(oldest.ID) }) == nil
+	return j.write(ctx, func(e *ledger.Entry) {
+		j.takeClaim(e)
+		noteEnd(e, oldest.ID, j.now(), true)
+		e.DropRetiring(oldest.ID)
+	}) == nil
 }

@@ -128,7 +128,7 @@ func (j *job) rollback(ctx context.Context, back ledger.Retiring, secret secret.
 		return claimFailed(err)
 	}
 	in := &ledger.Intent{Rotation: back.Rotation, KeyName: back.Name, Workspace: back.Workspace, Account: back.Account, Sink: j.p.Sink,
-		Reason: ledger.ReasonRollback, Started: j.r.opt.Wall(), Seen: j.seen(), Rollback: true}
+		Reason: ledger.ReasonRollback, By: ledger.ByCommand, Started: j.r.opt.Wall(), Seen: j.seen(), Rollback: true}
 	call, err := j.newCall(ledger.CallEnable)
 	if err == nil {
 		err = j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.Intent = in; e.Key(back.ID).Note(call) })

@@ -91,12 +91,37 @@ func (j *job) intend(ctx context.Context, why ledger.Reason) (*ledger.Intent, er
 		Account: j.p.ServiceAccount, Sink: j.p.Sink, Reason: why, Started: j.r.opt.Wall(), Seen: j.seen(),
 		Verify: j.p.Verify || j.p.AdminOf != "", Settings: j.newSettings(),
 	}
+	in.By, in.Words = j.askedBy(why)
 	j.r.countRotation(j.st, in.Started)
 	if err := j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.Intent = in }); err != nil {
 		return nil, err
 	}
 	j.st.known.countedOutage = ""
 	return in, nil
+}
+
+// askedBy returns who or what asked for a rotation, and a person's words.
+func (j *job) askedBy(why ledger.Reason) (ledger.By, string) {
+	switch why {
+	case ledger.ReasonRequested, ledger.ReasonRevoke:
+		j.r.mu.Lock()
+		defer j.r.mu.Unlock()
+		if q := j.st.request; q != nil {
+			return q.By, ledger.Words(q.Reason)
+		}
+		return ledger.ByCommand, ""
+	case ledger.ReasonRollback:
+		return ledger.ByCommand, ""
+	case ledger.ReasonExposed, ledger.ReasonSelfDisabled:
+		return ledger.ByLeak, ""
+	case ledger.ReasonDrift:
+		return ledger.ByDrift, ""
+	case ledger.ReasonMoved:
+		return ledger.ByMoved, ""
+	case ledger.ReasonKeyMissing, ledger.ReasonRecordMissing:
+		return ledger.ByMissing, ""
+	}
+	return ledger.BySchedule, ""
 }
 
 // seen returns the newest known version of the record; 0: none.
@@ -349,11 +374,15 @@ func (j *job) committed(in *ledger.Intent, key newKey, pub ledger.Publication, l
 func (j *job) commit(ctx context.Context, c committed) error {
 	c.Version = j.seen()
 	j.switchAdminKey(ctx)
-	old := j.entry().Current
+	old, in := j.entry().Current, j.entry().Intent
 	err := j.release(ctx, func(e *ledger.Entry) {
+		past := ledger.Past{Rotation: c.Rotation, By: cmp.Or(in.By, ledger.ByRecovered), Reason: c.reason, Words: in.Words, KeyID: c.ID,
+			Started: in.Started, Created: c.Created, Published: c.Published}
 		if old != nil && old.ID != c.ID {
 			e.Retiring = append(e.Retiring, j.retiringOf(*old, c.reason, c.Published, c.previousUntil))
+			past.PreviousKeyID = old.ID
 		}
+		e.Remember(past)
 		if c.reason == ledger.ReasonRevoke {
 			j.endOverlaps(e, c.Published)
 		}

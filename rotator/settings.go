@@ -16,7 +16,7 @@ func (j *job) newSettings() *ledger.Settings {
 	j.r.mu.Lock()
 	ws := j.st.ws
 	j.r.mu.Unlock()
-	settings, unknown := plan.NewSettings(j.p, j.r.assemble(j.st, j.p, ws))
+	settings, unknown := plan.NewSettings(j.p, j.r.observed(j.st, j.p, ws))
 	j.r.mu.Lock()
 	defer j.r.mu.Unlock()
 	if len(unknown) > 0 && !ws.settingsUnknown {

@@ -351,7 +351,6 @@ func TestAPatchLeavesUnmanagedSettings(t *testing.T) {
 	})
 }
 
-// An entry is of the newer schema only while it has to be.
 func TestTheLedgerKeepsSettingsOnlyWhereThereAreSome(t *testing.T) {
 	w := newWorld(t)
 	q := second(t, nil)
@@ -360,11 +359,11 @@ func TestTheLedgerKeepsSettingsOnlyWhereThereAreSome(t *testing.T) {
 		_, stop := w.start(p, q)
 		defer stop()
 		after(5 * time.Hour)
-		if e := w.entry(p); e.Schema != 2 || e.Current.Settings == nil || *e.Current.Settings.TTSConcurrency != 10 || e.Current.Settings.DubbingConcurrency != nil {
-			t.Errorf("the entry of a capped key: schema %d, %+v", e.Schema, e.Current.Settings)
+		if e := w.entry(p); e.Current.Settings == nil || *e.Current.Settings.TTSConcurrency != 10 || e.Current.Settings.DubbingConcurrency != nil {
+			t.Errorf("the entry of a capped key: %+v", e.Current.Settings)
 		}
-		if e := w.entry(q); e.Schema != 1 || e.Current.Settings != nil {
-			t.Errorf("the entry of a plain key: schema %d, %+v", e.Schema, e.Current.Settings)
+		if e := w.entry(q); e.Current.Settings != nil {
+			t.Errorf("the entry of a plain key: %+v", e.Current.Settings)
 		}
 	})
 }

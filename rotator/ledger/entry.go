@@ -12,12 +12,11 @@ import (
 	"github.com/rekeyd/rekeyd/elevenlabs"
 )
 
-// Schema is the version of the ledger's documents, but for entries with settings, which are of schemaSettings: an earlier build
-// that would drop them must not write such an entry, and may write any other. A document of a newer version is refused, never
+// The versions of the ledger's documents. Entries of earlier versions are read on; a document of a newer version is refused, never
 // rewritten.
 const (
-	Schema         = 1
-	schemaSettings = 2
+	Schema      = 1 // of groups, keys and replicas
+	EntrySchema = 2 // with settings and history
 )
 
 // abandonedFor is how long an abandoned rotation is remembered at least, so that a key whose create arrives late is still
@@ -46,7 +45,8 @@ type Entry struct {
 	Quarantine Duration `json:"quarantine,omitzero"`
 	// LimitUsed is LastRotation when a quarantine was last cut short to make room, which happens once per due time.
 	LimitUsed *time.Time  `json:"limit_used,omitempty"`
-	Leaks     []time.Time `json:"leaks,omitempty"` // leak rotations of the last hour
+	Leaks     []time.Time `json:"leaks,omitempty"`   // leak rotations of the last hour
+	History   []Past      `json:"history,omitempty"` // oldest first
 	MovedTo   string      `json:"moved_to,omitempty"`
 	Moves     int         `json:"moves,omitempty"` // counts the renames of its policy
 }
@@ -67,6 +67,8 @@ type Intent struct {
 	Account   string    `json:"account"`
 	Sink      Sink      `json:"sink"`
 	Reason    Reason    `json:"reason"`
+	By        By        `json:"by,omitempty"`
+	Words     string    `json:"words,omitempty"` // of the person who asked
 	Started   time.Time `json:"started"`
 	// Seen is the newest known version of the record before the rotation, which publishes a later one.
 	Seen int `json:"seen,omitempty"`
@@ -168,10 +170,9 @@ type Applied struct {
 	Ignored []string  `json:"ignored,omitempty"` // fields that still differed when read back
 }
 
-// Data returns the entry, in the oldest schema that can hold it, as a document for a [Store], which encodes it to the same JSON
-// as the entry. The document shares the entry's pointers and slices.
+// Data returns the entry as a document for a [Store], which encodes it to the same JSON as the entry. The document shares the
+// entry's pointers and slices.
 func (e *Entry) Data() map[string]any {
-	e.Schema = e.oldestSchema()
 	m := map[string]any{"schema": e.Schema, "owner": e.Owner, "policy": e.Policy, "salt": e.Salt}
 	put := func(name string, value any, present bool) {
 		if present {
@@ -189,30 +190,20 @@ func (e *Entry) Data() map[string]any {
 	put("quarantine", e.Quarantine, e.Quarantine != 0)
 	put("limit_used", e.LimitUsed, e.LimitUsed != nil)
 	put("leaks", e.Leaks, len(e.Leaks) > 0)
+	put("history", e.History, len(e.History) > 0)
 	put("moved_to", e.MovedTo, e.MovedTo != "")
 	put("moves", e.Moves, e.Moves != 0)
 	return m
 }
 
-func (e *Entry) oldestSchema() int {
-	if e.Intent != nil && e.Intent.Settings != nil {
-		return schemaSettings
-	}
-	for k := range e.Keys() {
-		if k.Settings != nil {
-			return schemaSettings
-		}
-	}
-	return Schema
-}
-
 // ParseEntry parses an entry strictly: an entry that is not fully understood must not be rewritten.
 func ParseEntry(text json.RawMessage, policy string) (*Entry, error) {
 	var e Entry
-	if err := DecodeStrictly(text, &e); err != nil || e.Schema != Schema && e.Schema != schemaSettings {
-		if schema := schemaOf(text); schema != strconv.Itoa(Schema) && schema != strconv.Itoa(schemaSettings) {
-			return nil, fmt.Errorf("reading ledger entry of %s: its schema is %s and this build knows %d; run the version of rekeyd that wrote it, or a newer one", policy, Shorten(schema), schemaSettings)
-		}
+	err := DecodeStrictly(text, &e)
+	if schema := schemaOf(text); schema != "1" && schema != strconv.Itoa(EntrySchema) {
+		return nil, fmt.Errorf("reading ledger entry of %s: its schema is %s and this build knows %d; run the version of rekeyd that wrote it, or a newer one", policy, Shorten(schema), EntrySchema)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("reading ledger entry of %s: %w", policy, err)
 	}
 	if e.Policy != policy {
@@ -227,6 +218,7 @@ func ParseEntry(text json.RawMessage, policy string) (*Entry, error) {
 
 // upgrade converts the notes of earlier builds, which have no time.
 func (e *Entry) upgrade() {
+	e.Schema = EntrySchema
 	for k := range e.Keys() {
 		if k.Disabling {
 			k.Note(Call{Kind: CallDisable})
@@ -294,6 +286,7 @@ func (e *Entry) Clone() *Entry {
 	c.Retiring = slices.Clone(e.Retiring)
 	c.Abandoned = slices.Clone(e.Abandoned)
 	c.Leaks = slices.Clone(e.Leaks)
+	c.History = slices.Clone(e.History)
 	return &c
 }
 

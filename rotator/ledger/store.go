@@ -92,9 +92,11 @@ func MaybeWritten(err error) bool {
 const maxMessage = 300
 
 // Shorten bounds the length of an error message for ledger and display.
-func Shorten(s string) string {
-	if r := []rune(s); len(r) > maxMessage {
-		return string(r[:maxMessage-1]) + "…"
+func Shorten(s string) string { return shortenTo(s, maxMessage) }
+
+func shortenTo(s string, most int) string {
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-1]) + "…"
 	}
 	return s
 }

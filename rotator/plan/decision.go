@@ -81,8 +81,9 @@ type Request struct {
 	// NotRotation is a rotation that had published but not committed its key when the request was accepted. Readers had that
 	// key, so it is to be replaced too.
 	NotRotation string
-	Revoke      bool   // done only when every older key is disabled
-	Reason      string // the person's words, for the log
+	Revoke      bool // done only when every older key is disabled
+	By          ledger.By
+	Reason      string // the person's words, for log and history
 	Failed      bool   // it was tried and failed; it is backed off like any rotation now
 	// Pending says that the key to replace is not known yet: it is the current key at the first read of the ledger after the
 	// request was accepted, or else the first key that becomes current.

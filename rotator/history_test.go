@@ -1,0 +1,90 @@
+package rotator_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+)
+
+// TestAHistory: the entry says of each rotation who asked for it and when each of its steps was, without a call more.
+func TestAHistory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		p := testPolicy(t, nil)
+		r, stop := w.start(p)
+		after(time.Minute)
+		first := w.inRecord(p)
+		after(12 * time.Hour) // by schedule at 3
+		second := w.inRecord(p)
+		after(3 * time.Hour)
+		if err := r.Request(p.Name, rotator.RotateOptions{Reason: "it was in a ticket: sk_0123456789abcdef \n and more"}); err != nil {
+			t.Fatal(err)
+		}
+		after(time.Minute)
+		third := w.inRecord(p)
+		if err := w.sim.DisableKey(third.ID, "exposed_publicly"); err != nil {
+			t.Fatal(err)
+		}
+		after(2 * time.Minute)
+		fourth := w.inRecord(p)
+		stop()
+		cmd := w.buildProcess(&process{}, p)
+		if err := cmd.Rotate(context.Background(), p.Name, rotator.RotateOptions{Reason: "new laptop"}); err != nil {
+			t.Fatal(err)
+		}
+		fifth := w.inRecord(p)
+		if err := w.buildProcess(&process{}, p).Rollback(context.Background(), p.Name); err != nil {
+			t.Fatal(err)
+		}
+		history := w.entry(p).History
+		want := []ledger.Past{
+			{By: ledger.BySchedule, Reason: ledger.ReasonFirst, KeyID: first.ID},
+			{By: ledger.BySchedule, Reason: ledger.ReasonSchedule, KeyID: second.ID, PreviousKeyID: first.ID},
+			{By: ledger.ByHTTP, Reason: ledger.ReasonRequested, KeyID: third.ID, PreviousKeyID: second.ID, Words: "it was in a ticket: [redacted] and more"},
+			{By: ledger.ByLeak, Reason: ledger.ReasonExposed, KeyID: fourth.ID, PreviousKeyID: third.ID},
+			{By: ledger.ByCommand, Reason: ledger.ReasonRequested, KeyID: fifth.ID, PreviousKeyID: fourth.ID, Words: "new laptop"},
+			{By: ledger.ByCommand, Reason: ledger.ReasonRollback, KeyID: fourth.ID, PreviousKeyID: fifth.ID},
+		}
+		if len(history) != len(want) {
+			t.Fatalf("%d rotations are remembered, not %d: %+v", len(history), len(want), history)
+		}
+		for i, got := range history {
+			if got.Started.IsZero() || got.Created.IsZero() || got.Published.Before(got.Started) {
+				t.Errorf("rotation %d: started %s, created %s, published %s", i, got.Started, got.Created, got.Published)
+			}
+			if got.By != want[i].By || got.Reason != want[i].Reason || got.KeyID != want[i].KeyID || got.PreviousKeyID != want[i].PreviousKeyID || got.Words != want[i].Words {
+				t.Errorf("rotation %d is remembered as\n%+v, want\n%+v", i, got, want[i])
+			}
+		}
+		if end := history[1]; end.Disabled.Sub(end.Published) != p.Overlap || end.Deleted.Sub(end.Disabled) != p.Quarantine && !end.Deleted.IsZero() {
+			t.Errorf("the first key was disabled at %s and deleted at %s; it was replaced at %s", end.Disabled, end.Deleted, end.Published)
+		}
+	})
+}
+
+// TestAHistoryIsBounded, by its number and by its size.
+func TestAHistoryIsBounded(t *testing.T) {
+	t.Parallel()
+	var e ledger.Entry
+	for i := range 60 {
+		e.Remember(ledger.Past{Rotation: strings.Repeat("r", 10), KeyID: string(rune('a'+i%26)) + "x", Words: strings.Repeat("é ", 5000)})
+	}
+	if n := len(e.History); n != 20 {
+		t.Errorf("%d rotations are remembered", n)
+	}
+	for range 30 {
+		p := ledger.Past{KeyID: "k"}
+		for range 10 {
+			p.Probes = append(p.Probes, ledger.ProbeAnswer{Path: "/v1/" + strings.Repeat("p", 200), Status: 200})
+		}
+		e.Remember(p)
+	}
+	if n := len(e.History); n < 5 || n > 8 {
+		t.Errorf("%d rotations with long probes are remembered in 16 KiB", n)
+	}
+}

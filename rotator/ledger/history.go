@@ -1,0 +1,101 @@
+package ledger
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Past is what became of one rotation that published a key.
+type Past struct {
+	Rotation      string        `json:"rotation"` // "" for an adopted key
+	By            By            `json:"by"`
+	Reason        Reason        `json:"reason"`
+	Words         string        `json:"words,omitempty"` // of the person who asked
+	KeyID         string        `json:"key_id"`
+	PreviousKeyID string        `json:"previous_key_id,omitempty"`
+	Started       time.Time     `json:"started,omitzero"`
+	Created       time.Time     `json:"created,omitzero"`
+	Published     time.Time     `json:"published,omitzero"`
+	Disabled      time.Time     `json:"disabled,omitzero"` // the previous key
+	Deleted       time.Time     `json:"deleted,omitzero"`  // the previous key
+	Probes        []ProbeAnswer `json:"probes,omitempty"`
+	Proof         Proof         `json:"proof,omitempty"` // of the previous key's end
+	ProofAt       time.Time     `json:"proof_at,omitzero"`
+}
+
+// ProbeAnswer is what ElevenLabs answered to a probe with the new key.
+type ProbeAnswer struct {
+	Path   string `json:"path"`
+	Status int    `json:"status"`
+}
+
+// By is who or what asked for a rotation.
+type By string
+
+// Who or what asks for rotations.
+const (
+	BySchedule  By = "schedule" // max_age and a first key too
+	ByCommand   By = "command"
+	ByHTTP      By = "http"
+	ByLeak      By = "leak"
+	ByDrift     By = "drift"
+	ByMoved     By = "moved"
+	ByMissing   By = "missing" // the key or its record
+	ByAdopt     By = "adopt"
+	ByRecovered By = "recovered" // an earlier version began it, and did not note who asked
+)
+
+// Proof is what was found out about a disabled key.
+type Proof string
+
+// The results of trying a disabled key's secret once more.
+const (
+	Rejected      Proof = "rejected"
+	StillAccepted Proof = "still_accepted"
+	NotTried      Proof = "not_tried" // no version of the record has its secret, or ElevenLabs gave no clear answer
+)
+
+// The bounds of a history.
+const (
+	maxPast      = 20
+	maxPastBytes = 16 << 10
+	maxWords     = 200
+)
+
+// Remember adds a rotation to the history, and forgets the oldest ones beyond its bounds.
+func (e *Entry) Remember(p Past) {
+	p.Words = Words(p.Words)
+	p.Started, p.Created, p.Published = p.Started.Truncate(time.Second), p.Created.Truncate(time.Second), p.Published.Truncate(time.Second)
+	e.History = append(slices.Clip(e.History), p)
+	for len(e.History) > maxPast || sizeOf(e.History) > maxPastBytes {
+		e.History = e.History[1:]
+	}
+}
+
+func sizeOf(h []Past) int {
+	text, _ := json.Marshal(h) // it holds nothing that cannot be encoded
+	return len(text)
+}
+
+// PastOf returns the latest rotation that replaced the key, to note what became of that key; nil: it is forgotten.
+func (e *Entry) PastOf(replaced string) *Past {
+	for i := len(e.History) - 1; i >= 0; i-- {
+		if e.History[i].PreviousKeyID == replaced {
+			return &e.History[i]
+		}
+	}
+	return nil
+}
+
+// Words returns a person's words as they may be logged and kept: bounded, and without what looks like a secret.
+func Words(s string) string {
+	words := strings.Fields(s)
+	for i, w := range words {
+		if LooksSecret(w) {
+			words[i] = "[redacted]"
+		}
+	}
+	return shortenTo(strings.Join(words, " "), maxWords)
+}
