@@ -174,7 +174,7 @@ func (w *world) goesOn(who string) {
 // olderVersion builds the oldest version that knows the ledger's present schema and can rotate on request.
 func olderVersion(t *testing.T) string {
 	t.Helper()
-	const commit = "2f1a0db9dffedbc99713451d4e27164044836a1e"
+	const commit = "24334110fad21cd696ea712a046ccce4571e09db"
 	git := func(args ...string) string {
 		out, err := exec.CommandContext(t.Context(), "git", args...).Output()
 		if err != nil {
