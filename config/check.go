@@ -64,6 +64,25 @@ func (l *loader) prefixes(p *policy) []netip.Prefix {
 	return out
 }
 
+const maxProbes = 10
+
+// probes checks the paths to probe, and drops duplicates.
+func (l *loader) probes(p *policy) []string {
+	var out []string
+	for _, path := range p.Probes.Value {
+		switch {
+		case strings.Contains(path.Value, ".."):
+			l.fault(path.node, "%sprobes holds %s, which has ..; write the whole path", p.prefix(), quote(path.Value))
+		case !slices.Contains(out, path.Value):
+			out = append(out, path.Value)
+		}
+	}
+	if len(out) > maxProbes {
+		l.fault(p.Probes.node, "%sprobes has %d paths; write at most %d", p.prefix(), len(out), maxProbes)
+	}
+	return out
+}
+
 // parsePrefix reads an address or a range. IPv4 written as IPv6 (::ffff:192.0.2.1) becomes IPv4.
 func parsePrefix(text string) (netip.Prefix, string) {
 	if strings.Contains(text, "%") {
@@ -94,7 +113,7 @@ const longestDuration = 10 * 365 * 24 * time.Hour
 func (l *loader) durations(p *policy) {
 	for name, d := range map[string]at[time.Duration]{
 		"splay": p.Splay, "window": p.Window, "max_age": p.MaxAge, "overlap": p.Overlap,
-		"quarantine": p.Quarantine, "wait_until_idle": p.WaitUntilIdle,
+		"quarantine": p.Quarantine, "wait_until_idle": p.WaitUntilIdle, "wait_until_used": p.WaitUntilUsed,
 	} {
 		if d.given() && d.Value > longestDuration {
 			l.fault(d.node, "%s%s is %s, which is more than %s; write less", p.prefix(), name, short(d.Value), short(longestDuration))
@@ -159,10 +178,10 @@ func (l *loader) relations(p *policy, out plan.Policy, t timing) {
 	if out.Splay >= t.shortest {
 		l.fault(p.Splay.where(p.Node), "%ssplay is %s, but %s; write a splay of less than %s", p.prefix(), short(out.Splay), every, short(t.shortest))
 	}
-	least := t.longest + out.Splay + out.Overlap + out.WaitUntilIdle
+	least := t.longest + out.Splay + out.Overlap + out.LongestWait()
 	if out.MaxAge > 0 && out.MaxAge < least {
-		l.fault(p.MaxAge.where(p.Node), "%smax_age is %s, but schedule %s leaves up to %s between runs, to which splay %s, overlap %s and wait_until_idle %s are added; write a max_age of at least %s",
-			p.prefix(), short(out.MaxAge), quote(p.Schedule.Value), short(t.longest), short(out.Splay), short(out.Overlap), short(out.WaitUntilIdle), short(least))
+		l.fault(p.MaxAge.where(p.Node), "%smax_age is %s, but schedule %s leaves up to %s between runs, to which splay %s, overlap %s and %s %s are added; write a max_age of at least %s",
+			p.prefix(), short(out.MaxAge), quote(p.Schedule.Value), short(t.longest), short(out.Splay), short(out.Overlap), longestWait(out), short(out.LongestWait()), short(least))
 	}
 	if p.CharacterLimit.given() {
 		n := max(1, int(31*24*time.Hour/t.shortest))
@@ -170,8 +189,15 @@ func (l *loader) relations(p *policy, out plan.Policy, t timing) {
 			p.CharacterLimit.Value, n, n+1)
 	}
 	if out.Group != "" {
-		l.members[out.Group] = append(l.members[out.Group], groupMember{p, out.Overlap + out.WaitUntilIdle, t.shortest, out.MaxAge - least})
+		l.members[out.Group] = append(l.members[out.Group], groupMember{p, out.Overlap + out.LongestWait(), t.shortest, out.MaxAge - least})
 	}
+}
+
+func longestWait(p plan.Policy) string {
+	if p.WaitUntilUsed > p.WaitUntilIdle {
+		return "wait_until_used"
+	}
+	return "wait_until_idle"
 }
 
 // groupMember is a policy's demand on its group: to hold it for busy, once every gap.
@@ -201,7 +227,7 @@ func (l *loader) groups() {
 			}
 		}
 		if p := tightest.policy; len(members) > 1 && busy >= tightest.gap {
-			l.fault(p.Group.where(p.Node), "%sgroup is %s, whose %d members need %s for overlap and wait_until_idle one after the other, but schedule %s fires every %s at its closest; shorten the overlaps to less than that together, or split the group",
+			l.fault(p.Group.where(p.Node), "%sgroup is %s, whose %d members need %s for overlaps and waits one after the other, but schedule %s fires every %s at its closest; shorten the overlaps to less than that together, or split the group",
 				p.prefix(), quote(name), len(members), short(busy), quote(p.Schedule.Value), short(tightest.gap))
 		}
 		for _, m := range members {

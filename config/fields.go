@@ -80,7 +80,9 @@ type common struct {
 	Overlap           at[time.Duration] `yaml:"overlap" eg:"24h" doc:"How long both keys work. Absent: 24h, or half the schedule's shortest gap if that is less."`
 	Quarantine        at[time.Duration] `yaml:"quarantine" eg:"24h" def:"24h" doc:"How long the old key is disabled before it is deleted."`
 	WaitUntilIdle     at[time.Duration] `yaml:"wait_until_idle" eg:"1h" def:"0s" doc:"Extends the overlap by at most this while the old key is still in use."`
+	WaitUntilUsed     at[time.Duration] `yaml:"wait_until_used" eg:"1h" def:"0s" doc:"Extends the overlap by at most this until the new key is in use."`
 	Verify            at[string]        `yaml:"verify" eg:"auto" def:"auto" words:"auto off" doc:"Whether a new key is proven to work before it is published."`
+	Probes            at[[]at[string]]  `yaml:"probes" eg:"[/v1/models]" pattern:"^/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,199}$" rule:"a path that starts with /, such as /v1/models" doc:"At most 10 paths. The new key must get 2xx for a GET of each before it is published."`
 	OnDrift           at[string]        `yaml:"on_drift" eg:"patch" def:"patch" words:"patch rotate report" doc:"What to do about a key whose settings differ from the policy."`
 	Mode              at[string]        `yaml:"mode" eg:"auto" def:"auto" words:"auto manual paused" doc:"What happens without a request: with auto everything, with manual no scheduled runs and no rotation for drift, with paused nothing."`
 	Adopt             at[string]        `yaml:"adopt" eg:"key_0a1b2c" pattern:"^[A-Za-z0-9_-]{0,128}$" rule:"up to 128 of a-z A-Z 0-9 _ -" doc:"Id of an existing key to take over as current."`

@@ -128,6 +128,7 @@ func (l *loader) policy(p *policy, defaults *common) {
 		Name: p.Name.Value, Workspace: p.Workspace.or("default"), ServiceAccount: p.ServiceAccount.Value,
 		Splay: p.Splay.Value, Window: p.Window.Value, Group: p.Group.Value, MaxAge: p.MaxAge.Value,
 		Quarantine: p.Quarantine.or(24 * time.Hour), WaitUntilIdle: p.WaitUntilIdle.Value,
+		WaitUntilUsed: p.WaitUntilUsed.Value, Probes: l.probes(p),
 		Verify:  p.Verify.or("auto") == "auto",
 		OnDrift: plan.OnDrift(p.OnDrift.or(string(plan.DriftPatch))),
 		Mode:    plan.Mode(p.Mode.or(string(plan.ModeAuto))), Adopt: p.Adopt.Value,

@@ -242,6 +242,16 @@ func (c *Client) ProbeAdmin(ctx context.Context, secret secret.Secret) (ProbeRes
 	return Inconclusive, err
 }
 
+// ProbePath makes one GET of a path, such as /v1/voices/ID, with the given key. It returns the status of the answer, 0 without
+// one; the error is nil for a 2xx alone. A body of 2xx is not read, and a redirect not followed.
+func (c *Client) ProbePath(ctx context.Context, secret secret.Secret, path string) (status int, err error) {
+	if secret.IsZero() || !strings.HasPrefix(path, "/") || !printable(path) {
+		return 0, refuse(opProbe, "there is no key to probe with, or no path to probe")
+	}
+	err = c.do(ctx, call{operation: opProbe, method: http.MethodGet, path: path, key: secret, limit: answerLimit, status: &status})
+	return status, err
+}
+
 // AdminKey returns the key that the next call will use; fresh reads it again from its source, if Reread is set.
 func (c *Client) AdminKey(ctx context.Context, fresh bool) (secret.Secret, error) {
 	get := c.opt.Credential

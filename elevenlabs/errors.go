@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -300,4 +301,24 @@ func retryAfter(header http.Header) time.Duration {
 		now = time.Now()
 	}
 	return min(max(date.Sub(now), 0), maxRetryAfter)
+}
+
+// MayChange reports whether a path that a new key is refused may answer 2xx in a moment. Status 0 is no answer.
+func MayChange(status int) bool {
+	switch status {
+	case 0, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusTooManyRequests:
+		return true
+	}
+	return status >= 500
+}
+
+// RefusesAddress reports whether ElevenLabs refuses the address that a request came from. ASSUMPTION: by a 403 that speaks of the
+// IP.
+func RefusesAddress(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) || e.Status != http.StatusForbidden {
+		return false
+	}
+	words := strings.FieldsFunc(strings.ToLower(e.Code+" "+e.Message), func(r rune) bool { return r < 'a' || r > 'z' })
+	return slices.Contains(words, "ip")
 }

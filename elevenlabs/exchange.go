@@ -26,6 +26,7 @@ type call struct {
 	body         any           // nil: none
 	limit        int64         // of an answer with success, in bytes after decompression
 	decode       func([]byte) error
+	status       *int // set: receives the status, and the body of a success is not read
 }
 
 func (q call) writes() bool { return q.method != http.MethodGet }
@@ -145,6 +146,12 @@ func (c *Client) exchange(ctx context.Context, q call, key secret.Secret) answer
 	if r := clockOf(resp.Header); r != nil {
 		c.clock.Store(r)
 	}
+	if q.status != nil {
+		*q.status = resp.StatusCode
+		if success(resp.StatusCode) {
+			return answer{status: resp.StatusCode, header: resp.Header, written: true}
+		}
+	}
 	limit := q.limit
 	if !success(resp.StatusCode) {
 		limit = answerLimit
@@ -218,7 +225,7 @@ func (c *Client) judge(ctx context.Context, q call, a answer) *Error {
 	case !success(a.status):
 		e = refusal(q.operation, a.status, a.header, a.body, c.opt.Redactor)
 	default:
-		if a.err == nil {
+		if a.err == nil && q.decode != nil {
 			a.err = q.decode(a.body)
 		}
 		if a.err == nil {

@@ -119,7 +119,7 @@ func mended(p plan.Policy, o plan.Observed, now time.Time) *ledger.Entry {
 	}
 	for i := range e.Retiring {
 		r := &e.Retiring[i]
-		until := since.Add(p.Overlap + p.WaitUntilIdle)
+		until := since.Add(p.Overlap + p.LongestWait())
 		if r.State == ledger.InQuarantine {
 			until = until.Add(time.Duration(r.Quarantine))
 		}

@@ -87,7 +87,7 @@ func (r *Rotator) withMembers(holds []ledger.Hold, p plan.Policy) []ledger.Hold 
 	r.mu.Lock()
 	for name, st := range r.policies {
 		if st.policy.Group == p.Group && !slices.ContainsFunc(holds, func(h ledger.Hold) bool { return h.Policy == name }) {
-			more = append(more, ledger.Hold{Policy: name, WaitUntilIdle: ledger.Duration(st.policy.WaitUntilIdle)})
+			more = append(more, ledger.Hold{Policy: name, WaitUntilIdle: ledger.Duration(st.policy.LongestWait())})
 		}
 	}
 	r.mu.Unlock()
@@ -165,7 +165,7 @@ func (j *job) tryGroup(ctx context.Context, in *ledger.Intent, ahead bool) error
 	if err := j.guard(ctx); err != nil {
 		return err
 	}
-	holds = append(holds, ledger.Hold{Policy: j.p.Name, Rotation: in.Rotation, WaitUntilIdle: ledger.Duration(j.p.WaitUntilIdle)})
+	holds = append(holds, ledger.Hold{Policy: j.p.Name, Rotation: in.Rotation, WaitUntilIdle: ledger.Duration(j.p.LongestWait())})
 	_, err = j.r.opt.Store.Write(ctx, j.r.groupRef(j.p.Group), map[string]any{"schema": ledger.Schema, "holds": holds}, version)
 	return err
 }

@@ -176,7 +176,7 @@ func (r *Rotator) absorb(st *policyState, p plan.Policy) {
 		st.request = nil
 	}
 	r.absorbUsageLocked(k)
-	r.absorbMissingLocked(k)
+	r.absorbCurrentLocked(k)
 	if k.entry != nil && !k.digestKnown {
 		k.digest, k.digestKnown = appliedDigest(k.entry), true
 	}
@@ -216,19 +216,35 @@ func (r *Rotator) absorbUsageLocked(k *knowledge) {
 	}
 }
 
-// absorbMissingLocked notes since which listing the current key is missing. A listing that began before this process saw the key
-// as current does not count.
-func (r *Rotator) absorbMissingLocked(k *knowledge) {
+// unknownCredits is the counter of a key that was not listed yet.
+const unknownCredits = -1
+
+// absorbCurrentLocked notes since which listing the current key is missing, and whether it was seen in use. A listing that began
+// before this process saw the key as current does not count.
+func (r *Rotator) absorbCurrentLocked(k *knowledge) {
 	if k.entry == nil || k.entry.Current == nil || !r.listedSinceLocked(*k.entry.Current, k.currentSince) {
 		return
 	}
-	_, seq, listed := r.listedKeyLocked(*k.entry.Current)
+	key, seq, listed := r.listedKeyLocked(*k.entry.Current)
 	switch {
 	case listed:
 		k.missingSeq, k.proof = 0, elevenlabs.Inconclusive
+		if k.credits == unknownCredits {
+			k.credits = firstCredits(k.entry, key)
+		}
+		k.used = k.used || key.CharacterCount > k.credits // a smaller value is a new billing period
+		k.credits = key.CharacterCount
 	case k.missingSeq == 0:
 		k.missingSeq = seq
 	}
+}
+
+// firstCredits is what the key's counter showed when the key became current: nothing for a key that this policy made for it.
+func firstCredits(e *ledger.Entry, key elevenlabs.Key) int64 {
+	if n := len(e.History); n > 0 && e.History[n-1].KeyID == key.ID && e.History[n-1].Reason != ledger.ReasonRollback && e.Current.Rotation != "" && e.History[n-1].By != ledger.ByAdopt {
+		return 0
+	}
+	return key.CharacterCount
 }
 
 func appliedDigest(e *ledger.Entry) string {
@@ -304,7 +320,7 @@ func (r *Rotator) addCurrentLocked(o *plan.Observed, p plan.Policy, k *knowledge
 	if !r.listedSinceLocked(*c, k.currentSince) {
 		return
 	}
-	o.HomeListed = true
+	o.HomeListed, o.Used = true, k.used
 	if _, seq, listed := r.listedKeyLocked(*c); !listed {
 		o.MissingTwice, o.Proof = k.missingSeq != 0 && seq > k.missingSeq, k.proof
 	}

@@ -33,7 +33,7 @@ func planStage(t testing.TB) (plan.Policy, plan.Observed) {
 	k2 := ref("k2", nameOfK2)
 	e := &ledger.Entry{
 		Owner: planOwner, Policy: p.Name, Current: &k2, LastRotation: last,
-		Retiring: []ledger.Retiring{{KeyRef: ref("k1", nameOfK1), State: ledger.InQuarantine, Until: planNow.Add(20 * time.Hour)}},
+		Retiring: []ledger.Retiring{{KeyRef: ref("k1", nameOfK1), State: ledger.InQuarantine, Until: planNow.Add(20 * time.Hour), Proof: ledger.Rejected}},
 		Applied:  &ledger.Applied{Digest: p.Settings.Digest(), At: last},
 	}
 	listed := func(id, name string, disabled bool) plan.ListedKey {
@@ -119,6 +119,20 @@ func TestPlan(t *testing.T) {
 		{"overlap ended, retry later", func(s stage) { overlap(s, 0); s.o.Entry.Retiring[0].NextTry = s.now.Add(1) }, "", plan.StateOK, ""},
 		{"overlap ended, in use", func(s stage) { overlap(s, 0); s.o.InUse = []string{"k1"}; s.p.WaitUntilIdle = time.Hour }, "", plan.StateOK, ""},
 		{"overlap ended, nothing known of its use", func(s stage) { overlap(s, 0); s.p.WaitUntilIdle = time.Hour }, "", plan.StateOK, ""},
+		{"overlap ended, new key unused", func(s stage) { overlap(s, 0); s.p.WaitUntilUsed = time.Hour }, "", plan.StateOK, ""},
+		{"overlap ended, new key used", func(s stage) { overlap(s, 0); s.p.WaitUntilUsed = time.Hour; s.o.Used = true }, "disable overlap_ended k1", plan.StateOK, ""},
+		{"overlap ended, new key used, old key not idle", func(s stage) {
+			overlap(s, 0)
+			s.p.WaitUntilUsed, s.p.WaitUntilIdle, s.o.Used = time.Hour, time.Hour, true
+		}, "", plan.StateOK, ""},
+		{"overlap ended, new key unused too long", func(s stage) { overlap(s, -time.Hour); s.p.WaitUntilUsed = time.Hour }, "disable overlap_ended k1", plan.StateOK, ""},
+		{"disabled, not proven", func(s stage) { s.o.Entry.Retiring[0].Proof = "" }, "prove proof k1", plan.StateOK, ""},
+		{"disabled, still accepted", func(s stage) { s.o.Entry.Retiring[0].Proof = ledger.StillAccepted }, "prove proof k1", plan.StateOK, ""},
+		{"disabled, cannot be tried", func(s stage) { s.o.Entry.Retiring[0].Proof = ledger.NotTried }, "", plan.StateOK, ""},
+		{"not proven, enabled by a person", func(s stage) {
+			s.o.Entry.Retiring[0].Proof = ""
+			s.o.Keys[0].Disabled, s.o.Enabled = false, []string{"k1"}
+		}, "", plan.StateOK, ledger.ReasonQuarantineEnabled},
 		{"overlap ended, idle", func(s stage) { overlap(s, 0); s.o.Idle = []string{"k1"}; s.p.WaitUntilIdle = time.Hour }, "disable overlap_ended k1", plan.StateOK, ""},
 		{"overlap ended, in use too long", func(s stage) { overlap(s, -2*time.Hour); s.o.InUse = []string{"k1"}; s.p.WaitUntilIdle = time.Hour }, "disable overlap_ended k1", plan.StateOK, ""},
 		{"in use, but max_age ends it", func(s stage) {

@@ -263,7 +263,7 @@ func (j *job) retireRemoved(ctx context.Context) error {
 		_ = j.release(ctx, nil) // the ledger has it as retiring, so a daemon disables it
 		return err
 	}
-	if !j.retired(ctx, plan.Step{Action: plan.ActDisable, Reason: ledger.ReasonRemoved, KeyID: old.ID}, ledger.Retiring{KeyRef: old}, gone).progress {
+	if !j.retired(ctx, plan.Step{Action: plan.ActDisable, Reason: ledger.ReasonRemoved, KeyID: old.ID}, ledger.Retiring{KeyRef: old}, gone, "").progress {
 		return errors.New("the key is disabled, but writing that to the ledger failed; try again")
 	}
 	return nil

@@ -58,10 +58,14 @@ func (j *job) retire(ctx context.Context, s plan.Step) outcome {
 	if err != nil && !gone {
 		return j.retireLater(ctx, s, failed(ledger.StageRetire, err))
 	}
-	if s.Action == plan.ActDisable && !gone && !j.stillUnread(ctx, key.ID) {
-		j.answered = nil // the disable may have to be undone
+	proof := ledger.Proof("")
+	if s.Action == plan.ActDisable && !gone {
+		if !j.stillUnread(ctx, key.ID) {
+			j.answered = nil // the disable may have to be undone
+		}
+		proof = j.endOf(ctx, key.KeyRef)
 	}
-	return j.retired(ctx, s, *key, gone || s.Action == plan.ActDelete)
+	return j.retired(ctx, s, *key, gone || s.Action == plan.ActDelete, proof)
 }
 
 // stillRetiring returns the key if the step is still due under the entry just read.
@@ -191,9 +195,10 @@ func (j *job) enabledAgain(ctx context.Context, key ledger.KeyRef) (bool, error)
 }
 
 // retired notes that the step is done.
-func (j *job) retired(ctx context.Context, s plan.Step, key ledger.Retiring, gone bool) outcome {
+func (j *job) retired(ctx context.Context, s plan.Step, key ledger.Retiring, gone bool, proof ledger.Proof) outcome {
 	err := j.release(ctx, func(e *ledger.Entry) {
 		noteEnd(e, key.ID, j.now(), gone)
+		noteProof(e, key.ID, proof, j.now())
 		if gone {
 			e.DropRetiring(s.KeyID)
 			return
@@ -215,6 +220,7 @@ func (j *job) retired(ctx context.Context, s plan.Step, key ledger.Retiring, gon
 		j.r.updateListing(key.Workspace, key.Account, key.ID, func(k *elevenlabs.Key) { k.Disabled = true })
 	}
 	j.audit(what, "key_id", key.ID, "rotation", key.Rotation, "service_account", key.Account)
+	j.tellProof(key.KeyRef, proof)
 	j.r.wakeGroup(j.p)
 	kind := EventRetired
 	if s.Reason == ledger.ReasonDisabledOutside {

@@ -51,6 +51,10 @@ func (j *job) rotate(ctx context.Context, why ledger.Reason) outcome {
 			return j.settle(ctx, failed(ledger.StageVerify, err))
 		}
 	}
+	probes, err := j.probePaths(ctx, key.secret)
+	if err != nil {
+		return j.settle(ctx, failed(ledger.StageVerify, err))
+	}
 	listed, err := j.inspect(ctx, in, &key)
 	if err != nil {
 		return j.settle(ctx, failed(ledger.StageVerify, err))
@@ -60,7 +64,7 @@ func (j *job) rotate(ctx context.Context, why ledger.Reason) outcome {
 	if err := j.publish(ctx, pub, rec); err != nil {
 		return j.settle(ctx, failed(ledger.StagePublish, err))
 	}
-	if err := j.commit(ctx, j.committed(in, key, pub, listed)); err != nil {
+	if err := j.commit(ctx, j.committed(in, key, pub, listed, probes)); err != nil {
 		return j.settle(ctx, failed(ledger.StageCommit, err))
 	}
 	return outcome{again: true, progress: true}
@@ -358,14 +362,15 @@ type committed struct {
 	reason        ledger.Reason
 	previousUntil time.Time
 	applied       *ledger.Applied
+	probes        []ledger.ProbeAnswer
 	recovered     bool
 }
 
-func (j *job) committed(in *ledger.Intent, key newKey, pub ledger.Publication, listed elevenlabs.Key) committed {
+func (j *job) committed(in *ledger.Intent, key newKey, pub ledger.Publication, listed elevenlabs.Key, probes []ledger.ProbeAnswer) committed {
 	return committed{
 		KeyRef: ledger.KeyRef{ID: key.id, Name: key.name, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
 			Hash: ledger.HashValue(j.entry().Salt, key.secret.Reveal()), Created: key.created, Published: pub.At, Verified: in.Verify, Settings: in.Settings},
-		reason: in.Reason, previousUntil: pub.PreviousUntil,
+		reason: in.Reason, previousUntil: pub.PreviousUntil, probes: probes,
 		applied: &ledger.Applied{Digest: j.p.Settings.Digest(), At: pub.At, Ignored: listed.Settings.Diff(j.p.Settings)},
 	}
 }
@@ -377,7 +382,7 @@ func (j *job) commit(ctx context.Context, c committed) error {
 	old, in := j.entry().Current, j.entry().Intent
 	err := j.release(ctx, func(e *ledger.Entry) {
 		past := ledger.Past{Rotation: c.Rotation, By: cmp.Or(in.By, ledger.ByRecovered), Reason: c.reason, Words: in.Words, KeyID: c.ID,
-			Started: in.Started, Created: c.Created, Published: c.Published}
+			Started: in.Started, Created: c.Created, Published: c.Published, Probes: c.probes}
 		if old != nil && old.ID != c.ID {
 			e.Retiring = append(e.Retiring, j.retiringOf(*old, c.reason, c.Published, c.previousUntil))
 			past.PreviousKeyID = old.ID
@@ -422,7 +427,7 @@ func (j *job) endOverlaps(e *ledger.Entry, now time.Time) {
 // retiringOf returns the retiring state of the key that is being replaced: in overlap, or without one if it was leaked, revoked
 // or listed as disabled. until is the end of the overlap that the record promised, if known.
 func (j *job) retiringOf(old ledger.KeyRef, why ledger.Reason, now, until time.Time) ledger.Retiring {
-	r := ledger.Retiring{KeyRef: old, State: ledger.InOverlap, Until: until, Quarantine: ledger.Duration(j.p.Quarantine), WaitUntilIdle: ledger.Duration(j.p.WaitUntilIdle), Reason: why}
+	r := ledger.Retiring{KeyRef: old, State: ledger.InOverlap, Until: until, Quarantine: ledger.Duration(j.p.Quarantine), WaitUntilIdle: ledger.Duration(j.p.LongestWait()), Reason: why}
 	if until.IsZero() {
 		r.Until = plan.OverlapEnd(j.p, old, now)
 	}

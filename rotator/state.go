@@ -85,6 +85,8 @@ type knowledge struct {
 	proof         elevenlabs.ProbeResult
 	disabledKey   string               // the current key whose disabling was already reported
 	usage         map[string]usage     // of retiring keys, by id
+	credits       int64                // of the current key, at its last listing
+	used          bool                 // the current key was seen in use
 	quarantined   map[string]time.Time // when this process first saw each key in quarantine there; monotonic
 	retryAt       time.Time            // next attempt, if the ledger could not be written
 	countedOutage ledger.Reason        // the outage that was already counted as this policy's failure
@@ -122,6 +124,7 @@ func (k *knowledge) setEntry(e *ledger.Entry, version int, now time.Time) {
 			k.changedSince = now
 		}
 		k.currentID, k.currentSince, k.missingSeq, k.proof = id, now, 0, elevenlabs.Inconclusive
+		k.credits, k.used = unknownCredits, false
 	}
 	k.quarantined = inQuarantine(e, k.quarantined, now)
 	switch {

@@ -47,13 +47,14 @@ type PolicyStatus struct {
 	Policy       *plan.Policy // read-only
 	State        plan.State
 	Reason       ledger.Reason
-	Message      string               // an error in a sentence; "" otherwise
-	HeldBy       string               // with ReasonGroup: the policy that holds the group
-	Loaded       bool                 // the ledger entry was read
-	Steps        []plan.Step          // what rekeyd will do next
-	NextDue      time.Time            // zero: no rotation will begin
-	NextReason   ledger.Reason        // what makes it due
-	Leaves       map[string]time.Time // when each retiring key is disabled or deleted, at the latest: by its id
+	Message      string                     // an error in a sentence; "" otherwise
+	HeldBy       string                     // with ReasonGroup: the policy that holds the group
+	Loaded       bool                       // the ledger entry was read
+	Steps        []plan.Step                // what rekeyd will do next
+	NextDue      time.Time                  // zero: no rotation will begin
+	NextReason   ledger.Reason              // what makes it due
+	Leaves       map[string]time.Time       // when each retiring key is disabled or deleted, at the latest: by its id
+	Missing      map[string][]ledger.Reason // the evidence that ends a key's overlap earlier: by its id
 	LastRotation time.Time
 	Current      *ledger.KeyRef
 	Retiring     []ledger.Retiring
@@ -171,7 +172,7 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 	s := &st.status
 	was := *s
 	s.State, s.Reason, s.Message, s.Steps = d.State, d.Reason, d.Message, d.Steps
-	s.NextReason, s.Leaves = d.NextReason, d.Leaves
+	s.NextReason, s.Leaves, s.Missing = d.NextReason, d.Leaves, d.Missing
 	s.NextDue, s.Drift, s.HeldBy, s.Loaded = d.NextDue, d.Drift, d.HeldBy, true
 	s.Current, s.Retiring, s.LastRotation, s.MovedTo = nil, nil, time.Time{}, ""
 	if e := o.Entry; e != nil {

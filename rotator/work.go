@@ -340,6 +340,9 @@ func (j *job) perform(ctx context.Context, s plan.Step) outcome {
 	case plan.ActPatch:
 		return j.patch(ctx, s)
 	case plan.ActProve:
+		if s.Reason == ledger.ReasonProof {
+			return j.proveEnd(ctx, s)
+		}
 		return j.prove(ctx)
 	}
 	return outcome{}

@@ -162,6 +162,9 @@ func changesOf(s rotator.PolicyStatus, step plan.Step) []change {
 		c.What = "finish or undo the work that was interrupted"
 	case plan.ActProve:
 		c.Effect, c.What = effectLook, "ask with the published secret whether "+step.KeyID+" works"
+		if step.Reason == ledger.ReasonProof {
+			c.What = "try the disabled " + step.KeyID + " once more"
+		}
 	}
 	return []change{c}
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 const maxBody = 1 << 20 // bytes of a request
@@ -40,6 +41,7 @@ func operations() []operation {
 		{"deleteAPIKey", http.MethodDelete, one, manage, (*Server).deleteAPIKey},
 		{"disableOwnAPIKey", http.MethodPost, path("/v1/workspaces/api-keys/disable"), "", (*Server).disableOwnAPIKey},
 		{"getUser", http.MethodGet, path("/v1/user"), "user_read", (*Server).getUser},
+		{"getVoice", http.MethodGet, path("/v1/voices/{voice}"), "voices_read", (*Server).getVoice},
 		{"listModels", http.MethodGet, path("/v1/models"), "models_read", (*Server).listModels},
 	}
 }
@@ -114,6 +116,7 @@ func match(pattern, segments []string) (account, key string, ok bool) {
 			account = got
 		case want == "{key}":
 			key = got
+		case want == "{voice}": // getVoice reads it from the path
 		case want != got:
 			return "", "", false
 		}
@@ -127,7 +130,7 @@ func (s *Server) authenticate(c *call) (*Key, *refusal) {
 	switch {
 	case c.secret == "":
 		return nil, unauthorized("needs_authorization", "No xi-api-key header received, please provide one.")
-	case k == nil || k.Deleted() || k.Disabled || s.now().Before(k.UsableAt):
+	case k == nil || k.Deleted() || k.Disabled && s.now().Sub(k.DisabledAt) >= time.Duration(s.faults.DisableLag) || s.now().Before(k.UsableAt):
 		return nil, unauthorized("invalid_api_key", "Invalid API key")
 	case !k.admits(c.ip) && !s.faults.IgnoreAllowedIPs:
 		return nil, forbidden("ip_not_allowed", "This API key may not be used from your IP address.")

@@ -18,6 +18,7 @@ type Faults struct {
 	Rules            []Rule    `json:"rules,omitempty"`            // faults of single requests
 
 	KeyDelay     Duration `json:"key_delay,omitzero"`     // a key created from now on works only after this long: 401 invalid_api_key until then
+	DisableLag   Duration `json:"disable_lag,omitzero"`   // a disabled key is accepted for so long after
 	ListLag      Duration `json:"list_lag,omitzero"`      // creates and deletes show in listings only after this long; calls by id see them at once
 	KeyLimit     int      `json:"key_limit,omitzero"`     // keys an account may have, disabled ones included: 400 max_api_keys_reached
 	AccountLimit int      `json:"account_limit,omitzero"` // accounts a workspace may have: 400 max_service_accounts_reached
@@ -111,7 +112,7 @@ func (f *Faults) check(ops []operation) error {
 			errs = append(errs, fmt.Errorf("not_offered or not_taken %q: not one of %q", field, optionalFields()))
 		}
 	}
-	if f.Latency.Max < f.Latency.Min || f.Latency.Min < 0 || f.KeyDelay < 0 || f.ListLag < 0 {
+	if f.Latency.Max < f.Latency.Min || f.Latency.Min < 0 || f.KeyDelay < 0 || f.DisableLag < 0 || f.ListLag < 0 {
 		errs = append(errs, errors.New("durations must not be negative, nor latency.max less than latency.min"))
 	}
 	if f.RateLimit.PerSecond < 0 || f.RateLimit.PerSecond > 0 && f.RateLimit.Burst < 1 {

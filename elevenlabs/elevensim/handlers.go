@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 )
 
 var (
@@ -146,6 +148,16 @@ func (s *Server) getUser(_ *call, by *Key) (any, *refusal) {
 		"created_at":                        by.CreatedAt.Unix(),
 		"seat_type":                         "workspace_member",
 	}, nil
+}
+
+// getVoice answers for a voice that is shared with the key's service account, or with the key itself.
+func (s *Server) getVoice(c *call, by *Key) (any, *refusal) {
+	id := c.record.Path[strings.LastIndexByte(c.record.Path, '/')+1:]
+	shared := s.voices[id]
+	if !slices.Contains(shared, by.ID) && !slices.Contains(shared, by.Account) {
+		return nil, notFound("voice_not_found", "A voice with this voice_id does not exist.")
+	}
+	return map[string]any{"voice_id": id, "name": id, "category": "cloned"}, nil
 }
 
 func (s *Server) listModels(*call, *Key) (any, *refusal) {

@@ -20,6 +20,7 @@ import (
 //	POST   /_sim/keys/{id}/enable
 //	POST   /_sim/keys/{id}/usage         {credits}
 //	DELETE /_sim/keys/{id}
+//	POST   /_sim/voices/{id}             {with}: an account or a key
 //
 // It shows secrets and asks for no credential, so it belongs on a loopback listener only.
 func (s *Server) Manage() http.Handler {
@@ -41,6 +42,10 @@ func (s *Server) Manage() http.Handler {
 	mux.HandleFunc("POST /_sim/keys/{id}/enable", id(s.EnableKey))
 	mux.HandleFunc("POST /_sim/keys/{id}/usage", withBody(func(id string, b struct{ Credits int64 }) (any, error) {
 		return struct{}{}, s.AddUsage(id, b.Credits)
+	}))
+	mux.HandleFunc("POST /_sim/voices/{id}", withBody(func(id string, b struct{ With string }) (any, error) {
+		s.ShareVoice(id, b.With)
+		return struct{}{}, nil
 	}))
 	mux.HandleFunc("DELETE /_sim/keys/{id}", id(s.DeleteKey))
 	return mux

@@ -51,6 +51,7 @@ type Server struct {
 	bySecret  map[string]*Key
 	history   history
 	observers []func(Change)
+	voices    map[string][]string // by id: the ids of the accounts and keys that it is shared with
 	faults    faultState
 	inFlight  int
 	requests  uint64
@@ -67,6 +68,7 @@ func New(o Options) *Server {
 		dice:       rand.New(rand.NewPCG(o.Seed, 2)), //nolint:gosec // repeatable on purpose
 		keys:       map[string]*Key{},
 		bySecret:   map[string]*Key{},
+		voices:     map[string][]string{},
 		history:    history{limit: o.HistoryLimit},
 		hashSalt:   o.Seed,
 	}

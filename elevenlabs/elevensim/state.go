@@ -26,6 +26,7 @@ type Key struct {
 	DisableReason     string         `json:"disable_reason"`
 	CreatedAt         time.Time      `json:"created_at"`
 	UsableAt          time.Time      `json:"usable_at"` // later than CreatedAt by Faults.KeyDelay
+	DisabledAt        time.Time      `json:"-"`         // or enabled; Faults.DisableLag counts from it
 	DeletedAt         time.Time      `json:"deleted_at,omitzero"`
 }
 
@@ -203,6 +204,13 @@ func (s *Server) DeleteKey(id string) error {
 	return s.withKey("deleting", id, func(k *Key) { s.deleteKey(k, ByManagement) })
 }
 
+// ShareVoice makes a voice readable for a service account, or for a single key alone, by its id.
+func (s *Server) ShareVoice(voice, with string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.voices[voice] = append(s.voices[voice], with)
+}
+
 // AddUsage counts credits on a key.
 func (s *Server) AddUsage(id string, credits int64) error {
 	return s.withKey("adding usage to", id, func(k *Key) { k.CharacterCount += credits })
@@ -245,6 +253,7 @@ func (s *Server) setEnabled(k *Key, enabled bool, reason, by string) {
 		return
 	}
 	k.Disabled, k.DisableReason = !enabled, reason
+	k.DisabledAt = s.now()
 	kind := Disabled
 	if enabled {
 		kind = Enabled

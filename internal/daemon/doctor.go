@@ -51,6 +51,7 @@ func (d *Daemon) Examine(ctx context.Context) []Finding {
 	}
 	if stored {
 		x.leaks(ctx)
+		x.probes(ctx)
 	}
 	for i := range x.findings {
 		x.findings[i].Text = d.redactor.Cut(strings.Join(strings.Fields(x.findings[i].Text), " "))
@@ -234,6 +235,32 @@ func (x *examination) leaks(ctx context.Context) {
 			x.say(LevelWarning, "policy "+p.Name, "%s; a leak of it goes unnoticed", text)
 		}
 	}
+}
+
+// probes asks for the paths that each policy probes, with the secret in its record.
+func (x *examination) probes(ctx context.Context) {
+	for _, p := range x.policies {
+		answers, err := x.d.rotator.ProbeCurrent(ctx, p)
+		subject := "policy " + p.Name
+		if err != nil {
+			x.say(LevelError, subject, "its probes could not be tried: %s", err)
+			continue
+		}
+		for _, a := range answers {
+			if a.Status/100 == 2 {
+				x.say(LevelOK, subject, "probe %s answers %d with the current key", a.Path, a.Status)
+				continue
+			}
+			x.say(LevelError, subject, "probe %s answers %s with the current key, so a rotation would fail; correct the path, or share what it names with service account %s", a.Path, status(a.Status), p.ServiceAccount)
+		}
+	}
+}
+
+func status(code int) string {
+	if code == 0 {
+		return "nothing"
+	}
+	return fmt.Sprint(code)
 }
 
 // advised adds what a person can do about a workspace that cannot be listed.

@@ -24,7 +24,7 @@ import (
 func inTrouble() map[string]string {
 	return map[string]string{
 		"calm": "", "leaked": "", "disabled": "", "changed": "", "used": "", "lost": "", "differing": "",
-		"drifting": "on_drift: report", "stuck": "overlap: 1s", "refused": "workspace: second",
+		"drifting": "on_drift: report", "stuck": "overlap: 1s", "accepted": "overlap: 1s, quarantine: 1h", "refused": "workspace: second",
 		"failing": `schedule: "@every 10s", overlap: 2s, max_age: 20s`, "hanging": `schedule: "@every 10s", overlap: 2s`,
 	}
 }
@@ -37,6 +37,7 @@ type troubled struct {
 	token         string // file of its Vault token
 	adminKeyFile  string // of the second workspace
 	rules         map[string]elevensim.Rule
+	lag           elevensim.Duration // for which ElevenLabs goes on accepting disabled keys
 }
 
 func newTroubled(t *testing.T) *troubled {
@@ -98,7 +99,7 @@ func (w *troubled) setRule(policy string, r elevensim.Rule) {
 		r.Account = "svcacc_" + policy
 		w.rules[policy] = r
 	}
-	w.sim.SetFaults(elevensim.Faults{UsagePerRequest: 1, Rules: slices.Collect(maps.Values(w.rules))})
+	w.sim.SetFaults(elevensim.Faults{UsagePerRequest: 1, DisableLag: w.lag, Rules: slices.Collect(maps.Values(w.rules))})
 }
 
 // published is the record of a policy, with the id of its key.
@@ -181,6 +182,12 @@ func (w *troubled) faults() []fault {
 			w.setRule("stuck", elevensim.Rule{Kind: elevensim.Status500, Operation: "updateAPIKey"})
 			w.rotate("stuck")
 			return func() { w.setRule("stuck", elevensim.Rule{}) }
+		}},
+		{[]string{"RekeydOldKeyAccepted accepted"}, func() func() {
+			w.lag = elevensim.Duration(time.Hour)
+			w.setRule("accepted", elevensim.Rule{})
+			w.rotate("accepted")
+			return func() { w.lag = 0; w.setRule("accepted", elevensim.Rule{}) }
 		}},
 		{[]string{"RekeydRotationFailing failing", "RekeydKeyTooOld failing"}, func() func() {
 			w.setRule("failing", elevensim.Rule{Kind: elevensim.Status, Status: http.StatusForbidden, Code: "forbidden", Operation: "createAPIKey"})

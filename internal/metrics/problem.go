@@ -13,16 +13,18 @@ import (
 
 // The problems of a policy in addition to the reason for its state.
 const (
-	problemOldKeyInUse   = "old_key_in_use"
+	problemOldKeyInUse   = string(ledger.ReasonOldKeyInUse)
+	problemNewKeyUnused  = string(ledger.ReasonNewKeyUnused)
+	problemStillAccepted = string(ledger.StillAccepted)
 	problemRetireFailing = "retire_failing"
 	problemOther         = "other"
 	overlapEnds          = time.Hour // before the end of an overlap every reader should have the new key
 	retireFailsAt        = 2         // attempts in a row: a single failure may be transient
 )
 
-// ProblemReasons is every value of the label: the reasons of errors and of failed stages, and the two of old keys.
+// ProblemReasons is every value of the label: the reasons of errors and of failed stages, and those of old keys.
 func ProblemReasons() []string {
-	all := []string{problemOldKeyInUse, problemRetireFailing}
+	all := []string{problemOldKeyInUse, problemNewKeyUnused, problemStillAccepted, problemRetireFailing}
 	for _, r := range slices.Concat(ledger.ErrorReasons(), ledger.FailureReasons()) {
 		if !slices.Contains(all, string(r)) {
 			all = append(all, string(r))
@@ -44,6 +46,14 @@ func problems(s *rotator.PolicyStatus, refused string, now time.Time) []string {
 	ends := func(r ledger.Retiring) bool { return r.State == ledger.InOverlap && r.Until.Sub(now) < overlapEnds }
 	if s.InUse && slices.ContainsFunc(s.Retiring, ends) {
 		all = append(all, problemOldKeyInUse)
+	}
+	if slices.ContainsFunc(s.Retiring, func(r ledger.Retiring) bool {
+		return ends(r) && slices.Contains(s.Missing[r.ID], ledger.ReasonNewKeyUnused)
+	}) {
+		all = append(all, problemNewKeyUnused)
+	}
+	if slices.ContainsFunc(s.Retiring, func(r ledger.Retiring) bool { return r.Proof == ledger.StillAccepted }) {
+		all = append(all, problemStillAccepted)
 	}
 	if s.Unswept >= retireFailsAt || slices.ContainsFunc(s.Retiring, func(r ledger.Retiring) bool { return r.Tries >= retireFailsAt }) {
 		all = append(all, problemRetireFailing)

@@ -55,8 +55,8 @@ func bugs() []bug {
 		{"give a group back at commit", "ledger/group.go", "return k.State == InOverlap && now.Before", "return false && now.Before", 300, "", 1},
 		{"overlook who went ahead of its group", "ledger/group.go", "return k.State == InOverlap && now.Before", "return k.State == InOverlap && k.Reason == ReasonSchedule && now.Before", 2000, "", 96},
 		{"forget who could not note itself in its group", "group.go", "if st.policy.Group == p.Group && !slices", "if false && !slices", 2000, "do=corrupt group", 2},
-		{"prolong an overlap without bound", "plan/plan.go", "until := r.Until.Add(wait)", "until := r.Until.Add(wait)\n\tif true {\n\t\treturn until.Add(1000 * time.Hour)\n\t}", 1000, "", 1},
-		{"take a key that nobody watched for idle", "plan/plan.go", "r.Reason == ledger.ReasonRevoke || slices.Contains(o.Idle, r.ID)", "r.Reason == ledger.ReasonRevoke || !slices.Contains(o.InUse, r.ID)", 2000, "", 13},
+		{"prolong an overlap without bound", "plan/plan.go", "until = r.Until.Add(wait)", "until = r.Until.Add(wait)\n\tif true {\n\t\treturn until.Add(1000 * time.Hour)\n\t}", 1000, "", 1},
+		{"take a key that nobody watched for idle", "plan/plan.go", "if slices.Contains(o.Idle, r.ID) {", "if !slices.Contains(o.InUse, r.ID) {", 2000, "", 13},
 
 		// What a call that arrives late, a clock that stands still or another TTL turns into harm.
 		{"publish over a fence", "rotate.go", "\treturn j.write(ctx, j.takeClaim)\n", "\treturn nil\n", 2000, "suspended,late,do=rotate", 6},

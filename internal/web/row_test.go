@@ -63,7 +63,7 @@ func TestRowInWords(t *testing.T) {
 	at := func(hours int) time.Time { return now.Add(time.Duration(hours) * time.Hour) }
 	r := row{PolicyView{
 		State: plan.StateFailing, Key: &KeyView{Created: at(-9)}, NextRotation: at(3), InUse: true,
-		Retiring: []RetiringView{{KeyView{ID: "k1"}, ledger.InOverlap, at(2)}, {KeyView{ID: "k2"}, ledger.InQuarantine, at(5)}},
+		Retiring: []RetiringView{{KeyView: KeyView{ID: "k1"}, State: ledger.InOverlap, Until: at(2)}, {KeyView: KeyView{ID: "k2"}, State: ledger.InQuarantine, Until: at(5)}},
 		Failure:  &ledger.Failure{Stage: ledger.StageClaim, Reason: ledger.ReasonSinkSealed, Message: "Vault is sealed.", At: at(-1), Count: 3, NextTry: at(1)},
 	}, oslo, now}
 	want := "Failed at claim, 1h0m ago: Vault is sealed. 3 times in a row. Tries again in 1h0m. Unseal Vault."

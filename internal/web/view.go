@@ -3,6 +3,7 @@ package web
 import (
 	"cmp"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
@@ -66,6 +67,9 @@ type RetiringView struct {
 	KeyView
 	State ledger.RetiringState `json:"state"`
 	Until time.Time            `json:"until"`
+	// WaitsFor is the evidence that ends the overlap before Until: old_key_in_use until it is idle, new_key_unused until it is used.
+	WaitsFor []ledger.Reason `json:"waits_for,omitempty"`
+	Proof    ledger.Proof    `json:"proof,omitempty"` // of a disabled key's end
 }
 
 // WorkspaceView is one workspace.
@@ -102,7 +106,7 @@ func viewsOf(policies []rotator.PolicyStatus) []PolicyView {
 			views[i].Key = &key
 		}
 		for _, r := range s.Retiring {
-			views[i].Retiring = append(views[i].Retiring, RetiringView{keyView(r.KeyRef, s.Policy.MaxAge), r.State, leaves(s, r)})
+			views[i].Retiring = append(views[i].Retiring, RetiringView{keyView(r.KeyRef, s.Policy.MaxAge), r.State, leaves(s, r), s.Missing[r.ID], r.Proof})
 		}
 	}
 	return views
@@ -192,10 +196,14 @@ func (p PolicyView) Leaving(now time.Time) []string {
 	for _, r := range p.Retiring {
 		left := r.Until.Sub(now)
 		switch {
+		case r.State == ledger.InOverlap && len(r.WaitsFor) > 0 && left > 0:
+			all = append(all, fmt.Sprintf("%s works for at most another %s: %s", r.ID, Span(left), r.waiting()))
 		case r.State == ledger.InOverlap && left > 0:
 			all = append(all, fmt.Sprintf("%s works for another %s", r.ID, Span(left)))
 		case r.State == ledger.InOverlap:
 			all = append(all, r.ID+" is about to be disabled")
+		case r.Proof == ledger.StillAccepted:
+			all = append(all, fmt.Sprintf("%s is disabled and still accepted, deleted in %s", r.ID, Span(left)))
 		case left > 0:
 			all = append(all, fmt.Sprintf("%s is disabled, deleted in %s", r.ID, Span(left)))
 		default:
@@ -203,6 +211,20 @@ func (p PolicyView) Leaving(now time.Time) []string {
 		}
 	}
 	return all
+}
+
+// waiting says which evidence is missing, and until when it is waited for.
+func (r RetiringView) waiting() string {
+	var all []string
+	for _, evidence := range r.WaitsFor {
+		switch evidence {
+		case ledger.ReasonNewKeyUnused:
+			all = append(all, "the new key is not used yet")
+		case ledger.ReasonOldKeyInUse:
+			all = append(all, "it is not known to be idle")
+		}
+	}
+	return strings.Join(all, ", ") + "; waits until " + r.Until.UTC().Format("15:04") + " UTC"
 }
 
 // LastFailure describes what went wrong since the last success.

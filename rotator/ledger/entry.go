@@ -121,6 +121,7 @@ type Retiring struct {
 	// WaitUntilIdle is by how much the policy lets the overlap be extended.
 	WaitUntilIdle Duration  `json:"wait_until_idle,omitzero"`
 	Reason        Reason    `json:"reason,omitempty"` // why the key was replaced
+	Proof         Proof     `json:"proof,omitempty"`  // of its end, in quarantine
 	Tries         int       `json:"tries,omitempty"`  // failed attempts to take it to its next state
 	NextTry       time.Time `json:"next_try,omitzero"`
 }

@@ -57,6 +57,9 @@ const (
 	NotTried      Proof = "not_tried" // no version of the record has its secret, or ElevenLabs gave no clear answer
 )
 
+// Open reports whether the key is to be tried once more.
+func (p Proof) Open() bool { return p == "" || p == StillAccepted }
+
 // The bounds of a history.
 const (
 	maxPast      = 20

@@ -35,6 +35,7 @@ const (
 	ReasonLateDisable     Reason = "late_disable"     // a late call of our own disabled the current key
 	ReasonDisabledOutside Reason = "disabled_outside" // a retiring key was disabled outside rekeyd
 	ReasonLateEnable      Reason = "late_enable"      // a late call of our own enabled a key in quarantine
+	ReasonProof           Reason = "proof"            // a disabled key is tried once more
 	// ReasonQuarantineEnabled is only shown: a person enabled a key in quarantine.
 	ReasonQuarantineEnabled Reason = "quarantine_enabled"
 )
@@ -53,6 +54,12 @@ const (
 	ReasonClaimed     Reason = "claimed"         // another replica works on it
 	ReasonNotObserved Reason = "not_observed"    // ElevenLabs has not been listed yet
 	ReasonOthersFirst Reason = "others_first"    // an admin key yields to the keys of its workspace, a member of a group to one that waited longer
+)
+
+// Which evidence an overlap waits for.
+const (
+	ReasonOldKeyInUse  Reason = "old_key_in_use"
+	ReasonNewKeyUnused Reason = "new_key_unused"
 )
 
 // Why a policy is in error: a person has to decide.
@@ -88,6 +95,7 @@ const (
 	ReasonBadAnswer          Reason = "bad_answer"  // an answer that does not fit the API
 	ReasonLostAnswer         Reason = "lost_answer" // a create whose outcome is found by listing
 	ReasonNotUsable          Reason = "not_usable"  // the new key did not work within the verify timeout
+	ReasonProbeFailed        Reason = "probe_failed"
 
 	ReasonSinkDenied      Reason = "sink_denied"
 	ReasonSinkWrapping    Reason = "sink_wrapping_token" // another client may have unwrapped the wrapped secret id
@@ -117,7 +125,7 @@ func FailureReasons() []Reason {
 	return []Reason{
 		ReasonAdminKeyRefused, ReasonMissingPermissions, ReasonForbidden, ReasonNotFound, ReasonInvalidRequest,
 		ReasonKeyLimit, ReasonRateLimited, ReasonAPIUnreachable, ReasonAPIError, ReasonBadAnswer, ReasonLostAnswer,
-		ReasonNotUsable, ReasonSinkDenied, ReasonSinkWrapping, ReasonSinkSealed, ReasonSinkStandby, ReasonSinkUnreachable, ReasonSinkDNS,
+		ReasonNotUsable, ReasonProbeFailed, ReasonSinkDenied, ReasonSinkWrapping, ReasonSinkSealed, ReasonSinkStandby, ReasonSinkUnreachable, ReasonSinkDNS,
 		ReasonSinkTimeout, ReasonSinkTLS, ReasonSinkTLSName, ReasonSinkTLSCA,
 		ReasonSinkRateLimited, ReasonSinkNoMount, ReasonSinkNotKV2, ReasonSinkTooLarge, ReasonSinkError,
 		ReasonSinkConflict, ReasonRecordChanged, ReasonUnsafe, ReasonClaimLost, ReasonInterrupted, ReasonOther,

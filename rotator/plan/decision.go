@@ -23,7 +23,7 @@ const (
 	ActDelete  Action = "delete"  // quarantine to deleted
 	ActRotate  Action = "rotate"  // a new key
 	ActPatch   Action = "patch"   // give the current key the policy's settings
-	ActProve   Action = "prove"   // probe the current key with the record's secret
+	ActProve   Action = "prove"   // probe the current key with the record's secret, or a disabled key with its own
 )
 
 // Step is one action, on which key, and why.
@@ -106,6 +106,7 @@ type Observed struct {
 	InUse   []string // ids of retiring keys whose usage grew within the last two listings
 	Idle    []string // … of those unused for two listings; the others are unknown
 	Enabled []string // … of those in quarantine that a later listing shows as enabled
+	Used    bool     // the current key was seen in use since it became current
 
 	Elsewhere map[string]string // key id to policy: keys of other policies that this one might take for its own
 
@@ -145,7 +146,8 @@ type Decision struct {
 	NextDue time.Time     // when the next rotation, or the next try of a failed one, begins; zero: never
 	// NextReason is what makes it due (schedule, max_age) or delays it (window, backoff).
 	NextReason ledger.Reason
-	Leaves     map[string]time.Time // when each retiring key is disabled or deleted, at the latest: by its id
+	Leaves     map[string]time.Time       // when each retiring key is disabled or deleted, at the latest: by its id
+	Missing    map[string][]ledger.Reason // the evidence that ends a retiring key's overlap earlier: by its id
 	Drift      []string
 	Later      map[Step]time.Time // the steps that have to wait, and until when
 	Wake       time.Time          // when this decision may change by itself; zero: never

@@ -63,7 +63,7 @@ func ageDue(p Policy, e *ledger.Entry) (time.Time, bool) {
 	if p.MaxAge == 0 || e.Current == nil {
 		return time.Time{}, false
 	}
-	return e.Current.Created.Add(p.MaxAge - p.Overlap - p.WaitUntilIdle), true
+	return e.Current.Created.Add(p.MaxAge - p.Overlap - p.LongestWait()), true
 }
 
 func tooOld(p Policy, e *ledger.Entry, now time.Time) bool {
@@ -137,7 +137,7 @@ func Exempt(why ledger.Reason) bool {
 // pile up there. A key in a workspace that the policy has left counts only for a while: that workspace may be gone for good.
 func (o Observed) inOverlap(p Policy, now time.Time) bool {
 	return o.Entry != nil && slices.ContainsFunc(o.Entry.Retiring, func(r ledger.Retiring) bool {
-		return r.State == ledger.InOverlap && (r.Workspace == p.Workspace || now.Before(r.Until.Add(p.WaitUntilIdle+ledger.HoldGrace)))
+		return r.State == ledger.InOverlap && (r.Workspace == p.Workspace || now.Before(r.Until.Add(p.LongestWait()+ledger.HoldGrace)))
 	})
 }
 

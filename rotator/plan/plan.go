@@ -102,13 +102,17 @@ func (o Observed) twin(id, rotation string) bool {
 
 // planRetiring moves each former key to its next state when that is due.
 func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
+	defer planProofs(o, d)
 	for _, r := range o.Entry.Retiring {
 		if o.Entry.Current == nil && p.Mode != ModeRemoved && (o.Record == nil || o.Record.MayBe(r.KeyRef)) {
 			continue // readers have no other key
 		}
 		until := r.Until
 		if r.State == ledger.InOverlap {
-			until = o.overlapUntil(p, r)
+			var missing []ledger.Reason
+			if until, missing = o.overlapUntil(p, r); until.After(now) {
+				d.missing(r.ID, missing)
+			}
 		}
 		d.leaves(r, until)
 		enabled := r.State == ledger.InQuarantine && slices.Contains(o.Enabled, r.ID)
@@ -134,6 +138,26 @@ func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
 	}
 }
 
+// planProofs tries each key in quarantine once more, until it is known to be rejected.
+func planProofs(o Observed, d *Decision) {
+	for _, r := range o.Entry.Retiring {
+		if r.State == ledger.InQuarantine && r.Proof.Open() && r.Hash != "" && o.disabled(r.ID) && !slices.Contains(o.Enabled, r.ID) {
+			d.add(Step{ActProve, ledger.ReasonProof, r.ID, r.Workspace, r.Account})
+		}
+	}
+}
+
+// missing notes which evidence an overlap waits for.
+func (d *Decision) missing(keyID string, evidence []ledger.Reason) {
+	if len(evidence) == 0 {
+		return
+	}
+	if d.Missing == nil {
+		d.Missing = map[string][]ledger.Reason{}
+	}
+	d.Missing[keyID] = evidence
+}
+
 // leaves notes when a retiring key leaves its state, at the latest.
 func (d *Decision) leaves(r ledger.Retiring, until time.Time) {
 	if d.Leaves == nil {
@@ -151,20 +175,34 @@ func (o Observed) revoking() bool {
 	return o.Request != nil && !o.Request.Pending && o.Request.Revoke && c != nil && !o.Request.wants(*c)
 }
 
-// overlapUntil extends the overlap of a key that is not known to be idle, within the policy's bounds.
-func (o Observed) overlapUntil(p Policy, r ledger.Retiring) time.Time {
-	wait := p.WaitUntilIdle
+// overlapUntil extends the overlap of a key that is not known to be idle, or whose successor is not known to be used, within the
+// policy's bounds. missing is the evidence that would end it.
+func (o Observed) overlapUntil(p Policy, r ledger.Retiring) (until time.Time, missing []ledger.Reason) {
+	idle, used := p.WaitUntilIdle, p.WaitUntilUsed
 	if p.Mode == ModeRemoved { // only here: another replica may have it loaded
-		wait = time.Duration(r.WaitUntilIdle)
+		idle, used = time.Duration(r.WaitUntilIdle), 0
 	}
-	if wait == 0 || r.Reason == ledger.ReasonRevoke || slices.Contains(o.Idle, r.ID) {
-		return r.Until
+	if slices.Contains(o.Idle, r.ID) {
+		idle = 0
 	}
-	until := r.Until.Add(wait)
+	if o.Used {
+		used = 0
+	}
+	wait := max(idle, used)
+	if wait == 0 || r.Reason == ledger.ReasonRevoke {
+		return r.Until, nil
+	}
+	if idle > 0 {
+		missing = append(missing, ledger.ReasonOldKeyInUse)
+	}
+	if used > 0 {
+		missing = append(missing, ledger.ReasonNewKeyUnused)
+	}
+	until = r.Until.Add(wait)
 	if p.MaxAge == 0 {
-		return until
+		return until, missing
 	}
-	return earlier(until, r.Created.Add(p.MaxAge))
+	return earlier(until, r.Created.Add(p.MaxAge)), missing
 }
 
 func earlier(a, b time.Time) time.Time {

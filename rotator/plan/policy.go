@@ -45,14 +45,19 @@ type Policy struct {
 	Settings       elevenlabs.Settings
 	Overlap        time.Duration // both keys work
 	Quarantine     time.Duration // the old key is disabled, not deleted
-	WaitUntilIdle  time.Duration // the overlap is extended by at most this
+	WaitUntilIdle  time.Duration // the overlap is extended by at most this while the old key is in use
+	WaitUntilUsed  time.Duration // … until the new key is
 	Verify         bool
+	Probes         []string // paths that the new key must get 2xx for
 	OnDrift        OnDrift
 	Mode           Mode
 	Adopt          string // id of an existing key to adopt as current; "": none
 	Sink           ledger.Sink
 	AdminOf        string // the workspace that reads its admin key where the sink is; "": none
 }
+
+// LongestWait is by how much the policy lets an overlap be extended.
+func (p Policy) LongestWait() time.Duration { return max(p.WaitUntilIdle, p.WaitUntilUsed) }
 
 // RemovedPolicy is what the ledger still knows of a policy.
 func RemovedPolicy(e *ledger.Entry) Policy {
