@@ -26,6 +26,7 @@ func TestAPastedSecretIsRefusedAndNotRepeated(t *testing.T) {
 		"policies:\n- sink: {path: elevenlabs/%s/x}", "policies:\n- sink: {path: a, mount: %s}", "policies:\n- sink: {path: a, field: %s}",
 		"policies:\n- sink: {path: a, field: api_key, %s: x}", "policies:\n- workspace: %s", "policies:\n- group: %s", "policies:\n- mode: %s", "policies:\n- schedule: %s",
 		"policies:\n- timezone: %s", "policies:\n- permissions: [%s]", "policies:\n- allowed_ips: [%s]", "policies:\n- overlap: %s",
+		"policies:\n- tts_concurrency_limit: %s", "policies:\n- third_party_disable_allowed: %s",
 		"policies:\n- %s: x", "policies: %s", "%s: x", "%s", "policies:\n- !%s a", "policies:\n- *%s", "policies:\n- name: *%s", "policies:\n- &%s {name: a}\n- *%[1]s",
 		"policies:\n- name: !%s a", "policies: [name: %s, !", "workspaces:\n- name: %s", "workspaces:\n- {name: a, api_key: %s}", "workspaces:\n- {name: a, api_key: {file: %s}}",
 		"workspaces:\n- {name: a, api_key: {env: %s}}", "workspaces:\n- {name: a, api_key: {vault: {path: %s}}}", "workspaces:\n- {name: a, api_key: {vault: {path: a, mount: %s}}}",

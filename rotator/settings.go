@@ -21,7 +21,7 @@ func (j *job) newSettings() *ledger.Settings {
 	defer j.r.mu.Unlock()
 	if len(unknown) > 0 && !ws.settingsUnknown {
 		ws.settingsUnknown = true
-		j.log.Warn("listing does not show all settings of the replaced key, the others are not carried over", "workspace", ws.name, "settings", unknown)
+		j.log.Warn("listing does not show these settings of the replaced key, so they are not carried over", "workspace", ws.name, "settings", unknown)
 	}
 	return ledger.SettingsOf(settings)
 }

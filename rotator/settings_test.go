@@ -151,7 +151,7 @@ func TestUnmanagedSettingsAreCarriedOver(t *testing.T) {
 				if first.ID == second.ID || second.ID == third.ID {
 					t.Error("it did not rotate")
 				}
-				if strings.Contains(w.logs.String(), "does not show all settings") {
+				if strings.Contains(w.logs.String(), "does not show these settings") {
 					t.Error("the log says that the listing shows no settings")
 				}
 			})
@@ -228,6 +228,65 @@ func TestSettingsOfAKeyThatIsNotListed(t *testing.T) {
 	})
 }
 
+// … an adopted one, which this installation never made, too.
+func TestSettingsOfAnAdoptedKeyThatIsDeleted(t *testing.T) {
+	w := newWorld(t)
+	synctest.Test(t, func(t *testing.T) {
+		p := w.adopted(nil)
+		_, stop := w.start(p)
+		defer stop()
+		after(time.Second)
+		gone := w.inRecord(p)
+		if err := w.sim.DeleteKey(gone.ID); err != nil {
+			t.Fatal(err)
+		}
+		after(5 * time.Minute)
+		if k := w.wantSettings(p, "after the adopted key was deleted", asCapped); k.ID == gone.ID {
+			t.Error("the deleted key was not replaced")
+		}
+	})
+}
+
+// A key whose rotation was finished by another process is known with its settings.
+func TestSettingsOfARecoveredRotation(t *testing.T) {
+	for _, m := range []mode{notApplied, diesBefore} {
+		t.Run(string(m), func(t *testing.T) {
+			w := newWorld(t)
+			synctest.Test(t, func(t *testing.T) {
+				p := w.adopted(nil)
+				proc := &process{fault: fault{call: "write secret/rekeyd/policies", nth: 3, mode: m}}
+				_, stop := w.startProcess(proc, p)
+				after(3*time.Hour + time.Minute)
+				if m == diesBefore {
+					stop()
+					_, stop = w.start(p)
+				}
+				defer func() { stop() }()
+				after(20 * time.Minute)
+				if e := w.entry(p); !proc.fault.hit || e.Claim != nil || e.Current.Rotation == "" || e.Current.Settings == nil || *e.Current.Settings.TTSConcurrency != 10 {
+					t.Errorf("the commit failed: %t; then the entry is %+v with the current key %+v", proc.fault.hit, e, e.Current)
+				}
+			})
+		})
+	}
+}
+
+// A listing that does not show the new key yet says nothing about what it was given.
+func TestALaggingListingSaysNothingOfSettings(t *testing.T) {
+	w := newWorld(t)
+	synctest.Test(t, func(t *testing.T) {
+		p := w.adopted(nil)
+		after(time.Minute)
+		w.setFaults(elevensim.Faults{ListLag: elevensim.Duration(40 * time.Second)})
+		_, stop := w.start(p)
+		defer stop()
+		after(4 * time.Hour)
+		if w.countEvents(rotator.EventRotated) != 1 || strings.Contains(w.logs.String(), "were not taken over") {
+			t.Errorf("%d rotations, and the log has what was not taken over", w.countEvents(rotator.EventRotated))
+		}
+	})
+}
+
 // An older API lists no such settings: nothing is carried over, nothing drifts, and it is said once.
 func TestAnOlderAPIWithoutOptionalSettings(t *testing.T) {
 	w := newWorld(t)
@@ -243,7 +302,7 @@ func TestAnOlderAPIWithoutOptionalSettings(t *testing.T) {
 				t.Errorf("%s is %s after %d rotations and %d failures: %s", s.Policy.Name, s.State, s.Successes, s.Failures, s.Message)
 			}
 		}
-		if n := strings.Count(w.logs.String(), "does not show all settings"); n != 1 {
+		if n := strings.Count(w.logs.String(), "does not show these settings"); n != 1 {
 			t.Errorf("the log says %d times that the listing shows no settings", n)
 		}
 	})
@@ -370,6 +429,7 @@ func TestTheLedgerKeepsSettingsOnlyWhereThereAreSome(t *testing.T) {
 
 // The settings are decided and written down before the create, so every way in which a write can fail leaves them right.
 func TestSettingsFourWays(t *testing.T) {
+	long(t)
 	const document, record = "write secret/rekeyd/policies", "write secret/elevenlabs"
 	for _, at := range []lifeWrite{{"adoption", document, 1}, {"claim", document, 2}, {"create", "POST", 1}, {"publish", record, 1}, {"commit", document, 3}} {
 		for _, m := range []mode{notApplied, applied, diesBefore, diesAfter} {
