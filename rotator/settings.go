@@ -18,9 +18,10 @@ func (j *job) newSettings() *ledger.Settings {
 	j.r.mu.Unlock()
 	settings, unknown := plan.NewSettings(j.p, j.r.observed(j.st, j.p, ws))
 	j.r.mu.Lock()
-	defer j.r.mu.Unlock()
-	if len(unknown) > 0 && !ws.settingsUnknown {
-		ws.settingsUnknown = true
+	said := ws.settingsUnknown
+	ws.settingsUnknown = said || len(unknown) > 0
+	j.r.mu.Unlock()
+	if len(unknown) > 0 && !said {
 		j.log.Warn("listing does not show these settings of the replaced key, so they are not carried over", "workspace", ws.name, "settings", unknown)
 	}
 	return ledger.SettingsOf(settings)

@@ -39,8 +39,9 @@ func TestNewSettings(t *testing.T) {
 			listed: &optional{TTSConcurrency: some(1), DubbingConcurrency: some(2), MusicConcurrency: some(3), ThirdPartyDisable: elevenlabs.Some(false)},
 			want:   optional{TTSConcurrency: some(9), DubbingConcurrency: none(), MusicConcurrency: some(3), ThirdPartyDisable: elevenlabs.Some(true)},
 		},
-		"not listed":              {created: &ledger.Settings{TTSConcurrency: &five}, want: optional{TTSConcurrency: some(5)}},
-		"listed after its create": {listed: &optional{TTSConcurrency: none()}, created: &ledger.Settings{TTSConcurrency: &five, MusicConcurrency: &five}, want: optional{TTSConcurrency: none(), MusicConcurrency: some(5)}, unknown: []string{"dubbing_concurrency_limit", "third_party_disable_allowed"}},
+		"not listed": {created: &ledger.Settings{TTSConcurrency: &five}, want: optional{TTSConcurrency: some(5)}},
+		"listed after its create": {listed: &optional{TTSConcurrency: none()}, created: &ledger.Settings{TTSConcurrency: &five, MusicConcurrency: &five}, want: optional{TTSConcurrency: none()},
+			unknown: []string{"dubbing_concurrency_limit", "music_concurrency_limit", "third_party_disable_allowed"}},
 	} {
 		p, o := planStage(t)
 		p.Settings.Optional, o.Entry.Current.Settings = tc.policy, tc.created

@@ -75,9 +75,9 @@ func bugs() []bug {
 		{"retire though the current key does not work", "retire.go", "\treturn j.currentWorks(ctx, c, rec.Secret)", "\t_ = rec\n\treturn nil", 2000, "do=person disables and enables", 1},
 		{"adopt a key that is another policy's", "adopt.go", "if !ledger.ValidKeyID(key.ID) {", "if true {\n\t\treturn \"\", nil\n\t}\n\tif !ledger.ValidKeyID(key.ID) {", 2000, "adopt", 1},
 		{"take the refusal of one mount for an outage of all", "outage.go", "for _, place := range append(mounts, \"\") {", "for place := range b.outages {", 1000, "team", 1},
-		{"carry over from the wrong key", "plan/settings.go", "k, _ := o.Key(o.Entry.Current.ID)\n", "k, _ := o.Key(o.Entry.Current.ID)\n\tif len(o.Entry.Retiring) > 0 {\n\t\tk, _ = o.Key(o.Entry.Retiring[0].ID)\n\t}\n", 300, "", 4},
+		{"carry over from the wrong key", "plan/settings.go", "\t\treturn k.Settings.Optional\n", "\t\tif len(o.Entry.Retiring) > 0 {\n\t\t\tk, _ = o.Key(o.Entry.Retiring[0].ID)\n\t\t}\n\t\treturn k.Settings.Optional\n", 300, "", 4},
 		{"carry over nothing", "plan/settings.go", "settings = p.Settings.Or(CurrentSettings(o))", "settings = p.Settings.Optional", 300, "", 1},
-		{"forget what a key that is not listed has", "plan/settings.go", "return k.Settings.Or(o.Entry.Current.Settings.Optional())", "return k.Settings.Optional", 2000, "", 23},
+		{"forget what a key that is not listed has", "plan/settings.go", "\treturn o.Entry.Current.Settings.Optional()\n}", "\treturn elevenlabs.Optional{}\n}", 2000, "", 23},
 		{"patch what the policy does not manage", "../elevenlabs/wire.go", "w.optionalFields = s.bodyFields(clearIt)", "w.optionalFields = optionalFields{clearIt, clearIt, clearIt, clearIt}", 1000, "", 21},
 		{"disable what a person enabled in quarantine", "plan/plan.go", "case enabled && r.Outstanding(ledger.CallEnable, now):", "case enabled:", 1000, "do=enable quarantined key", 1},
 	}

@@ -15,12 +15,14 @@ func NewSettings(p Policy, o Observed) (settings elevenlabs.Optional, unknown []
 	return settings, unknown
 }
 
-// CurrentSettings returns the optional settings of the current key, as listed, or else as it was created; of none if there is no
-// current key.
+// CurrentSettings returns the optional settings of the current key, if there is one, as far as they are known: as listed, or, of
+// a key that is not listed, as it was created.
 func CurrentSettings(o Observed) elevenlabs.Optional {
 	if o.Entry == nil || o.Entry.Current == nil {
 		return elevenlabs.Optional{}
 	}
-	k, _ := o.Key(o.Entry.Current.ID)
-	return k.Settings.Or(o.Entry.Current.Settings.Optional())
+	if k, listed := o.Key(o.Entry.Current.ID); listed {
+		return k.Settings.Optional
+	}
+	return o.Entry.Current.Settings.Optional()
 }
