@@ -285,7 +285,7 @@ func (s summary) text() string {
 		text += fmt.Sprintf("; %s", count(s.Wait, "policy waits", "policies wait"))
 	}
 	if s.Error > 0 {
-		text += fmt.Sprintf("; %s", count(s.Error, "policy needs a decision", "policies need a decision"))
+		text += fmt.Sprintf("; %s", count(s.Error, "policy in error", "policies in error"))
 	}
 	return text + "."
 }

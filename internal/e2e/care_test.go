@@ -99,7 +99,7 @@ func TestKeyDisabledByAPerson(t *testing.T) {
 	if after, v := w.record(); v != version || !reflect.DeepEqual(before, after) || len(w.history("createAPIKey")) != 1 {
 		t.Error("a person's decision was overruled")
 	}
-	w.says(w.verb(0, "status"), "needs a decision", "rekeyd rotate tts-prod")
+	w.says(w.verb(0, "status"), "error: ", "rekeyd rotate tts-prod")
 	w.verb(0, "rotate", "tts-prod")
 	if second := w.current(); second == first || !w.key(first).Disabled {
 		t.Error("rotate did not replace the disabled key, or enabled it")
@@ -129,7 +129,7 @@ func TestRecordOverwritten(t *testing.T) {
 	w.put(w.sink(), record)
 	_, version := w.record()
 	d.state("error", "record_changed")
-	w.says(w.verb(0, "plan"), "needs a decision", "rekeyd rotate tts-prod", "1 policy needs a decision")
+	w.says(w.verb(0, "plan"), "error: ", "rekeyd rotate tts-prod", "1 policy in error")
 	if _, v := w.record(); v != version || w.key(first).Disabled {
 		t.Error("what somebody put there was touched")
 	}
@@ -198,7 +198,7 @@ func TestModeManual(t *testing.T) {
 	if n := len(w.history("createAPIKey")); n != 0 {
 		t.Errorf("%d keys were created", n)
 	}
-	w.says(w.verb(0, "plan"), "in order", "nothing to do now")
+	w.says(w.verb(0, "plan"), "tts-prod: ok", "nothing to do now")
 	w.verb(0, "rotate", "tts-prod")
 	if w.current() == id {
 		t.Error("not rotated on request")
@@ -232,7 +232,7 @@ func TestPolicyRemoved(t *testing.T) {
 	if w.current() != second {
 		t.Error("the current key is not in the record any more")
 	}
-	w.says(w.verb(0, "status"), "no longer in the policy file", "rekeyd prune tts-prod", second)
+	w.says(w.verb(0, "status"), "removed from the policy file", "rekeyd prune tts-prod", second)
 	w.verb(0, "prune", "tts-prod", "--yes")
 	process.Eventually(t, process.Patience, func() error {
 		if !w.gone(second) {

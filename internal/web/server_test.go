@@ -77,7 +77,7 @@ func TestPages(t *testing.T) {
 	url, _ := w.run(w.build(nil))
 	eventually(t, "a key", func() bool {
 		_, body, _ := ask(t, url+"/", "")
-		return strings.Contains(body, "in order") && !strings.Contains(body, "Not ready")
+		return strings.Contains(body, `class="badge">ok`) && !strings.Contains(body, "Not ready")
 	})
 	_, body, header := ask(t, url+"/", "")
 	csp := header.Get("Content-Security-Policy")

@@ -127,39 +127,45 @@ func text(err error) string {
 	return err.Error()
 }
 
-// Words describes the policy's state in a few words.
+// Words is the policy's state, the word of the metric, with what there is to say about it.
 func (p PolicyView) Words() string {
+	if sentence := p.Sentence(); sentence != "" {
+		return string(p.State) + ": " + sentence
+	}
+	return string(p.State)
+}
+
+// Sentence says more about the state than its word; "" where that is all.
+func (p PolicyView) Sentence() string {
 	if p.Reason == ledger.ReasonClockSkew && p.State != plan.StateError && p.Message != "" {
-		return "waiting: " + p.Message
+		return p.Message
 	}
 	switch p.State {
 	case plan.StateOK:
 		switch {
 		case p.Reason == ledger.ReasonRemoved && p.Key == nil:
-			return "no longer in the policy file"
+			return "removed from the policy file"
 		case p.Reason == ledger.ReasonRemoved:
-			return "no longer in the policy file; its key stays until rekeyd prune " + p.Name
+			return "removed from the policy file; its key stays until rekeyd prune " + p.Name
 		case p.Reason == ledger.ReasonKeyMissing:
 			return "its key is missing from the last listing; the next one decides"
 		case p.Reason == ledger.ReasonWindow:
-			return "in order; window: too late for the last run, so it waits for the next"
+			return "too late for the last run, so it waits for the next (window)"
 		}
-		return "in order"
+		return ""
 	case plan.StateDue:
 		if p.HeldBy != "" {
-			return "due, waiting: " + string(p.Reason) + ", it is the turn of " + p.HeldBy
+			return string(p.Reason) + ", it is the turn of " + p.HeldBy
 		}
-		return "due, waiting: " + cmp.Or(string(p.Reason), "about to begin")
-	case plan.StateRotating:
-		return "rotating now"
+		return cmp.Or(string(p.Reason), "about to begin")
 	case plan.StateFailing:
-		return "failing: " + string(p.Reason)
+		return string(p.Reason)
 	case plan.StateThrottled:
-		return "waiting: too many rotations this hour"
-	case plan.StatePaused:
-		return "paused"
+		return "its workspace has had its rotations for this hour"
+	case plan.StateError:
+		return cmp.Or(p.Message, string(p.Reason))
 	}
-	return "needs a decision: " + cmp.Or(p.Message, string(p.Reason))
+	return "" // rotating, paused
 }
 
 // Unguarded says that ElevenLabs may not disable the current key, which nothing replaces then when it leaks; "" otherwise.
