@@ -174,7 +174,7 @@ func (w *world) goesOn(who string) {
 // olderVersion builds the oldest version that knows the ledger's present schema and can rotate on request.
 func olderVersion(t *testing.T) string {
 	t.Helper()
-	const commit = "24334110fad21cd696ea712a046ccce4571e09db"
+	const commit = "4f14f98807446594b1a9336f66e55b97a1ff3b62"
 	git := func(args ...string) string {
 		out, err := exec.CommandContext(t.Context(), "git", args...).Output()
 		if err != nil {
