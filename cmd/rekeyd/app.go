@@ -75,6 +75,8 @@ func (a app) exit(err error) int {
 		return exitUsage
 	case errors.Is(err, errToDo):
 		return exitToDo
+	case err == errNotOurs: //nolint:errorlint // alone, it says nothing that stdout does not
+		return exitFailed
 	}
 	a.printError("error", err)
 	if errors.As(err, &misused) {

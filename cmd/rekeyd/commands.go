@@ -15,9 +15,9 @@ import (
 
 // options are the flags of all commands; each command sets its own.
 type options struct {
-	json, online, revoke, yes bool
-	runs                      int
-	from, reason              string
+	json, online, revoke, yes, rotate bool
+	runs                              int
+	from, reason                      string
 }
 
 // Groups of commands in the help.
@@ -103,6 +103,11 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 	prune := add(groupChange, &cobra.Command{Use: "prune [POLICY...]", Short: "List lost keys, ask, and delete them", Example: "  rekeyd prune\n  rekeyd prune old-policy --yes",
 		Long: "List this installation's lost keys, ask, and delete them. The keys of a removed policy, if it is named, are disabled, and the\ndaemon deletes them after their quarantine."}, 0, manyNames, a.prune)
 	prune.Flags().BoolVar(&o.yes, "yes", false, "do not ask")
+	leaked := add(groupChange, &cobra.Command{Use: "leaked", Short: "Say whose key a secret is, and make it stop", Example: "  rekeyd leaked <found.txt\n  rekeyd leaked --rotate -o json <found.txt",
+		Long: "Read a secret that was found in a log or a public repository from stdin, and say whose key it is, by the ledger's salted\n" +
+			"hashes, and whether it still works. Nothing changes without --rotate. Exit status 1: it is no key of this installation."}, 0, 0, a.leaked)
+	leaked.Args = fromStdin
+	leaked.Flags().BoolVar(&o.rotate, "rotate", false, "rotate the key's policy as with rotate --revoke-now, until ElevenLabs rejects the secret")
 	add(groupHelp, &cobra.Command{Use: "version", Short: "Print version and revision", Example: "  rekeyd version\n  rekeyd --version"}, 0, 0,
 		func(context.Context, options, []string) error { return a.print("rekeyd %s\n", root.Version) })
 }

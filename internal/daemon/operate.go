@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
@@ -101,6 +102,29 @@ func (d *Daemon) Lost(ctx context.Context, policies ...string) ([]rotator.LostKe
 func (d *Daemon) Prune(ctx context.Context, k rotator.LostKey) error {
 	defer d.flush(ctx)
 	return d.rotator.Prune(ctx, k)
+}
+
+// Leaked says whose key a secret is.
+func (d *Daemon) Leaked(ctx context.Context, s secret.Secret) (rotator.Leak, error) {
+	l, err := d.rotator.Leaked(ctx, s)
+	if err != nil {
+		return l, fmt.Errorf("looking for the secret: %w", err)
+	}
+	return l, nil
+}
+
+// EndLeak rotates the policy of a leaked key and returns its new state, unless that would change nothing.
+func (d *Daemon) EndLeak(ctx context.Context, l rotator.Leak, s secret.Secret) (rotator.Leak, Outcome, error) {
+	defer d.flush(ctx)
+	l, err := d.rotator.EndLeak(ctx, l, s)
+	if err != nil {
+		return l, Outcome{}, fmt.Errorf("ending the leak: %w", err)
+	}
+	if l.Rotation != rotator.LeakRotated {
+		return l, Outcome{}, nil
+	}
+	out, err := d.outcome(ctx, l.Policy)
+	return l, out, err
 }
 
 // Remembered returns the names of all policies in the ledger, loaded or not.

@@ -26,6 +26,7 @@ const (
 	maxStreams = 16 // concurrent requests on an HTTP/2 connection
 
 	pagesAtOnce = 2 // are made
+	leaksAtOnce = 2 // are looked for
 )
 
 // Options configure a [Server].
@@ -107,6 +108,7 @@ func (s *Server) handler(local bool) http.Handler {
 	mux.HandleFunc("GET /page.js", asset("text/javascript; charset=utf-8", pageJS))
 	mux.HandleFunc("POST /-/reload", s.asAdmin(s.reload))
 	mux.HandleFunc("POST /api/v1/policies/{name}/rotate", s.asAdmin(s.rotate))
+	mux.HandleFunc("POST /api/v1/leaked", s.asAdmin(outbox.New(leaksAtOnce).Wrap(http.HandlerFunc(s.leaked)).ServeHTTP))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
