@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
@@ -93,6 +94,9 @@ func (r *Rotator) Leaked(ctx context.Context, s secret.Secret) (Leak, error) {
 	return l, errors.Join(ledgerErr, adminErr, recordErr)
 }
 
+// rereadWithin leaves time to ask ElevenLabs when the store hangs; the entry as held is the answer then.
+const rereadWithin = 3 * time.Second
+
 // LeakedHere looks for a secret among the admin keys in use and in the entries that this process holds. For a known secret it
 // reads one entry, so that the state is the ledger's; for an unknown one it reads none, and does not know a key that another
 // replica published in the last reconcile interval, nor the value of a record that rekeyd did not publish or adopt. The error is
@@ -102,9 +106,11 @@ func (r *Rotator) LeakedHere(ctx context.Context, s secret.Secret) (Leak, error)
 	entries, heldErr := r.heldEntries()
 	l, from := leakedIn(entries, s)
 	if from != nil && from.MovedTo == "" {
-		if e, err := r.entryOf(ctx, from.Policy); err == nil && e != nil {
+		reading, cancel := context.WithTimeout(ctx, rereadWithin)
+		if e, err := r.entryOf(reading, from.Policy); err == nil && e != nil {
 			l, _ = leakedIn([]*ledger.Entry{e}, s) // unknown: the key was deleted
 		}
+		cancel()
 	}
 	l, adminErr := r.leakedAdminKey(ctx, l, s)
 	if l.Known {

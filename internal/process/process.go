@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -83,11 +84,17 @@ type Process struct {
 	exited chan struct{}
 }
 
-// Start starts a program in an empty folder; it is killed when the test ends.
+// Start starts a program in an empty folder, without stdin; it is killed when the test ends.
 func Start(t *testing.T, env []string, name string, args ...string) *Process {
 	t.Helper()
+	return StartReading(t, nil, env, name, args...)
+}
+
+// StartReading is Start with a stdin.
+func StartReading(t *testing.T, stdin io.Reader, env []string, name string, args ...string) *Process {
+	t.Helper()
 	p := &Process{t: t, cmd: exec.Command(name, args...), exited: make(chan struct{})} //nolint:gosec,noctx // our own program; ended below, and not by a context
-	p.cmd.Env, p.cmd.Dir = env, t.TempDir()
+	p.cmd.Env, p.cmd.Dir, p.cmd.Stdin = env, t.TempDir(), stdin
 	p.cmd.Stdout, p.cmd.Stderr = &p.Stdout, &p.Stderr
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("starting %s: %v", name, err)
