@@ -21,6 +21,7 @@ import (
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/internal/daemon"
+	"github.com/rekeyd/rekeyd/rotator"
 )
 
 //go:embed policies.yaml
@@ -60,12 +61,17 @@ func (d demo) run(ctx context.Context) error {
 		return err
 	}
 	told := newTeller(d.out)
-	rekeyd, err := daemon.New(daemon.Config{Settings: settings, Log: log, Version: "demo", Listener: listener, Observe: told.tell})
+	played := &scenes{sim: sim.Server, url: "http://" + listener.Addr().String(), token: adminToken(sim), say: told.say, events: make(chan rotator.Event, 256)}
+	observe := func(e rotator.Event) { told.tell(e); played.observe(e) }
+	rekeyd, err := daemon.New(daemon.Config{Settings: settings, Log: log, Version: "demo", Listener: listener, Observe: observe})
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	d.introduce(settings, sim, listener, dir)
+	done := make(chan struct{})
+	go func() { defer close(done); played.play(ctx) }()
 	err = rekeyd.Run(ctx)
+	<-done
 	told.flush()
 	d.say("\nStopped. Keys of the simulator are gone with it; what was written is still in %s.\n", dir)
 	return err
@@ -97,6 +103,8 @@ func (d demo) lookuper(dir string, sim *simulator) envconfig.Lookuper {
 		"REKEYD_CLAIM_TTL":          "10s",
 		"REKEYD_API_RATE":           "50",
 		"REKEYD_SHUTDOWN_TIMEOUT":   "5s",
+		"REKEYD_VERIFY_TIMEOUT":     "2s",
+		"REKEYD_ADMIN_TOKEN":        adminToken(sim),
 		"REKEYD_LOG_LEVEL":          "debug",
 
 		"REKEYD_MAX_ROTATIONS_PER_HOUR": "1000000",
@@ -137,8 +145,9 @@ func (d demo) introduce(s daemon.Settings, sim *simulator, l net.Listener, dir s
 
 // simulator is a simulated ElevenLabs on a loopback port.
 type simulator struct {
+	*elevensim.Server
 	url, adminKey string
-	server        *http.Server
+	http          *http.Server
 }
 
 func startSimulator(ctx context.Context) (*simulator, error) {
@@ -148,6 +157,8 @@ func startSimulator(ctx context.Context) (*simulator, error) {
 	sim := elevensim.New(elevensim.Options{AdminKey: s.adminKey, Seed: binary.NativeEndian.Uint64(seed[:]), Accounts: []elevensim.Account{
 		{ID: "svcacc_speech", Name: "Speech"}, {ID: "svcacc_studio", Name: "Studio"},
 	}})
+	s.Server = sim
+	sim.ShareVoice(voice, "svcacc_speech")
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listening for the simulator: %w", err)
@@ -156,12 +167,12 @@ func startSimulator(ctx context.Context) (*simulator, error) {
 	mux.Handle("/_sim/", sim.Manage())
 	mux.Handle("/", sim)
 	s.url = "http://" + l.Addr().String()
-	s.server = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	go func() { _ = s.server.Serve(l) }() // ends with stop
+	s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	go func() { _ = s.http.Serve(l) }() // ends with stop
 	return s, nil
 }
 
-func (s *simulator) stop() { _ = s.server.Close() }
+func (s *simulator) stop() { _ = s.http.Close() }
 
 // listenNear listens on the address, or on one of the next ports.
 func listenNear(ctx context.Context, addr string) (net.Listener, error) {
@@ -182,3 +193,6 @@ func listenNear(ctx context.Context, addr string) (net.Listener, error) {
 	}
 	return nil, fmt.Errorf("listening on %s or one of the next ports: %w", addr, err)
 }
+
+// adminToken is what the demo itself asks the daemon with.
+func adminToken(sim *simulator) string { return "demo-admin-token-" + sim.adminKey }

@@ -43,20 +43,26 @@ func (s *screen) String() string {
 // watch runs the demo until the whole life of a key was shown, and returns what was seen.
 func watch(t *testing.T, env map[string]string, dir string) string {
 	t.Helper()
+	return watchFor(t, env, dir, quick, "created the first key", "rotated: new key", "disabled old key", "deleted old key")
+}
+
+// watchFor runs the demo until all of these words were shown.
+func watchFor(t *testing.T, env map[string]string, dir, policies string, words ...string) string {
+	t.Helper()
 	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = taken.Close() }()
 	seen := new(screen)
-	d := demo{env: envconfig.MapLookuper(env), policies: quick, dir: dir, listen: taken.Addr().String(), out: seen}
+	d := demo{env: envconfig.MapLookuper(env), policies: policies, dir: dir, listen: taken.Addr().String(), out: seen}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- d.run(ctx) }()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for ctx.Err() == nil && !shown(seen.String()) {
+	for ctx.Err() == nil && !shown(seen.String(), words) {
 		select {
 		case err := <-done:
 			t.Fatalf("the demo ended: %v\n%s", err, seen)
@@ -76,13 +82,23 @@ func watch(t *testing.T, env map[string]string, dir string) string {
 	return seen.String()
 }
 
-func shown(text string) bool {
-	for _, words := range []string{"created the first key", "rotated: new key", "disabled old key", "deleted old key"} {
-		if !strings.Contains(text, words) {
+func shown(text string, words []string) bool {
+	for _, w := range words {
+		if !strings.Contains(text, w) {
 			return false
 		}
 	}
 	return true
+}
+
+// TestScenes: a probe fails and is mended, and a leak is reported and ended.
+func TestScenes(t *testing.T) {
+	t.Parallel()
+	hurried := strings.NewReplacer("10s", "2s", "15s", "2s", "20s", "3s", "8s", "1s", "4s", "500ms").Replace(embedded)
+	seen := watchFor(t, nil, t.TempDir(), hurried, "refused what the policy probes", "shared with the service account again", `"known":true`, "at once")
+	if strings.Contains(seen, "sk_") {
+		t.Errorf("a secret is shown:\n%s", seen)
+	}
 }
 
 func TestDemoOnFiles(t *testing.T) {

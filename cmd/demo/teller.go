@@ -27,9 +27,12 @@ func newTeller(out io.Writer) *teller {
 }
 
 // tell does not block: a terminal that is held up must not hold rotations up.
-func (t *teller) tell(e rotator.Event) {
+func (t *teller) tell(e rotator.Event) { t.say(line(e)) }
+
+// say writes a line of its own; it does not block either.
+func (t *teller) say(line string) {
 	select {
-	case t.lines <- line(e):
+	case t.lines <- line:
 	default:
 	}
 }
@@ -55,8 +58,18 @@ func words(e rotator.Event) string {
 		if e.Reason == ledger.ReasonQuarantineEnded {
 			return "deleted old key " + short(e.KeyID) + ", its quarantine is over"
 		}
+		if e.Reason == ledger.ReasonRevoke {
+			return "disabled old key " + short(e.KeyID) + " at once"
+		}
 		return "disabled old key " + short(e.KeyID) + ", its overlap is over"
-	case rotator.EventFailed, rotator.EventRetireError:
+	case rotator.EventLostDeleted:
+		return "deleted the new key of a rotation that failed"
+	case rotator.EventFailed:
+		if e.Reason == ledger.ReasonProbeFailed {
+			return "failed: the new key was refused what the policy probes; it is deleted, and the old one stays"
+		}
+		return fmt.Sprintf("failed at %s: %s; it will be tried again", e.Stage, e.Reason)
+	case rotator.EventRetireError:
 		return fmt.Sprintf("failed at %s: %s; it will be tried again", e.Stage, e.Reason)
 	case rotator.EventKeyDisabled:
 		return "key " + short(e.KeyID) + " was disabled by others: " + string(e.Reason)

@@ -211,6 +211,13 @@ func (s *Server) ShareVoice(voice, with string) {
 	s.voices[voice] = append(s.voices[voice], with)
 }
 
+// UnshareVoice makes a voice unreadable for all.
+func (s *Server) UnshareVoice(voice string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.voices, voice)
+}
+
 // AddUsage counts credits on a key.
 func (s *Server) AddUsage(id string, credits int64) error {
 	return s.withKey("adding usage to", id, func(k *Key) { k.CharacterCount += credits })
