@@ -80,7 +80,6 @@ func ParseLeaked(text string) (secret.Secret, error) {
 // Leaked looks for a secret in the whole ledger, among the admin keys in use, and in the records. The error is not nil if the
 // secret was not found and something could not be read. It is for commands; a running rotator uses LeakedHere.
 func (r *Rotator) Leaked(ctx context.Context, s secret.Secret) (Leak, error) {
-	defer r.redact(s)()
 	entries, ledgerErr := r.readableEntries(ctx)
 	l, _ := leakedIn(entries, s)
 	l, adminErr := r.leakedAdminKey(ctx, l, s)
@@ -102,7 +101,6 @@ const rereadWithin = 3 * time.Second
 // replica published in the last reconcile interval, nor the value of a record that rekeyd did not publish or adopt. The error is
 // not nil if the secret was not found and an entry was never read.
 func (r *Rotator) LeakedHere(ctx context.Context, s secret.Secret) (Leak, error) {
-	defer r.redact(s)()
 	entries, heldErr := r.heldEntries()
 	l, from := leakedIn(entries, s)
 	if from != nil && from.MovedTo == "" {
@@ -273,8 +271,10 @@ func equalSecrets(a, b secret.Secret) bool {
 	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
 }
 
-// tryLeaked asks the key's workspace whether the secret works.
+// tryLeaked asks the key's workspace whether the secret works. From here on something could repeat it, so it is redacted; an
+// unknown text is not, since a report of an ordinary word would take that word out of the log.
 func (r *Rotator) tryLeaked(ctx context.Context, l Leak, s secret.Secret) Leak {
+	defer r.redact(s)()
 	l.Works = WorksUnknown
 	api := r.apiOf(l.Workspace)
 	if api == nil {
