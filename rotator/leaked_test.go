@@ -2,6 +2,7 @@ package rotator_test
 
 import (
 	"context"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -335,4 +336,42 @@ func TestAReportToAReplicaThatIsBehind(t *testing.T) {
 			t.Errorf("the same report again: %+v", l)
 		}
 	})
+}
+
+// accepting answers for one secret as if its key were never disabled, until a time.
+type accepting struct {
+	http.RoundTripper
+	value string
+	until time.Time
+}
+
+func (a accepting) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Header.Get("Xi-Api-Key") == a.value && time.Now().Before(a.until) {
+		r = r.Clone(r.Context())
+		r.Header.Set("Xi-Api-Key", adminKey)
+	}
+	return a.RoundTripper.RoundTrip(r)
+}
+
+// TestALeakEndsWhenTheSecretIsRejected, not when its key is disabled: ElevenLabs may take a while.
+func TestALeakEndsWhenTheSecretIsRejected(t *testing.T) {
+	for lag, ended := range map[time.Duration]bool{10 * time.Second: true, time.Hour: false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newArena(t)
+			p := testPolicy(t, nil)
+			value, begun := w.rotateNow(p, false), time.Now()
+			r := w.build(options{api: accepting{w.api, value, begun.Add(lag)}}, p)
+			l, err := r.Leaked(t.Context(), secret.New(value))
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, err = r.EndLeak(t.Context(), l, secret.New(value))
+			if (err == nil) != ended || (l.Works == rotator.WorksNo) != ended || l.Rotation != rotator.LeakRotated || !w.key(value).Disabled {
+				t.Errorf("after %s: %+v, %v", lag, l, err)
+			}
+			if took := time.Since(begun); took < min(lag, 30*time.Second) || took > time.Minute {
+				t.Errorf("it took %s", took)
+			}
+		})
+	}
 }

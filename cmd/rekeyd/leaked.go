@@ -37,17 +37,14 @@ func (a app) leaked(ctx context.Context, o options, _ []string) error {
 	if !o.json {
 		err = a.print("%s\n", leakText(l))
 	}
-	after := ""
-	if l.Known && o.rotate && err == nil {
-		out := daemon.Outcome{}
-		l, out, err = d.EndLeak(ctx, l, found)
-		after = leakEnd(l, rotated(out, true, time.Now()))
+	if err == nil && l.Known && o.rotate {
+		var out daemon.Outcome
+		if l, out, err = d.EndLeak(ctx, l, found); err == nil && !o.json {
+			err = a.print("%s\n", leakEnd(l, rotated(out, true, time.Now())))
+		}
 	}
-	switch {
-	case o.json:
+	if o.json {
 		err = errors.Join(a.json(l), err)
-	case err == nil && after != "":
-		err = a.print("%s\n", after)
 	}
 	if err == nil && !l.Known {
 		return errNotOurs
@@ -63,7 +60,14 @@ func (a app) readLeaked(ctx context.Context) (secret.Secret, error) {
 	in := io.LimitReader(a.stdin, longestInput+1)
 	read := func() ([]byte, error) { return io.ReadAll(in) }
 	if a.isTerminal(a.stdin) {
-		a.say("Paste the secret, and press Enter: ")
+		show, hidden := hideInput(a.stdin)
+		defer show()
+		prompt := "Paste the secret, and press Enter"
+		if hidden {
+			prompt += "; it is not shown"
+			defer a.say("\n")
+		}
+		a.say("%s: ", prompt)
 		read = func() ([]byte, error) {
 			line, err := bufio.NewReader(in).ReadBytes('\n')
 			if errors.Is(err, io.EOF) {
