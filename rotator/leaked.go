@@ -313,6 +313,9 @@ func (r *Rotator) EndLeak(ctx context.Context, l Leak, s secret.Secret) (Leak, e
 	defer r.redact(s)()
 	if l.over() {
 		l.Rotation = LeakOver
+		if l.Works != WorksNo {
+			return l, fmt.Errorf("policy %s is not rotated, since key %s is disabled already, but ElevenLabs did not say whether it still accepts the secret: run rekeyd leaked again", l.Policy, l.KeyID)
+		}
 		return l, nil
 	}
 	if err := r.rotatable(l); err != nil {

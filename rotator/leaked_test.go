@@ -232,6 +232,18 @@ func TestALeakIsEnded(t *testing.T) {
 		if err != nil || l.Rotation != rotator.LeakOver || w.inRecord(p).ID != now.ID {
 			t.Errorf("a report of a dead key: %+v, %v", l, err)
 		}
+		fail := func(rules ...elevensim.Rule) {
+			if err := w.sim.SetFaults(elevensim.Faults{Rules: rules}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fail(elevensim.Rule{Kind: elevensim.Status500, Operation: "getUser"})
+		l, err = w.endLeak(current, p)
+		wantError(t, err, "ElevenLabs did not say whether it still accepts the secret")
+		if l.Rotation != rotator.LeakOver || w.inRecord(p).ID != now.ID {
+			t.Errorf("a report of a dead key while ElevenLabs fails: %+v", l)
+		}
+		fail()
 		if err := w.sim.EnableKey(w.key(current).ID); err != nil {
 			t.Fatal(err)
 		}
