@@ -2,6 +2,7 @@ package rotator_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // TestAHistory: the entry says of each rotation who asked for it and when each of its steps was, without a call more.
@@ -87,4 +89,85 @@ func TestAHistoryIsBounded(t *testing.T) {
 	if n := len(e.History); n < 5 || n > 8 {
 		t.Errorf("%d rotations with long probes are remembered in 16 KiB", n)
 	}
+}
+
+// TestCommandsAreLoggedByADaemon: one line for each rotation that a command made since the daemon first read the entry. Nothing
+// is logged at its start, nor of what it did itself.
+func TestCommandsAreLoggedByADaemon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		p := testPolicy(t, nil)
+		command := func(words string) string {
+			t.Helper()
+			if err := w.buildProcess(&process{}, p).Rotate(context.Background(), p.Name, rotator.RotateOptions{Reason: words}); err != nil {
+				t.Fatal(err)
+			}
+			return w.inRecord(p).ID
+		}
+		command("the first key")
+		if h := w.entry(p).History; len(h) != 1 || h[0].By != ledger.ByCommand || h[0].Reason != ledger.ReasonFirst || h[0].Words != "the first key" {
+			t.Errorf("a first key that a command made is remembered as %+v", h)
+		}
+		command("before the daemon")
+		r, stop := w.start(p)
+		after(20 * time.Minute)
+		lines := func() int { return strings.Count(w.logs.String(), `msg="changed by a command"`) }
+		if n := lines(); n != 0 {
+			t.Errorf("at its start the daemon logs %d changes by commands", n)
+		}
+		before := w.inRecord(p).ID
+		key := command("a drill \n of the month")
+		after(20 * time.Minute)
+		want := `msg="changed by a command" policy=` + p.Name + ` trigger=requested words="a drill of the month" rotation=` + w.entry(p).Current.Rotation +
+			` key_id=` + key + ` previous_key_id=` + before
+		if n := lines(); n != 1 || !strings.Contains(w.logs.String(), want) {
+			t.Errorf("after a command it logs %d changes by commands\n%s\nwant %s", n, w.logs, want)
+		}
+		if err := w.buildProcess(&process{}, p).Rollback(context.Background(), p.Name); err != nil {
+			t.Fatal(err)
+		}
+		after(20 * time.Minute)
+		if n := lines(); n != 2 || !strings.Contains(w.logs.String(), "trigger=rollback") {
+			t.Errorf("after a rollback it logs %d changes by commands", n)
+		}
+		if err := r.Request(p.Name, rotator.RotateOptions{Reason: "over HTTP"}); err != nil {
+			t.Fatal(err)
+		}
+		after(25 * time.Hour)
+		if n := lines(); n != 2 {
+			t.Errorf("after its own work it logs %d changes by commands", n)
+		}
+		stop()
+	})
+}
+
+// TestEventsSayWhatWasProven of the new key and of the old one's end, and name the key.
+func TestEventsSayWhatWasProven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		w.sim.ShareVoice("ours", account)
+		p := probed(t)
+		unproven := testPolicy(t, func(p *plan.Policy) { p.Name, p.Sink.Path, p.Verify = "dubbing", "elevenlabs/dubbing", false })
+		_, stop := w.start(p, unproven)
+		after(14 * time.Hour) // the first key was replaced, disabled and deleted
+		stop()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		var got []string
+		for _, e := range w.events {
+			if e.Policy == p.Name {
+				got = append(got, fmt.Sprintf("%s %s %v", e.Type, e.Reason, e.Evidence))
+			}
+			if e.Policy == unproven.Name && e.Type == rotator.EventRotated && len(e.Evidence) > 0 {
+				t.Errorf("without verification and probes: %+v", e)
+			}
+			if _, policy, _, ok := ledger.ParseKeyName(e.KeyName); !ok || policy != e.Policy {
+				t.Errorf("the key's name is %q: %+v", e.KeyName, e)
+			}
+		}
+		want := "rotated first [verified probed]|rotated schedule [verified probed]|retired overlap_ended [rejected]|retired quarantine_ended [rejected]"
+		if got := strings.Join(got, "|"); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	})
 }

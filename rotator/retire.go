@@ -226,7 +226,8 @@ func (j *job) retired(ctx context.Context, s plan.Step, key ledger.Retiring, gon
 	if s.Reason == ledger.ReasonDisabledOutside {
 		kind = EventKeyDisabled
 	}
-	j.r.opt.Observe(Event{Type: kind, Policy: j.p.Name, Workspace: key.Workspace, KeyID: key.ID, Reason: s.Reason, At: j.r.opt.Wall()})
+	j.r.opt.Observe(Event{Type: kind, Policy: j.p.Name, Workspace: key.Workspace, KeyID: key.ID, KeyName: key.Name, Reason: s.Reason,
+		Evidence: endEvidence(key.ID, j.entry()), At: j.r.opt.Wall()})
 	if err != nil {
 		return outcome{} // recovery drops the claim, and the call is repeated, which is harmless
 	}
@@ -294,7 +295,8 @@ func (j *job) makeRoom(ctx context.Context) bool {
 	}
 	j.audit("key deleted", "key_id", oldest.ID, "service_account", oldest.Account, "because", string(ledger.ReasonKeyLimit))
 	j.r.updateListing(oldest.Workspace, oldest.Account, oldest.ID, nil)
-	j.r.opt.Observe(Event{Type: EventRetired, Policy: j.p.Name, Workspace: oldest.Workspace, KeyID: oldest.ID, Reason: ledger.ReasonKeyLimit, At: j.r.opt.Wall()})
+	j.r.opt.Observe(Event{Type: EventRetired, Policy: j.p.Name, Workspace: oldest.Workspace, KeyID: oldest.ID, KeyName: oldest.Name, Reason: ledger.ReasonKeyLimit,
+		Evidence: endEvidence(oldest.ID, j.entry()), At: j.r.opt.Wall()})
 	return j.write(ctx, func(e *ledger.Entry) {
 		j.takeClaim(e)
 		noteEnd(e, oldest.ID, j.now(), true)

@@ -107,13 +107,15 @@ func (j *job) intend(ctx context.Context, why ledger.Reason) (*ledger.Intent, er
 // askedBy returns who or what asked for a rotation, and a person's words.
 func (j *job) askedBy(why ledger.Reason) (ledger.By, string) {
 	switch why {
-	case ledger.ReasonRequested, ledger.ReasonRevoke:
+	case ledger.ReasonRequested, ledger.ReasonRevoke, ledger.ReasonFirst:
 		j.r.mu.Lock()
 		defer j.r.mu.Unlock()
-		if q := j.st.request; q != nil {
+		switch q := j.st.request; {
+		case q != nil:
 			return q.By, ledger.Words(q.Reason)
+		case why != ledger.ReasonFirst:
+			return ledger.ByCommand, ""
 		}
-		return ledger.ByCommand, ""
 	case ledger.ReasonRollback:
 		return ledger.ByCommand, ""
 	case ledger.ReasonExposed, ledger.ReasonSelfDisabled:

@@ -74,6 +74,7 @@ type knowledge struct {
 	ledgerError   string
 	entry         *ledger.Entry // nil: the ledger has none
 	version       int
+	followed      bool             // entry is what was read last, so that what commands add to it is noticed
 	record        *plan.RecordView // nil: must be read before it is used
 	explained     int              // listing whose unknown keys have already caused a new read of the ledger
 	currentID     string
@@ -167,6 +168,7 @@ func (r *Rotator) readEntry(ctx context.Context, st *policyState, name string) e
 	}
 	k.record = nil
 	if doc.JSON == nil {
+		k.followed = true
 		k.setEntry(nil, doc.Version, time.Now())
 		return nil
 	}
@@ -175,13 +177,17 @@ func (r *Rotator) readEntry(ctx context.Context, st *policyState, name string) e
 		err = fmt.Errorf("reading ledger entry of %s: its owner is %s, this installation is %s; two ledgers were mixed", name, e.Owner, r.ownerID())
 	}
 	if err != nil {
-		k.loaded, k.entry, k.version, k.ledgerError = true, nil, doc.Version, err.Error()
+		k.loaded, k.entry, k.version, k.ledgerError, k.followed = true, nil, doc.Version, err.Error(), false
 		return nil
 	}
 	r.mu.Lock()
 	p := st.policy
 	r.mu.Unlock()
 	k.followPlace(*p, e, doc.Version)
+	if k.followed {
+		r.logCommands(name, k.entry, e)
+	}
+	k.followed = true
 	k.setEntry(e, doc.Version, time.Now())
 	r.noteRecent(st, e)
 	return nil

@@ -34,11 +34,12 @@ type Event struct {
 	Type               EventType
 	At                 time.Time
 	Policy, Workspace  string
-	KeyID              string
+	KeyID, KeyName     string
 	PreviousKeyID      string
 	PreviousValidUntil time.Time
 	Stage              ledger.Stage // of a failure
 	Reason             ledger.Reason
+	Evidence           []Evidence    // that the new key works, or that the old one does not
 	Duration           time.Duration // of a rotation or a failed one
 }
 
@@ -58,7 +59,8 @@ type PolicyStatus struct {
 	LastRotation time.Time
 	Current      *ledger.KeyRef
 	Retiring     []ledger.Retiring
-	MovedTo      string // the policy that took the ledger entry over; "": none
+	History      []ledger.Past // oldest first; read-only
+	MovedTo      string        // the policy that took the ledger entry over; "": none
 	Keys         plan.KeyCounts
 	InUse        bool // a retiring key's usage still grows
 	Drift        []string
@@ -174,9 +176,9 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 	s.State, s.Reason, s.Message, s.Steps = d.State, d.Reason, d.Message, d.Steps
 	s.NextReason, s.Leaves, s.Missing = d.NextReason, d.Leaves, d.Missing
 	s.NextDue, s.Drift, s.HeldBy, s.Loaded = d.NextDue, d.Drift, d.HeldBy, true
-	s.Current, s.Retiring, s.LastRotation, s.MovedTo = nil, nil, time.Time{}, ""
+	s.Current, s.Retiring, s.History, s.LastRotation, s.MovedTo = nil, nil, nil, time.Time{}, ""
 	if e := o.Entry; e != nil {
-		s.Current, s.Retiring, s.LastRotation, s.MovedTo = e.Current, e.Retiring, e.LastRotation, e.MovedTo
+		s.Current, s.Retiring, s.History, s.LastRotation, s.MovedTo = e.Current, e.Retiring, e.History, e.LastRotation, e.MovedTo
 		s.Failure = e.Failure
 	}
 	if s.State == plan.StateOK {
@@ -201,7 +203,10 @@ func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Obse
 	if s.Policy.Mode == plan.ModeRemoved {
 		return
 	}
-	e := Event{Policy: s.Policy.Name, Workspace: s.Policy.Workspace, KeyID: ledger.CurrentID(o.Entry), At: r.opt.Wall()}
+	e := Event{Policy: s.Policy.Name, Workspace: s.Policy.Workspace, At: r.opt.Wall()}
+	if c := s.Current; c != nil {
+		e.KeyID, e.KeyName = c.ID, c.Name
+	}
 	if s.HeldBy != "" && s.HeldBy != was.HeldBy {
 		r.logLocked(slog.LevelInfo, "rotation waits for its group", "policy", s.Policy.Name, "group", s.Policy.Group, "held_by", s.HeldBy)
 	}
@@ -235,7 +240,8 @@ func (j *job) rotated(c committed, old *ledger.KeyRef) {
 	k := &j.st.known
 	k.countedOutage, k.retryAt, k.digestKnown = "", time.Time{}, false
 	k.record = &plan.RecordView{Version: c.Version, HasValue: true, Match: c.ID, Hash: c.Hash, KeyID: c.ID, Policy: j.p.Name, RotatedAt: c.Published}
-	e := Event{Type: EventRotated, Policy: j.p.Name, Workspace: c.Workspace, KeyID: c.ID, Reason: c.reason, At: c.Published, Duration: time.Since(j.begun)}
+	e := Event{Type: EventRotated, Policy: j.p.Name, Workspace: c.Workspace, KeyID: c.ID, KeyName: c.Name, Reason: c.reason,
+		Evidence: evidenceOf(c.KeyRef, j.entry()), At: c.Published, Duration: time.Since(j.begun)}
 	if old != nil && old.ID != c.ID {
 		e.PreviousKeyID, e.PreviousValidUntil = old.ID, c.previousUntil
 	}

@@ -90,7 +90,8 @@ func (j *job) patch(ctx context.Context, s plan.Step) outcome {
 	settled.Ignored = got.Diff(j.p.Settings)
 	j.r.updateListing(j.workspaceName, s.Account, s.KeyID, func(k *elevenlabs.Key) { k.Settings = got })
 	j.audit("settings patched", "key_id", s.KeyID, "ignored", settled.Ignored)
-	j.r.opt.Observe(Event{Type: EventDrifted, Policy: j.p.Name, Workspace: j.workspaceName, KeyID: s.KeyID, Reason: s.Reason, At: j.r.opt.Wall()})
+	j.r.opt.Observe(Event{Type: EventDrifted, Policy: j.p.Name, Workspace: j.workspaceName, KeyID: s.KeyID, KeyName: j.entry().Current.Name,
+		Reason: s.Reason, At: j.r.opt.Wall()})
 	return released(j.release(ctx, func(e *ledger.Entry) { e.Applied = &settled }))
 }
 

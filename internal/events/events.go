@@ -224,11 +224,13 @@ type cloudEvent struct {
 }
 
 type data struct {
-	Policy             string        `json:"policy"`
-	KeyID              string        `json:"key_id,omitempty"`
-	PreviousKeyID      string        `json:"previous_key_id,omitempty"`
-	PreviousValidUntil time.Time     `json:"previous_valid_until,omitzero"`
-	Reason             ledger.Reason `json:"reason,omitempty"`
+	Policy             string             `json:"policy"`
+	KeyID              string             `json:"key_id,omitempty"`
+	KeyName            string             `json:"key_name,omitempty"`
+	PreviousKeyID      string             `json:"previous_key_id,omitempty"`
+	PreviousValidUntil time.Time          `json:"previous_valid_until,omitzero"`
+	Reason             ledger.Reason      `json:"reason,omitempty"`
+	Evidence           []rotator.Evidence `json:"evidence,omitempty"`
 }
 
 func typeOf(e rotator.Event) string { return "rekeyd." + string(e.Type) }
@@ -237,6 +239,7 @@ func (s *Sender) event(e rotator.Event) cloudEvent {
 	return cloudEvent{
 		SpecVersion: "1.0", ID: rand.Text(), Source: "/rekeyd/" + s.opt.Owner(), Type: typeOf(e), Subject: e.Policy, Time: e.At.UTC(),
 		ContentType: "application/json",
-		Data:        data{Policy: e.Policy, KeyID: e.KeyID, PreviousKeyID: e.PreviousKeyID, PreviousValidUntil: e.PreviousValidUntil, Reason: e.Reason},
+		Data: data{Policy: e.Policy, KeyID: e.KeyID, KeyName: e.KeyName, PreviousKeyID: e.PreviousKeyID, PreviousValidUntil: e.PreviousValidUntil,
+			Reason: e.Reason, Evidence: e.Evidence},
 	}
 }

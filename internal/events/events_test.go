@@ -57,7 +57,8 @@ func ok(int, http.ResponseWriter) {}
 func TestAnEventIsASignedCloudEvent(t *testing.T) {
 	r, s := newReceiver(t, ok)
 	at := time.Date(2026, 3, 3, 12, 0, 0, 0, time.FixedZone("", 3600))
-	s.Send(rotator.Event{Type: rotator.EventRotated, At: at, Policy: "tts-prod", KeyID: "new", PreviousKeyID: "old", PreviousValidUntil: at.Add(time.Hour), Reason: ledger.ReasonSchedule})
+	s.Send(rotator.Event{Type: rotator.EventRotated, At: at, Policy: "tts-prod", KeyID: "new", KeyName: "rekeyd.o.tts-prod.r", PreviousKeyID: "old", PreviousValidUntil: at.Add(time.Hour), Reason: ledger.ReasonSchedule,
+		Evidence: []rotator.Evidence{rotator.EvidenceVerified, rotator.EvidenceProbed}})
 	s.Send(rotator.Event{Type: rotator.EventLostDeleted, Policy: "tts-prod"}) // no state of a policy
 	s.Flush(t.Context())
 	if len(r.bodies) != 1 {
@@ -72,7 +73,7 @@ func TestAnEventIsASignedCloudEvent(t *testing.T) {
 	}
 	delete(e, "id")
 	got, _ := json.Marshal(e)
-	want := `{"data":{"key_id":"new","policy":"tts-prod","previous_key_id":"old","previous_valid_until":"2026-03-03T13:00:00+01:00","reason":"schedule"},` +
+	want := `{"data":{"evidence":["verified","probed"],"key_id":"new","key_name":"rekeyd.o.tts-prod.r","policy":"tts-prod","previous_key_id":"old","previous_valid_until":"2026-03-03T13:00:00+01:00","reason":"schedule"},` +
 		`"datacontenttype":"application/json","source":"/rekeyd/owner123","specversion":"1.0","subject":"tts-prod","time":"2026-03-03T11:00:00Z","type":"rekeyd.rotated"}`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)

@@ -31,6 +31,19 @@ type ProbeAnswer struct {
 	Status int    `json:"status"`
 }
 
+// Same reports whether both are the same rotation, whatever became of it since.
+func (p Past) Same(other Past) bool {
+	return p.Rotation == other.Rotation && p.KeyID == other.KeyID && p.Published.Equal(other.Published)
+}
+
+// Probed reports whether there were probes and each was answered 2xx.
+func (p Past) Probed() bool {
+	return len(p.Probes) > 0 && !slices.ContainsFunc(p.Probes, func(a ProbeAnswer) bool { return !a.Good() })
+}
+
+// Good reports whether the answer was 2xx.
+func (a ProbeAnswer) Good() bool { return a.Status >= 200 && a.Status <= 299 }
+
 // By is who or what asked for a rotation.
 type By string
 

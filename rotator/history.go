@@ -1,0 +1,97 @@
+package rotator
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+)
+
+// PolicyHistory is what the ledger remembers of one policy's rotations.
+type PolicyHistory struct {
+	Policy    string
+	Rotations []ledger.Past // oldest first
+	Err       error         // why the entry was not read
+}
+
+// History reads what the ledger remembers of these policies, loaded or not. It reads nothing else, so it works while ElevenLabs
+// does not answer.
+func (r *Rotator) History(ctx context.Context, policies ...string) []PolicyHistory {
+	all := make([]PolicyHistory, 0, len(policies))
+	for _, name := range policies {
+		h := PolicyHistory{Policy: name}
+		switch e, err := r.entryOf(ctx, name); {
+		case err != nil:
+			h.Err = fmt.Errorf("reading the history of %s: %w", name, err)
+		case e != nil && e.MovedTo != "":
+			h.Err = &MovedError{name, e.MovedTo}
+		case e != nil:
+			h.Rotations = e.History
+		}
+		all = append(all, h)
+	}
+	return all
+}
+
+// MovedError says that a policy's entry, with its history, belongs to another policy now.
+type MovedError struct{ Policy, To string }
+
+// Error implements error.
+func (e *MovedError) Error() string {
+	return fmt.Sprintf("reading the history of %s: policy %s took its ledger entry over; run: rekeyd history %s", e.Policy, e.To, e.To)
+}
+
+// logCommands logs the rotations that commands made between two reads of an entry. Without an earlier entry only the last one is
+// new for certain: the others may have come with a rename.
+func (r *Rotator) logCommands(policy string, was, is *ledger.Entry) {
+	added := is.History
+	if was == nil {
+		added = added[max(0, len(added)-1):]
+	} else {
+		for i := len(added) - 1; i >= 0; i-- {
+			if slices.ContainsFunc(was.History, added[i].Same) {
+				added = added[i+1:]
+				break
+			}
+		}
+	}
+	for _, p := range added {
+		if p.By == ledger.ByCommand {
+			r.opt.Logger.Info("changed by a command", "policy", policy, "trigger", string(p.Reason), "words", p.Words, "rotation", p.Rotation,
+				"key_id", p.KeyID, "previous_key_id", p.PreviousKeyID)
+		}
+	}
+}
+
+// Evidence is what a rotation or a retirement was proven by: one of these words, or one of a [ledger.Proof].
+type Evidence string
+
+// What a new key was proven by before it was published.
+const (
+	EvidenceVerified Evidence = "verified" // ElevenLabs accepted its secret
+	EvidenceProbed   Evidence = "probed"   // every probe was answered 2xx
+)
+
+// evidenceOf returns what proved a new key.
+func evidenceOf(key ledger.KeyRef, e *ledger.Entry) []Evidence {
+	var all []Evidence
+	if key.Verified {
+		all = append(all, EvidenceVerified)
+	}
+	if n := len(e.History); n > 0 && e.History[n-1].KeyID == key.ID && e.History[n-1].Probed() {
+		all = append(all, EvidenceProbed)
+	}
+	return all
+}
+
+// endEvidence returns what is known of the end of a key that was replaced.
+func endEvidence(keyID string, e *ledger.Entry) []Evidence {
+	if e == nil {
+		return nil
+	}
+	if past := e.PastOf(keyID); past != nil && past.Proof != "" {
+		return []Evidence{Evidence(past.Proof)}
+	}
+	return nil
+}
