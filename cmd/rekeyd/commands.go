@@ -17,7 +17,7 @@ import (
 type options struct {
 	json, online, revoke, yes, rotate bool
 	runs                              int
-	from, reason                      string
+	from, since, reason               string
 }
 
 // Groups of commands in the help.
@@ -87,6 +87,9 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 		Long: "Show what the daemon would do now and why, like a diff, and what comes later. Exit status 3: there is something to do."}, 0, 1, a.plan)
 	add(groupLook, &cobra.Command{Use: "status [POLICY]", Short: "Show how each policy stands", Example: "  rekeyd status\n  rekeyd status tts-prod -o json",
 		Long: "Show state, current key, its age, the next rotation, old keys and the last error of each policy."}, 0, 1, a.status)
+	history := add(groupLook, &cobra.Command{Use: "history [POLICY...]", Short: "Show what became of each rotation", Example: "  rekeyd history tts-prod\n  rekeyd history --since 2026-03-01T00:00:00Z -o json",
+		Long: "Show what the ledger remembers of each rotation, newest last: who asked and why, what became of the old key, and the evidence.\nRemoved policies are included. It reads the ledger only."}, 0, manyNames, a.history)
+	history.Flags().StringVar(&o.since, "since", "", "rotations of which a step was at or after this `TIME` (RFC 3339)")
 	schedule := add(groupLook, &cobra.Command{Use: "schedule [POLICY]", Short: "List the next runs", Example: "  rekeyd schedule tts-prod\n  rekeyd schedule -n 10 --from 2026-03-01T00:00:00Z",
 		Long: "List the next runs of each schedule, without the network: in the policy's zone, a tab, and in UTC."}, 0, 1, a.schedule)
 	schedule.Flags().IntVarP(&o.runs, "n", "n", 5, "`RUNS` of each policy")

@@ -21,7 +21,7 @@ type run struct {
 
 // schedule is `rekeyd schedule`: the runs of the schedule alone, without the ledger.
 func (a app) schedule(_ context.Context, o options, names []string) error {
-	start, err := startOf(o.from)
+	start, err := timeOf("--from", o.from, time.Now())
 	switch {
 	case err != nil:
 		return usageError{err}
@@ -55,13 +55,14 @@ func (a app) schedule(_ context.Context, o options, names []string) error {
 	return nil
 }
 
-func startOf(text string) (time.Time, error) {
+// timeOf parses the value of a flag; without one it returns missing.
+func timeOf(flag, text string, missing time.Time) (time.Time, error) {
 	if text == "" {
-		return time.Now(), nil
+		return missing, nil
 	}
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return t, fmt.Errorf("--from is %q, which is not a time; write one such as 2026-03-01T00:00:00Z", text)
+		return t, fmt.Errorf("%s is %q, which is not a time; write one such as 2026-03-01T00:00:00Z", flag, text)
 	}
 	return t, nil
 }

@@ -86,6 +86,9 @@ func statusRows(v web.View, now time.Time) [][]string {
 		if len(p.Drift) > 0 {
 			words += "; differs in " + strings.Join(p.Drift, ", ")
 		}
+		if leak := p.HealedLeak(now); leak != "" {
+			words += "; " + leak
+		}
 		rows = append(rows, []string{
 			p.Name, words, key, p.Age(now), p.Next(now),
 			cmp.Or(strings.Join(p.Leaving(now), "; "), "-"), cmp.Or(p.LastFailure(), "-"),

@@ -57,7 +57,7 @@ func TestAForgedNameOnItsWayToTheScreen(t *testing.T) {
 		w.lose("svcacc_a", name, "aaaaaaaaaa")
 	}
 	w.tty, w.typed, w.env["NO_COLOR"] = true, "no\n", "1"
-	for _, args := range [][]string{{"prune"}, {"plan"}, {"status"}, {"check", "--online"}, {"prune", "--json"}, {"status", "--json"}, {"plan", "--json"}} {
+	for _, args := range [][]string{{"prune"}, {"plan"}, {"status"}, {"check", "--online"}, {"prune", "--json"}, {"status", "--json"}, {"plan", "--json"}, {"history"}, {"history", "--json"}} {
 		_, stdout, stderr := w.run(args...)
 		if !harmless(stdout) || !harmless(stderr) || strings.Contains(stdout+stderr, "\nDelete or disable 0") {
 			t.Errorf("%v: %q\n%q", args, stdout, stderr)
@@ -126,7 +126,7 @@ func TestAPastedSecretAsAnArgumentIsNotRepeated(t *testing.T) {
 	const secret = "sk_0123456789abcdef0123456789abcdef"
 	for _, args := range [][]string{
 		{secret}, {"rotate", secret}, {"rotate", "tts-prod", "--reason", secret}, {"rotate", "tts-prod", "--reason", "it leaked: " + secret}, {"rollback", secret},
-		{"prune", secret}, {"plan", secret}, {"plan", "a", secret}, {"status", secret}, {"status", "--" + secret}, {"schedule", secret}, {"schedule", "--from", secret},
+		{"prune", secret}, {"plan", secret}, {"plan", "a", secret}, {"status", secret}, {"status", "--" + secret}, {"schedule", secret}, {"schedule", "--from", secret}, {"history", secret}, {"history", "--since", secret},
 		{"schedule", "-n", secret}, {"check", secret}, {"help", secret}, {"completion", secret}, {"-" + secret}, {"plan", "-o", secret}, {"rotat", "--reason", secret}, {"version", secret}, {"health", secret}, {"run", secret},
 	} {
 		status, stdout, stderr := command(t, nil, args...)

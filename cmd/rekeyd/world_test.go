@@ -112,6 +112,7 @@ func (w *world) golden(name string) {
 		{`http://127\.0\.0\.1:\d+`, "http://ADDRESS"},
 		{`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.0-9]*Z`, "TIME"},
 		{`rekeyd\.[a-z0-9]{8}\.([a-z-]+)\.[a-z0-9]{10}`, "rekeyd.OWNER.$1.ROTATION"},
+		{`"rotation": "[a-z0-9]{10}"`, `"rotation": "ROTATION"`},
 		{`\b(\d+d\d+h|\d+h\d+m|\d+m\d+s|\d+s)\b`, "SPAN"},
 		{`(TIME \(in SPAN\)|TIME) +`, "$1 "},
 		{`(\S) {3,}`, "$1  "}, // columns are as wide as the widest time

@@ -93,6 +93,11 @@ func outcomeOf(s rotator.PolicyStatus) Outcome {
 	return o
 }
 
+// History reads what the ledger remembers of these policies' rotations.
+func (d *Daemon) History(ctx context.Context, policies ...string) []rotator.PolicyHistory {
+	return d.rotator.History(ctx, policies...)
+}
+
 // Lost lists the keys that Prune may take: those of the named policies, or all.
 func (d *Daemon) Lost(ctx context.Context, policies ...string) ([]rotator.LostKey, error) {
 	return d.rotator.Lost(ctx, policies...)

@@ -61,7 +61,7 @@ func (s *Server) rotate(w http.ResponseWriter, r *http.Request) {
 	policies := s.cfg.Rotator.Snapshot().Policies
 	i := slices.IndexFunc(policies, func(p rotator.PolicyStatus) bool { return p.Policy.Name == name })
 	if i < 0 {
-		http.Error(w, "There is no policy of that name; /api/v1/policies lists them.", http.StatusNotFound)
+		http.Error(w, noPolicy, http.StatusNotFound)
 		return
 	}
 	if err := s.cfg.Rotator.Request(name, rotator.RotateOptions{Revoke: body.RevokeNow, Reason: body.Reason}); err != nil {

@@ -81,6 +81,11 @@ func (r *row) Life() string {
 	return fmt.Sprintf("%s of %s %s", r.Age(r.now), Span(at.Sub(r.Key.Created)), words)
 }
 
+// Healed says that a leaked key was replaced within the last day.
+func (r *row) Healed() string {
+	return strings.Replace(r.HealedLeak(r.now), "leaked", "Leaked", 1)
+}
+
 // Percent returns the elapsed share of the current key's life.
 func (r *row) Percent() int {
 	at, _ := r.limit()

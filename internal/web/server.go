@@ -57,7 +57,7 @@ type Server struct {
 func New(o Options) *Server {
 	return &Server{
 		cfg:    o,
-		page:   template.Must(template.New("page").Funcs(template.FuncMap{"join": strings.Join}).Parse(pageHTML)),
+		page:   pages(),
 		tokens: newThrottle(),
 		http: &http.Server{
 			ReadHeaderTimeout: 5 * time.Second,
@@ -69,6 +69,13 @@ func New(o Options) *Server {
 			ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug), // clients cause these errors
 		},
 	}
+}
+
+// pages returns the templates of the status page, and as "policy" that of the page of one policy.
+func pages() *template.Template {
+	page := template.Must(template.New("page").Funcs(template.FuncMap{"join": strings.Join}).Parse(pageHTML))
+	template.Must(page.New("policy").Parse(policyHTML))
+	return page
 }
 
 // Serve answers on l until Shutdown, and closes l. The toolkit adds TLS and authentication: it wraps the handler and
@@ -96,14 +103,16 @@ func (s *Server) Shutdown() {
 
 func (s *Server) handler(local bool) http.Handler {
 	mux := http.NewServeMux()
-	pages := outbox.New(pagesAtOnce)
-	visible := func(h http.HandlerFunc) http.Handler { return s.whereVisible(local, pages.Wrap(h)) }
+	limited := outbox.New(pagesAtOnce)
+	visible := func(h http.HandlerFunc) http.Handler { return s.whereVisible(local, limited.Wrap(h)) }
 	mux.Handle("GET /metrics", s.cfg.Metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { s.probe(w, s.cfg.Alive()) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { s.probe(w, s.cfg.Ready(r.Context())) })
 	mux.Handle("GET /{$}", visible(s.pageHTML))
 	mux.Handle("GET /page.json", visible(s.pageParts))
+	mux.Handle("GET /policies/{name}", visible(s.policyPage))
 	mux.Handle("GET /api/v1/policies", visible(s.policies))
+	mux.Handle("GET /api/v1/policies/{name}", visible(s.policy))
 	mux.HandleFunc("GET /page.css", asset("text/css; charset=utf-8", pageCSS))
 	mux.HandleFunc("GET /page.js", asset("text/javascript; charset=utf-8", pageJS))
 	mux.HandleFunc("POST /-/reload", s.asAdmin(s.reload))

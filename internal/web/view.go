@@ -41,6 +41,8 @@ type PolicyView struct {
 	InUse          bool            `json:"retiring_key_in_use"`
 	Drift          []string        `json:"drift"`
 	Failure        *ledger.Failure `json:"failure,omitempty"` // since the last success
+
+	history []ledger.Past // oldest first
 }
 
 // KeyView is a published key.
@@ -97,6 +99,7 @@ func viewsOf(policies []rotator.PolicyStatus) []PolicyView {
 			Mode: s.Policy.Mode, MaxAge: ledger.Duration(s.Policy.MaxAge), State: s.State, Reason: s.Reason, Message: s.Message,
 			Group: s.Policy.Group, HeldBy: s.HeldBy, LastRotation: s.LastRotation, NextRotation: s.NextDue.UTC(),
 			Retiring: []RetiringView{}, Keys: s.Keys, InUse: s.InUse, Drift: append([]string{}, s.Drift...), Failure: s.Failure,
+			history: s.History,
 		}
 		if s.Current != nil {
 			key := keyView(*s.Current, s.Policy.MaxAge)

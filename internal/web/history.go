@@ -1,0 +1,158 @@
+package web
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+)
+
+//go:embed policy.html
+var policyHTML string
+
+// noPolicy answers a call about a policy that does not exist.
+const noPolicy = "There is no policy of that name; /api/v1/policies lists them."
+
+// RotationView is one rotation of a policy's history. Its JSON is what `rekeyd history -o json` exports.
+type RotationView struct {
+	Policy string `json:"policy"`
+	ledger.Past
+}
+
+// HistoryOf returns the view of a policy's history, oldest first.
+func HistoryOf(policy string, history []ledger.Past) []RotationView {
+	views := make([]RotationView, len(history))
+	for i, p := range history {
+		for _, t := range []*time.Time{&p.Started, &p.Created, &p.Published, &p.Disabled, &p.Deleted, &p.ProofAt} {
+			*t = t.UTC()
+		}
+		views[i] = RotationView{policy, p}
+	}
+	return views
+}
+
+// Fate says what became of the previous key, and since when that is so; a zero time is unknown.
+func (r RotationView) Fate() (string, time.Time) {
+	switch {
+	case r.PreviousKeyID == "":
+		return "", time.Time{}
+	case !r.Deleted.IsZero():
+		return "deleted", r.Deleted
+	case !r.Disabled.IsZero():
+		return "disabled", r.Disabled
+	case r.By == ledger.ByLeak:
+		return "disabled already", time.Time{}
+	}
+	return "replaced", r.Published
+}
+
+// Last is when something last happened to the new key or the previous one.
+func (r RotationView) Last() time.Time {
+	return slices.MaxFunc([]time.Time{r.Published, r.Disabled, r.Deleted, r.ProofAt}, time.Time.Compare)
+}
+
+// Answers counts the probes that the new key was answered with 2xx; "" without probes.
+func (r RotationView) Answers() string {
+	good := 0
+	for _, a := range r.Probes {
+		if a.Good() {
+			good++
+		}
+	}
+	if len(r.Probes) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d", good, len(r.Probes))
+}
+
+// Death is the proof of the previous key's end in words; "" where there is none.
+func (r RotationView) Death() string { return strings.ReplaceAll(string(r.Proof), "_", " ") }
+
+// HealedLeak says that a leaked key was replaced within the last day, and how fast; "" otherwise.
+func (p PolicyView) HealedLeak(now time.Time) string {
+	leak := plan.HealedLeak(p.history, now)
+	if leak == nil {
+		return ""
+	}
+	return "leaked, replaced " + Span(leak.Published.Sub(leak.Started)) + " after it was seen"
+}
+
+// only returns the snapshot with that policy alone, loaded or removed.
+func only(s rotator.Snapshot, name string) (rotator.Snapshot, bool) {
+	others := func(p rotator.PolicyStatus) bool { return p.Policy.Name != name }
+	s.Policies, s.Removed = slices.DeleteFunc(s.Policies, others), slices.DeleteFunc(s.Removed, others)
+	return s, len(s.Policies)+len(s.Removed) > 0
+}
+
+// policyDetail is the JSON of GET /api/v1/policies/{name}.
+type policyDetail struct {
+	PolicyView
+	History []RotationView `json:"history"` // oldest first
+}
+
+// policy serves GET /api/v1/policies/{name}.
+func (s *Server) policy(w http.ResponseWriter, r *http.Request) {
+	one, found := only(s.cfg.Rotator.Snapshot(), r.PathValue("name"))
+	if !found {
+		http.Error(w, noPolicy, http.StatusNotFound)
+		return
+	}
+	view := ViewOf(one)
+	p := slices.Concat(view.Policies, view.Unmanaged)[0]
+	body, err := json.MarshalIndent(policyDetail{p, HistoryOf(p.Name, p.history)}, "", "  ")
+	s.send(w, "application/json", string(body)+"\n", err)
+}
+
+// shownPolicy is the data of the page of one policy.
+type shownPolicy struct {
+	shown
+	Name    string
+	History []rotationRow // newest first
+}
+
+// rotationRow is one rotation on the page.
+type rotationRow struct {
+	RotationView
+	zone *time.Location
+	now  time.Time
+}
+
+func (r rotationRow) at(t time.Time) moment { return momentOf(t, r.now, r.zone, "") }
+
+// When is when the new key was published.
+func (r rotationRow) When() moment { return r.at(r.Published) }
+
+// Since is since when the previous key is as Fate says.
+func (r rotationRow) Since() moment { _, t := r.Fate(); return r.at(t) }
+
+// FateWord is what became of the previous key.
+func (r rotationRow) FateWord() string { word, _ := r.Fate(); return word }
+
+// ProvenAt is when the previous key's end was proven.
+func (r rotationRow) ProvenAt() moment { return r.at(r.ProofAt) }
+
+// policyPage serves the page of one policy.
+func (s *Server) policyPage(w http.ResponseWriter, r *http.Request) {
+	one, found := only(s.cfg.Rotator.Snapshot(), r.PathValue("name"))
+	if !found {
+		http.Error(w, noPolicy, http.StatusNotFound)
+		return
+	}
+	now := time.Now()
+	rows := rowsOf(one, ViewOf(one), now)
+	data := shownPolicy{shown: shown{selection: selected(rows, nil), Version: s.cfg.Version, now: now}, Name: rows[0].Name}
+	for _, p := range slices.Backward(HistoryOf(data.Name, rows[0].history)) {
+		data.History = append(data.History, rotationRow{p, rows[0].zone, now})
+	}
+	var body bytes.Buffer
+	err := s.page.ExecuteTemplate(&body, "policy", data)
+	s.send(w, "text/html; charset=utf-8", body.String(), err)
+}

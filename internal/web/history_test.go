@@ -1,0 +1,171 @@
+package web
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+)
+
+const markup = `<b>a</b> "drill" & <script>alert(1)</script>`
+
+// rotatedByHand is a world whose policy tts-prod was rotated with words that have markup.
+func rotatedByHand(t *testing.T) (w *world, s *served, url string) {
+	t.Helper()
+	w = newWorld(t)
+	w.write(w.policyFile, policies("dubbing", "tts-prod"))
+	s = w.build(nil)
+	url, _ = w.run(s)
+	rotations := func() int { return len(s.rotator.Snapshot().Policies[1].History) }
+	eventually(t, "first keys", func() bool { return rotations() == 1 && len(s.rotator.Snapshot().Policies[0].History) == 1 })
+	w.must(s.rotator.Request("tts-prod", rotator.RotateOptions{Reason: markup}))
+	eventually(t, "a second key", func() bool { return rotations() == 2 })
+	return w, s, url
+}
+
+func TestOnePolicyWithItsHistory(t *testing.T) {
+	t.Parallel()
+	w, s, url := rotatedByHand(t)
+	status, body, header := ask(t, url+"/api/v1/policies/tts-prod", "")
+	var got struct {
+		Name    string
+		Key     KeyView
+		History []RotationView
+	}
+	if err := json.Unmarshal([]byte(body), &got); status != http.StatusOK || err != nil || header.Get("Content-Type") != "application/json" {
+		t.Fatalf("HTTP %d %s %v", status, body, err)
+	}
+	if h := got.History; got.Name != "tts-prod" || len(h) != 2 || h[0].Reason != ledger.ReasonFirst || h[1].By != ledger.ByHTTP || h[1].Words != markup ||
+		h[1].KeyID != got.Key.ID || h[1].PreviousKeyID != h[0].KeyID || h[1].Policy != "tts-prod" {
+		t.Errorf("it says %s", body)
+	}
+	status, page, header := ask(t, url+"/policies/tts-prod", "")
+	if status != http.StatusOK || header.Get("Content-Security-Policy") != pagePolicy || strings.Contains(page, "<b>") || strings.Contains(page, "<script") {
+		t.Errorf("HTTP %d %v\n%s", status, header, page)
+	}
+	if !strings.Contains(page, "&lt;b&gt;a&lt;/b&gt;") || !strings.Contains(page, got.History[0].KeyID+"<div>replaced") {
+		t.Errorf("the page says\n%s", page)
+	}
+	for _, path := range []string{"/policies/", "/api/v1/policies/"} {
+		if status, body, _ := ask(t, url+path+"tts", ""); status != http.StatusNotFound || body != noPolicy+"\n" {
+			t.Errorf("%stts: HTTP %d %s", path, status, body)
+		}
+	}
+	w.write(w.policyFile, policies("dubbing"))
+	_, err := s.cfg.Reload(t.Context())
+	w.must(err)
+	for path, removed := range map[string]string{"/policies/": "removed from the policy file", "/api/v1/policies/": `"reason": "unmanaged"`} {
+		eventually(t, "its history once it is removed at "+path, func() bool {
+			status, body, _ := ask(t, url+path+"tts-prod", "")
+			return status == http.StatusOK && strings.Contains(body, removed) && strings.Contains(body, got.History[0].KeyID)
+		})
+	}
+	for _, k := range w.sim.State()[0].Keys {
+		if strings.Contains(body+page, k.Secret) {
+			t.Error("a secret is shown")
+		}
+	}
+}
+
+// TestTheHistoryIsShownWhereThePageIs: its pages need what the list needs.
+func TestTheHistoryIsShownWhereThePageIs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	url, _ := w.run(w.build(map[string]string{"REKEYD_STATUS_PAGE": "off"}))
+	up(t, url)
+	for _, path := range []string{"/", "/policies/tts-prod", "/api/v1/policies/tts-prod"} {
+		if status, body, _ := ask(t, url+path, ""); status != http.StatusForbidden || strings.Contains(body, "svcacc") {
+			t.Errorf("%s: HTTP %d %s", path, status, body)
+		}
+	}
+}
+
+func TestTheHistoryInABrowser(t *testing.T) {
+	t.Parallel()
+	_, _, url := rotatedByHand(t)
+	b := newBrowser(t)
+	b.do(b.wide(1280), chromedp.Navigate(url+"/"), chromedp.WaitVisible(chromedp.CSS("#rotate-tts-prod")))
+	b.do(chromedp.Click(chromedp.CSS("#policy-tts-prod a")), chromedp.WaitVisible(chromedp.CSS("#history")))
+	if got := b.text(`location.pathname + " " + document.title + " " + document.querySelectorAll(".history tbody tr").length`); got != "/policies/tts-prod tts-prod - rekeyd 2" {
+		t.Errorf("the link leads to %s", got)
+	}
+	if got := b.text(`document.querySelector(".history tbody tr td p").textContent + document.querySelectorAll("script, b").length`); got != markup+"0" {
+		t.Errorf("a person's words are shown as %s", got)
+	}
+	for _, scheme := range []string{"light", "dark"} {
+		b.scheme(scheme)
+		for _, px := range []int64{360, 800, 1280} {
+			b.do(b.wide(px), chromedp.Navigate(url+"/policies/tts-prod"), chromedp.WaitVisible(chromedp.CSS("#history")))
+			if got := b.text(`document.documentElement.scrollWidth`); got != b.text(`window.innerWidth`) {
+				t.Errorf("%d px wide, it needs %s", px, got)
+			}
+			if got := b.text(`document.querySelectorAll("main, header, footer, nav, [role=table] [role=rowheader]").length`); got != "7" {
+				t.Errorf("%d px wide, %s landmarks and row headers", px, got)
+			}
+			all, err := chromedp.Run(b.ctx, chromedp.Evaluate[[]painted](colors))
+			if err != nil || len(all) < 20 {
+				t.Fatalf("%d texts, %v", len(all), err)
+			}
+			for _, c := range all {
+				if ratio := contrast(c.Ink, c.Ground); ratio < 4.5 {
+					t.Errorf("%s: %q has a contrast of %.2f", scheme, c.Words, ratio)
+				}
+			}
+		}
+	}
+}
+
+// TestAHealedLeakOnThePage is shown for a day, beside the state.
+func TestAHealedLeakOnThePage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.build(nil)
+	url, _ := w.run(s)
+	current := func() string {
+		if c := s.rotator.Snapshot().Policies[0].Current; c != nil {
+			return c.ID
+		}
+		return ""
+	}
+	eventually(t, "a first key", func() bool { return current() != "" })
+	first := current()
+	w.must(w.sim.DisableKey(first, "exposed_publicly"))
+	eventually(t, "another key", func() bool { return current() != first })
+	for _, path := range []string{"/", "/policies/tts-prod"} {
+		if _, page, _ := ask(t, url+path, ""); !strings.Contains(page, "<p>Leaked, replaced ") || !strings.Contains(page, " after it was seen.</p>") {
+			t.Errorf("%s does not say that the key leaked:\n%s", path, page)
+		}
+	}
+	if _, page, _ := ask(t, url+"/policies/tts-prod", ""); !strings.Contains(page, first+"<div>disabled already") || !strings.Contains(page, "leak: exposed_publicly") {
+		t.Errorf("the history says\n%s", page)
+	}
+}
+
+func TestARowOfAHistory(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)
+	past := ledger.Past{By: ledger.ByHTTP, Reason: ledger.ReasonRequested, KeyID: "k2", PreviousKeyID: "k1", Published: at, Disabled: at, Deleted: at.Add(time.Hour),
+		Probes: []ledger.ProbeAnswer{{Path: "/v1/<i>", Status: 200}}, Proof: ledger.StillAccepted, ProofAt: at}
+	var body strings.Builder
+	err := pages().ExecuteTemplate(&body, "policy", shownPolicy{shown: shown{selection: selected([]row{{PolicyView{Name: "p", State: plan.StateOK}, time.UTC, at}}, nil), now: at},
+		Name: "p", History: []rotationRow{{RotationView{"p", past}, time.UTC, at.Add(2 * time.Hour)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"k2<small>probes answered: 1 of 1</small><small>/v1/&lt;i&gt;: 200</small>",
+		`k1<div>deleted <time datetime="2026-03-03T13:00:00Z">2026-03-03 13:00:00 UTC</time> <small>1h0m ago</small></div>`,
+		`<div>its secret: still accepted <time datetime="2026-03-03T12:00:00Z">`,
+	} {
+		if !strings.Contains(body.String(), want) {
+			t.Errorf("no %s in\n%s", want, body.String())
+		}
+	}
+}
