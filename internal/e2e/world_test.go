@@ -148,7 +148,7 @@ func (w *world) heard(text string) {
 // end looks at every page, then stops the daemon in good order.
 func (r *rekeyd) end() {
 	r.w.t.Helper()
-	for _, path := range []string{"/", "/api/v1/policies", "/metrics", "/readyz", "/healthz", "/nowhere"} {
+	for _, path := range []string{"/", "/policies/tts-prod", "/api/v1/policies", "/api/v1/policies/tts-prod", "/metrics", "/readyz", "/healthz", "/nowhere"} {
 		if status, body := r.get(path); status == 0 || body == "" {
 			r.w.t.Errorf("GET %s: HTTP %d %s", path, status, body)
 		}
