@@ -27,7 +27,7 @@ func (r *Rotator) History(ctx context.Context, policies ...string) []PolicyHisto
 		case e != nil && e.MovedTo != "":
 			h.Err = &MovedError{name, e.MovedTo}
 		case e != nil:
-			h.Rotations = e.History
+			h.Rotations = e.Rotations()
 		}
 		all = append(all, h)
 	}
@@ -45,12 +45,13 @@ func (e *MovedError) Error() string {
 // logCommands logs the rotations that commands made between two reads of an entry. Without an earlier entry only the last one is
 // new for certain: the others may have come with a rename.
 func (r *Rotator) logCommands(policy string, was, is *ledger.Entry) {
-	added := is.History
+	added := is.Rotations()
 	if was == nil {
 		added = added[max(0, len(added)-1):]
 	} else {
+		known := was.Rotations()
 		for i := len(added) - 1; i >= 0; i-- {
-			if slices.ContainsFunc(was.History, added[i].Same) {
+			if slices.ContainsFunc(known, added[i].Same) {
 				added = added[i+1:]
 				break
 			}
@@ -79,7 +80,8 @@ func evidenceOf(key ledger.KeyRef, e *ledger.Entry) []Evidence {
 	if key.Verified {
 		all = append(all, EvidenceVerified)
 	}
-	if n := len(e.History); n > 0 && e.History[n-1].KeyID == key.ID && e.History[n-1].Probed() {
+	history := e.Rotations()
+	if n := len(history); n > 0 && history[n-1].KeyID == key.ID && history[n-1].Probed() {
 		all = append(all, EvidenceProbed)
 	}
 	return all

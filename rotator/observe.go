@@ -81,6 +81,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 		if k.mended != k.version {
 			r.opt.Logger.Warn("ledger entry has times in the future; a clock was wrong", "policy", p.Name, "last_rotation", k.entry.LastRotation)
 		}
+		e.Pack()
 		k.entry, k.mended, read = e, k.version, true
 	}
 	if read {
@@ -241,7 +242,8 @@ func (r *Rotator) absorbCurrentLocked(k *knowledge) {
 
 // firstCredits is what the key's counter showed when the key became current: nothing for a key that this policy made for it.
 func firstCredits(e *ledger.Entry, key elevenlabs.Key) int64 {
-	if n := len(e.History); n > 0 && e.History[n-1].KeyID == key.ID && e.History[n-1].Reason != ledger.ReasonRollback && e.Current.Rotation != "" && e.History[n-1].By != ledger.ByAdopt {
+	history := e.Rotations()
+	if n := len(history); n > 0 && history[n-1].KeyID == key.ID && history[n-1].Reason != ledger.ReasonRollback && e.Current.Rotation != "" && history[n-1].By != ledger.ByAdopt {
 		return 0
 	}
 	return key.CharacterCount

@@ -119,6 +119,9 @@ func (st *policyState) load(p *plan.Policy, ws *workspace) {
 
 // setEntry stores the entry that was read or written at this version.
 func (k *knowledge) setEntry(e *ledger.Entry, version int, now time.Time) {
+	if e != nil {
+		e.Pack()
+	}
 	k.loaded, k.ledgerError, k.entry, k.version = true, "", e, version
 	if id := ledger.CurrentID(e); id != k.currentID {
 		if k.currentID != "" {

@@ -59,8 +59,8 @@ type PolicyStatus struct {
 	LastRotation time.Time
 	Current      *ledger.KeyRef
 	Retiring     []ledger.Retiring
-	History      []ledger.Past // oldest first; read-only
-	MovedTo      string        // the policy that took the ledger entry over; "": none
+	History      ledger.Packed
+	MovedTo      string // the policy that took the ledger entry over; "": none
 	Keys         plan.KeyCounts
 	InUse        bool // a retiring key's usage still grows
 	Drift        []string
@@ -176,9 +176,9 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 	s.State, s.Reason, s.Message, s.Steps = d.State, d.Reason, d.Message, d.Steps
 	s.NextReason, s.Leaves, s.Missing = d.NextReason, d.Leaves, d.Missing
 	s.NextDue, s.Drift, s.HeldBy, s.Loaded = d.NextDue, d.Drift, d.HeldBy, true
-	s.Current, s.Retiring, s.History, s.LastRotation, s.MovedTo = nil, nil, nil, time.Time{}, ""
+	s.Current, s.Retiring, s.History, s.LastRotation, s.MovedTo = nil, nil, "", time.Time{}, ""
 	if e := o.Entry; e != nil {
-		s.Current, s.Retiring, s.History, s.LastRotation, s.MovedTo = e.Current, e.Retiring, e.History, e.LastRotation, e.MovedTo
+		s.Current, s.Retiring, s.History, s.LastRotation, s.MovedTo = e.Current, e.Retiring, e.Packed(), e.LastRotation, e.MovedTo
 		s.Failure = e.Failure
 	}
 	if s.State == plan.StateOK {

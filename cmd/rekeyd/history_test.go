@@ -144,7 +144,7 @@ func TestAForgedReasonOnItsWayToTheScreen(t *testing.T) {
 func TestAHealedLeakInStatus(t *testing.T) {
 	t.Parallel()
 	s := everything(t)
-	s.Policies[2].History = []ledger.Past{{By: ledger.ByLeak, Started: instant.Add(-time.Hour), Published: instant.Add(-time.Hour + 6*time.Second)}}
+	s.Policies[2].History = ledger.Pack([]ledger.Past{{By: ledger.ByLeak, Started: instant.Add(-time.Hour), Published: instant.Add(-time.Hour + 6*time.Second)}})
 	view := web.ViewOf(s)
 	const words = "ok; leaked, replaced 6s after it was seen"
 	if got := statusRows(view, instant)[3][1]; got != words {

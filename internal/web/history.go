@@ -78,7 +78,7 @@ func (r RotationView) Death() string { return strings.ReplaceAll(string(r.Proof)
 
 // HealedLeak says that a leaked key was replaced within the last day, and how fast; "" otherwise.
 func (p PolicyView) HealedLeak(now time.Time) string {
-	leak := plan.HealedLeak(p.history, now)
+	leak := plan.HealedLeak(p.history.Unpack(), now)
 	if leak == nil {
 		return ""
 	}
@@ -107,7 +107,7 @@ func (s *Server) policy(w http.ResponseWriter, r *http.Request) {
 	}
 	view := ViewOf(one)
 	p := slices.Concat(view.Policies, view.Unmanaged)[0]
-	body, err := json.MarshalIndent(policyDetail{p, HistoryOf(p.Name, p.history)}, "", "  ")
+	body, err := json.MarshalIndent(policyDetail{p, HistoryOf(p.Name, p.history.Unpack())}, "", "  ")
 	s.send(w, "application/json", string(body)+"\n", err)
 }
 
@@ -149,7 +149,7 @@ func (s *Server) policyPage(w http.ResponseWriter, r *http.Request) {
 	now := time.Now()
 	rows := rowsOf(one, ViewOf(one), now)
 	data := shownPolicy{shown: shown{selection: selected(rows, nil), Version: s.cfg.Version, now: now}, Name: rows[0].Name}
-	for _, p := range slices.Backward(HistoryOf(data.Name, rows[0].history)) {
+	for _, p := range slices.Backward(HistoryOf(data.Name, rows[0].history.Unpack())) {
 		data.History = append(data.History, rotationRow{p, rows[0].zone, now})
 	}
 	var body bytes.Buffer

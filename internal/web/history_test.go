@@ -23,8 +23,8 @@ func rotatedByHand(t *testing.T) (w *world, s *served, url string) {
 	w.write(w.policyFile, policies("dubbing", "tts-prod"))
 	s = w.build(nil)
 	url, _ = w.run(s)
-	rotations := func() int { return len(s.rotator.Snapshot().Policies[1].History) }
-	eventually(t, "first keys", func() bool { return rotations() == 1 && len(s.rotator.Snapshot().Policies[0].History) == 1 })
+	rotations := func() int { return len(s.rotator.Snapshot().Policies[1].History.Unpack()) }
+	eventually(t, "first keys", func() bool { return rotations() == 1 && len(s.rotator.Snapshot().Policies[0].History.Unpack()) == 1 })
 	w.must(s.rotator.Request("tts-prod", rotator.RotateOptions{Reason: markup}))
 	eventually(t, "a second key", func() bool { return rotations() == 2 })
 	return w, s, url

@@ -42,7 +42,7 @@ type PolicyView struct {
 	Drift          []string        `json:"drift"`
 	Failure        *ledger.Failure `json:"failure,omitempty"` // since the last success
 
-	history []ledger.Past // oldest first
+	history ledger.Packed
 }
 
 // KeyView is a published key.

@@ -46,9 +46,11 @@ type Entry struct {
 	// LimitUsed is LastRotation when a quarantine was last cut short to make room, which happens once per due time.
 	LimitUsed *time.Time  `json:"limit_used,omitempty"`
 	Leaks     []time.Time `json:"leaks,omitempty"`   // leak rotations of the last hour
-	History   []Past      `json:"history,omitempty"` // oldest first
+	History   []Past      `json:"history,omitempty"` // oldest first; empty while the entry is packed
 	MovedTo   string      `json:"moved_to,omitempty"`
 	Moves     int         `json:"moves,omitempty"` // counts the renames of its policy
+
+	packed Packed // the history of an entry that waits in memory
 }
 
 // Claim gives one replica the work on a policy.
@@ -191,7 +193,8 @@ func (e *Entry) Data() map[string]any {
 	put("quarantine", e.Quarantine, e.Quarantine != 0)
 	put("limit_used", e.LimitUsed, e.LimitUsed != nil)
 	put("leaks", e.Leaks, len(e.Leaks) > 0)
-	put("history", e.History, len(e.History) > 0)
+	history := e.Rotations()
+	put("history", history, len(history) > 0)
 	put("moved_to", e.MovedTo, e.MovedTo != "")
 	put("moves", e.Moves, e.Moves != 0)
 	return m
@@ -287,7 +290,7 @@ func (e *Entry) Clone() *Entry {
 	c.Retiring = slices.Clone(e.Retiring)
 	c.Abandoned = slices.Clone(e.Abandoned)
 	c.Leaks = slices.Clone(e.Leaks)
-	c.History = slices.Clone(e.History)
+	c.History, c.packed = slices.Clone(e.Rotations()), ""
 	return &c
 }
 

@@ -55,6 +55,7 @@ func fields(of reflect.Type) []string {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		within := fields(f.Type)
 		switch {
+		case !f.IsExported():
 		case f.Anonymous:
 			names = append(names, within...)
 		case within == nil:
@@ -104,6 +105,9 @@ func fill(v reflect.Value) {
 		fill(v.Index(0))
 	case v.Kind() == reflect.Struct:
 		for i := range v.NumField() {
+			if !v.Field(i).CanSet() {
+				continue
+			}
 			fill(v.Field(i))
 		}
 	case v.Kind() == reflect.String:
@@ -122,6 +126,9 @@ func TestADocumentIsTheWholeEntry(t *testing.T) {
 		var e Entry
 		v := reflect.ValueOf(&e).Elem()
 		for i := range v.NumField() {
+			if !v.Field(i).CanSet() {
+				continue
+			}
 			if i == n || n == v.NumField() {
 				fill(v.Field(i))
 			}

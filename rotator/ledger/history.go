@@ -97,9 +97,10 @@ func sizeOf(h []Past) int {
 
 // PastOf returns the latest rotation that replaced the key, to note what became of that key; nil: it is forgotten.
 func (e *Entry) PastOf(replaced string) *Past {
-	for i := len(e.History) - 1; i >= 0; i-- {
-		if e.History[i].PreviousKeyID == replaced {
-			return &e.History[i]
+	history := e.Rotations()
+	for i := len(history) - 1; i >= 0; i-- {
+		if history[i].PreviousKeyID == replaced {
+			return &history[i]
 		}
 	}
 	return nil
