@@ -15,6 +15,11 @@ func TestAFullAccountGivesUpItsOldestQuarantine(t *testing.T) {
 	w := newWorld(t)
 	p := testPolicy(t, func(p *plan.Policy) { p.Overlap, p.Quarantine = time.Hour, 100*time.Hour })
 	w.guardReaders(p)
+	w.sim.OnChange(func(c elevensim.Change) {
+		if c.Kind == elevensim.Deleted && !w.entry(p).Key(c.Key.ID).Deleting() {
+			t.Error("a key is deleted without a note of that in the ledger")
+		}
+	})
 	if err := w.sim.SetFaults(elevensim.Faults{KeyLimit: 2}); err != nil {
 		t.Fatal(err)
 	}
