@@ -39,6 +39,7 @@ type options struct {
 	tests   []string // folders
 	sample  int
 	again   string
+	run     string
 	slow    time.Duration
 	workers int
 }
@@ -48,11 +49,12 @@ func main() {
 	tests := flag.String("tests", "", "the folders whose tests are run, separated by commas (default: those of the places)")
 	flag.IntVar(&o.sample, "sample", 0, "try only so many of each folder, drawn at random, always the same; 0: all")
 	flag.StringVar(&o.again, "again", "", "try only the mutants that this file, an earlier output, names")
+	flag.StringVar(&o.run, "run", ".", "run only the tests that this regular expression matches")
 	flag.DurationVar(&o.slow, "slow", time.Minute, "leave out tests that take longer than this without a mutant")
 	flag.IntVar(&o.workers, "workers", 1, "test so many mutants at a time")
 	flag.Parse()
 	if flag.NArg() == 0 {
-		fmt.Fprintln(os.Stderr, "usage: mutants [-tests FOLDER,...] [-sample N] [-again FILE] [-slow 1m] [-workers 1] FILE|FOLDER ...")
+		fmt.Fprintln(os.Stderr, "usage: mutants [-tests FOLDER,...] [-sample N] [-again FILE] [-run REGEXP] [-slow 1m] [-workers 1] FILE|FOLDER ...")
 		os.Exit(2)
 	}
 	if *tests != "" {
@@ -141,7 +143,7 @@ func (l lab) build(ctx context.Context) error {
 }
 
 // run runs the tests of one folder whose names the pattern matches.
-func (l lab) run(ctx context.Context, timeout time.Duration, dir, pattern string, env ...string) ([]byte, error) {
+func (l lab) test(ctx context.Context, timeout time.Duration, dir, pattern string, env ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, l.binary(dir), "-test.failfast", "-test.run", pattern) //nolint:gosec // the binary that was just built
@@ -154,7 +156,7 @@ func (l lab) run(ctx context.Context, timeout time.Duration, dir, pattern string
 func (l lab) trace(ctx context.Context) (map[int][]test, error) {
 	var tests []test
 	for _, dir := range l.tests {
-		out, err := exec.CommandContext(ctx, l.binary(dir), "-test.list", "^(Test|Fuzz)").Output() //nolint:gosec // likewise
+		out, err := exec.CommandContext(ctx, l.binary(dir), "-test.list", l.run).Output() //nolint:gosec // likewise
 		if err != nil {
 			return nil, fmt.Errorf("listing the tests of %s: %w", dir, err)
 		}
@@ -170,7 +172,7 @@ func (l lab) trace(ctx context.Context) (map[int][]test, error) {
 		t := tests[i]
 		file := filepath.Join(l.work, fmt.Sprint("trace", i))
 		begun := time.Now()
-		out, err := l.run(ctx, 5*time.Minute, t.dir, "^"+t.name+"$", "MUTANT_TRACE="+file)
+		out, err := l.test(ctx, 5*time.Minute, t.dir, "^"+t.name+"$", "MUTANT_TRACE="+file)
 		t.took = time.Since(begun)
 		text, _ := os.ReadFile(file) //nolint:gosec // written by the test process just now
 		mu.Lock()
@@ -229,7 +231,7 @@ func (l lab) verdict(ctx context.Context, m mutant, tests []test) verdict {
 			tests = tests[1:]
 		}
 		for dir, names := range names {
-			if _, err := l.run(ctx, 5*took+10*time.Second, dir, "^("+strings.Join(names, "|")+")$", fmt.Sprint("MUTANT=", m.id)); err != nil {
+			if _, err := l.test(ctx, 5*took+10*time.Second, dir, "^("+strings.Join(names, "|")+")$", fmt.Sprint("MUTANT=", m.id)); err != nil {
 				return killed
 			}
 		}
