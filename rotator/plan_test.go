@@ -297,6 +297,31 @@ func TestPlan(t *testing.T) {
 		{"a field of rekeyd's own for the secret", func(s stage) { hours(s, 2); s.p.Sink.Field = "key_id" }, "", plan.StateError, ledger.ReasonSinkField},
 
 		{"no entry, another policy's record", func(s stage) { s.o.Entry, s.o.Inherits = nil, "tts-old" }, "inherit record_found k2", plan.StateOK, ""},
+		{"no entry, adopt a key of another account", func(s stage) { s.o.Entry, s.p.Adopt, s.o.Keys[0].ServiceAccount = nil, "k1", "svcacc_2" }, "", plan.StateError, ledger.ReasonAdoptUnknown},
+		{"no entry, adopt a key of another workspace", func(s stage) { s.o.Entry, s.p.Adopt, s.o.Keys[0].Workspace = nil, "k1", "second" }, "", plan.StateError, ledger.ReasonAdoptUnknown},
+		{"record overwritten, adopt a key that it had once", func(s stage) {
+			s.o.Record.Match, s.p.Adopt = "", "k9"
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa9", ServiceAccount: s.p.ServiceAccount}})
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"record overwritten, adopt a key of another installation", func(s stage) {
+			s.o.Record.Match, s.p.Adopt = "", "k9"
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "rekeyd.ownertwo.tts-prod.aaaaaaaaa9", ServiceAccount: s.p.ServiceAccount}})
+		}, "adopt adopt k9", plan.StateOK, ""},
+		{"record overwritten, adopt another policy's key", func(s stage) {
+			s.o.Record.Match, s.p.Adopt = "", "k9"
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "rekeyd.ownerown.other.aaaaaaaaa9", ServiceAccount: s.p.ServiceAccount}})
+		}, "", plan.StateError, ledger.ReasonAdoptRefused},
+
+		{"clock wrong", func(s stage) { s.o.Skew = time.Hour }, "", plan.StateOK, ledger.ReasonClockSkew},
+		{"clock wrong, due", func(s stage) { hours(s, 2); s.o.Skew = time.Hour }, "", plan.StateDue, ledger.ReasonClockSkew},
+		{"clock wrong, backoff", func(s stage) { hours(s, 2); s.o.Skew, s.o.RetryAt = time.Hour, s.now.Add(time.Minute) }, "", plan.StateFailing, ledger.ReasonBackoff},
+		{"clock wrong, overlap ended", func(s stage) { overlap(s, 0); s.o.Skew = time.Hour }, "", plan.StateOK, ledger.ReasonClockSkew},
+		{"clock wrong, overlap ended, in error", func(s stage) { overlap(s, 0); s.o.Skew, s.o.Record.Match = time.Hour, "" }, "", plan.StateError, ledger.ReasonClockSkew},
+		{"clock wrong, in error", func(s stage) { s.o.Skew, s.o.Record.Match = time.Hour, "" }, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"clock wrong, requested", func(s stage) { s.o.Skew, s.o.Request = time.Hour, &plan.Request{NotKey: "k2"} }, "rotate requested", plan.StateDue, ledger.ReasonClockSkew},
+		{"clock unconfirmed, due", func(s stage) { hours(s, 2); s.o.ClockUnknown = true }, "", plan.StateDue, ledger.ReasonSchedule},
+		{"clock unconfirmed, too old", func(s stage) { s.p.MaxAge, s.o.ClockUnknown = 26*time.Hour, true }, "", plan.StateDue, ledger.ReasonMaxAge},
+		{"clock unconfirmed, quarantine ended", func(s stage) { s.o.Entry.Retiring[0].Until, s.o.ClockUnknown = *s.now, true }, "", plan.StateOK, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, o := planStage(t)
@@ -313,7 +338,7 @@ func TestPlan(t *testing.T) {
 			if strings.Contains(d.Message, "sk_") {
 				t.Errorf("a secret is repeated: %s", d.Message)
 			}
-			if (d.State == plan.StateError) != (d.Message != "") {
+			if (d.State == plan.StateError || d.Reason == ledger.ReasonClockSkew) != (d.Message != "") {
 				t.Errorf("state %s with message %q", d.State, d.Message)
 			}
 			if again := plan.Plan(p, o, now); !slices.Equal(again.Steps, d.Steps) {
@@ -326,11 +351,46 @@ func TestPlan(t *testing.T) {
 func TestAnUnplaceableValueNamesTheCandidates(t *testing.T) {
 	p, o := planStage(t)
 	o.Entry, o.Record.KeyID = nil, ""
-	o.Keys[0].Hint, o.Keys[0].CreatedAt = "…ab12", planNow
+	o.Keys[0].Hint, o.Keys[0].CreatedAt, o.Record.Ending = "…ab12", planNow, "0000ab12"
+	add := func(id, workspace, account, name string) {
+		o.Keys = append(o.Keys, plan.ListedKey{Workspace: workspace, Key: elevenlabs.Key{ID: id, Name: name, ServiceAccount: account}})
+	}
+	add("elsewhere", "second", p.ServiceAccount, "by hand")
+	add("neighbour", p.Workspace, "svcacc_2", "by hand")
+	add("others", p.Workspace, p.ServiceAccount, "rekeyd.ownerown.other.aaaaaaaaa1")
 	d := plan.Plan(p, o, planNow)
-	for _, want := range []string{"adopt", "k1", "…ab12", "2026-05-05", "secret/elevenlabs/tts-prod", "k2"} {
+	for _, want := range []string{"adopt", "k1", "…ab12 fits", "2026-05-05", "secret/elevenlabs/tts-prod", "k2"} {
 		if !strings.Contains(d.Message, want) {
 			t.Errorf("the message lacks %q: %s", want, d.Message)
+		}
+	}
+	for _, not := range []string{"elsewhere", "neighbour", "others", "more"} {
+		if strings.Contains(d.Message, not) {
+			t.Errorf("the message has %q: %s", not, d.Message)
+		}
+	}
+	for range 10 {
+		add("many", p.Workspace, p.ServiceAccount, "by hand")
+	}
+	if d := plan.Plan(p, o, planNow); !strings.HasSuffix(d.Message, ", and 2 more") {
+		t.Errorf("of twelve keys the message names %s", d.Message)
+	}
+	o.Keys = nil
+	if d := plan.Plan(p, o, planNow); !strings.HasSuffix(d.Message, "one of: none") {
+		t.Errorf("of no keys the message names %s", d.Message)
+	}
+}
+
+// TestAKeyOfAnEarlierNameIsThePolicysOwn: a renamed policy keeps its key, whose name is still of before.
+func TestAKeyOfAnEarlierNameIsThePolicysOwn(t *testing.T) {
+	p, o := planStage(t)
+	for i := range o.Keys {
+		o.Keys[i].Name = strings.Replace(o.Keys[i].Name, "tts-prod", "tts-old", 1)
+	}
+	o.Record.Match = ""
+	for _, id := range []string{"k1", "k2"} {
+		if o.Record.KeyID = id; strings.Contains(plan.Plan(p, o, planNow).Message, "belongs to") {
+			t.Errorf("%s is taken for another policy's", id)
 		}
 	}
 }
