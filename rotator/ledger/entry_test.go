@@ -109,7 +109,9 @@ func TestAnEntryGivesUpItsIntent(t *testing.T) {
 
 func TestAnEntryForgets(t *testing.T) {
 	t.Parallel()
-	note := func(kind CallKind, age time.Duration) Call { return Call{Kind: kind, ID: age.String(), At: now.Add(-age)} }
+	note := func(kind CallKind, age time.Duration) Call {
+		return Call{Kind: kind, ID: age.String(), At: now.Add(-age)}
+	}
 	e := testEntry()
 	e.Current.Calls = []Call{note(CallDisable, callRemembered), note(CallDisable, callRemembered+1), note(CallDelete, 2*callRemembered), note(CallEnable, -time.Hour), {Kind: CallEnable, ID: "undated"}}
 	e.Retiring[0].Calls = []Call{note(CallEnable, callRemembered+1)}
