@@ -7,11 +7,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
@@ -117,4 +120,97 @@ func TestSettlingReadsWhatWasWrittenSinceTheIntent(t *testing.T) {
 			t.Error("the key that was published does not get its overlap")
 		}
 	})
+}
+
+// outOfOrder is a store that refuses some calls while it is set.
+type outOfOrder struct {
+	ledger.Store
+	refuse func(call string) bool
+	set    atomic.Bool
+	hit    atomic.Int32
+}
+
+func (s *outOfOrder) refused(call string) error {
+	if s.set.Load() && s.refuse(call) {
+		s.hit.Add(1)
+		return &ledger.Error{Op: call, Reason: ledger.ReasonSinkDenied, Err: errors.New("no")}
+	}
+	return nil
+}
+
+func (s *outOfOrder) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.Doc, error) {
+	if err := s.refused("read " + ref.Path); err != nil {
+		return ledger.Doc{}, err
+	}
+	return s.Store.Read(ctx, ref, version)
+}
+
+func (s *outOfOrder) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
+	if err := s.refused("write " + ref.Path); err != nil {
+		return 0, err
+	}
+	return s.Store.Write(ctx, ref, data, cas)
+}
+
+// A rotation fails, and for minutes its end cannot be settled. Then it is, as the failure that it was, which is told once; and
+// meanwhile little is asked.
+func TestARotationThatCannotBeSettledYet(t *testing.T) {
+	for _, c := range []struct {
+		name, call string
+		listing    bool // refused, too
+		failed     []string
+	}{
+		{name: "record not readable", call: "read elevenlabs/", failed: []string{"create lost_answer"}},
+		{name: "ledger not writable", call: "write rekeyd/policies/", failed: []string{"create lost_answer", "claim sink_denied"}},
+		{name: "keys not listed", listing: true, failed: []string{"create lost_answer"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newArena(t)
+			store := &outOfOrder{Store: w.store, refuse: func(call string) bool { return c.call != "" && strings.HasPrefix(call, c.call) }}
+			w.store = store
+			p := testPolicy(t, nil)
+			synctest.Test(t, func(t *testing.T) {
+				r, stop := w.start(p)
+				defer stop()
+				after(3*time.Hour - 30*time.Second)
+				first := w.inRecord(p)
+				faults := elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.CutAfter, Operation: "createAPIKey", Count: 1}}}
+				if c.listing {
+					faults.Rules = append(faults.Rules, elevensim.Rule{Kind: elevensim.Status, Operation: "listAPIKeys", Status: 403, Code: "forbidden", Message: "no"})
+				}
+				if err := w.sim.SetFaults(faults); err != nil {
+					t.Fatal(err)
+				}
+				var once sync.Once
+				w.sim.OnChange(func(elevensim.Change) { once.Do(func() { store.set.Store(true) }) })
+				after(6 * time.Minute)
+				if len(w.alive()) != 2 || w.entry(p).Intent == nil {
+					t.Errorf("before it can be settled: keys %+v, entry %+v", w.alive(), w.entry(p))
+				}
+				if n := store.hit.Load(); n > 60 {
+					t.Errorf("%d refused calls in five minutes", n)
+				}
+				store.set.Store(false)
+				if err := w.sim.SetFaults(elevensim.Faults{}); err != nil {
+					t.Fatal(err)
+				}
+				after(70 * time.Minute) // the tries in vain may have spent what they may cost in an hour
+				var failed []string
+				w.mu.Lock()
+				for _, e := range w.events {
+					if e.Type == rotator.EventFailed {
+						failed = append(failed, string(e.Stage)+" "+string(e.Reason))
+					}
+				}
+				w.mu.Unlock()
+				if !slices.Equal(failed, c.failed) || w.state(r, 0).Failures != len(failed) {
+					t.Errorf("told: %q", failed)
+				}
+				if n := w.countEvents(rotator.EventLostDeleted); n != 1 || w.inRecord(p).ID == first.ID || len(w.alive()) != 2 {
+					t.Errorf("%d lost keys deleted, keys %+v", n, w.alive())
+				}
+			})
+			w.accounted(p)
+		})
+	}
 }
