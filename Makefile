@@ -115,7 +115,7 @@ MUTANTS := $(GO) run ./internal/mutants -sample $(SAMPLE) -workers $(WORKERS)
 
 .PHONY: mutants
 mutants: ## make small mistakes in rotator and sinks and say which no test notices: hours; SAMPLE=100 draws so many of each
-	$(MUTANTS) -tests rotator,rotator/ledger $(patsubst %,rotator/%.go,rotate recover retire rollback calls job) rotator/plan rotator/ledger
+	$(MUTANTS) -tests rotator,rotator/plan,rotator/ledger $(patsubst %,rotator/%.go,rotate recover retire rollback calls job) rotator/plan rotator/ledger
 	$(MUTANTS) sinks
 
 .PHONY: soak
