@@ -312,6 +312,66 @@ func TestPlan(t *testing.T) {
 			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "rekeyd.ownerown.other.aaaaaaaaa9", ServiceAccount: s.p.ServiceAccount}})
 		}, "", plan.StateError, ledger.ReasonAdoptRefused},
 
+		{"record overwritten, adopt names the retiring key", func(s stage) {
+			s.o.Record.Match, s.p.Adopt, s.o.Keys[0].Name = "", "k1", "by hand"
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"no entry, more than a takeover leaves", func(s stage) {
+			noEntry(s)
+			s.o.Record.Foreign, s.o.Record.Policy = []string{"key_id", "policy"}, s.p.Name
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"due, backoff, a request is fulfilled", func(s stage) {
+			hours(s, 2)
+			s.o.Request, s.o.RetryAt = &plan.Request{NotKey: "k1"}, s.now.Add(time.Minute)
+		}, "", plan.StateFailing, ledger.ReasonBackoff},
+		{"in order, and it could inherit", func(s stage) { s.o.Inherits = "tts-old" }, "", plan.StateOK, ""},
+		{"overlap ended, record not read", func(s stage) { overlap(s, 0); s.o.Record = nil }, "disable overlap_ended k1", plan.StateOK, ""},
+		{"removed, without a current key, record not read", func(s stage) {
+			overlap(s, 0)
+			s.p.Mode, s.o.Entry.Current, s.o.Record = plan.ModeRemoved, nil, nil
+		}, "disable overlap_ended k1", plan.StateOK, ledger.ReasonRemoved},
+		{"revoke, the older key in quarantine", func(s stage) { s.o.Request = &plan.Request{NotKey: "k1", Revoke: true} }, "", plan.StateOK, ""},
+		{"revoke, the older key in quarantine and gone", func(s stage) {
+			s.o.Request, s.o.Keys = &plan.Request{NotKey: "k1", Revoke: true}, s.o.Keys[1:]
+		}, "", plan.StateOK, ""},
+		{"revoke, the older key in overlap and gone", func(s stage) {
+			overlap(s, time.Hour)
+			s.o.Request, s.o.Keys = &plan.Request{NotKey: "k1", Revoke: true}, s.o.Keys[1:]
+		}, "disable revoke_now k1", plan.StateOK, ""},
+		{"revoke, and an older key in overlap", func(s stage) {
+			overlap(s, time.Hour)
+			s.o.Request = &plan.Request{NotKey: "k2", Revoke: true}
+		}, "rotate revoke_now", plan.StateDue, ledger.ReasonRevoke},
+		{"revoke, no current key", func(s stage) {
+			overlap(s, time.Hour)
+			s.o.Entry.Current, s.o.Record, s.o.Request = nil, &plan.RecordView{}, &plan.Request{NotKey: "k1", Revoke: true}
+		}, "rotate first", plan.StateDue, ledger.ReasonFirst},
+		{"an enable of ours may come", func(s stage) { s.o.Entry.Retiring[0].Calls = []ledger.Call{{Kind: ledger.CallEnable, At: *s.now}} }, "", plan.StateOK, ""},
+		{"overlap running, beyond a max_age of now", func(s stage) {
+			overlap(s, time.Hour)
+			s.p.MaxAge, s.o.Entry.Current.Created = 22*time.Hour, *s.now
+		}, "", plan.StateOK, ""},
+		{"no entry, not listed, record names a key", func(s stage) { s.o.Entry, s.o.Listed = nil, false }, "", plan.StateDue, ledger.ReasonNotObserved},
+		{"no current key, adopt of one that it had", func(s stage) {
+			s.o.Entry.Current, s.p.Adopt, s.o.Record.KeyID = nil, "k1", "k9"
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"moved onto a value of others, leaked", func(s stage) {
+			s.p.Sink.Path, s.o.Record.Match, s.o.Record.KeyID = "elsewhere", "", ""
+			disable(s.o, "k2", "exposed_publicly")
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"moved, leaked", func(s stage) {
+			s.p.Sink.Path, s.o.Record = "elsewhere", &plan.RecordView{}
+			disable(s.o, "k2", "exposed_publicly")
+		}, "rotate exposed_publicly", plan.StateDue, ledger.ReasonExposed},
+		{"adopted, the record names another key, leaked", func(s stage) {
+			s.o.Entry.Current.Hash, s.o.Record.Match, s.o.Record.KeyID = "", "", "k7"
+			disable(s.o, "k2", "exposed_publicly")
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"adopted, moved to a record that names its key", func(s stage) {
+			s.o.Entry.Current.Hash, s.o.Record.Match, s.p.Sink.Path = "", "", "elsewhere"
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"drift, rotate, patched in vain a moment ago", func(s stage) {
+			s.o.Keys[1].Settings.Permissions.All, s.o.PatchAfter, s.p.OnDrift = true, s.now.Add(1), plan.DriftRotate
+		}, "rotate drift", plan.StateDue, ledger.ReasonDrift},
 		{"revoke, backoff", func(s stage) {
 			s.o.Request, s.o.RetryAt = &plan.Request{NotKey: "k2", Revoke: true}, s.now.Add(time.Minute)
 		}, "rotate revoke_now", plan.StateDue, ledger.ReasonRevoke},
@@ -626,6 +686,13 @@ func TestWhenADecisionChanges(t *testing.T) {
 			o.RetryAt, o.Entry.Failure = planNow.Add(121*time.Minute), &ledger.Failure{NextTry: planNow.Add(122 * time.Minute)}
 		}, 122 * time.Minute, 122 * time.Minute, ledger.ReasonBackoff, ledger.ReasonBackoff},
 		{"past the window", 4 * time.Hour, func(p *plan.Policy, _ *plan.Observed) { p.Window = time.Hour }, 20 * time.Hour, 26 * time.Hour, ledger.ReasonWindow, ledger.ReasonWindow},
+		{"past the window, with a max_age", 4 * time.Hour, func(p *plan.Policy, _ *plan.Observed) { p.Window, p.MaxAge = time.Hour, 100*time.Hour }, 20 * time.Hour, 26 * time.Hour, ledger.ReasonWindow, ledger.ReasonWindow},
+		{"drift that survived", 0, func(_ *plan.Policy, o *plan.Observed) {
+			o.Keys[1].Settings.Permissions.All, o.Entry.Applied.Ignored = true, []string{"permissions"}
+		}, 2 * time.Hour, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonSettingsIgnored},
+		{"backoff in memory and ledger", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) {
+			o.RetryAt, o.Entry.Failure = planNow.Add(122*time.Minute), &ledger.Failure{NextTry: planNow.Add(121 * time.Minute)}
+		}, 122 * time.Minute, 122 * time.Minute, ledger.ReasonBackoff, ledger.ReasonBackoff},
 		{"in error", 0, func(_ *plan.Policy, o *plan.Observed) { o.Record.Match = "" }, 20 * time.Hour, never, "", ledger.ReasonRecordChanged},
 		{"tried in vain", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) {
 			o.Pacing.Next = map[plan.Attempt]time.Time{plan.AttemptOf(rotate): planNow.Add(125 * time.Minute)}
@@ -669,12 +736,40 @@ func TestWhenADecisionChanges(t *testing.T) {
 			if !is(d.Wake, c.wake) || !is(d.NextDue, c.next) || d.NextReason != c.why || d.Reason != c.reason {
 				t.Errorf("next look %s, next rotation %s by %q, reason %q; want %s, %s by %q, reason %q", d.Wake, d.NextDue, d.NextReason, d.Reason, c.wake, c.next, c.why, c.reason)
 			}
-			for _, s := range d.Steps {
-				if at, waits := d.Later[s]; waits && !is(at, c.wake) {
-					t.Errorf("step %v waits until %s", s, at)
-				}
+			if paced := o.Pacing.Next != nil || o.Pacing.Affords != nil; paced && d.Wake.Before(planNow.Add(20*time.Hour)) && !is(d.Later[d.Steps[0]], c.wake) {
+				t.Errorf("steps %v wait until %v", d.Steps, d.Later)
 			}
 		})
+	}
+}
+
+// TestARecoveryWaitsForItsWorkspace, not for that of the policy.
+func TestARecoveryWaitsForItsWorkspace(t *testing.T) {
+	p, o := planStage(t)
+	o.Entry.Claim, o.ClaimOurs = &ledger.Claim{}, true
+	for _, want := range []string{"", "second"} {
+		if want != "" {
+			o.Entry.Intent = &ledger.Intent{Workspace: want}
+		}
+		if steps := plan.Plan(p, o, planNow).Steps; len(steps) != 1 || steps[0].Workspace != want {
+			t.Errorf("steps %+v, want one in workspace %q", steps, want)
+		}
+	}
+}
+
+// TestAMessageNamesThePolicyOfAKey, where another owns the one in the record.
+func TestAMessageNamesThePolicyOfAKey(t *testing.T) {
+	for name, change := range map[string]func(*plan.Policy, *plan.Observed){
+		"no entry":           func(_ *plan.Policy, o *plan.Observed) { o.Entry = nil },
+		"record overwritten": func(*plan.Policy, *plan.Observed) {},
+		"moved":              func(p *plan.Policy, _ *plan.Observed) { p.Sink.Path = "elsewhere" },
+	} {
+		p, o := planStage(t)
+		o.Record.Match, o.Record.KeyID, o.Elsewhere = "", "k9", map[string]string{"k9": "other"}
+		change(&p, &o)
+		if m := plan.Plan(p, o, planNow).Message; !strings.Contains(m, "belongs to policy other") {
+			t.Errorf("%s: %s", name, m)
+		}
 	}
 }
 

@@ -222,7 +222,7 @@ func (l lab) verdict(ctx context.Context, m mutant, tests []test) verdict {
 	if len(tests) == 0 {
 		return unreached
 	}
-	for most := time.Second; len(tests) > 0; most *= 4 {
+	for most := 100 * time.Millisecond; len(tests) > 0; most *= 4 {
 		names := map[string][]string{}
 		var took time.Duration
 		for len(tests) > 0 && (took == 0 || took+tests[0].took <= most) {

@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -120,7 +121,7 @@ func TestAnEntryForgets(t *testing.T) {
 		e.Abandoned[i].Since = now.Add(-age)
 	}
 	lists := e.Clone()
-	e.ForgetOld(now, func(_ Abandoned, since time.Time) bool { return since.Equal(now.Add(-1)) })
+	e.ForgetOld(now, func(a Abandoned, since time.Time) bool { return since.Equal(a.Since.Add(abandonedFor)) })
 	want := []Call{note(CallDisable, callRemembered), note(CallDelete, 2*callRemembered), {CallEnable, (-time.Hour).String(), now}, {CallEnable, "undated", now}}
 	if !slices.Equal(e.Current.Calls, want) || len(e.Retiring[0].Calls) != 0 {
 		t.Errorf("calls %+v and %+v, want %+v", e.Current.Calls, e.Retiring[0].Calls, want)
@@ -131,6 +132,38 @@ func TestAnEntryForgets(t *testing.T) {
 	lists.ForgetOld(now, func(Abandoned, time.Time) bool { return false })
 	if len(lists.Abandoned) != 2 {
 		t.Errorf("a rotation whose key is still listed is forgotten: %+v", lists.Abandoned)
+	}
+}
+
+func TestACloneIsItsOwn(t *testing.T) {
+	t.Parallel()
+	var e Entry
+	v := reflect.ValueOf(&e).Elem()
+	for i := range v.NumField() {
+		fill(v.Field(i))
+	}
+	before := mustJSON(t, e)
+	c := e.Clone()
+	if got := mustJSON(t, c); string(got) != string(before) {
+		t.Errorf("the clone is %s, not %s", got, before)
+	}
+	c.Claim.Holder, c.Intent.Rotation, c.Current.ID, c.Failure.Count, c.Applied.Digest = "x", "x", "x", 9, "x"
+	*c.LimitUsed, c.Leaks[0] = now, now
+	c.Retiring[0].Tries, c.Abandoned[0].KeyID = 9, "x"
+	c.Current.Note(Call{Kind: CallDelete, ID: "x"})
+	c.Retiring[0].Settle("something")
+	c.DropRetiring("something")
+	if got := mustJSON(t, e); string(got) != string(before) {
+		t.Errorf("a change of the clone changes the entry to %s", got)
+	}
+	if len(c.Retiring) != 0 {
+		t.Errorf("still retiring: %+v", c.Retiring)
+	}
+	if e = *testEntry(); e.Key("a") == nil {
+		t.Fatal("there is no retiring key")
+	}
+	if e.DropRetiring("b"); len(e.Retiring) != 1 {
+		t.Error("another key is dropped")
 	}
 }
 
@@ -156,7 +189,8 @@ func TestAKeyWithoutAnEntry(t *testing.T) {
 	if ClaimOf(nil) != nil || CurrentID(nil) != "" || CurrentID(&Entry{}) != "" || CurrentID(e) != "b" {
 		t.Error("no entry and one without a key have none")
 	}
-	if e.Key("a") == nil || e.Key("b") == nil || e.Key("x") != nil || e.RetiringKey("b") != nil {
+	e.Retiring = append(e.Retiring, Retiring{KeyRef: KeyRef{ID: "c"}})
+	if e.Key("a") == nil || e.Key("b") == nil || e.Key("c") == nil || e.Key("x") != nil || e.RetiringKey("b") != nil {
 		t.Error("keys are found by their id")
 	}
 	for range e.Keys() {
@@ -199,6 +233,13 @@ func TestCallsAreNoted(t *testing.T) {
 	k.Note(Call{CallDisable, "five", at(2)})
 	if !k.Calls[1].At.Equal(at(3)) {
 		t.Errorf("merged calls are of %s, the newest of them is of %s", k.Calls[1].At, at(3))
+	}
+	var other KeyRef
+	other.Note(Call{CallEnable, "one", at(5)})
+	other.Note(Call{CallDisable, "two", at(1)})
+	other.Note(Call{CallDisable, "three", at(2)})
+	if want := []Call{{CallEnable, "one", at(5)}, {CallDisable, "", at(1)}, {CallDisable, "three", at(2)}}; !slices.Equal(other.Calls, want) {
+		t.Errorf("calls %+v, want %+v", other.Calls, want)
 	}
 	k.Settle("")
 	k.Settle("two")
@@ -244,6 +285,9 @@ func TestAGroupIsRead(t *testing.T) {
 	}
 	if g, err := ParseGroup([]byte(`{"schema":1,"holds":[{"policy":"a","rotation":"r"}]}`), "tts"); err != nil || len(g.Holds) != 1 {
 		t.Errorf("a group: %+v, %v", g, err)
+	}
+	if _, err := ParseGroup([]byte(`{"schema":2,"more":1}`), "tts"); err == nil || !strings.Contains(err.Error(), "unknown field") {
+		t.Errorf("a newer group: %v", err)
 	}
 	for _, text := range []string{`{"schema":2,"holds":[]}`, `{"schema":1,"more":1}`, `{`} {
 		if _, err := ParseGroup([]byte(text), "tts"); err == nil || !strings.Contains(err.Error(), "reading group tts") {

@@ -28,6 +28,7 @@ func TestNames(t *testing.T) {
 		"rekeyd.ownerown.tts-prod.aaaaaaaaa":          false,
 		"rekeyd.ownerown.tts-prod.aaaa.aaaaa":         false,
 		"by hand":                                     false,
+		"ownerown.tts-prod.aaaaaaaaa1":                false,
 	} {
 		owner, policy, rotation, ok := ParseKeyName(name)
 		if ok != ours || ours && (owner != "ownerown" || policy != "tts-prod" || rotation != "aaaaaaaaa1") || !ours && owner+policy+rotation != "" {
@@ -107,7 +108,13 @@ func TestRecordsAreCompared(t *testing.T) {
 			t.Errorf("version %d was deleted right after 3: %t", c.doc.Version, !c.deleted)
 		}
 	}
-	data := Record{Fields: map[string]any{"note": "x", "previous_key_id": "z", "previous_valid_until": "never"}}.With(Publication{Sink: Sink{Field: "api_key"}, Secret: r.Secret, KeyID: "a"})
+	data := Record{Fields: map[string]any{"note": "x", "previous_key_id": "z", "previous_valid_until": "never"}}.With(Publication{Sink: Sink{Field: "api_key"}, Secret: r.Secret, KeyID: "a", Policy: "tts-prod", Account: "svcacc_1"})
+	if data["policy"] != "tts-prod" || data["service_account_user_id"] != "svcacc_1" {
+		t.Errorf("whose record it is: %v", data)
+	}
+	if n, _ := (Doc{JSON: []byte(`{"n":12345678901234567890}`)}).Fields()["n"].(json.Number); n != "12345678901234567890" {
+		t.Errorf("a number of others became %s", n)
+	}
 	if _, there := data["previous_valid_until"]; data["previous_key_id"] != nil || there || data["note"] != "x" || data["api_key"] != "sk_1" {
 		t.Errorf("the first key's record: %v", data)
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
@@ -35,6 +36,7 @@ func TestARequestIsFulfilled(t *testing.T) {
 		{"the key is current", Request{NotKey: "b"}, entry(ledger.InOverlap), false},
 		{"the key of its rotation is current", Request{NotKey: "a", NotRotation: "r2"}, entry(ledger.InOverlap), false},
 		{"the key of another rotation is current", Request{NotKey: "a", NotRotation: "r1"}, entry(ledger.InOverlap), true},
+		{"an adopted key is current", Request{NotKey: "a"}, &ledger.Entry{Current: &ledger.KeyRef{ID: "b"}}, true},
 		{"pending", Request{NotKey: "a", Pending: true}, entry(ledger.InOverlap), false},
 		{"no entry", Request{NotKey: "a"}, nil, false},
 		{"no key", Request{NotKey: "a"}, &ledger.Entry{}, false},
@@ -75,6 +77,61 @@ func TestNextDue(t *testing.T) {
 	splayed := Policy{Name: "tts-prod", Splay: time.Hour, Schedule: daily(t)}
 	if at, _ := NextDue(splayed, e); !at.Equal(now.Add(2*time.Hour + schedule.SplayOf("tts-prod", time.Hour))) {
 		t.Errorf("splayed: %s", at)
+	}
+}
+
+func TestWhatIsUrgent(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		action Action
+		reason ledger.Reason
+		urgent bool
+	}{
+		{ActRotate, ledger.ReasonExposed, true}, {ActRotate, ledger.ReasonSelfDisabled, true}, {ActRotate, ledger.ReasonRevoke, true}, {ActRotate, ledger.ReasonSchedule, false},
+		{ActDisable, ledger.ReasonRevoke, true}, {ActDisable, ledger.ReasonOverlapEnded, false}, {ActDelete, ledger.ReasonRevoke, false}, {ActAdopt, ledger.ReasonExposed, false},
+	} {
+		if got := Urgent(Step{Action: c.action, Reason: c.reason}); got != c.urgent {
+			t.Errorf("%s for %s: urgent %t", c.action, c.reason, got)
+		}
+	}
+	for why, leaked := range map[ledger.Reason]bool{ledger.ReasonExposed: true, ledger.ReasonSelfDisabled: true, ledger.ReasonRevoke: false} {
+		if Leaked(why) != leaked {
+			t.Errorf("%s: leaked %t", why, !leaked)
+		}
+	}
+}
+
+func TestViewOfARecord(t *testing.T) {
+	t.Parallel()
+	const salt, value = "salt", "sk_0123456789abcdef0123456789abcdef"
+	hash := ledger.HashValue(salt, value)
+	key := func(id, hash string) ledger.KeyRef { return ledger.KeyRef{ID: id, Hash: hash} }
+	entry := func(current string, retiring ...ledger.Retiring) *ledger.Entry {
+		k := key("b", current)
+		return &ledger.Entry{Salt: salt, Current: &k, Retiring: retiring}
+	}
+	a, z := ledger.Retiring{KeyRef: key("a", hash)}, ledger.Retiring{KeyRef: key("z", "another")}
+	for _, c := range []struct {
+		name, value string
+		entry       *ledger.Entry
+		match       string
+		hashed      bool
+	}{
+		{"current", value, entry(hash, a), "b", true},
+		{"retiring", value, entry("another", z, a, z), "a", true},
+		{"unknown", value, entry("another", z), "", true},
+		{"no current key", value, &ledger.Entry{Salt: salt, Retiring: []ledger.Retiring{a}}, "a", true},
+		{"no entry", value, nil, "", false},
+		{"no value", "", entry(ledger.HashValue(salt, "")), "", false},
+	} {
+		rec := ledger.Record{KeyID: "k", Doc: ledger.Doc{Version: 3}}
+		if c.value != "" {
+			rec.Secret = secret.New(c.value)
+		}
+		v := View(rec, c.entry)
+		if v.Match != c.match || (v.Hash == hash) != c.hashed || v.HasValue != (c.value != "") || v.KeyID != "k" || v.Version != 3 {
+			t.Errorf("%s: %+v", c.name, v)
+		}
 	}
 }
 
