@@ -3,6 +3,7 @@ package rotator_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -41,9 +42,11 @@ func TestAFailureIsToldAndSettled(t *testing.T) {
 		refused   int32 // writes of the record
 		stage     ledger.Stage
 		reason    ledger.Reason
-		lost      int  // keys deleted
-		abandoned int  // rotations remembered
-		spent     bool // what tries in vain may cost in an hour
+		lost      int    // keys deleted
+		abandoned int    // rotations remembered
+		left      int    // keys that listings do not show yet
+		spent     bool   // what tries in vain may cost in an hour
+		says      string // the log
 	}{
 		{name: "create refused", faults: create(elevensim.Status), stage: ledger.StageCreate, reason: ledger.ReasonForbidden},
 		{name: "create cut before", faults: create(elevensim.CutBefore), stage: ledger.StageCreate, reason: ledger.ReasonLostAnswer, abandoned: 1},
@@ -57,6 +60,13 @@ func TestAFailureIsToldAndSettled(t *testing.T) {
 			return f
 		}(), stage: ledger.StageCreate, reason: ledger.ReasonLostAnswer, lost: 1, abandoned: 1},
 		{name: "the new key does not work", faults: elevensim.Faults{KeyDelay: elevensim.Duration(time.Hour)}, stage: ledger.StageVerify, reason: ledger.ReasonNotUsable, lost: 1, abandoned: 1, spent: true},
+		{name: "no id, and listings lag for long", faults: elevensim.Faults{NoKeyID: true, ListLag: elevensim.Duration(30 * time.Minute)}, stage: ledger.StageVerify, reason: ledger.ReasonNotUsable,
+			abandoned: 1, left: 1, spent: true, says: "finding the new key in its account: the listing does not show it"},
+		{name: "create cut after, and its delete arrives twice", faults: func() elevensim.Faults {
+			f := create(elevensim.CutAfter)
+			f.Rules = append(f.Rules, elevensim.Rule{Kind: elevensim.Status, Operation: "deleteAPIKey", Count: 1, Status: 404, Code: "not_found", Message: "no", After: true})
+			return f
+		}(), stage: ledger.StageCreate, reason: ledger.ReasonLostAnswer, lost: 1, abandoned: 1},
 		{name: "publish refused", refused: 1, stage: ledger.StagePublish, reason: ledger.ReasonSinkDenied, lost: 1, abandoned: 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -103,8 +113,11 @@ func TestAFailureIsToldAndSettled(t *testing.T) {
 				if len(e.Abandoned) != c.abandoned || e.Claim != nil || e.Intent != nil || e.Current.ID != first.ID || len(e.Retiring) > 0 {
 					t.Errorf("entry: %+v", e)
 				}
-				if n := w.countEvents(rotator.EventLostDeleted); n != c.lost || len(w.alive()) != 1 || strings.Count(w.logs.String(), "abandoned key deleted") != c.lost {
+				if n := w.countEvents(rotator.EventLostDeleted); n != c.lost || len(w.alive()) != 1+c.left || strings.Count(w.logs.String(), "abandoned key deleted") != c.lost {
 					t.Errorf("%d lost keys were deleted, keys %+v", n, w.alive())
+				}
+				if logs := w.logs.String(); strings.Contains(logs, "abandoned key not deleted") || !strings.Contains(logs, c.says) {
+					t.Errorf("the log does not say %q, or tells of a key that is not deleted", c.says)
 				}
 				if err := w.sim.SetFaults(elevensim.Faults{}); err != nil {
 					t.Fatal(err)
@@ -125,4 +138,170 @@ func TestAFailureIsToldAndSettled(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestANewKeyIsLookedAt: what the listing says of it counts, also where the create did not say its id.
+func TestANewKeyIsLookedAt(t *testing.T) {
+	for _, noID := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.api = &disabling{RoundTripper: w.api, w: w}
+			p := testPolicy(t, func(p *plan.Policy) { p.Verify = false })
+			if err := w.sim.SetFaults(elevensim.Faults{NoKeyID: noID}); err != nil {
+				t.Fatal(err)
+			}
+			r, stop := w.start(p)
+			defer stop()
+			after(5 * time.Minute)
+			if k := w.inRecord(p); k.Disabled || w.entry(p).Current.ID != k.ID || !w.entry(p).Current.Created.Equal(k.CreatedAt.Truncate(time.Second)) || w.state(r, 0).Failures > 1 {
+				t.Errorf("current: %+v", w.entry(p).Current)
+			}
+			if !strings.Contains(w.logs.String(), "is already disabled") || w.countEvents(rotator.EventLostDeleted) != 1 {
+				t.Error("the key that was disabled at once was not given up")
+			}
+		})
+	}
+}
+
+// disabling is an API where a person disables the first key as soon as it is made.
+type disabling struct {
+	http.RoundTripper
+	w    *world
+	done atomic.Bool
+}
+
+func (d *disabling) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := d.RoundTripper.RoundTrip(r)
+	if r.Method == http.MethodPost && d.done.CompareAndSwap(false, true) {
+		_ = d.w.sim.DisableKey(d.w.alive()[0].ID, "")
+	}
+	return resp, err
+}
+
+// rival is a store where another writer writes the record right before or after a rotation does.
+type rival struct {
+	ledger.Store
+	before, after func()
+	armed         atomic.Bool
+}
+
+func (s *rival) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
+	if !strings.HasPrefix(ref.Path, "elevenlabs/") || !s.armed.CompareAndSwap(true, false) {
+		return s.Store.Write(ctx, ref, data, cas)
+	}
+	s.before()
+	version, err := s.Store.Write(ctx, ref, data, cas)
+	s.after()
+	return version, err
+}
+
+// TestAnotherWriterOfTheRecord keeps its fields, and its value: a rotation gives way before it has published, and is over once it has.
+func TestAnotherWriterOfTheRecord(t *testing.T) {
+	none := func() {}
+	for _, c := range []struct {
+		name      string
+		published bool
+		value     bool // of the secret; else of another field
+		after     bool
+		failed    int
+		reason    ledger.Reason // of the policy's state
+		log       string
+	}{
+		{"another field before", true, false, false, 0, "", "record published"},
+		{"the secret before", false, true, false, 1, ledger.ReasonRecordChanged, "abandoned key deleted"},
+		{"another field after", true, false, true, 0, "", "record published"},
+		{"the secret after", true, true, true, 0, ledger.ReasonRecordChanged, "record published, then changed by another writer"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newArena(t)
+				s := &rival{Store: w.store, before: none, after: none}
+				p := testPolicy(t, nil)
+				act := func() {
+					fields := w.record(p)
+					if fields["note"] = "theirs"; c.value {
+						fields[p.Sink.Field] = "sk_of_somebody_else_0123456789"
+					}
+					w.overwrite(p, fields)
+				}
+				if s.before = act; c.after {
+					s.before, s.after = none, act
+				}
+				w.store = s
+				r, stop := w.daemon(options{}, p)
+				defer stop()
+				after(2 * time.Hour)
+				first := w.inRecord(p)
+				s.armed.Store(true)
+				after(62 * time.Minute)
+				if s.armed.Load() {
+					t.Fatal("nothing was published")
+				}
+				if rec := w.record(p); rec["note"] != "theirs" || c.value != (rec[p.Sink.Field] == "sk_of_somebody_else_0123456789") {
+					t.Errorf("what the other writer wrote is gone")
+				}
+				e, st := w.entry(p), w.state(r, 0)
+				if (e.Current.ID != first.ID) != c.published || e.Claim != nil || st.Reason != c.reason || st.Failures != c.failed {
+					t.Errorf("%s %s, %d failures, entry %+v", st.State, st.Reason, st.Failures, e)
+				}
+				if log := strings.Join(w.audited(), ", "); !strings.Contains(log, c.log) || strings.Contains(w.logs.String(), "recovered=true") {
+					t.Errorf("logged: %s", log)
+				}
+			})
+		})
+	}
+}
+
+// TestAClaimThatIsRefused makes no key, is told once and backed off.
+func TestAClaimThatIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		store := &outOfOrder{Store: w.store, refuse: func(call string) bool { return strings.HasPrefix(call, "write rekeyd/policies/") }}
+		w.store = store
+		p := testPolicy(t, nil)
+		r, stop := w.daemon(options{}, p)
+		defer stop()
+		after(3*time.Hour - time.Minute)
+		store.set.Store(true)
+		after(70 * time.Second)
+		s := w.state(r, 0)
+		if wait := time.Until(s.NextDue); s.State != plan.StateFailing || s.Reason != ledger.ReasonBackoff || wait < 15*time.Second || wait > time.Minute || s.Failure.Stage != ledger.StageClaim {
+			t.Errorf("%s %s, next %s, %+v", s.State, s.Reason, s.NextDue, s.Failure)
+		}
+		after(10 * time.Minute)
+		if n := store.hit.Load(); w.creates() != 1 || w.countEvents(rotator.EventFailed) != 1 || n < 2 || n > 12 {
+			t.Errorf("%d creates, %d failures told, %d claims refused", w.creates(), w.countEvents(rotator.EventFailed), n)
+		}
+		store.set.Store(false)
+		after(20 * time.Minute)
+		if w.creates() != 2 || w.state(r, 0).Failure != nil {
+			t.Errorf("%d creates, %+v", w.creates(), w.state(r, 0).Failure)
+		}
+	})
+}
+
+// TestStoppingWhileAKeyDoesNotWorkYet: a shutdown does not wait for it, and the next process deletes the key.
+func TestStoppingWhileAKeyDoesNotWorkYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		if err := w.sim.SetFaults(elevensim.Faults{KeyDelay: elevensim.Duration(time.Hour)}); err != nil {
+			t.Fatal(err)
+		}
+		p := testPolicy(t, nil)
+		_, stop := w.daemon(options{}, p)
+		after(time.Second)
+		begun := time.Now()
+		stop()
+		if took := time.Since(begun); took > 26*time.Second {
+			t.Errorf("stopping took %s", took)
+		}
+		if err := w.sim.SetFaults(elevensim.Faults{}); err != nil {
+			t.Fatal(err)
+		}
+		_, stop = w.daemon(options{}, p)
+		defer stop()
+		after(10 * time.Minute)
+		w.mustWork(p, "after a restart")
+		w.accounted(p)
+	})
 }

@@ -145,36 +145,50 @@ func TestRevokeEndsEveryOverlap(t *testing.T) {
 	})
 }
 
-// TestRollback puts the previous key back, from overlap and from quarantine, and says what it did.
-func TestRollback(t *testing.T) {
-	for name, at := range map[string]time.Duration{"overlap": 4 * time.Hour, "quarantine": 8 * time.Hour} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newArena(t)
-				p := testPolicy(t, nil)
-				_, stop := w.daemon(options{}, p)
-				defer stop()
-				after(at)
-				before := w.entry(p)
-				back, replaced := before.Retiring[0], before.Current
-				if err := w.build(options{}, p).Rollback(context.Background(), p.Name); err != nil {
-					t.Fatal(err)
-				}
-				e := w.entry(p)
-				if k := w.inRecord(p); k.ID != back.ID || k.Disabled || e.Current.ID != back.ID || e.Current.Hash != back.Hash || !e.Current.Verified || len(e.Current.Calls) != 0 {
-					t.Errorf("current: %+v", e.Current)
-				}
-				if len(e.Retiring) != 1 || e.Retiring[0].ID != replaced.ID || e.Retiring[0].State != ledger.InOverlap || e.Retiring[0].Reason != ledger.ReasonRollback ||
-					!e.LastRotation.Equal(before.LastRotation) || e.Claim != nil || e.Intent != nil {
-					t.Errorf("entry: %+v", e)
-				}
-				if log := strings.Join(w.audited(), ", "); !strings.HasSuffix(log, "key enabled again, record published, rotated") || strings.Contains(w.logs.String(), "recovered=true") {
-					t.Errorf("logged: %s", log)
-				}
-				after(10 * time.Hour)
-				w.mustWork(p, "after the rollback")
-				w.accounted(p)
-			})
-		})
-	}
+// TestARevokeWhoseProcessDies right after it committed the new key: no request is left that asks for it, and the older keys are
+// disabled all the same, and do not come back.
+func TestARevokeWhoseProcessDies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		p := testPolicy(t, nil)
+		r, stop := w.start(p)
+		after(8 * time.Hour)
+		first := w.alive()[0] // in quarantine
+		if err := r.Request(p.Name, rotator.RotateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		after(time.Minute)
+		if err := w.sim.EnableKey(first.ID); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		dying := &process{fault: fault{call: "write secret/rekeyd/policies", nth: 2, mode: diesAfter}}
+		r, stop = w.startProcess(dying, p)
+		after(2 * time.Minute)
+		if err := r.Request(p.Name, rotator.RotateOptions{Revoke: true}); err != nil {
+			t.Fatal(err)
+		}
+		after(time.Minute)
+		if !dying.isDead() {
+			t.Fatal("the process did not die")
+		}
+		stop()
+		current := w.inRecord(p)
+		if w.entry(p).Current.ID != current.ID {
+			t.Fatal("it died before the commit")
+		}
+		_, stop = w.start(p)
+		defer stop()
+		after(10 * time.Minute)
+		for _, k := range w.alive() {
+			if k.Disabled != (k.ID != current.ID) {
+				t.Errorf("key %s: disabled %t, in the record %t", k.ID, k.Disabled, k.ID == current.ID)
+			}
+		}
+		for _, k := range w.entry(p).Retiring {
+			if k.Reason != ledger.ReasonRevoke {
+				t.Errorf("retiring: %+v", k)
+			}
+		}
+	})
 }

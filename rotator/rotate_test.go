@@ -7,7 +7,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
@@ -15,6 +17,12 @@ import (
 func TestARotationFromFirstKeyToDeletedKey(t *testing.T) {
 	w := newWorld(t)
 	p := testPolicy(t, nil)
+	w.sim.OnChange(func(c elevensim.Change) {
+		kind := map[elevensim.ChangeKind]ledger.CallKind{elevensim.Disabled: ledger.CallDisable, elevensim.Deleted: ledger.CallDelete}[c.Kind]
+		if e := w.entry(p); e.Claim == nil || kind != "" && !e.Key(c.Key.ID).Outstanding(kind, c.Time) {
+			t.Errorf("a key was %s without a claim or a note of that: %+v", c.Kind, e)
+		}
+	})
 	synctest.Test(t, func(t *testing.T) {
 		r, stop := w.start(p)
 		defer stop()
