@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -181,12 +182,13 @@ func (d *disabling) RoundTrip(r *http.Request) (*http.Response, error) {
 // rival is a store where another writer writes the record right before or after a rotation does.
 type rival struct {
 	ledger.Store
+	path          string // of the documents
 	before, after func()
 	armed         atomic.Bool
 }
 
 func (s *rival) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
-	if !strings.HasPrefix(ref.Path, "elevenlabs/") || !s.armed.CompareAndSwap(true, false) {
+	if !strings.HasPrefix(ref.Path, s.path) || !s.armed.CompareAndSwap(true, false) {
 		return s.Store.Write(ctx, ref, data, cas)
 	}
 	s.before()
@@ -215,14 +217,14 @@ func TestAnotherWriterOfTheRecord(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newArena(t)
-				s := &rival{Store: w.store, before: none, after: none}
+				s := &rival{Store: w.store, path: "elevenlabs/", before: none, after: none}
 				p := testPolicy(t, nil)
 				act := func() {
 					fields := w.record(p)
 					if fields["note"] = "theirs"; c.value {
 						fields[p.Sink.Field] = "sk_of_somebody_else_0123456789"
 					}
-					w.overwrite(p, fields)
+					w.put(p, fields)
 				}
 				if s.before = act; c.after {
 					s.before, s.after = none, act
@@ -281,26 +283,121 @@ func TestAClaimThatIsRefused(t *testing.T) {
 
 // TestStoppingWhileAKeyDoesNotWorkYet: a shutdown does not wait for it, and the next process deletes the key.
 func TestStoppingWhileAKeyDoesNotWorkYet(t *testing.T) {
+	for _, faults := range []elevensim.Faults{{KeyDelay: elevensim.Duration(time.Hour)}, {NoKeyID: true, ListLag: elevensim.Duration(5 * time.Minute)}} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newArena(t)
+			if err := w.sim.SetFaults(faults); err != nil {
+				t.Fatal(err)
+			}
+			p := testPolicy(t, nil)
+			_, stop := w.daemon(options{}, p)
+			after(time.Second)
+			begun := time.Now()
+			stop()
+			if took := time.Since(begun); took > 26*time.Second {
+				t.Errorf("stopping took %s", took)
+			}
+			if err := w.sim.SetFaults(elevensim.Faults{}); err != nil {
+				t.Fatal(err)
+			}
+			_, stop = w.daemon(options{}, p)
+			defer stop()
+			after(10 * time.Minute)
+			w.mustWork(p, "after a restart")
+			w.accounted(p)
+		})
+	}
+}
+
+// TestAReadFromBeforeThePublish: a store that answers it from before the write is asked again.
+func TestAReadFromBeforeThePublish(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newArena(t)
-		if err := w.sim.SetFaults(elevensim.Faults{KeyDelay: elevensim.Duration(time.Hour)}); err != nil {
-			t.Fatal(err)
-		}
+		s := &stale{Store: w.store}
+		w.store = s
 		p := testPolicy(t, nil)
-		_, stop := w.daemon(options{}, p)
-		after(time.Second)
-		begun := time.Now()
-		stop()
-		if took := time.Since(begun); took > 26*time.Second {
-			t.Errorf("stopping took %s", took)
-		}
-		if err := w.sim.SetFaults(elevensim.Faults{}); err != nil {
-			t.Fatal(err)
-		}
-		_, stop = w.daemon(options{}, p)
+		r, stop := w.daemon(options{}, p)
 		defer stop()
-		after(10 * time.Minute)
-		w.mustWork(p, "after a restart")
-		w.accounted(p)
+		after(2 * time.Hour)
+		first := w.inRecord(p)
+		s.armed.Store(true)
+		after(62 * time.Minute)
+		if s.armed.Load() || s.old.JSON != nil {
+			t.Fatal("nothing was read")
+		}
+		if log := w.audited(); w.inRecord(p).ID == first.ID || !slices.Equal(log[len(log)-3:], []string{"key created", "record published", "rotated"}) || w.state(r, 0).Failures != 0 {
+			t.Errorf("logged: %q", log)
+		}
 	})
+}
+
+// stale is a store whose first read of the record after a write of it, once armed, is of before.
+type stale struct {
+	ledger.Store
+	armed atomic.Bool
+	old   ledger.Doc
+}
+
+func (s *stale) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
+	if strings.HasPrefix(ref.Path, "elevenlabs/") && s.armed.CompareAndSwap(true, false) {
+		s.old, _ = s.Store.Read(ctx, ref, 0)
+	}
+	return s.Store.Write(ctx, ref, data, cas)
+}
+
+func (s *stale) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.Doc, error) {
+	if old := s.old; strings.HasPrefix(ref.Path, "elevenlabs/") && old.JSON != nil {
+		s.old = ledger.Doc{}
+		return old, nil
+	}
+	return s.Store.Read(ctx, ref, version)
+}
+
+// TestAFailureIsNotToldForAnother: what a process failed at and settled is not the reason why another process stopped.
+func TestAFailureIsNotToldForAnother(t *testing.T) {
+	for _, name := range []string{"given up", "completed"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newArena(t)
+				p := testPolicy(t, nil)
+				_, stop := w.daemon(options{}, p)
+				after(time.Hour)
+				stop()
+				failing := &process{fault: fault{call: "POST", nth: 1, mode: applied}}
+				if name == "completed" { // the commit is refused, then done
+					commit := &outOfOrder{Store: w.store}
+					commit.refuse = func(call string) bool {
+						return strings.HasPrefix(call, "write rekeyd/policies/") && commit.set.CompareAndSwap(true, false)
+					}
+					publish := &rival{Store: commit, path: "elevenlabs/", before: func() {}, after: func() { commit.set.Store(true) }}
+					publish.armed.Store(true)
+					failing, w.store = &process{}, publish
+				}
+				_, stop = w.startProcess(failing, p)
+				defer stop()
+				after(3 * time.Hour)
+				if recovered := strings.Contains(w.logs.String(), "recovered=true"); recovered != (name == "completed") || w.entry(p).Claim != nil || w.entry(p).Failure != nil || len(w.alive()) != 2 {
+					t.Fatalf("recovered %t: %+v", recovered, w.entry(p))
+				}
+				told := w.countEvents(rotator.EventFailed)
+				dying := &process{fault: fault{call: "POST", nth: 1, mode: diesAfter}}
+				_ = w.buildProcess(dying, p).Rotate(within(t, 10*time.Second), p.Name, rotator.RotateOptions{})
+				if !dying.isDead() {
+					t.Fatal("the other process did not die")
+				}
+				after(20 * time.Minute)
+				w.mu.Lock()
+				last := w.events[len(w.events)-1]
+				for _, e := range w.events {
+					if e.Type == rotator.EventFailed {
+						last = e
+					}
+				}
+				w.mu.Unlock()
+				if w.countEvents(rotator.EventFailed) != told+1 || last.Reason != ledger.ReasonInterrupted {
+					t.Errorf("told: %+v", last)
+				}
+			})
+		})
+	}
 }

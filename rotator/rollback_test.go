@@ -12,18 +12,6 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// overwrite writes the record as another writer would.
-func (w *world) overwrite(p plan.Policy, fields map[string]any) {
-	w.t.Helper()
-	doc, err := w.store.Read(context.Background(), p.Sink.Ref, 0)
-	if err == nil {
-		_, err = w.store.Write(context.Background(), p.Sink.Ref, fields, doc.Version)
-	}
-	if err != nil {
-		w.t.Fatal(err)
-	}
-}
-
 // TestRollback puts the previous key back, and says what it did.
 func TestRollback(t *testing.T) {
 	for _, c := range []struct {
@@ -98,13 +86,29 @@ func TestRollbackIsRefused(t *testing.T) {
 		{"the record was changed", 4 * time.Hour, func(w *arena, p plan.Policy) {
 			fields := w.record(p)
 			fields[p.Sink.Field] = "sk_of_somebody_else_0123456789"
-			w.overwrite(p, fields)
+			w.put(p, fields)
 		}, "does not hold the current key"},
 		{"no version holds it", 4 * time.Hour, func(w *arena, p plan.Policy) {
 			for range 31 {
-				w.overwrite(p, w.record(p))
+				w.put(p, w.record(p))
 			}
 		}, "no kept version"},
+		{"another process writes the ledger", 4 * time.Hour, func(w *arena, p plan.Policy) {
+			other := w.store
+			act := func() {
+				ref := ledger.Ref{Mount: "secret", Path: "rekeyd/policies/" + p.Name}
+				doc, err := other.Read(context.Background(), ref, 0)
+				if err == nil {
+					_, err = other.Write(context.Background(), ref, doc.Fields(), doc.Version)
+				}
+				if err != nil {
+					w.t.Error(err)
+				}
+			}
+			s := &rival{Store: other, path: "rekeyd/policies/", before: act, after: func() {}}
+			s.armed.Store(true)
+			w.store = s
+		}, "took over the claim"},
 		{"the ledger cannot be written", 4 * time.Hour, func(w *arena, _ plan.Policy) {
 			w.store.(*outOfOrder).set.Store(true)
 		}, "write rekeyd/policies/tts-prod: no"},
@@ -171,26 +175,39 @@ func TestARollbackThatFails(t *testing.T) {
 	})
 }
 
-// A process dies right after it published a rollback, and a person puts the record back: the key keeps retiring.
-func TestARollbackThatIsTakenBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newArena(t)
-		p := testPolicy(t, nil)
-		_, stop := w.daemon(options{}, p)
-		after(8 * time.Hour)
-		stop()
-		before, current, back := w.record(p), w.inRecord(p), w.alive()[0]
-		dying := &process{fault: fault{call: "write secret/elevenlabs", nth: 1, mode: diesAfter}}
-		if err := w.buildProcess(dying, p).Rollback(within(t, 10*time.Second), p.Name); err == nil || w.inRecord(p).ID != back.ID {
-			t.Fatalf("the process did not die after it published: %v", err)
+// A process dies right after it published a rollback. The next one completes it; if a person has put the record back, the key
+// keeps retiring.
+func TestARollbackWhoseProcessDies(t *testing.T) {
+	for _, takenBack := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) { rollbackDies(newArena(t), takenBack) })
+	}
+}
+
+func rollbackDies(w *arena, takenBack bool) {
+	t := w.t
+	p := testPolicy(t, nil)
+	_, stop := w.daemon(options{}, p)
+	after(8 * time.Hour)
+	stop()
+	before, current, back := w.record(p), w.inRecord(p), w.alive()[0]
+	dying := &process{fault: fault{call: "write secret/elevenlabs", nth: 1, mode: diesAfter}}
+	if err := w.buildProcess(dying, p).Rollback(within(t, 10*time.Second), p.Name); err == nil || w.inRecord(p).ID != back.ID {
+		t.Fatalf("the process did not die after it published: %v", err)
+	}
+	if takenBack {
+		w.put(p, before)
+	}
+	_, stop = w.daemon(options{}, p)
+	defer stop()
+	after(10 * time.Minute)
+	if e := w.entry(p); !takenBack {
+		if k := w.inRecord(p); k.ID != back.ID || k.Disabled || e.Current.ID != back.ID || !e.Current.Created.Equal(back.CreatedAt) || !e.Current.Verified || e.Claim != nil {
+			t.Errorf("the record holds %s, entry %+v", k.ID, e)
 		}
-		w.overwrite(p, before)
-		_, stop = w.daemon(options{}, p)
-		defer stop()
-		after(10 * time.Minute)
-		if k := w.key(back.Secret); !k.Disabled || w.inRecord(p).ID != current.ID || w.entry(p).Current.ID != current.ID {
-			t.Errorf("the key that was put back for a moment: disabled %t; the record holds %s", k.Disabled, w.inRecord(p).ID)
-		}
-		w.accounted(p)
-	})
+		return
+	}
+	if k := w.key(back.Secret); !k.Disabled || w.inRecord(p).ID != current.ID || w.entry(p).Current.ID != current.ID {
+		t.Errorf("the key that was put back for a moment: disabled %t; the record holds %s", k.Disabled, w.inRecord(p).ID)
+	}
+	w.accounted(p)
 }

@@ -30,6 +30,9 @@ func TestAnAbandonedKeyThatCannotBeDeletedIsTold(t *testing.T) {
 		if n := strings.Count(w.logs.String(), "abandoned key not deleted"); n < 2 {
 			t.Errorf("%d tries are logged", n)
 		}
+		if first, _, _ := strings.Cut(w.logs.String(), "abandoned key not deleted"); strings.Contains(first, "action=sweep") || strings.Contains(first, "abandoned key deleted") {
+			t.Error("the first try, right after the failure, is not logged")
+		}
 		refusing.set(false)
 		after(2 * time.Hour) // the tries in vain may have spent what they may cost in one
 		if s := r.Snapshot().Policies[0]; s.Unswept != 0 {
