@@ -85,6 +85,9 @@ func TestAFullAccountGivesUpOneQuarantineForARotation(t *testing.T) {
 		defer stop()
 		after(29 * time.Hour) // the keys of 00:00 and of 03:00 are in quarantine
 		keys := w.alive()
+		w.edit(p, func(e *ledger.Entry) { // the oldest in the order of quarantines is not the first in the list
+			e.Retiring[0], e.Retiring[1] = e.Retiring[1], e.Retiring[0]
+		})
 		limit := func(n int) {
 			if err := w.sim.SetFaults(elevensim.Faults{KeyLimit: n}); err != nil {
 				t.Fatal(err)

@@ -2,7 +2,9 @@ package rotator_test
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +12,8 @@ import (
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 // TestARefusedRetirementIsToldAndTriedAgain: it is no failed rotation, and the key is not forgotten.
@@ -189,6 +193,122 @@ func TestARevokeWhoseProcessDies(t *testing.T) {
 			if k.Reason != ledger.ReasonRevoke {
 				t.Errorf("retiring: %+v", k)
 			}
+		}
+	})
+}
+
+// edit changes the policy's entry as another build, or a process that a listing does not show, may have left it.
+func (w *world) edit(p plan.Policy, change func(*ledger.Entry)) {
+	w.t.Helper()
+	ref := ledger.Ref{Mount: "secret", Path: "rekeyd/policies/" + p.Name}
+	doc, err := w.store.Read(context.Background(), ref, 0)
+	if err == nil {
+		e := w.entry(p)
+		change(e)
+		_, err = w.store.Write(context.Background(), ref, e.Data(), doc.Version)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestOddEntries are retired from as far as no reader needs the key.
+func TestOddEntries(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*ledger.Entry)
+		first  bool // the former key is disabled
+	}{
+		{"the current key is retiring, too", func(e *ledger.Entry) {
+			e.Retiring = append(e.Retiring, ledger.Retiring{KeyRef: *e.Current, State: ledger.InOverlap, Until: e.LastRotation})
+		}, true},
+		{"the current key's value was never seen", func(e *ledger.Entry) { e.Current.Hash = "" }, true},
+		{"the current key's value is another", func(e *ledger.Entry) { e.Current.Hash = "another" }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newArena(t)
+				p := testPolicy(t, nil)
+				_, stop := w.daemon(options{}, p)
+				after(4 * time.Hour)
+				stop()
+				first := w.alive()[0]
+				w.edit(p, c.change)
+				_, stop = w.daemon(options{}, p)
+				defer stop()
+				after(4 * time.Hour)
+				w.mustWork(p, "after the overlap")
+				if k := w.key(first.Secret); k.Disabled != c.first {
+					t.Errorf("the former key is disabled: %t", k.Disabled)
+				}
+			})
+		})
+	}
+}
+
+// swapped is a store whose next read of the entry, once armed, finds it changed by another process.
+type swapped struct {
+	ledger.Store
+	doc   ledger.Doc
+	armed atomic.Bool
+}
+
+func (s *swapped) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.Doc, error) {
+	if strings.HasPrefix(ref.Path, "rekeyd/policies/") && s.armed.CompareAndSwap(true, false) {
+		return s.doc, nil
+	}
+	return s.Store.Read(ctx, ref, version)
+}
+
+// TestARetirementReadsTheEntry first: of a policy that was renamed or forgotten meanwhile it retires nothing.
+func TestARetirementReadsTheEntry(t *testing.T) {
+	for _, renamed := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newArena(t)
+			s := &swapped{Store: w.store}
+			w.store = s
+			sched, err := schedule.Parse("7 3 * * *", "UTC") // not when everything is read again
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := testPolicy(t, func(p *plan.Policy) { p.Schedule = sched })
+			_, stop := w.daemon(options{}, p)
+			defer stop()
+			after(7*time.Hour + 6*time.Minute + 50*time.Second) // before the overlap ends
+			first := w.alive()[0]
+			if s.doc.Version = 99; renamed {
+				e := w.entry(p)
+				e.MovedTo = "new-name"
+				if s.doc.JSON, err = json.Marshal(e); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.armed.Store(true)
+			after(30 * time.Second)
+			if k := w.key(first.Secret); s.armed.Load() || k.Disabled {
+				t.Errorf("not read: %t, disabled: %t", s.armed.Load(), k.Disabled)
+			}
+			after(20 * time.Minute)
+			if k := w.key(first.Secret); !k.Disabled {
+				t.Error("it is not retired any more")
+			}
+		})
+	}
+}
+
+// TestARevokeThatIsRefused is the command's failure.
+func TestARevokeThatIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		p := testPolicy(t, nil)
+		_, stop := w.daemon(options{}, p)
+		after(time.Hour)
+		stop()
+		if err := w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status, Operation: "updateAPIKey", Status: 403, Code: "forbidden", Message: "no"}}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.build(options{}, p).Rotate(within(t, time.Minute), p.Name, rotator.RotateOptions{Revoke: true}); err == nil || !strings.Contains(err.Error(), "disabling key") {
+			t.Errorf("revoking: %v", err)
 		}
 	})
 }
