@@ -43,11 +43,12 @@ func TestAFailureIsToldAndSettled(t *testing.T) {
 		refused   int32 // writes of the record
 		stage     ledger.Stage
 		reason    ledger.Reason
-		lost      int    // keys deleted
-		abandoned int    // rotations remembered
-		left      int    // keys that listings do not show yet
-		spent     bool   // what tries in vain may cost in an hour
-		says      string // the log
+		lost      int               // keys deleted
+		abandoned int               // rotations remembered
+		left      int               // keys that listings do not show yet
+		spent     bool              // what tries in vain may cost in an hour
+		says      string            // the log
+		then      *elevensim.Faults // from forty seconds later, when the rotation has begun
 	}{
 		{name: "create refused", faults: create(elevensim.Status), stage: ledger.StageCreate, reason: ledger.ReasonForbidden},
 		{name: "create cut before", faults: create(elevensim.CutBefore), stage: ledger.StageCreate, reason: ledger.ReasonLostAnswer, abandoned: 1},
@@ -61,6 +62,9 @@ func TestAFailureIsToldAndSettled(t *testing.T) {
 			return f
 		}(), stage: ledger.StageCreate, reason: ledger.ReasonLostAnswer, lost: 1, abandoned: 1},
 		{name: "the new key does not work", faults: elevensim.Faults{KeyDelay: elevensim.Duration(time.Hour)}, stage: ledger.StageVerify, reason: ledger.ReasonNotUsable, lost: 1, abandoned: 1, spent: true},
+		{name: "the new key does not work, and a listing is refused", faults: elevensim.Faults{KeyDelay: elevensim.Duration(time.Hour)}, then: &elevensim.Faults{
+			Rules: []elevensim.Rule{{Kind: elevensim.Status, Operation: "listAPIKeys", Count: 1, Status: 403, Code: "forbidden", Message: "no"}}},
+			stage: ledger.StageVerify, reason: ledger.ReasonNotUsable, lost: 1, abandoned: 1, spent: true},
 		{name: "no id, and listings lag for long", faults: elevensim.Faults{NoKeyID: true, ListLag: elevensim.Duration(30 * time.Minute)}, stage: ledger.StageVerify, reason: ledger.ReasonNotUsable,
 			abandoned: 1, left: 1, spent: true, says: "finding the new key in its account: the listing does not show it"},
 		{name: "create cut after, and its delete arrives twice", faults: func() elevensim.Faults {
@@ -89,6 +93,12 @@ func TestAFailureIsToldAndSettled(t *testing.T) {
 					t.Fatal(err)
 				}
 				store.left.Store(c.refused)
+				if c.then != nil {
+					after(40 * time.Second)
+					if err := w.sim.SetFaults(*c.then); err != nil {
+						t.Fatal(err)
+					}
+				}
 				var failed rotator.Event
 				for failed.Type == "" {
 					after(time.Second)

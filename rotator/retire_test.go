@@ -232,7 +232,12 @@ func TestOddEntries(t *testing.T) {
 				_, stop := w.daemon(options{}, p)
 				after(4 * time.Hour)
 				stop()
-				first := w.alive()[0]
+				first, current := w.alive()[0], w.inRecord(p)
+				w.sim.OnChange(func(change elevensim.Change) {
+					if change.Key.ID == current.ID {
+						t.Errorf("the current key was %s", change.Kind)
+					}
+				})
 				w.edit(p, c.change)
 				_, stop = w.daemon(options{}, p)
 				defer stop()
@@ -276,8 +281,13 @@ func TestARetirementReadsTheEntry(t *testing.T) {
 			defer stop()
 			after(7*time.Hour + 6*time.Minute + 50*time.Second) // before the overlap ends
 			first := w.alive()[0]
+			e := w.entry(p)
+			before, err := s.Store.Read(context.Background(), ledger.Ref{Mount: "secret", Path: "rekeyd/policies/" + p.Name}, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
 			if s.doc.Version = 99; renamed {
-				e := w.entry(p)
+				s.doc.Version = before.Version
 				e.MovedTo = "new-name"
 				if s.doc.JSON, err = json.Marshal(e); err != nil {
 					t.Fatal(err)
@@ -294,6 +304,66 @@ func TestARetirementReadsTheEntry(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestARetirementThatCannotReadTheEntry is logged, and tried again.
+func TestARetirementThatCannotReadTheEntry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		s := &outOfOrder{Store: w.store, refuse: func(call string) bool { return strings.HasPrefix(call, "read rekeyd/policies/") }}
+		w.store = s
+		sched, err := schedule.Parse("7 3 * * *", "UTC") // not when everything is read again
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := testPolicy(t, func(p *plan.Policy) { p.Schedule = sched })
+		r, stop := w.daemon(options{}, p)
+		defer stop()
+		after(7*time.Hour + 6*time.Minute + 50*time.Second)
+		s.set.Store(true)
+		after(15 * time.Second)
+		s.set.Store(false)
+		if !strings.Contains(w.logs.String(), "reading policy state failed") || w.entry(p).Retiring[0].State != ledger.InOverlap {
+			t.Errorf("it is not told: %+v", w.entry(p).Retiring[0])
+		}
+		after(20 * time.Minute)
+		if st := w.state(r, 0); st.Failure != nil || w.entry(p).Retiring[0].State != ledger.InQuarantine {
+			t.Errorf("%s %s, %+v", st.State, st.Reason, st.Failure)
+		}
+	})
+}
+
+// TestARetirementLooksWhereThePolicyMoves: its new place holds the former key, and the move waits.
+func TestARetirementLooksWhereThePolicyMoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		p := testPolicy(t, nil)
+		_, stop := w.daemon(options{}, p)
+		after(2 * time.Hour)
+		copied := w.record(p)
+		after(2 * time.Hour)
+		stop()
+		first := w.alive()[0]
+		p.Sink.Path = "elevenlabs/elsewhere"
+		w.put(p, copied)
+		if err := w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status, Operation: "createAPIKey", Status: 403, Code: "forbidden", Message: "no"}}}); err != nil {
+			t.Fatal(err)
+		}
+		_, stop = w.daemon(options{}, p)
+		defer stop()
+		after(5 * time.Hour)
+		if k := w.key(first.Secret); k.Disabled || !strings.Contains(w.logs.String(), "still holds key "+first.ID) {
+			t.Errorf("the key at the new place is disabled: %t", k.Disabled)
+		}
+		if err := w.sim.SetFaults(elevensim.Faults{}); err != nil {
+			t.Fatal(err)
+		}
+		after(3 * time.Hour)
+		if k := w.key(first.Secret); !k.Disabled || w.inRecord(p).ID == first.ID {
+			t.Errorf("after the move the former key is disabled: %t", k.Disabled)
+		}
+		w.accounted(p)
+	})
 }
 
 // TestARevokeThatIsRefused is the command's failure.
