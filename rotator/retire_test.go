@@ -281,22 +281,18 @@ func TestARetirementReadsTheEntry(t *testing.T) {
 			defer stop()
 			after(7*time.Hour + 6*time.Minute + 50*time.Second) // before the overlap ends
 			first := w.alive()[0]
-			e := w.entry(p)
-			before, err := s.Store.Read(context.Background(), ledger.Ref{Mount: "secret", Path: "rekeyd/policies/" + p.Name}, 0)
-			if err != nil {
-				t.Fatal(err)
+			if renamed {
+				w.edit(p, func(e *ledger.Entry) { e.MovedTo = "new-name" })
+			} else {
+				s.doc.Version = 99
+				s.armed.Store(true)
 			}
-			if s.doc.Version = 99; renamed {
-				s.doc.Version = before.Version
-				e.MovedTo = "new-name"
-				if s.doc.JSON, err = json.Marshal(e); err != nil {
-					t.Fatal(err)
-				}
-			}
-			s.armed.Store(true)
 			after(30 * time.Second)
 			if k := w.key(first.Secret); s.armed.Load() || k.Disabled {
 				t.Errorf("not read: %t, disabled: %t", s.armed.Load(), k.Disabled)
+			}
+			if renamed {
+				w.edit(p, func(e *ledger.Entry) { e.MovedTo = "" })
 			}
 			after(20 * time.Minute)
 			if k := w.key(first.Secret); !k.Disabled {
