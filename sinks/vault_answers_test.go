@@ -161,3 +161,79 @@ func openWrapped(t *testing.T, s *wrappingVault) (read func() error, token *cred
 		return err
 	}, token
 }
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// TestVaultCallsAreObserved: with the status of the answer, whose date is kept.
+func TestVaultCallsAreObserved(t *testing.T) {
+	t.Parallel()
+	date := time.Date(2026, 5, 5, 1, 0, 0, 0, time.UTC)
+	var status int
+	config := vaultapi.DefaultConfig()
+	config.Address = "http://vault.invalid"
+	var seen []string
+	v, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: secret.New("hvs.token"),
+		Observe: func(_, code string, _ time.Duration) { seen = append(seen, code) },
+		Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			if status == 0 {
+				return nil, errors.New("the connection was cut")
+			}
+			return &http.Response{StatusCode: status, Header: http.Header{"Date": {date.Format(http.TimeFormat)}}, Body: io.NopCloser(strings.NewReader(`{"data":{"data":{},"metadata":{"version":1}}}`)), Request: r}, nil
+		})})
+	must(t, err)
+	for _, c := range []struct {
+		status int
+		code   string
+	}{{http.StatusOK, "200"}, {http.StatusForbidden, "403"}, {0, "error"}} {
+		status, seen = c.status, nil
+		_, err := v.Read(t.Context(), ledger.Ref{Mount: "secret", Path: "x"}, 0)
+		if len(seen) == 0 || seen[0] != c.code || (err == nil) != (c.status == http.StatusOK) {
+			t.Errorf("status %d is observed as %q: %v", c.status, seen, err)
+		}
+		if at, came := v.Clock(); !at.Equal(date) || time.Since(came) > time.Minute {
+			t.Errorf("status %d: Vault's clock is %s, read at %s", c.status, at, came)
+		}
+	}
+}
+
+// TestVaultMountsAreJudged by their type and version, and each once.
+func TestVaultMountsAreJudged(t *testing.T) {
+	t.Parallel()
+	config := vaultapi.DefaultConfig()
+	config.Address = "http://vault.invalid"
+	for _, c := range []struct{ kind, version, path, says string }{
+		{"kv", "2", "secret/", ""},
+		{"kv", "1", "secret/", "KV engine of version 1"},
+		{"kv", "", "secret/", "KV engine of version 1"},
+		{"generic", "", "secret/", "KV engine of version 1"},
+		{"pki", "2", "secret/", `of type "pki"`},
+		{"kv", "2", "sec/", "there is no mount secret, but sec/"},
+	} {
+		asked := map[string]int{}
+		v, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: secret.New("hvs.token"), Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			path := strings.TrimPrefix(r.URL.Path, "/v1/")
+			asked[path]++
+			answer := map[string]any{"data": map[string]any{"secret/data/a": []string{"root"}, "secret/data/b": []string{"create", "read", "update"}}}
+			if strings.HasPrefix(path, "sys/internal/ui/mounts/") {
+				answer = map[string]any{"data": map[string]any{"path": c.path, "type": c.kind, "options": map[string]any{"version": c.version}}}
+			}
+			text, err := json.Marshal(answer)
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(string(text))), Request: r}, err
+		})})
+		must(t, err)
+		a, b := ledger.Ref{Mount: "secret", Path: "a"}, ledger.Ref{Mount: "secret", Path: "b"}
+		for range 2 {
+			err = v.Check(t.Context(), a, b, a)
+		}
+		if c.says == "" {
+			must(t, err)
+			if len(asked) != 2 || asked["sys/capabilities-self"] != 1 || asked["sys/internal/ui/mounts/secret"] != 1 {
+				t.Errorf("asked %v", asked)
+			}
+		} else if err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
