@@ -70,7 +70,7 @@ func TestAKeyThatAPersonDisablesInItsOverlap(t *testing.T) {
 			t.Fatal(err)
 		}
 		after(3 * time.Minute)
-		if k := w.entry(p).Retiring[0]; k.State != ledger.InQuarantine || k.Until.Sub(time.Now()) > p.Quarantine || w.countEvents(rotator.EventKeyDisabled) != 1 || w.countEvents(rotator.EventRetired) != 0 {
+		if k := w.entry(p).Retiring[0]; k.State != ledger.InQuarantine || time.Until(k.Until) > p.Quarantine || w.countEvents(rotator.EventKeyDisabled) != 1 || w.countEvents(rotator.EventRetired) != 0 {
 			t.Errorf("after a person disabled it: %+v", k)
 		}
 		if err := w.sim.DeleteKey(first.ID); err != nil {

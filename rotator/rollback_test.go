@@ -221,7 +221,9 @@ func TestNoRollbackToAnAdminKeyThatIsBeingDisabled(t *testing.T) {
 		after(4 * time.Hour)
 		stop()
 		current := w.inRecord(p)
-		w.edit(p, func(e *ledger.Entry) { e.Retiring[0].Note(ledger.Call{Kind: ledger.CallDisable, ID: "late", At: time.Now()}) })
+		w.edit(p, func(e *ledger.Entry) {
+			e.Retiring[0].Note(ledger.Call{Kind: ledger.CallDisable, ID: "late", At: time.Now()})
+		})
 		p.AdminOf = "default"
 		if err := w.build(options{}, p).Rollback(context.Background(), p.Name); err == nil || !strings.Contains(err.Error(), "is being disabled") || w.inRecord(p).ID != current.ID {
 			t.Errorf("rolling back: %v", err)
