@@ -31,8 +31,8 @@ func (s *refusedRecord) Write(ctx context.Context, ref ledger.Ref, data map[stri
 	return s.Store.Write(ctx, ref, data, cas)
 }
 
-// TestAFailureIsToldAndSettled has one step of a rotation fail: it is told once, its key is deleted at once, the ledger says when it is
-// tried again, and that succeeds.
+// TestAFailureIsToldAndSettled has one step of a rotation fail: it is told once, its key is deleted at once, the ledger says
+// when it is tried again, and that succeeds.
 func TestAFailureIsToldAndSettled(t *testing.T) {
 	create := func(kind elevensim.Kind) elevensim.Faults {
 		return elevensim.Faults{Rules: []elevensim.Rule{{Kind: kind, Operation: "createAPIKey", Count: 1, Status: 403, Code: "forbidden", Message: "no"}}}
@@ -207,7 +207,8 @@ func (s *rival) Write(ctx context.Context, ref ledger.Ref, data map[string]any, 
 	return version, err
 }
 
-// TestAnotherWriterOfTheRecord keeps its fields, and its value: a rotation gives way before it has published, and is over once it has.
+// TestAnotherWriterOfTheRecord keeps its fields, and its value: a rotation gives way before it has published, and is over once
+// it has.
 func TestAnotherWriterOfTheRecord(t *testing.T) {
 	none := func() {}
 	for _, c := range []struct {

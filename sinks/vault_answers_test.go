@@ -109,7 +109,8 @@ func TestVaultUnwrapsOnce(t *testing.T) {
 	}
 }
 
-// TestVaultUnwrapsAfterAnOutage: a failure that says nothing of the token is no alarm, and a lost answer is told in one that comes later.
+// TestVaultUnwrapsAfterAnOutage: a failure that says nothing of the token is no alarm, and a lost answer is told in one that
+// comes later.
 func TestVaultUnwrapsAfterAnOutage(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
