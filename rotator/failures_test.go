@@ -51,6 +51,9 @@ func TestAFailureIsToldAndSettled(t *testing.T) {
 		then      *elevensim.Faults // from forty seconds later, when the rotation has begun
 	}{
 		{name: "create refused", faults: create(elevensim.Status), stage: ledger.StageCreate, reason: ledger.ReasonForbidden},
+		{name: "create refused by a limit, perhaps the second of two", faults: elevensim.Faults{Rules: []elevensim.Rule{
+			{Kind: elevensim.Status, Operation: "createAPIKey", Count: 1, Status: 429, Code: "rate_limit_exceeded", Message: "no"}}},
+			stage: ledger.StageCreate, reason: ledger.ReasonRateLimited, abandoned: 1},
 		{name: "create cut before", faults: create(elevensim.CutBefore), stage: ledger.StageCreate, reason: ledger.ReasonLostAnswer, abandoned: 1},
 		{name: "create cut after", faults: create(elevensim.CutAfter), stage: ledger.StageCreate, reason: ledger.ReasonLostAnswer, lost: 1, abandoned: 1},
 		{name: "create answered 500", faults: create(elevensim.Status500After), stage: ledger.StageCreate, reason: ledger.ReasonLostAnswer, lost: 1, abandoned: 1},
@@ -172,6 +175,23 @@ func TestANewKeyIsLookedAt(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAKeyWithoutAnIDIsWaitedFor, while listings lag.
+func TestAKeyWithoutAnIDIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		if err := w.sim.SetFaults(elevensim.Faults{NoKeyID: true, ListLag: elevensim.Duration(10 * time.Second)}); err != nil {
+			t.Fatal(err)
+		}
+		p := testPolicy(t, nil)
+		_, stop := w.start(p)
+		defer stop()
+		after(30 * time.Second)
+		if k := w.inRecord(p); w.entry(p).Current.ID != k.ID || w.countEvents(rotator.EventFailed) != 0 || len(w.alive()) != 1 {
+			t.Errorf("current: %+v, keys %+v", w.entry(p).Current, w.alive())
+		}
+	})
 }
 
 // disabling is an API where a person disables the first key as soon as it is made.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
@@ -42,6 +43,9 @@ func TestAFullAccountGivesUpItsOldestQuarantine(t *testing.T) {
 		}
 		if k, _ := w.sim.KeyBySecret(second.Secret); k.Deleted() {
 			t.Error("a key was given up that was not the oldest in quarantine")
+		}
+		if w.countEvents(rotator.EventFailed) != 0 {
+			t.Error("the rotation for which room was made failed all the same")
 		}
 	})
 }
