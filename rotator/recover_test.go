@@ -238,7 +238,8 @@ func TestARotationThatCannotBeSettledYet(t *testing.T) {
 				if !slices.Equal(failed, c.failed) || w.state(r, 0).Failures != len(failed) {
 					t.Errorf("told: %q", failed)
 				}
-				if n := w.countEvents(rotator.EventLostDeleted); n != 1 || w.inRecord(p).ID == first.ID || len(w.alive()) != 2 {
+				// A listing from before the delete has the sweep repeat it.
+				if n := w.countEvents(rotator.EventLostDeleted); n < 1 || n > 2 || w.inRecord(p).ID == first.ID || len(w.alive()) != 2 {
 					t.Errorf("%d lost keys deleted, keys %+v", n, w.alive())
 				}
 			})
