@@ -377,3 +377,44 @@ func TestARevokeThatIsRefused(t *testing.T) {
 		}
 	})
 }
+
+// TestLeaksInARow: each leaked key is replaced at once and gets no overlap, until there were three within an hour; a person's
+// rotation begins anew.
+func TestLeaksInARow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		p := testPolicy(t, nil)
+		r, stop := w.start(p)
+		defer stop()
+		after(5 * time.Minute)
+		leak := func() (replaced bool) {
+			k := w.inRecord(p)
+			if err := w.sim.DisableKey(k.ID, "exposed_publicly"); err != nil {
+				t.Fatal(err)
+			}
+			after(3 * time.Minute)
+			if old := w.entry(p).RetiringKey(k.ID); old != nil && (old.State != ledger.InQuarantine || time.Until(old.Until) > p.Quarantine || time.Until(old.Until) < p.Quarantine-3*time.Minute) {
+				t.Errorf("a leaked key is retired as %+v", old)
+			}
+			return w.inRecord(p).ID != k.ID
+		}
+		for n := range 3 {
+			if !leak() || len(w.entry(p).Leaks) != n+1 {
+				t.Fatalf("leak %d is not followed by a rotation: %+v", n+1, w.entry(p))
+			}
+		}
+		if leak() || w.state(r, 0).Reason != ledger.ReasonLeakStorm {
+			t.Errorf("after four leaks: %s", w.state(r, 0).Reason)
+		}
+		if err := r.Request(p.Name, rotator.RotateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		after(time.Minute)
+		if n := len(w.entry(p).Leaks); n != 0 || w.state(r, 0).State != plan.StateOK {
+			t.Errorf("after a person's rotation %d leaks are remembered, %s", n, w.state(r, 0).State)
+		}
+		if !leak() {
+			t.Error("the leak after that is not followed by a rotation")
+		}
+	})
+}
