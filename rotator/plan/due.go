@@ -136,7 +136,7 @@ func Exempt(why ledger.Reason) bool {
 // inOverlap reports whether a key is in overlap. A key in the policy's own workspace counts until it is disabled, or keys would
 // pile up there. A key in a workspace that the policy has left counts only for a while: that workspace may be gone for good.
 func (o Observed) inOverlap(p Policy, now time.Time) bool {
-	return slices.ContainsFunc(o.Entry.Retiring, func(r ledger.Retiring) bool {
+	return o.Entry != nil && slices.ContainsFunc(o.Entry.Retiring, func(r ledger.Retiring) bool {
 		return r.State == ledger.InOverlap && (r.Workspace == p.Workspace || now.Before(r.Until.Add(p.WaitUntilIdle+ledger.HoldGrace)))
 	})
 }
