@@ -109,12 +109,14 @@ hostile: ## try hostile configurations, remotes and requests against the real bi
 model: ## search every state of the model of the protocol, then find every planted mistake (needs spin and gcc); about two minutes
 	CI=true REKEYD_MODEL=1 $(GO) test ./internal/model -count=1 -timeout 20m -v
 
-SAMPLE ?= 0
+SAMPLE  ?= 0
+WORKERS ?= 1
+MUTANTS := $(GO) run ./internal/mutants -sample $(SAMPLE) -workers $(WORKERS)
 
 .PHONY: mutants
 mutants: ## make small mistakes in rotator and sinks and say which no test notices: hours; SAMPLE=100 draws so many of each
-	$(GO) run ./internal/mutants -sample $(SAMPLE) -files rotate.go,recover.go,retire.go,rollback.go,calls.go,plan.go,due.go,ledger.go,job.go rotator
-	$(GO) run ./internal/mutants -sample $(SAMPLE) sinks
+	$(MUTANTS) -tests rotator,rotator/plan,rotator/ledger $(patsubst %,rotator/%.go,rotate recover retire rollback calls job) rotator/plan rotator/ledger
+	$(MUTANTS) sinks
 
 .PHONY: soak
 soak: ## simulate new seeds until it is stopped or finds something

@@ -179,6 +179,13 @@ func TestARetirementsCalls(t *testing.T) {
 		if got := proc.made()[before:]; !slices.Equal(got, want) {
 			t.Errorf("calls %q, want %q", got, want)
 		}
+		after(5*time.Hour + 59*time.Minute + 50*time.Second)
+		before = len(proc.made())
+		after(10 * time.Second)
+		want = []string{"read " + entry, "write " + entry, "GET " + keys, "read " + record, "DELETE " + keys + "/" + first.ID, "write " + entry}
+		if got := proc.made()[before:]; !slices.Equal(got, want) {
+			t.Errorf("calls %q, want %q", got, want)
+		}
 	})
 }
 

@@ -1,11 +1,13 @@
 package rotator_test
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
@@ -15,6 +17,11 @@ func TestAFullAccountGivesUpItsOldestQuarantine(t *testing.T) {
 	w := newWorld(t)
 	p := testPolicy(t, func(p *plan.Policy) { p.Overlap, p.Quarantine = time.Hour, 100*time.Hour })
 	w.guardReaders(p)
+	w.sim.OnChange(func(c elevensim.Change) {
+		if c.Kind == elevensim.Deleted && !w.entry(p).Key(c.Key.ID).Deleting() {
+			t.Error("a key is deleted without a note of that in the ledger")
+		}
+	})
 	if err := w.sim.SetFaults(elevensim.Faults{KeyLimit: 2}); err != nil {
 		t.Fatal(err)
 	}
@@ -36,6 +43,9 @@ func TestAFullAccountGivesUpItsOldestQuarantine(t *testing.T) {
 		}
 		if k, _ := w.sim.KeyBySecret(second.Secret); k.Deleted() {
 			t.Error("a key was given up that was not the oldest in quarantine")
+		}
+		if w.countEvents(rotator.EventFailed) != 0 {
+			t.Error("the rotation for which room was made failed all the same")
 		}
 	})
 }
@@ -62,6 +72,48 @@ func TestAFullAccountWithoutQuarantineIsAFailure(t *testing.T) {
 		}
 		if len(w.alive()) != 2 {
 			t.Errorf("keys of others were touched: %+v", w.alive())
+		}
+		if n := w.creates(); n != 1 {
+			t.Errorf("%d creates, though nothing made room", n)
+		}
+	})
+}
+
+// A rotation costs at most one quarantine, the oldest, however often it is tried.
+func TestAFullAccountGivesUpOneQuarantineForARotation(t *testing.T) {
+	w := newWorld(t)
+	p := testPolicy(t, func(p *plan.Policy) { p.Overlap, p.Quarantine = time.Hour, 100*time.Hour })
+	w.guardReaders(p)
+	synctest.Test(t, func(t *testing.T) {
+		r, stop := w.start(p)
+		defer stop()
+		after(29 * time.Hour) // the keys of 00:00 and of 03:00 are in quarantine
+		keys := w.alive()
+		w.edit(p, func(e *ledger.Entry) { // the oldest in the order of quarantines is not the first in the list
+			e.Retiring[0], e.Retiring[1] = e.Retiring[1], e.Retiring[0]
+		})
+		limit := func(n int) {
+			if err := w.sim.SetFaults(elevensim.Faults{KeyLimit: n}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		limit(2) // one less than there are
+		after(24 * time.Hour)
+		if s := w.state(r, 0); s.Failure == nil || s.Failure.Reason != ledger.ReasonKeyLimit || s.Failure.Count < 2 {
+			t.Errorf("failure: %+v", s.Failure)
+		}
+		for i, k := range keys {
+			if got := w.key(k.Secret); got.Deleted() != (i == 0) {
+				t.Errorf("key %d: deleted %t", i, got.Deleted())
+			}
+		}
+		if n := strings.Count(w.logs.String(), `msg="key deleted"`); n != 1 {
+			t.Errorf("%d deletes are logged", n)
+		}
+		limit(0)
+		after(2 * time.Hour)
+		if w.inRecord(p).ID == keys[2].ID || w.state(r, 0).Failure != nil {
+			t.Error("the rotation was given up")
 		}
 	})
 }

@@ -327,6 +327,289 @@ func TestPlan(t *testing.T) {
 		{"a field of rekeyd's own for the secret", func(s stage) { hours(s, 2); s.p.Sink.Field = "key_id" }, "", plan.StateError, ledger.ReasonSinkField},
 
 		{"no entry, another policy's record", func(s stage) { s.o.Entry, s.o.Inherits = nil, "tts-old" }, "inherit record_found k2", plan.StateOK, ""},
+		{"no entry, adopt a key of another account", func(s stage) { s.o.Entry, s.p.Adopt, s.o.Keys[0].ServiceAccount = nil, "k1", "svcacc_2" }, "", plan.StateError, ledger.ReasonAdoptUnknown},
+		{"no entry, adopt a key of another workspace", func(s stage) { s.o.Entry, s.p.Adopt, s.o.Keys[0].Workspace = nil, "k1", "second" }, "", plan.StateError, ledger.ReasonAdoptUnknown},
+		{"record overwritten, adopt a key that it had once", func(s stage) {
+			s.o.Record.Match, s.p.Adopt = "", "k9"
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa9", ServiceAccount: s.p.ServiceAccount}})
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"record overwritten, adopt a key of another installation", func(s stage) {
+			s.o.Record.Match, s.p.Adopt = "", "k9"
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "rekeyd.ownertwo.tts-prod.aaaaaaaaa9", ServiceAccount: s.p.ServiceAccount}})
+		}, "adopt adopt k9", plan.StateOK, ""},
+		{"record overwritten, adopt another policy's key", func(s stage) {
+			s.o.Record.Match, s.p.Adopt = "", "k9"
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "rekeyd.ownerown.other.aaaaaaaaa9", ServiceAccount: s.p.ServiceAccount}})
+		}, "", plan.StateError, ledger.ReasonAdoptRefused},
+
+		{"record overwritten, adopt names the retiring key", func(s stage) {
+			s.o.Record.Match, s.p.Adopt, s.o.Keys[0].Name = "", "k1", "by hand"
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"no entry, more than a takeover leaves", func(s stage) {
+			noEntry(s)
+			s.o.Record.Foreign, s.o.Record.Policy = []string{"key_id", "policy"}, s.p.Name
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"due, backoff, a request is fulfilled", func(s stage) {
+			hours(s, 2)
+			s.o.Request, s.o.RetryAt = &plan.Request{NotKey: "k1"}, s.now.Add(time.Minute)
+		}, "", plan.StateFailing, ledger.ReasonBackoff},
+		{"in order, and it could inherit", func(s stage) { s.o.Inherits = "tts-old" }, "", plan.StateOK, ""},
+		{"overlap ended, record not read", func(s stage) { overlap(s, 0); s.o.Record = nil }, "disable overlap_ended k1", plan.StateOK, ""},
+		{"removed, without a current key, record not read", func(s stage) {
+			overlap(s, 0)
+			s.p.Mode, s.o.Entry.Current, s.o.Record = plan.ModeRemoved, nil, nil
+		}, "disable overlap_ended k1", plan.StateOK, ledger.ReasonRemoved},
+		{"revoke, the older key in quarantine", func(s stage) { s.o.Request = &plan.Request{NotKey: "k1", Revoke: true} }, "", plan.StateOK, ""},
+		{"revoke, the older key in quarantine and gone", func(s stage) {
+			s.o.Request, s.o.Keys = &plan.Request{NotKey: "k1", Revoke: true}, s.o.Keys[1:]
+		}, "", plan.StateOK, ""},
+		{"revoke, the older key in overlap and gone", func(s stage) {
+			overlap(s, time.Hour)
+			s.o.Request, s.o.Keys = &plan.Request{NotKey: "k1", Revoke: true}, s.o.Keys[1:]
+		}, "disable revoke_now k1", plan.StateOK, ""},
+		{"revoke, and an older key in overlap", func(s stage) {
+			overlap(s, time.Hour)
+			s.o.Request = &plan.Request{NotKey: "k2", Revoke: true}
+		}, "rotate revoke_now", plan.StateDue, ledger.ReasonRevoke},
+		{"revoke, no current key", func(s stage) {
+			overlap(s, time.Hour)
+			s.o.Entry.Current, s.o.Record, s.o.Request = nil, &plan.RecordView{}, &plan.Request{NotKey: "k1", Revoke: true}
+		}, "rotate first", plan.StateDue, ledger.ReasonFirst},
+		{"an enable of ours may come", func(s stage) { s.o.Entry.Retiring[0].Calls = []ledger.Call{{Kind: ledger.CallEnable, At: *s.now}} }, "", plan.StateOK, ""},
+		{"overlap running, beyond a max_age of now", func(s stage) {
+			overlap(s, time.Hour)
+			s.p.MaxAge, s.o.Entry.Current.Created = 22*time.Hour, *s.now
+		}, "", plan.StateOK, ""},
+		{"no entry, not listed, record names a key", func(s stage) { s.o.Entry, s.o.Listed = nil, false }, "", plan.StateDue, ledger.ReasonNotObserved},
+		{"no current key, adopt of one that it had", func(s stage) {
+			s.o.Entry.Current, s.p.Adopt, s.o.Record.KeyID = nil, "k1", "k9"
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"moved onto a value of others, leaked", func(s stage) {
+			s.p.Sink.Path, s.o.Record.Match, s.o.Record.KeyID = "elsewhere", "", ""
+			disable(s.o, "k2", "exposed_publicly")
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"moved, leaked", func(s stage) {
+			s.p.Sink.Path, s.o.Record = "elsewhere", &plan.RecordView{}
+			disable(s.o, "k2", "exposed_publicly")
+		}, "rotate exposed_publicly", plan.StateDue, ledger.ReasonExposed},
+		{"adopted, the record names another key, leaked", func(s stage) {
+			s.o.Entry.Current.Hash, s.o.Record.Match, s.o.Record.KeyID = "", "", "k7"
+			disable(s.o, "k2", "exposed_publicly")
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"adopted, moved to a record that names its key", func(s stage) {
+			s.o.Entry.Current.Hash, s.o.Record.Match, s.p.Sink.Path = "", "", "elsewhere"
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"drift, rotate, patched in vain a moment ago", func(s stage) {
+			s.o.Keys[1].Settings.Permissions.All, s.o.PatchAfter, s.p.OnDrift = true, s.now.Add(1), plan.DriftRotate
+		}, "rotate drift", plan.StateDue, ledger.ReasonDrift},
+		{"revoke, backoff", func(s stage) {
+			s.o.Request, s.o.RetryAt = &plan.Request{NotKey: "k2", Revoke: true}, s.now.Add(time.Minute)
+		}, "rotate revoke_now", plan.StateDue, ledger.ReasonRevoke},
+		{"asked for, backoff", func(s stage) { s.o.Request, s.o.RetryAt = &plan.Request{NotKey: "k2"}, s.now.Add(time.Minute) }, "rotate requested", plan.StateDue, ledger.ReasonRequested},
+		{"asked for, and it failed", func(s stage) {
+			s.o.Request, s.o.RetryAt = &plan.Request{NotKey: "k2", Failed: true}, s.now.Add(time.Minute)
+		}, "", plan.StateFailing, ledger.ReasonBackoff},
+		{"asked for, and it failed, record rolled back", func(s stage) {
+			overlap(s, time.Hour)
+			s.o.Record.Match, s.o.Request, s.o.RetryAt = "k1", &plan.Request{NotKey: "k2", Failed: true}, s.now.Add(time.Minute)
+		}, "follow rolled_back k1", plan.StateFailing, ledger.ReasonBackoff},
+		{"asked for and pending", func(s stage) { s.o.Request = &plan.Request{NotKey: "k2", Pending: true} }, "", plan.StateOK, ""},
+		{"revoke and pending", func(s stage) {
+			overlap(s, time.Hour)
+			s.o.Request = &plan.Request{NotKey: "k1", Revoke: true, Pending: true}
+		}, "", plan.StateOK, ""},
+		{"revoke, the older key in overlap", func(s stage) {
+			overlap(s, time.Hour)
+			s.o.Request = &plan.Request{NotKey: "k1", Revoke: true}
+		}, "disable revoke_now k1", plan.StateOK, ""},
+		{"asked for without revoke, the older key in overlap", func(s stage) { overlap(s, time.Hour); s.o.Request = &plan.Request{NotKey: "k1"} }, "", plan.StateOK, ""},
+		{"backoff that a wrong clock wrote", func(s stage) { hours(s, 2); s.o.RetryAt = s.now.Add(plan.MaxBackoff + plan.MaxSkew + 1) }, "rotate schedule", plan.StateDue, ledger.ReasonSchedule},
+		{"longest backoff", func(s stage) { hours(s, 2); s.o.RetryAt = s.now.Add(plan.MaxBackoff + plan.MaxSkew) }, "", plan.StateFailing, ledger.ReasonBackoff},
+		{"due, entries unread", func(s stage) { hours(s, 2); s.o.MaxRotations, s.o.Uncounted = 5, true }, "", plan.StateDue, ledger.ReasonNotObserved},
+		{"due, entries unread, no limit", func(s stage) { hours(s, 2); s.o.Uncounted = true }, "rotate schedule", plan.StateDue, ledger.ReasonSchedule},
+		{"due, many rotations, no limit", func(s stage) { hours(s, 2); s.o.Rotations = 5 }, "rotate schedule", plan.StateDue, ledger.ReasonSchedule},
+		{"due, below the limit", func(s stage) { hours(s, 2); s.o.Rotations, s.o.MaxRotations = 4, 5 }, "rotate schedule", plan.StateDue, ledger.ReasonSchedule},
+		{"leaked, entries unread", func(s stage) { disable(s.o, "k2", "exposed_publicly"); s.o.MaxRotations, s.o.Uncounted = 5, true }, "rotate exposed_publicly", plan.StateDue, ledger.ReasonExposed},
+		{"self disabled, throttled", func(s stage) { disable(s.o, "k2", "self_disabled"); s.o.Rotations, s.o.MaxRotations = 5, 5 }, "rotate self_disabled", plan.StateDue, ledger.ReasonSelfDisabled},
+		{"revoke, throttled", func(s stage) {
+			s.o.Request, s.o.Rotations, s.o.MaxRotations = &plan.Request{NotKey: "k2", Revoke: true}, 5, 5
+		}, "rotate revoke_now", plan.StateDue, ledger.ReasonRevoke},
+		{"asked for, throttled", func(s stage) {
+			s.o.Request, s.o.Rotations, s.o.MaxRotations = &plan.Request{NotKey: "k2"}, 5, 5
+		}, "", plan.StateThrottled, ledger.ReasonThrottled},
+		{"due, overlap running in a workspace that it left", func(s stage) {
+			hours(s, 2)
+			overlap(s, 0)
+			s.o.Entry.Retiring[0].Workspace, s.o.Entry.Retiring[0].NextTry = "second", s.now.Add(time.Minute)
+		}, "", plan.StateDue, ledger.ReasonOverlap},
+		{"due, overlap long over in a workspace that it left", func(s stage) {
+			hours(s, 2)
+			overlap(s, -time.Hour)
+			s.o.Entry.Retiring[0].Workspace, s.o.Entry.Retiring[0].NextTry = "second", s.now.Add(time.Minute)
+		}, "rotate schedule", plan.StateDue, ledger.ReasonSchedule},
+		{"due, overlap long over in its workspace", func(s stage) {
+			hours(s, 2)
+			overlap(s, -time.Hour)
+			s.o.Entry.Retiring[0].NextTry = s.now.Add(time.Minute)
+		}, "", plan.StateDue, ledger.ReasonOverlap},
+		{"leaked, overlap running", func(s stage) { overlap(s, time.Hour); disable(s.o, "k2", "exposed_publicly") }, "rotate exposed_publicly", plan.StateDue, ledger.ReasonExposed},
+		{"drift, group busy", func(s stage) {
+			s.o.Keys[1].Settings.Permissions.All, s.p.OnDrift, s.o.GroupHeld = true, plan.DriftRotate, "tts-other"
+		}, "", plan.StateDue, ledger.ReasonGroup},
+
+		{"intent without a claim", func(s stage) { s.o.Entry.Intent = &ledger.Intent{} }, "", plan.StateRotating, ledger.ReasonClaimed},
+		{"removed, claim expired", func(s stage) {
+			s.p.Mode, s.o.Entry.Claim, s.o.ClaimExpired = plan.ModeRemoved, &ledger.Claim{}, true
+		}, "recover claim_expired", plan.StateRotating, ledger.ReasonClaimed},
+		{"removed, overlap ended", func(s stage) { hours(s, 2); overlap(s, 0); s.p.Mode = plan.ModeRemoved }, "disable overlap_ended k1", plan.StateOK, ledger.ReasonRemoved},
+		{"removed, overlap ended, of a policy that waits", func(s stage) {
+			overlap(s, 0)
+			s.p.Mode, s.o.Entry.Retiring[0].WaitUntilIdle = plan.ModeRemoved, ledger.Duration(time.Hour)
+		}, "", plan.StateOK, ledger.ReasonRemoved},
+		{"removed, without a current key", func(s stage) {
+			overlap(s, 0)
+			s.p.Mode, s.o.Entry.Current = plan.ModeRemoved, nil
+		}, "disable overlap_ended k1", plan.StateOK, ledger.ReasonRemoved},
+		{"removed, no entry", func(s stage) { s.p.Mode, s.o.Entry = plan.ModeRemoved, nil }, "", plan.StateOK, ""},
+		{"removed, moved away", func(s stage) { s.p.Mode, s.o.Entry.MovedTo = plan.ModeRemoved, "new-name" }, "", plan.StateOK, ""},
+		{"renamed back", func(s stage) { s.o.Entry.MovedTo, s.o.Inherits = "new-name", "new-name" }, "inherit renamed_back", plan.StateOK, ""},
+
+		{"overlap ended, revoked, in use", func(s stage) {
+			overlap(s, 0)
+			s.p.WaitUntilIdle, s.o.Entry.Retiring[0].Reason = time.Hour, ledger.ReasonRevoke
+		}, "disable overlap_ended k1", plan.StateOK, ""},
+		{"retry that a wrong clock wrote", func(s stage) {
+			overlap(s, 0)
+			s.o.Entry.Retiring[0].NextTry = s.now.Add(plan.MaxBackoff + plan.MaxSkew + 1)
+		}, "disable overlap_ended k1", plan.StateOK, ""},
+		{"retiring key disabled by a call of ours", func(s stage) {
+			overlap(s, time.Hour)
+			disable(s.o, "k1", "")
+			s.o.Entry.Retiring[0].Calls = []ledger.Call{{Kind: ledger.CallDisable, At: *s.now}}
+		}, "", plan.StateOK, ""},
+		{"quarantine ended, and the key is gone", func(s stage) { s.o.Entry.Retiring[0].Until, s.o.Keys = *s.now, s.o.Keys[1:] }, "delete quarantine_ended k1", plan.StateOK, ""},
+		{"quarantine ended, and the key works", func(s stage) { s.o.Entry.Retiring[0].Until, s.o.Keys[0].Disabled = *s.now, false }, "", plan.StateOK, ""},
+		{"enabled in quarantine by a person", func(s stage) { s.o.Enabled, s.o.Keys[0].Disabled = []string{"k1"}, false }, "", plan.StateOK, ledger.ReasonQuarantineEnabled},
+		{"enabled in quarantine by a late call of ours", func(s stage) {
+			s.o.Enabled, s.o.Keys[0].Disabled = []string{"k1"}, false
+			s.o.Entry.Retiring[0].Calls = []ledger.Call{{Kind: ledger.CallEnable, At: *s.now}}
+		}, "disable late_enable k1", plan.StateOK, ""},
+		{"enabled in its overlap", func(s stage) { overlap(s, time.Hour); s.o.Enabled = []string{"k1"} }, "", plan.StateOK, ""},
+		{"abandoned key in use", func(s stage) {
+			s.o.Entry.Abandoned = []ledger.Abandoned{{Rotation: "aaaaaaaaa3"}}
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Key: elevenlabs.Key{ID: "k3", Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa3", CharacterCount: 1}})
+		}, "", plan.StateOK, ""},
+		{"twin of the current key", func(s stage) {
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Key: elevenlabs.Key{ID: "k3", Name: nameOfK2}})
+		}, "sweep abandoned k3", plan.StateOK, ""},
+		{"twin of a current key that is gone", func(s stage) {
+			s.o.Keys[1] = plan.ListedKey{Key: elevenlabs.Key{ID: "k3", Name: nameOfK2}}
+		}, "", plan.StateOK, ledger.ReasonKeyMissing},
+		{"two keys of one rotation, both in the entry", func(s stage) { s.o.Entry.Retiring[0].Rotation, s.o.Keys[0].Name = "aaaaaaaaa2", nameOfK2 }, "", plan.StateOK, ""},
+
+		{"no current key, and the record holds the retiring one", func(s stage) {
+			overlap(s, 0)
+			s.o.Entry.Current, s.o.Record.Match, s.o.Record.KeyID = nil, "k1", "k1"
+		}, "adopt record_found k1", plan.StateOK, ""},
+		{"no current key, record not read", func(s stage) {
+			overlap(s, 0)
+			s.o.Entry.Current, s.o.Record = nil, nil
+		}, "", plan.StateDue, ledger.ReasonNotObserved},
+		{"no current key, and the record is empty", func(s stage) {
+			overlap(s, 0)
+			s.o.Entry.Current, s.o.Record = nil, &plan.RecordView{}
+		}, "disable overlap_ended k1, rotate first", plan.StateDue, ledger.ReasonFirst},
+		{"pruned, and the record holds it", func(s stage) {
+			s.o.Entry.Current, s.o.Record.Match, s.o.Entry.Retiring[0].Reason = nil, "k1", ledger.ReasonRemoved
+		}, "follow returned k1", plan.StateOK, ""},
+		{"pruned, and a delete is under way", func(s stage) {
+			s.o.Entry.Current, s.o.Record.Match, s.o.Entry.Retiring[0].Reason = nil, "k1", ledger.ReasonRemoved
+			s.o.Entry.Retiring[0].Calls = []ledger.Call{{Kind: ledger.CallDelete}}
+		}, "rotate key_missing", plan.StateDue, ledger.ReasonKeyMissing},
+		{"no entry, not listed", func(s stage) { noEntry(s); s.o.Listed = false }, "", plan.StateDue, ledger.ReasonNotObserved},
+		{"no entry, account gone", func(s stage) { noEntry(s); s.o.Found = false }, "", plan.StateError, ledger.ReasonUnknownAccount},
+		{"no entry, record names another policy's key elsewhere", func(s stage) {
+			s.o.Entry, s.o.Record.KeyID, s.o.Elsewhere = nil, "k9", map[string]string{"k9": "other"}
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"adopt a key that is being deleted", func(s stage) {
+			s.o.Entry.Current, s.o.Entry.Retiring[0].Calls, s.o.Record.KeyID = nil, []ledger.Call{{Kind: ledger.CallDelete}}, "k1"
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"rotated in the future", func(s stage) { s.o.Entry.LastRotation = s.now.Add(plan.MaxSkew + 1) }, "", plan.StateError, ledger.ReasonClockSkew},
+		{"rotated in the future, by a little", func(s stage) { s.o.Entry.LastRotation = s.now.Add(plan.MaxSkew) }, "", plan.StateOK, ""},
+		{"rotated in the future, clock wrong", func(s stage) { s.o.Entry.LastRotation, s.o.Skew = s.now.Add(plan.MaxSkew+1), time.Hour }, "", plan.StateOK, ledger.ReasonClockSkew},
+
+		{"leaked three times, once long ago", func(s stage) {
+			disable(s.o, "k2", "exposed_publicly")
+			s.o.Entry.Leaks = []time.Time{s.now.Add(-time.Hour), *s.now, *s.now}
+		}, "rotate exposed_publicly", plan.StateDue, ledger.ReasonExposed},
+		{"downgraded", func(s stage) { disable(s.o, "k2", "subscription_downgrade") }, "", plan.StateError, ledger.ReasonDowngraded},
+		{"disabled, in an old listing", func(s stage) { disable(s.o, "k2", ""); s.o.HomeListed = false }, "", plan.StateOK, ""},
+		{"gone, the record not read", func(s stage) { s.o.Keys, s.o.MissingTwice, s.o.Record = s.o.Keys[:1], true, nil }, "prove key_missing k2", plan.StateError, ledger.ReasonKeyVanished},
+		{"record not read", func(s stage) { s.o.Record = nil }, "", plan.StateOK, ""},
+		{"moved to another workspace", func(s stage) { s.p.Workspace = "second" }, "rotate moved", plan.StateDue, ledger.ReasonMoved},
+		{"moved, and another replica moved it", func(s stage) { s.p.Workspace, s.o.Displaced = "second", true }, "", plan.StateError, ledger.ReasonReplicasDiffer},
+		{"moved to a value to adopt", func(s stage) {
+			s.p.Sink.Path, s.o.Record, s.p.Adopt = "elsewhere", &plan.RecordView{HasValue: true}, "k9"
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "by hand", ServiceAccount: s.p.ServiceAccount}})
+		}, "adopt adopt k9", plan.StateOK, ""},
+		{"moved to a value, adopt of one that it had", func(s stage) {
+			s.p.Sink.Path, s.o.Record, s.p.Adopt = "elsewhere", &plan.RecordView{HasValue: true}, "k1"
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"moved to another field of its record", func(s stage) {
+			s.p.Sink.Field, s.o.Record = "elsewhere", &plan.RecordView{Foreign: []string{"policy"}}
+		}, "rotate moved", plan.StateDue, ledger.ReasonMoved},
+		{"moved, record not read", func(s stage) { s.p.Sink.Path, s.o.Record = "elsewhere", nil }, "rotate moved", plan.StateDue, ledger.ReasonMoved},
+		{"adopted, its value never seen", func(s stage) { s.o.Entry.Current.Hash, s.o.Record.Match = "", "" }, "", plan.StateOK, ""},
+		{"adopted, and the record names another key", func(s stage) {
+			s.o.Entry.Current.Hash, s.o.Record.Match, s.o.Record.KeyID = "", "", "k7"
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"record rolled back to a key that is being deleted", func(s stage) {
+			overlap(s, time.Hour)
+			s.o.Record.Match, s.o.Entry.Retiring[0].Calls = "k1", []ledger.Call{{Kind: ledger.CallDelete}}
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"record rolled back to a key that is gone", func(s stage) { s.o.Record.Match, s.o.Keys = "k1", s.o.Keys[1:] }, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"record rolled back, and a late disable", func(s stage) {
+			s.o.Record.Match, s.o.Entry.Retiring[0].Calls = "k1", []ledger.Call{{Kind: ledger.CallDisable, At: *s.now}}
+		}, "follow rolled_back k1", plan.StateOK, ""},
+		{"record rolled back to a leaked key", func(s stage) {
+			s.o.Record.Match, s.o.Entry.Retiring[0].Calls = "k1", []ledger.Call{{Kind: ledger.CallDisable, At: *s.now}}
+			disable(s.o, "k1", "exposed_publicly")
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"record holds a forgotten key that is disabled", func(s stage) {
+			s.o.Record.Match, s.o.Record.KeyID = "", "k3"
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k3", Disabled: true, ServiceAccount: s.p.ServiceAccount, Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa3"}})
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"record holds a key of another installation", func(s stage) {
+			s.o.Record.Match, s.o.Record.KeyID = "", "k3"
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k3", ServiceAccount: s.p.ServiceAccount, Name: "rekeyd.ownertwo.tts-prod.aaaaaaaaa3"}})
+		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"record holds a changed value under a known key's id", func(s stage) { s.o.Record.Match, s.o.Record.KeyID = "", "k1" }, "", plan.StateError, ledger.ReasonRecordChanged},
+
+		{"drift, in an old listing", func(s stage) { s.o.Keys[1].Settings.Permissions.All, s.o.HomeListed = true, false }, "", plan.StateOK, ""},
+		{"drift, patched in vain a moment ago", func(s stage) {
+			s.o.Keys[1].Settings.Permissions.All, s.o.PatchAfter = true, s.now.Add(1)
+		}, "", plan.StateOK, ""},
+		{"drift, patched in vain before", func(s stage) { s.o.Keys[1].Settings.Permissions.All, s.o.PatchAfter = true, *s.now }, "patch drift k2", plan.StateOK, ""},
+		{"drift that other settings survived", func(s stage) {
+			s.o.Keys[1].Settings.Permissions.All = true
+			s.o.Entry.Applied = &ledger.Applied{Digest: "another", Ignored: []string{"permissions"}}
+		}, "patch drift k2", plan.StateOK, ""},
+		{"drift beside what survived", func(s stage) {
+			s.o.Keys[1].Settings.Permissions.All = true
+			s.o.Entry.Applied.Ignored = []string{"character_limit"}
+		}, "patch drift k2", plan.StateOK, ""},
+		{"drift, nothing known to be applied", func(s stage) { s.o.Keys[1].Settings.Permissions.All, s.o.Entry.Applied = true, nil }, "patch drift k2", plan.StateOK, ""},
+
+		{"clock wrong", func(s stage) { s.o.Skew = time.Hour }, "", plan.StateOK, ledger.ReasonClockSkew},
+		{"clock wrong, due", func(s stage) { hours(s, 2); s.o.Skew = time.Hour }, "", plan.StateDue, ledger.ReasonClockSkew},
+		{"clock wrong, backoff", func(s stage) { hours(s, 2); s.o.Skew, s.o.RetryAt = time.Hour, s.now.Add(time.Minute) }, "", plan.StateFailing, ledger.ReasonBackoff},
+		{"clock wrong, overlap ended", func(s stage) { overlap(s, 0); s.o.Skew = time.Hour }, "", plan.StateOK, ledger.ReasonClockSkew},
+		{"clock wrong, overlap ended, in error", func(s stage) { overlap(s, 0); s.o.Skew, s.o.Record.Match = time.Hour, "" }, "", plan.StateError, ledger.ReasonClockSkew},
+		{"clock wrong, in error", func(s stage) { s.o.Skew, s.o.Record.Match = time.Hour, "" }, "", plan.StateError, ledger.ReasonRecordChanged},
+		{"clock wrong, requested", func(s stage) { s.o.Skew, s.o.Request = time.Hour, &plan.Request{NotKey: "k2"} }, "rotate requested", plan.StateDue, ledger.ReasonClockSkew},
+		{"clock unconfirmed, due", func(s stage) { hours(s, 2); s.o.ClockUnknown = true }, "", plan.StateDue, ledger.ReasonSchedule},
+		{"clock unconfirmed, too old", func(s stage) { s.p.MaxAge, s.o.ClockUnknown = 26*time.Hour, true }, "", plan.StateDue, ledger.ReasonMaxAge},
+		{"clock unconfirmed, quarantine ended", func(s stage) { s.o.Entry.Retiring[0].Until, s.o.ClockUnknown = *s.now, true }, "", plan.StateOK, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, o := planStage(t)
@@ -343,7 +626,7 @@ func TestPlan(t *testing.T) {
 			if strings.Contains(d.Message, "sk_") {
 				t.Errorf("a secret is repeated: %s", d.Message)
 			}
-			if (d.State == plan.StateError) != (d.Message != "") {
+			if (d.State == plan.StateError || d.Reason == ledger.ReasonClockSkew) != (d.Message != "") {
 				t.Errorf("state %s with message %q", d.State, d.Message)
 			}
 			if again := plan.Plan(p, o, now); !slices.Equal(again.Steps, d.Steps) {
@@ -356,11 +639,166 @@ func TestPlan(t *testing.T) {
 func TestAnUnplaceableValueNamesTheCandidates(t *testing.T) {
 	p, o := planStage(t)
 	o.Entry, o.Record.KeyID = nil, ""
-	o.Keys[0].Hint, o.Keys[0].CreatedAt = "…ab12", planNow
+	o.Keys[0].Hint, o.Keys[0].CreatedAt, o.Record.Ending = "…ab12", planNow, "0000ab12"
+	add := func(id, workspace, account, name string) {
+		o.Keys = append(o.Keys, plan.ListedKey{Workspace: workspace, Key: elevenlabs.Key{ID: id, Name: name, ServiceAccount: account}})
+	}
+	add("elsewhere", "second", p.ServiceAccount, "by hand")
+	add("neighbour", p.Workspace, "svcacc_2", "by hand")
+	add("others", p.Workspace, p.ServiceAccount, "rekeyd.ownerown.other.aaaaaaaaa1")
 	d := plan.Plan(p, o, planNow)
-	for _, want := range []string{"adopt", "k1", "…ab12", "2026-05-05", "secret/elevenlabs/tts-prod", "k2"} {
+	for _, want := range []string{"adopt", "k1", "…ab12 fits", "2026-05-05", "secret/elevenlabs/tts-prod", "k2"} {
 		if !strings.Contains(d.Message, want) {
 			t.Errorf("the message lacks %q: %s", want, d.Message)
+		}
+	}
+	for _, not := range []string{"elsewhere", "neighbour", "others", "more"} {
+		if strings.Contains(d.Message, not) {
+			t.Errorf("the message has %q: %s", not, d.Message)
+		}
+	}
+	for range 10 {
+		add("many", p.Workspace, p.ServiceAccount, "by hand")
+	}
+	if d := plan.Plan(p, o, planNow); !strings.HasSuffix(d.Message, ", and 2 more") {
+		t.Errorf("of twelve keys the message names %s", d.Message)
+	}
+	o.Keys = nil
+	if d := plan.Plan(p, o, planNow); !strings.HasSuffix(d.Message, "one of: none") {
+		t.Errorf("of no keys the message names %s", d.Message)
+	}
+}
+
+// TestAKeyOfAnEarlierNameIsThePolicysOwn: a renamed policy keeps its key, whose name is still of before.
+func TestAKeyOfAnEarlierNameIsThePolicysOwn(t *testing.T) {
+	p, o := planStage(t)
+	for i := range o.Keys {
+		o.Keys[i].Name = strings.Replace(o.Keys[i].Name, "tts-prod", "tts-old", 1)
+	}
+	o.Record.Match = ""
+	for _, id := range []string{"k1", "k2"} {
+		if o.Record.KeyID = id; strings.Contains(plan.Plan(p, o, planNow).Message, "belongs to") {
+			t.Errorf("%s is taken for another policy's", id)
+		}
+	}
+}
+
+// TestWhenADecisionChanges: when it is looked at again, and what is shown as the next rotation.
+func TestWhenADecisionChanges(t *testing.T) {
+	const never = -1
+	rotate := plan.Step{Action: plan.ActRotate, Reason: ledger.ReasonSchedule, Workspace: "default", Account: account}
+	overlap := func(o *plan.Observed, left time.Duration) {
+		o.Entry.Retiring[0].State, o.Entry.Retiring[0].Until, o.Keys[0].Disabled = ledger.InOverlap, planNow.Add(left), false
+	}
+	for _, c := range []struct {
+		name       string
+		after      time.Duration // planNow
+		change     func(*plan.Policy, *plan.Observed)
+		wake, next time.Duration // from planNow
+		why        ledger.Reason // of the next rotation
+		reason     ledger.Reason
+	}{
+		{"nothing to do", 0, func(*plan.Policy, *plan.Observed) {}, 2 * time.Hour, 2 * time.Hour, ledger.ReasonSchedule, ""},
+		{"overlap", 0, func(_ *plan.Policy, o *plan.Observed) { overlap(o, time.Hour) }, time.Hour, 2 * time.Hour, ledger.ReasonSchedule, ""},
+		{"overlap ended, retry later", 0, func(_ *plan.Policy, o *plan.Observed) {
+			overlap(o, 0)
+			o.Entry.Retiring[0].NextTry = planNow.Add(time.Minute)
+		}, time.Minute, 2 * time.Hour, ledger.ReasonSchedule, ""},
+		{"manual", 0, func(p *plan.Policy, _ *plan.Observed) { p.Mode = plan.ModeManual }, 20 * time.Hour, never, ledger.ReasonSchedule, ""},
+		{"paused", 0, func(p *plan.Policy, _ *plan.Observed) { p.Mode = plan.ModePaused }, 2 * time.Hour, never, ledger.ReasonSchedule, ledger.ReasonPaused},
+		{"claimed", 0, func(_ *plan.Policy, o *plan.Observed) { o.Entry.Claim = &ledger.Claim{} }, never, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonClaimed},
+		{"claimed, removed", 0, func(p *plan.Policy, o *plan.Observed) { o.Entry.Claim, p.Mode = &ledger.Claim{}, plan.ModeRemoved }, never, never, "", ledger.ReasonClaimed},
+		{"claimed, no key", 0, func(_ *plan.Policy, o *plan.Observed) { o.Entry.Claim, o.Entry.Current = &ledger.Claim{}, nil }, never, never, "", ledger.ReasonClaimed},
+		{"others first", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) { o.OthersDue = true }, 3 * time.Hour, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonOthersFirst},
+		{"others first, after an outage", 3 * time.Hour, func(_ *plan.Policy, o *plan.Observed) { o.OthersDue, o.Answers = true, planNow.Add(150*time.Minute) }, 210 * time.Minute, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonOthersFirst},
+		{"backoff", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) { o.RetryAt = planNow.Add(121 * time.Minute) }, 121 * time.Minute, 121 * time.Minute, ledger.ReasonBackoff, ledger.ReasonBackoff},
+		{"backoff in ledger and memory", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) {
+			o.RetryAt, o.Entry.Failure = planNow.Add(121*time.Minute), &ledger.Failure{NextTry: planNow.Add(122 * time.Minute)}
+		}, 122 * time.Minute, 122 * time.Minute, ledger.ReasonBackoff, ledger.ReasonBackoff},
+		{"past the window", 4 * time.Hour, func(p *plan.Policy, _ *plan.Observed) { p.Window = time.Hour }, 20 * time.Hour, 26 * time.Hour, ledger.ReasonWindow, ledger.ReasonWindow},
+		{"past the window, with a max_age", 4 * time.Hour, func(p *plan.Policy, _ *plan.Observed) { p.Window, p.MaxAge = time.Hour, 100*time.Hour }, 20 * time.Hour, 26 * time.Hour, ledger.ReasonWindow, ledger.ReasonWindow},
+		{"drift that survived", 0, func(_ *plan.Policy, o *plan.Observed) {
+			o.Keys[1].Settings.Permissions.All, o.Entry.Applied.Ignored = true, []string{"permissions"}
+		}, 2 * time.Hour, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonSettingsIgnored},
+		{"backoff in memory and ledger", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) {
+			o.RetryAt, o.Entry.Failure = planNow.Add(122*time.Minute), &ledger.Failure{NextTry: planNow.Add(121 * time.Minute)}
+		}, 122 * time.Minute, 122 * time.Minute, ledger.ReasonBackoff, ledger.ReasonBackoff},
+		{"in error", 0, func(_ *plan.Policy, o *plan.Observed) { o.Record.Match = "" }, 20 * time.Hour, never, "", ledger.ReasonRecordChanged},
+		{"tried in vain", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) {
+			o.Pacing.Next = map[plan.Attempt]time.Time{plan.AttemptOf(rotate): planNow.Add(125 * time.Minute)}
+		}, 125 * time.Minute, 125 * time.Minute, ledger.ReasonBackoff, ledger.ReasonBackoff},
+		{"tried in vain before", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) {
+			o.Pacing.Next = map[plan.Attempt]time.Time{plan.AttemptOf(rotate): planNow.Add(2 * time.Hour)}
+		}, 20 * time.Hour, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonSchedule},
+		{"budget spent", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) {
+			o.Pacing.Affords = map[plan.Action]time.Time{plan.ActRotate: planNow.Add(125 * time.Minute)}
+		}, 125 * time.Minute, 125 * time.Minute, ledger.ReasonBackoff, ledger.ReasonCallBudget},
+		{"budget spent, leaked", 0, func(_ *plan.Policy, o *plan.Observed) {
+			disable(o, "k2", "exposed_publicly")
+			o.Pacing.Affords = map[plan.Action]time.Time{plan.ActRotate: planNow.Add(time.Minute)}
+		}, 20 * time.Hour, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonExposed},
+		{"budget spent, leaked and tried in vain", 0, func(_ *plan.Policy, o *plan.Observed) {
+			disable(o, "k2", "exposed_publicly")
+			o.Pacing.Next = map[plan.Attempt]time.Time{{Action: plan.ActRotate, Reason: ledger.ReasonExposed}: planNow}
+			o.Pacing.Affords = map[plan.Action]time.Time{plan.ActRotate: planNow.Add(time.Minute)}
+		}, time.Minute, time.Minute, ledger.ReasonBackoff, ledger.ReasonCallBudget},
+		{"a retirement tried in vain", 0, func(_ *plan.Policy, o *plan.Observed) {
+			overlap(o, 0)
+			o.Pacing.Next = map[plan.Attempt]time.Time{{Action: plan.ActDisable, Reason: ledger.ReasonOverlapEnded, KeyID: "k1"}: planNow.Add(time.Minute)}
+		}, time.Minute, 2 * time.Hour, ledger.ReasonSchedule, ""},
+		{"a retirement beyond the budget", 0, func(_ *plan.Policy, o *plan.Observed) {
+			overlap(o, 0)
+			o.Pacing.Affords = map[plan.Action]time.Time{plan.ActDisable: planNow.Add(time.Minute)}
+		}, time.Minute, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonCallBudget},
+		{"a retirement beyond the budget, in error", 0, func(_ *plan.Policy, o *plan.Observed) {
+			overlap(o, 0)
+			o.Record.Match = ""
+			o.Pacing.Affords = map[plan.Action]time.Time{plan.ActDisable: planNow.Add(time.Minute)}
+		}, time.Minute, never, "", ledger.ReasonRecordChanged},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, o := planStage(t)
+			c.change(&p, &o)
+			d := plan.Plan(p, o, planNow.Add(c.after))
+			is := func(at time.Time, want time.Duration) bool {
+				return want == never && at.IsZero() || at.Equal(planNow.Add(want))
+			}
+			if !is(d.Wake, c.wake) || !is(d.NextDue, c.next) || d.NextReason != c.why || d.Reason != c.reason {
+				t.Errorf("next look %s, next rotation %s by %q, reason %q; want %s, %s by %q, reason %q", d.Wake, d.NextDue, d.NextReason, d.Reason, c.wake, c.next, c.why, c.reason)
+			}
+			if paced := o.Pacing.Next != nil || o.Pacing.Affords != nil; paced && d.Wake.Before(planNow.Add(20*time.Hour)) && !is(d.Later[d.Steps[0]], c.wake) {
+				t.Errorf("steps %v wait until %v", d.Steps, d.Later)
+			}
+		})
+	}
+}
+
+// TestARecoveryWaitsForItsWorkspace, not for that of the policy.
+func TestARecoveryWaitsForItsWorkspace(t *testing.T) {
+	p, o := planStage(t)
+	o.Entry.Claim, o.ClaimOurs = &ledger.Claim{}, true
+	for _, want := range []string{"", "second"} {
+		if want != "" {
+			o.Entry.Intent = &ledger.Intent{Workspace: want}
+		}
+		if steps := plan.Plan(p, o, planNow).Steps; len(steps) != 1 || steps[0].Workspace != want {
+			t.Errorf("steps %+v, want one in workspace %q", steps, want)
+		}
+	}
+}
+
+// TestAMessageNamesThePolicyOfAKey, where another owns the one in the record.
+func TestAMessageNamesThePolicyOfAKey(t *testing.T) {
+	for name, change := range map[string]func(*plan.Policy, *plan.Observed){
+		"no entry":           func(_ *plan.Policy, o *plan.Observed) { o.Entry = nil },
+		"record overwritten": func(*plan.Policy, *plan.Observed) {},
+		"moved":              func(p *plan.Policy, _ *plan.Observed) { p.Sink.Path = "elsewhere" },
+	} {
+		p, o := planStage(t)
+		o.Record.Match, o.Record.KeyID, o.Elsewhere = "", "k9", map[string]string{"k9": "other"}
+		change(&p, &o)
+		if m := plan.Plan(p, o, planNow).Message; !strings.Contains(m, "belongs to policy other") {
+			t.Errorf("%s: %s", name, m)
 		}
 	}
 }
@@ -431,6 +869,10 @@ func TestADecisionPromisesWhatComes(t *testing.T) {
 	o.Idle = []string{"k1"}
 	if got, want := plan.Plan(p, o, planNow).Leaves["k1"], planNow.Add(time.Hour); !got.Equal(want) {
 		t.Errorf("idle, k1 leaves at %s, want %s", got, want)
+	}
+	o.Entry.Retiring[0].NextTry = planNow.Add(90 * time.Minute)
+	if got, want := plan.Plan(p, o, planNow).Leaves["k1"], planNow.Add(90*time.Minute); !got.Equal(want) {
+		t.Errorf("tried again later, k1 leaves at %s, want %s", got, want)
 	}
 	o.Record.Match, o.Record.KeyID, o.Record.Hash = "", "", "another"
 	if d := plan.Plan(p, o, planNow); d.State != plan.StateError || !d.NextDue.IsZero() {

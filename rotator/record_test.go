@@ -54,6 +54,13 @@ func TestHints(t *testing.T) {
 			t.Errorf("hint %q: %d, want %d", hint, got, want)
 		}
 	}
+	odd := plan.RecordView{HasValue: true, Ending: plan.Ending("sk_0123456789abcdef01234_9-Zc5")}
+	if got := odd.Fit("...1234_9-Zc5"); got != plan.HintFits {
+		t.Errorf("a hint of every kind of character: %d", got)
+	}
+	if got := odd.Fit("...5_9-Zc5"); got != plan.HintDiffers {
+		t.Errorf("a hint that differs before a sign: %d", got)
+	}
 	if got := (plan.RecordView{}).Fit("...09c5"); got != plan.Unsaid {
 		t.Errorf("without a value: %d", got)
 	}

@@ -150,17 +150,19 @@ type history struct {
 
 // published looks for the version of the record in which we published the intent's key, even if the record was overwritten,
 // deleted or rolled back since: readers may have that key. The oldest version with the key is ours; later versions may keep
-// only our fields beside the secret.
+// only our fields beside the secret. Versions that were there before the intent are not read.
 func (j *job) published(ctx context.Context, in *ledger.Intent, newest ledger.Record) (h history, err error) {
 	h.hidden = newest.Doc.Version < in.Seen // it was deleted with all its versions, and numbering began anew
+	before := newest.Doc.Version - keptVersions
+	if !h.hidden {
+		before = max(before, min(in.Seen, newest.Doc.Version-1)) // the newest is looked at in any case
+	}
 	rec := newest
-	for v := newest.Doc.Version; v > max(0, newest.Doc.Version-keptVersions); v-- {
+	for v := newest.Doc.Version; v > max(0, before); v-- {
 		if v != newest.Doc.Version {
-			doc, err := j.r.opt.Store.Read(ctx, in.Sink.Ref, v)
-			if err != nil {
-				return h, fmt.Errorf("reading an earlier version of the record: %w", err)
+			if rec, err = j.earlier(ctx, in.Sink, v); err != nil {
+				return h, err
 			}
-			rec = ledger.ParseRecord(doc, in.Sink.Field)
 		}
 		switch {
 		case rec.Publishes(in.KeyName):
@@ -171,6 +173,22 @@ func (j *job) published(ctx context.Context, in *ledger.Intent, newest ledger.Re
 		h.hidden = h.hidden || v > in.Seen && rec.Doc.JSON == nil
 	}
 	return h, nil
+}
+
+// earlier reads an earlier version of a record. One refused read of many does not end the look at all of them.
+func (j *job) earlier(ctx context.Context, sink ledger.Sink, version int) (ledger.Record, error) {
+	for attempt := 1; ; attempt++ {
+		doc, err := j.r.opt.Store.Read(ctx, sink.Ref, version)
+		if err == nil {
+			return ledger.ParseRecord(doc, sink.Field), nil
+		}
+		if attempt == publishTries || !j.pause(ctx, attempt) {
+			return ledger.Record{}, fmt.Errorf("reading an earlier version of the record: %w", err)
+		}
+		if err := j.guard(ctx); err != nil {
+			return ledger.Record{}, err
+		}
+	}
 }
 
 // search looks for the intent's key by name. If the answer to the create or its sender was lost, it looks until the verify

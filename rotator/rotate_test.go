@@ -7,7 +7,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
@@ -15,6 +17,12 @@ import (
 func TestARotationFromFirstKeyToDeletedKey(t *testing.T) {
 	w := newWorld(t)
 	p := testPolicy(t, nil)
+	w.sim.OnChange(func(c elevensim.Change) {
+		kind := map[elevensim.ChangeKind]ledger.CallKind{elevensim.Disabled: ledger.CallDisable, elevensim.Deleted: ledger.CallDelete}[c.Kind]
+		if e := w.entry(p); e.Claim == nil || kind != "" && !e.Key(c.Key.ID).Outstanding(kind, c.Time) {
+			t.Errorf("a key was %s without a claim or a note of that: %+v", c.Kind, e)
+		}
+	})
 	synctest.Test(t, func(t *testing.T) {
 		r, stop := w.start(p)
 		defer stop()
@@ -49,7 +57,27 @@ func TestARotationFromFirstKeyToDeletedKey(t *testing.T) {
 		if got := w.countEvents(rotator.EventRotated); got != 2 {
 			t.Errorf("%d rotations were reported, want 2", got)
 		}
+		want := []string{"key created", "record published", "rotated", "key created", "record published", "rotated", "key disabled", "key deleted"}
+		if got := w.audited(); !slices.Equal(got, want) {
+			t.Errorf("logged %q, want %q", got, want)
+		}
+		for _, not := range []string{"level=ERROR", "level=WARN", "recovered=true"} {
+			if strings.Contains(w.logs.String(), not) {
+				t.Errorf("a life without a fault logs %s", not)
+			}
+		}
 	})
+}
+
+// audited returns the messages of the log lines that tell of a change, in their order.
+func (w *world) audited() (messages []string) {
+	for line := range strings.Lines(w.logs.String()) {
+		if _, rest, _ := strings.Cut(line, "msg="); strings.Contains(rest, "outcome=done") {
+			msg, _, _ := strings.Cut(strings.TrimPrefix(rest, `"`), " policy=")
+			messages = append(messages, strings.TrimSuffix(msg, `"`))
+		}
+	}
+	return messages
 }
 
 // A plain rotation makes eight remote calls, in this order, and no other.

@@ -27,6 +27,12 @@ func TestAnAbandonedKeyThatCannotBeDeletedIsTold(t *testing.T) {
 		if s := r.Snapshot().Policies[0]; s.Unswept < 2 || len(w.alive()) < 2 {
 			t.Errorf("%d tries are told, of %d keys", s.Unswept, len(w.alive()))
 		}
+		if n := strings.Count(w.logs.String(), "abandoned key not deleted"); n < 2 {
+			t.Errorf("%d tries are logged", n)
+		}
+		if _, rest, _ := strings.Cut(w.logs.String(), "abandoned key not deleted"); !strings.HasPrefix(rest, `" policy=tts-prod action=rotate`) {
+			t.Error("the first try, right after the failure, is not logged")
+		}
 		refusing.set(false)
 		after(2 * time.Hour) // the tries in vain may have spent what they may cost in one
 		if s := r.Snapshot().Policies[0]; s.Unswept != 0 {

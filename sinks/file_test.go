@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +77,18 @@ func TestFileLooksAsPromised(t *testing.T) {
 		}
 		return nil
 	}))
+}
+
+func TestFileListsDocumentsOnly(t *testing.T) {
+	f, dir := fileFixture(t)
+	wantWrite(t, f, "elevenlabs/tts", map[string]any{"a": "b"}, 0)
+	wantWrite(t, f, "elevenlabs/more/tts", map[string]any{"a": "b"}, 0)
+	must(t, os.WriteFile(filepath.Join(dir, "secret/elevenlabs/notes.txt"), []byte("of others"), 0o600))
+	must(t, os.Mkdir(filepath.Join(dir, "secret/elevenlabs/odd.json"), 0o700))
+	names, err := f.store.List(t.Context(), ledger.Ref{Mount: "secret", Path: "elevenlabs"})
+	if want := []string{"more/", "odd.json/", "tts"}; err != nil || !slices.Equal(names, want) {
+		t.Errorf("listed %q, %v; want %q", names, err, want)
+	}
 }
 
 func TestFileReadingMakesNothing(t *testing.T) {

@@ -16,11 +16,13 @@ import (
 type mutant struct {
 	id   int
 	file string
-	line int
+	at   int // its line
 	what string
 }
 
-// switches is what the planted code calls.
+func (m mutant) line(v verdict) string { return fmt.Sprintf("%s:%d: %s: %s", m.file, m.at, v, m.what) }
+
+// switches is what the planted code of each package calls.
 const switches = `package %s
 
 import (
@@ -31,7 +33,7 @@ import (
 
 var (
 	mutantID    = func() int { id, _ := strconv.Atoi(os.Getenv("MUTANT")); return id }()
-	mutantTrace = func() *os.File { f, _ := os.Create(os.Getenv("MUTANT_TRACE")); return f }()
+	mutantTrace = func() *os.File { f, _ := os.OpenFile(os.Getenv("MUTANT_TRACE"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); return f }()
 	mutantSeen  sync.Map
 )
 
@@ -48,44 +50,55 @@ func mutantNot(id int, b bool) bool         { return b != mutantOn(id) }
 func mutantIs(id int, as bool, b bool) bool { if mutantOn(id) { return as }; return b }
 `
 
-// plant writes the package's files, with every mutant in them, into a folder, and says what they are.
-func plant(dir, work string, only []string) ([]mutant, error) {
-	fset := token.NewFileSet()
-	names, err := filepath.Glob(filepath.Join(dir, "*.go"))
-	if err != nil {
-		return nil, err
-	}
-	g := garden{fset: fset}
+// plant writes the files at the places, with every mutant in them, into a folder. It says what the mutants are, and in which
+// folders.
+func plant(places []string, work string) (mutants []mutant, folders []string, err error) {
+	g := garden{fset: token.NewFileSet()}
 	replace := map[string]string{}
-	pkg := ""
-	for _, name := range names {
-		base := filepath.Base(name)
-		if strings.HasSuffix(base, "_test.go") || (len(only) > 0 && !slices.Contains(only, base)) {
-			continue
+	for _, place := range places {
+		names := []string{place}
+		if !strings.HasSuffix(place, ".go") {
+			if names, err = filepath.Glob(filepath.Join(place, "*.go")); err != nil {
+				return nil, nil, err
+			}
 		}
-		f, err := parser.ParseFile(fset, name, nil, parser.ParseComments|parser.SkipObjectResolution)
-		if err != nil {
-			return nil, err
-		}
-		pkg = f.Name.Name
-		g.plant(f, filepath.Join(filepath.Base(dir), base))
-		if err := g.write(f, name, work, replace); err != nil {
-			return nil, err
+		for _, name := range names {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			f, err := parser.ParseFile(g.fset, name, nil, parser.ParseComments|parser.SkipObjectResolution)
+			if err != nil {
+				return nil, nil, err
+			}
+			g.plant(f, filepath.ToSlash(filepath.Clean(name)))
+			if err := g.write(f, name, work, replace); err != nil {
+				return nil, nil, err
+			}
+			dir := filepath.Dir(name)
+			if slices.Contains(folders, dir) {
+				continue
+			}
+			folders = append(folders, dir)
+			helper := fmt.Appendf(nil, switches, f.Name.Name)
+			if err := write(helper, filepath.Join(dir, "mutant_switches.go"), work, replace); err != nil {
+				return nil, nil, err
+			}
 		}
 	}
-	if pkg == "" {
-		return nil, fmt.Errorf("%s has no such files", dir)
+	if len(g.mutants) == 0 {
+		return nil, nil, fmt.Errorf("%s: no mistake can be made there", strings.Join(places, ", "))
 	}
-	helper := filepath.Join(work, "mutant.go")
-	if err := os.WriteFile(helper, fmt.Appendf(nil, switches, pkg), 0o600); err != nil {
-		return nil, err
-	}
-	place, err := filepath.Abs(filepath.Join(dir, "mutant_switches.go"))
+	return g.mutants, folders, writeOverlay(work, replace)
+}
+
+// write writes text into the work folder, for the compiler to take in place of the file of this name.
+func write(text []byte, name, work string, replace map[string]string) error {
+	place, err := filepath.Abs(name)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	replace[place] = helper
-	return g.mutants, writeOverlay(work, replace)
+	replace[place] = filepath.Join(work, fmt.Sprint(len(replace), ".go"))
+	return os.WriteFile(replace[place], text, 0o600)
 }
 
 // garden is where mutants are planted.
@@ -101,13 +114,7 @@ func (g *garden) write(f *ast.File, name, work string, replace map[string]string
 	if err := format.Node(&text, g.fset, f); err != nil {
 		return fmt.Errorf("writing %s: %w", name, err)
 	}
-	copied := filepath.Join(work, filepath.Base(name))
-	place, err := filepath.Abs(name)
-	if err != nil {
-		return err
-	}
-	replace[place] = copied
-	return os.WriteFile(copied, []byte(text.String()), 0o600)
+	return write([]byte(text.String()), name, work, replace)
 }
 
 func (g *garden) add(at ast.Node, what string) int {

@@ -93,7 +93,7 @@ func candidates(p Policy, o Observed) string {
 		}
 		if more++; len(s) < most {
 			note := ""
-			if o.Record != nil && o.Record.Fit(k.Hint) == HintFits {
+			if o.Record.Fit(k.Hint) == HintFits {
 				note = " fits"
 			}
 			s = append(s, fmt.Sprintf("%s (%s, hint %s%s, created %s)", k.ID, k.Name, k.Hint, note, k.CreatedAt.UTC().Format(time.DateOnly)))

@@ -48,7 +48,7 @@ func soonest(t, now time.Time) time.Time {
 
 // planFuture is the error of an entry whose future times ElevenLabs cannot correct.
 func planFuture(p Policy, e *ledger.Entry, now time.Time, d Decision) (Decision, bool) {
-	if p.Mode == ModeRemoved || e.Current == nil || !InFuture(e.LastRotation, now) {
+	if !InFuture(e.LastRotation, now) {
 		return d, false
 	}
 	return d.fail(ledger.ReasonClockSkew, "the ledger says that policy %s was rotated at %s, which is in the future: a clock was wrong, and ElevenLabs does not list its key; run: rekeyd rotate %s",

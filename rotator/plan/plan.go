@@ -265,7 +265,7 @@ func planWithoutKey(p Policy, o Observed, now time.Time, d Decision) Decision {
 
 // pruned returns the key that was pruned from the policy while it was removed, if the record still holds it.
 func (o Observed) pruned() *ledger.Retiring {
-	if o.Entry == nil || o.Record.Match == "" {
+	if o.Entry == nil {
 		return nil
 	}
 	if k := o.Entry.RetiringKey(o.Record.Match); k != nil && k.Reason == ledger.ReasonRemoved {
@@ -298,22 +298,19 @@ func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
 	if future, found := planFuture(p, o.Entry, now, d); found && o.Skew == 0 {
 		return future
 	}
-	isMoved := Moved(p, *o.Entry.Current)
-	if !isMoved && o.hasUnknownValue(p) {
-		changed, _ := planRecord(p, o, now, d) // even a broken key of ours is no reason to overwrite it
-		return changed
+	if !o.hasUnknownValue(p) { // even a broken key of ours is no reason to overwrite it
+		health, found := planHealth(p, o, now, d)
+		if found {
+			return health
+		}
+		d.Reason = health.Reason
 	}
-	health, found := planHealth(p, o, now, d)
-	if found {
-		return health
-	}
-	d.Reason = health.Reason
 	if o.Displaced { // or two replicas would move the key back and forth
 		c := o.Entry.Current
 		return d.fail(ledger.ReasonReplicasDiffer, "another replica moved to key %s of account %s in workspace %s, at %s, after this one loaded its policy file; give all replicas the same file",
 			c.ID, c.Account, c.Workspace, c.Sink)
 	}
-	if isMoved {
+	if Moved(p, *o.Entry.Current) {
 		return planMove(p, o, now, d)
 	}
 	if changed, found := planRecord(p, o, now, d); found {
@@ -498,7 +495,7 @@ func planDrift(p Policy, o Observed, now time.Time, d Decision) Decision {
 	switch {
 	case o.Differs:
 		return d.fail(ledger.ReasonReplicasDiffer, "another replica applied other settings to key %s after this one loaded its policy file; give all replicas the same file", k.ID)
-	case a != nil && a.Digest == p.Settings.Digest() && len(a.Ignored) > 0 && subset(d.Drift, a.Ignored):
+	case a != nil && a.Digest == p.Settings.Digest() && subset(d.Drift, a.Ignored):
 		return d.fail(ledger.ReasonSettingsIgnored, "ElevenLabs did not take over %s of key %s; the workspace's plan may not offer it", strings.Join(d.Drift, ", "), k.ID)
 	case answer == DriftPatch && o.PatchAfter.After(now):
 	case answer == DriftPatch:
