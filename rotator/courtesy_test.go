@@ -175,7 +175,7 @@ func TestARetirementsCalls(t *testing.T) {
 		before := len(proc.made())
 		after(10 * time.Second)
 		const entry, record, keys = "secret/rekeyd/policies/tts-prod", "secret/elevenlabs/tts-prod", "/v1/service-accounts/" + account + "/api-keys"
-		want := []string{"read " + entry, "write " + entry, "read " + record, "GET " + keys, "PATCH " + keys + "/" + first.ID, "read " + record, "write " + entry}
+		want := []string{"read " + entry, "write " + entry, "read " + record, "GET " + keys, "PATCH " + keys + "/" + first.ID, "read " + record, "read " + record, "GET /v1/user", "write " + entry}
 		if got := proc.made()[before:]; !slices.Equal(got, want) {
 			t.Errorf("calls %q, want %q", got, want)
 		}

@@ -58,8 +58,13 @@ func (r *Rotator) logCommands(policy string, was, is *ledger.Entry) {
 		}
 	}
 	for _, p := range added {
-		if p.By == ledger.ByCommand {
-			r.opt.Logger.Info("changed by a command", "policy", policy, "trigger", string(p.Reason), "words", p.Words, "rotation", p.Rotation,
+		reported := p.By == ledger.ByLeak && p.Reason == ledger.ReasonRevoke
+		if p.By == ledger.ByCommand || reported {
+			what := "changed by a command"
+			if reported {
+				what = "key reported as leaked, and replaced by another process"
+			}
+			r.opt.Logger.Info(what, "policy", policy, "trigger", string(p.Reason), "words", p.Words, "rotation", p.Rotation,
 				"key_id", p.KeyID, "previous_key_id", p.PreviousKeyID)
 		}
 	}

@@ -321,7 +321,7 @@ func (r *Rotator) EndLeak(ctx context.Context, l Leak, s secret.Secret) (Leak, e
 	if err := r.rotatable(l); err != nil {
 		return l, err
 	}
-	if err := r.Rotate(ctx, l.Policy, RotateOptions{Revoke: true, Reason: leakReason}); err != nil {
+	if err := r.Rotate(ctx, l.Policy, RotateOptions{Revoke: true, Leaked: true, Reason: leakReason}); err != nil {
 		return l, err
 	}
 	l.Rotation = LeakRotated
@@ -351,5 +351,5 @@ func (r *Rotator) RequestEnd(l Leak) (Leak, error) {
 		return l, err
 	}
 	l.Rotation = LeakRequested
-	return l, r.Request(l.Policy, RotateOptions{Revoke: true, Reason: leakReason})
+	return l, r.Request(l.Policy, RotateOptions{Revoke: true, Leaked: true, Reason: leakReason})
 }

@@ -23,7 +23,7 @@ func TestAKeyIsMissingAfterTwoListings(t *testing.T) {
 			l.seq++
 		}
 		var o plan.Observed
-		r.absorb(st, plan.Policy{})
+		r.absorb(st)
 		r.addCurrentLocked(&o, plan.Policy{}, &st.known)
 		if !o.HomeListed || o.MissingTwice != want {
 			t.Errorf("look %d: listed %t, missing %t", i+1, o.HomeListed, o.MissingTwice)

@@ -31,7 +31,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 		r.aim(ctx, st, asked)
 		asked = nil
 	}
-	r.absorb(st, p)
+	r.absorb(st)
 	if r.tooSoon(st, p, ws, asked != nil) {
 		r.requestResync(st, in.resync)
 		if !k.loaded || k.record == nil && p.Mode != plan.ModeRemoved && plan.WantsRecord(p, k.entry) {
@@ -61,7 +61,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 			r.tried(st, plan.Attempt{Action: lookClaimed})
 		}
 	}
-	r.absorb(st, p)
+	r.absorb(st)
 	o, read := r.observed(st, p, ws), false
 	if a := (plan.Attempt{Action: lookListed, KeyID: plan.Unexplained(o)}); !fresh && a.KeyID != "" && k.pace.waits(a) <= 0 && ws.seq(r) > k.explained {
 		if err := r.readEntry(ctx, st, p.Name); err != nil {
@@ -85,7 +85,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 		k.entry, k.mended, read = e, k.version, true
 	}
 	if read {
-		r.absorb(st, p)
+		r.absorb(st)
 		o = r.observed(st, p, ws)
 	}
 	k.pace.forget(look)
@@ -169,7 +169,7 @@ func (r *Rotator) lookAtRecord(ctx context.Context, st *policyState, p plan.Poli
 
 // absorb notes what the last listing and the entry say about what lasts: a fulfilled request, use of retiring keys, a missing
 // current key, other settings. Doing it twice changes nothing.
-func (r *Rotator) absorb(st *policyState, p plan.Policy) {
+func (r *Rotator) absorb(st *policyState) {
 	k := &st.known
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -16,7 +16,15 @@ import (
 // RotateOptions are the options of a requested rotation.
 type RotateOptions struct {
 	Revoke bool   // done only when every older key is disabled, those in overlap too
+	Leaked bool   // the secret was reported, not seen by ElevenLabs
 	Reason string // a person's words, for log and history
+}
+
+func (o RotateOptions) by(by ledger.By) ledger.By {
+	if o.Leaked {
+		return ledger.ByLeak
+	}
+	return by
 }
 
 // Request makes a running rotator rotate a policy soon. It fails if the policy does not exist or is paused. The cached state may
@@ -32,7 +40,7 @@ func (r *Rotator) Request(name string, o RotateOptions) error {
 		return pausedPolicy(name)
 	}
 	revoke := o.Revoke || st.request != nil && st.request.Revoke
-	st.request, st.inbox.hurry = &plan.Request{Pending: true, By: ledger.ByHTTP, Revoke: revoke, Reason: o.Reason}, true
+	st.request, st.inbox.hurry = &plan.Request{Pending: true, By: o.by(ledger.ByHTTP), Revoke: revoke, Reason: o.Reason}, true
 	r.logLocked(slog.LevelInfo, "rotation requested", "policy", name, "revoke_now", o.Revoke, "reason", ledger.Words(o.Reason))
 	r.enqueueLocked(st)
 	return nil
@@ -53,7 +61,7 @@ func (r *Rotator) Rotate(ctx context.Context, name string, o RotateOptions) erro
 	if err != nil {
 		return err
 	}
-	req := plan.Request{NotKey: ledger.CurrentID(seen.Entry), By: ledger.ByCommand, Revoke: o.Revoke, Reason: o.Reason}
+	req := plan.Request{NotKey: ledger.CurrentID(seen.Entry), By: o.by(ledger.ByCommand), Revoke: o.Revoke, Reason: o.Reason}
 	if req.NotKey != "" {
 		req.NotRotation = r.uncommitted(ctx, seen.Entry)
 	}

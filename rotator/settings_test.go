@@ -363,16 +363,6 @@ func TestAPlanThatRefusesASetting(t *testing.T) {
 	}
 }
 
-// creates counts the calls that are to make a key.
-func (w *world) creates() (n int) {
-	for _, h := range w.sim.History() {
-		if h.Operation == "createAPIKey" {
-			n++
-		}
-	}
-	return n
-}
-
 // A plan that accepts a setting and drops it: of what was carried over the log says so, and of what is managed the policy.
 func TestAPlanThatDropsASetting(t *testing.T) {
 	w := newWorld(t)

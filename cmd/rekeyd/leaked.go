@@ -35,9 +35,11 @@ func (a app) leaked(ctx context.Context, o options, _ []string) error {
 		return err
 	}
 	if !o.json {
-		err = a.print("%s\n", leakText(l))
+		if err := a.print("%s\n", leakText(l)); err != nil {
+			return err
+		}
 	}
-	if err == nil && l.Known && o.rotate {
+	if l.Known && o.rotate {
 		var out daemon.Outcome
 		if l, out, err = d.EndLeak(ctx, l, found); err == nil && !o.json {
 			err = a.print("%s\n", leakEnd(l, rotated(out, true, time.Now())))
