@@ -1,6 +1,7 @@
 package rotator_test
 
 import (
+	"context"
 	"net/netip"
 	"strings"
 	"testing"
@@ -141,6 +142,9 @@ func TestProofOfTheEnd(t *testing.T) {
 			if e := w.entry(p); e.PastOf(old.ID).Proof != ledger.Rejected {
 				t.Errorf("accepted for %s: three hours later the proof is %q", lag, e.PastOf(old.ID).Proof)
 			}
+			if strings.Contains(w.logs.String(), "no effect") {
+				t.Error("a proof is logged as a step without effect")
+			}
 		})
 	}
 }
@@ -224,4 +228,41 @@ func TestWaitUntilUsed(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAKeyThatIsPutBackIsUnused, even to a process that did not see it replaced.
+func TestAKeyThatIsPutBackIsUnused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		p := testPolicy(t, func(p *plan.Policy) { p.WaitUntilUsed, p.Overlap = 3*time.Hour, time.Hour })
+		_, stop := w.daemon(options{}, p)
+		defer stop()
+		after(30 * time.Second)
+		first := w.inRecord(p)
+		if err := w.sim.AddUsage(first.ID, 5); err != nil {
+			t.Fatal(err)
+		}
+		after(5 * time.Minute)
+		if err := w.build(options{}, p).Rotate(context.Background(), p.Name, rotator.RotateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		second := w.inRecord(p)
+		if err := w.build(options{}, p).Rollback(context.Background(), p.Name); err != nil {
+			t.Fatal(err)
+		}
+		if k := w.inRecord(p); k.ID != first.ID {
+			t.Fatalf("the record holds key %s", k.ID)
+		}
+		after(2 * time.Hour) // until past 2, before the schedule's 3
+		if k := w.key(second.Secret); k.Disabled {
+			t.Error("the key that was rolled back is disabled although the one put back was not used since")
+		}
+		if err := w.sim.AddUsage(first.ID, 5); err != nil {
+			t.Fatal(err)
+		}
+		after(5 * time.Minute)
+		if k := w.key(second.Secret); !k.Disabled {
+			t.Error("the key that was rolled back is still enabled")
+		}
+	})
 }

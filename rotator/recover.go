@@ -223,8 +223,9 @@ func (j *job) abandon(ctx context.Context, f *stageError, key elevenlabs.Key, fo
 	note := func(e *ledger.Entry) { e.Abandon(j.r.opt.Wall(), j.seen()) }
 	if found && key.CharacterCount > 0 {
 		j.log.Warn("abandoned key is in use, kept and counted as lost", "key_id", key.ID, "key_name", key.Name)
+		return j.releaseFailed(ctx, f, func(e *ledger.Entry) { note(e); e.Spare(key.Name) })
 	}
-	if !found || key.CharacterCount > 0 {
+	if !found {
 		return j.releaseFailed(ctx, f, note)
 	}
 	err := j.write(ctx, func(e *ledger.Entry) {

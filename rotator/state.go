@@ -78,6 +78,7 @@ type knowledge struct {
 	record        *plan.RecordView // nil: must be read before it is used
 	explained     int              // listing whose unknown keys have already caused a new read of the ledger
 	currentID     string
+	lastPublished time.Time // by the history: a key that was replaced and put back meanwhile is current anew
 	currentSince  time.Time // when this process first saw that key as current
 	changedSince  time.Time // the same, but zero where it saw no other before
 	claimVersion  int
@@ -123,11 +124,11 @@ func (k *knowledge) setEntry(e *ledger.Entry, version int, now time.Time) {
 		e.Pack()
 	}
 	k.loaded, k.ledgerError, k.entry, k.version = true, "", e, version
-	if id := ledger.CurrentID(e); id != k.currentID {
+	if id, last := ledger.CurrentID(e), lastPublished(e); id != k.currentID || !last.Equal(k.lastPublished) {
 		if k.currentID != "" {
 			k.changedSince = now
 		}
-		k.currentID, k.currentSince, k.missingSeq, k.proof = id, now, 0, elevenlabs.Inconclusive
+		k.currentID, k.lastPublished, k.currentSince, k.missingSeq, k.proof = id, last, now, 0, elevenlabs.Inconclusive
 		k.credits, k.used = unknownCredits, false
 	}
 	k.quarantined = inQuarantine(e, k.quarantined, now)
@@ -137,6 +138,14 @@ func (k *knowledge) setEntry(e *ledger.Entry, version int, now time.Time) {
 	case k.claimVersion != version:
 		k.claimVersion, k.claimSince = version, now
 	}
+}
+
+// lastPublished returns when the newest rotation of the history published its key.
+func lastPublished(e *ledger.Entry) time.Time {
+	if e == nil || len(e.History) == 0 {
+		return time.Time{}
+	}
+	return e.History[len(e.History)-1].Published
 }
 
 // inQuarantine returns since when each key in quarantine is known to be there.

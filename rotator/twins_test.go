@@ -224,6 +224,13 @@ func TestARestoredLedgerDeletesNoKeyInUse(t *testing.T) {
 		if s := w.state(r, 0); s.Keys.Lost != 1 {
 			t.Errorf("keys %+v", s.Keys)
 		}
+		if err := w.sim.AddUsage(second.ID, -1000); err != nil { // a billing month begins
+			t.Fatal(err)
+		}
+		after(2 * time.Hour)
+		if k := w.key(second.Secret); k.Deleted() || k.Disabled {
+			t.Errorf("key %s was in use before its counter began anew: disabled %t, deleted %t", k.ID, k.Disabled, k.Deleted())
+		}
 		lost, err := w.build(options{}, p).Lost(context.Background())
 		if err != nil || len(lost) != 1 || lost[0].KeyID != second.ID {
 			t.Errorf("prune would list %+v, %v", lost, err)

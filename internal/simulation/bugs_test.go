@@ -30,7 +30,7 @@ func bugs() []bug {
 		{"commit without reading back", "rotate.go", "case err == nil && now.Publishes(pub.KeyName) && now.Secret.Reveal() == pub.Secret.Reveal():", "case failure == nil || ledger.MaybeWritten(failure):", 1000, "", 1},
 		{"retire from a cached ledger and record", "retire.go", "if err := j.mayRetire(ctx, s.Action, key.KeyRef); err != nil {", "if err := error(nil); err != nil {", 2000, "", 15},
 		{"forget a delete that failed", "retire.go", "if err != nil && !gone {", "if s.Action == plan.ActDelete {\n\t\tgone = true\n\t}\n\tif err != nil && !gone {", 1000, "", 1},
-		{"forget an abandoned rotation", "ledger/entry.go", "e.Abandoned = append(e.Abandoned, Abandoned{in.Rotation, in.KeyName, in.Workspace, in.Account, now, \"\"})", "_ = now", 1000, "", 3},
+		{"forget an abandoned rotation", "ledger/entry.go", "e.Abandoned = append(e.Abandoned, Abandoned{in.Rotation, in.KeyName, in.Workspace, in.Account, now, \"\", false})", "_ = now", 1000, "", 3},
 		{"believe a listing that lags", "recover.go", "if found || (err == nil && (j.lost.IsZero() || time.Since(j.lost) > j.r.opt.VerifyTimeout)) {\n\t\t\treturn key, found, nil", "if err == nil {\n\t\t\tj.entry().Intent = nil\n\t\t\treturn key, found, nil", 2000, "", 3},
 		{"time claims by the wall clock", "observe.go", "o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= r.opt.ClaimTTL", "o.ClaimExpired = !o.ClaimOurs && r.opt.Wall().Sub(c.Since) >= min(r.opt.ClaimTTL, time.Hour)", 1000, "wrong,crash,asks,do=request,do=request", 46},
 		{"take every claim over at once", "observe.go", "o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= r.opt.ClaimTTL", "o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= 0", 1000, "", 38},

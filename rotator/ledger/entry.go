@@ -149,6 +149,7 @@ type Abandoned struct {
 	Account   string    `json:"account"`
 	Since     time.Time `json:"since"`
 	KeyID     string    `json:"key_id,omitempty"` // "": every key of the rotation
+	InUse     bool      `json:"in_use,omitempty"` // its key was in use, and stays although its counter may begin anew
 }
 
 // Is reports whether a key with this id and rotation is the abandoned one.
@@ -347,7 +348,7 @@ func (e *Entry) Knows(id, rotation string) bool {
 // Explains reports whether the entry decides what happens to a listed key. An abandoned key that is in use needs a person's
 // decision.
 func (e *Entry) Explains(k elevenlabs.Key, rotation string) bool {
-	inUse := k.CharacterCount > 0 && e.Key(k.ID) == nil && e.IsAbandoned(k.ID, rotation)
+	inUse := (k.CharacterCount > 0 || e.Spares(k.ID, rotation)) && e.Key(k.ID) == nil && e.IsAbandoned(k.ID, rotation)
 	return e.Knows(k.ID, rotation) && !inUse
 }
 
@@ -355,12 +356,26 @@ func (e *Entry) Explains(k elevenlabs.Key, rotation string) bool {
 func (e *Entry) Abandon(now time.Time, version int) {
 	in := e.Intent
 	if in != nil && !in.Rollback && !e.IsAbandoned("", in.Rotation) {
-		e.Abandoned = append(e.Abandoned, Abandoned{in.Rotation, in.KeyName, in.Workspace, in.Account, now, ""})
+		e.Abandoned = append(e.Abandoned, Abandoned{in.Rotation, in.KeyName, in.Workspace, in.Account, now, "", false})
 	}
 	if c := e.Current; in != nil && c != nil && c.Sink == in.Sink && version != 0 {
 		c.Version = version
 	}
 	e.Intent = nil
+}
+
+// Spare notes that the key of an abandoned rotation is in use, so that its secret must be stored somewhere.
+func (e *Entry) Spare(keyName string) {
+	for i := range e.Abandoned {
+		if e.Abandoned[i].KeyName == keyName {
+			e.Abandoned[i].InUse = true
+		}
+	}
+}
+
+// Spares reports whether an abandoned key was in use when its rotation was abandoned.
+func (e *Entry) Spares(id, rotation string) bool {
+	return slices.ContainsFunc(e.Abandoned, func(a Abandoned) bool { return a.InUse && a.Is(id, rotation) })
 }
 
 // ForgetOld drops expired notes. It keeps an abandoned rotation until gone reports that its keys are gone.

@@ -81,6 +81,9 @@ func planClaimed(p Policy, o Observed, d Decision) Decision {
 func planSweep(o Observed, d *Decision) {
 	for _, k := range o.Keys {
 		owner, _, rotation, ok := ledger.ParseKeyName(k.Name)
+		if o.Entry.Spares(k.ID, rotation) {
+			continue
+		}
 		if ok && owner == o.Entry.Owner && (o.Entry.IsAbandoned(k.ID, rotation) || o.twin(k.ID, rotation)) && k.CharacterCount == 0 {
 			d.add(Step{ActSweep, ledger.ReasonAbandonedKey, k.ID, k.Workspace, k.ServiceAccount})
 		}
