@@ -142,10 +142,14 @@ func (k *knowledge) setEntry(e *ledger.Entry, version int, now time.Time) {
 
 // lastPublished returns when the newest rotation of the history published its key.
 func lastPublished(e *ledger.Entry) time.Time {
-	if e == nil || len(e.History) == 0 {
+	if e == nil {
 		return time.Time{}
 	}
-	return e.History[len(e.History)-1].Published
+	history := e.Rotations()
+	if len(history) == 0 {
+		return time.Time{}
+	}
+	return history[len(history)-1].Published
 }
 
 // inQuarantine returns since when each key in quarantine is known to be there.

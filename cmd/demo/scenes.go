@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
@@ -59,7 +60,7 @@ func (s *scenes) await(ctx context.Context, wanted func(rotator.Event) bool) boo
 
 // probe shares the voice with the key in use alone, until a new key was refused for it.
 func (s *scenes) probe(ctx context.Context) {
-	s.sim.UnshareVoice(voice)
+	s.sim.UnshareVoice(voice, "svcacc_speech")
 	s.sim.ShareVoice(voice, s.current("tts-staging").ID)
 	s.say("-- A voice is shared with the key of tts-staging, no longer with its service account. The next key cannot read it:")
 	if s.await(ctx, func(e rotator.Event) bool {
@@ -82,7 +83,7 @@ func (s *scenes) leak(ctx context.Context) {
 		return
 	}
 	req.Header.Set("Authorization", "Bearer "+s.token)
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := (&http.Client{Timeout: 15 * time.Second}).Do(req)
 	if err != nil {
 		s.say("-- " + err.Error())
 		return

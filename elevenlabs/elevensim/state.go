@@ -211,14 +211,14 @@ func (s *Server) ShareVoice(voice, with string) {
 	s.voices[voice] = append(s.voices[voice], with)
 }
 
-// UnshareVoice makes a voice unreadable for all.
-func (s *Server) UnshareVoice(voice string) {
+// UnshareVoice undoes ShareVoice.
+func (s *Server) UnshareVoice(voice, with string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.voices, voice)
+	s.voices[voice] = slices.DeleteFunc(s.voices[voice], func(id string) bool { return id == with })
 }
 
-// AddUsage counts credits on a key.
+// AddUsage counts credits on a key. They may be negative: a counter is smaller again when a billing month begins.
 func (s *Server) AddUsage(id string, credits int64) error {
 	return s.withKey("adding usage to", id, func(k *Key) { k.CharacterCount += credits })
 }

@@ -80,6 +80,20 @@ func bugs() []bug {
 		{"forget what a key that is not listed has", "plan/settings.go", "\treturn o.Entry.Current.Settings.Optional()\n}", "\treturn elevenlabs.Optional{}\n}", 2000, "", 23},
 		{"patch what the policy does not manage", "../elevenlabs/wire.go", "w.optionalFields = s.bodyFields(clearIt)", "w.optionalFields = optionalFields{clearIt, clearIt, clearIt, clearIt}", 1000, "", 21},
 		{"disable what a person enabled in quarantine", "plan/plan.go", "case enabled && r.Outstanding(ledger.CallEnable, now):", "case enabled:", 1000, "do=enable quarantined key", 1},
+
+		// … and what only looks like evidence.
+		{"ignore a failed probe", "rotate.go", "probes, err := j.probePaths(ctx, key.secret)\n\tif err != nil {", "probes, err := j.probePaths(ctx, key.secret)\n\tif false {", 300, "probes", 1},
+		{"publish before probing", "rotate.go", "probes, err := j.probePaths(ctx, key.secret)\n", "_ = j.publish(ctx, j.publication(in, key), rec)\n\tprobes, err := j.probePaths(ctx, key.secret)\n", 300, "probes", 1},
+		{"note an answer that no probe had", "rotate.go", "if err := j.publish(ctx, pub, rec); err != nil {", "probes = append(probes, ledger.ProbeAnswer{Path: \"/v1/voices\", Status: 200})\n\tif err := j.publish(ctx, pub, rec); err != nil {", 300, "", 1},
+		{"end an overlap though the new key was not used", "plan/plan.go", "if o.Used {", "if true {", 300, "waits", 1},
+		{"end an overlap on a counter that began anew", "observe.go", "key.CharacterCount > k.credits // a", "key.CharacterCount != k.credits // a", 2000, "waits,months,do=rollback", 13},
+		{"take what a key cost before it was put back for use", "observe.go", "&& history[n-1].Reason != ledger.ReasonRollback &&", "&&", 2000, "waits,do=rollback", 13},
+		{"forget that a key was replaced and put back", "state.go", "|| !last.Equal(k.lastPublished) {", "|| false && !last.IsZero() {", 2000, "waits,do=rollback", 42},
+		{"note a rejection without an answer", "probe.go", "\t\treturn ledger.Rejected\n\t}\n\treturn \"\"", "\t\treturn ledger.Rejected\n\t}\n\treturn ledger.Rejected", 300, "", 3},
+		{"take the first proof for the last", "ledger/history.go", "return p == \"\" || p == StillAccepted", "return p == \"\"", 300, "disablelag", 3},
+		{"leave a rotation out of the history", "rotate.go", "\t\te.Remember(past)\n", "\t\tif !c.recovered {\n\t\t\te.Remember(past)\n\t\t}\n", 1000, "", 7},
+		{"keep the words of a person as they are", "ledger/history.go", "if LooksSecret(w) {", "if w == \"\" {", 300, "do=rotate", 1},
+		{"sweep a key that was in use once its counter begins anew", "recover.go", "note(e); e.Spare(key.Name) })", "note(e) })", 2000, "months,waits,do=restore Vault", 39},
 	}
 }
 

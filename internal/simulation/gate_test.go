@@ -185,6 +185,7 @@ func (g *gate) pass(req *http.Request, body []byte, step string, f fate) (*http.
 		}
 	}
 	g.w.oracle.called(g, req, step, resp, err)
+	g.w.oracle.answers(req, step, resp, f)
 	g.w.tracef("r%d.%d %s → %s %s", g.replica, g.life, step, outcome(resp, err), f.fault)
 	if f.crash == "after" {
 		g.w.hit("crash after", step)
@@ -314,6 +315,8 @@ func classify(req *http.Request, body []byte) string {
 			return "delete"
 		case strings.HasSuffix(path, "/user"):
 			return "verify read"
+		case strings.HasPrefix(path, "/v1/voices/"), strings.HasPrefix(path, "/v1/models"):
+			return "probe read"
 		case strings.HasSuffix(path, "/api-keys"):
 			return "list keys"
 		}

@@ -1,6 +1,7 @@
 package simulation_test
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -18,15 +19,17 @@ func (w *world) use() {
 	}
 	for _, p := range w.policies {
 		if r := w.oracle.at(p.Sink.String()); w.profile.uses && w.snapshot && !w.oracle.restored && r.key != nil && r.key.ours && !r.foreign {
-			w.must(w.at(r.key).AddUsage(r.key.ID, 10))
+			w.spend(r.key)
 			r.key.used = append(r.key.used, time.Now())
+			w.oracle.followed(r)
 		}
+		w.takeUp(w.oracle.at(p.Sink.String()))
 		for _, k := range w.oracle.keysOf(base(p.Name)) {
 			forever := k.ID[len(k.ID)-1]%2 == 0
 			if p.WaitUntilIdle == 0 || k.replaced.IsZero() || k.Disabled || k.Deleted() || !forever && time.Since(k.replaced) > p.Overlap {
 				continue
 			}
-			w.must(w.at(k).AddUsage(k.ID, 10))
+			w.spend(k)
 			k.used = append(k.used, time.Now())
 			w.hits["old key × used"]++
 		}
@@ -59,7 +62,7 @@ func (o *oracle) keysOf(policy string) []*life {
 			keys = append(keys, k)
 		}
 	}
-	slices.SortFunc(keys, func(a, b *life) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	slices.SortFunc(keys, func(a, b *life) int { return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID)) })
 	return keys
 }
 
@@ -94,6 +97,7 @@ func (o *oracle) entered(policy string, data map[string]any) {
 	}
 	o.clocked(r)
 	o.alone(policy, data)
+	o.remembered(data)
 	in, _ := data["intent"].(map[string]any)
 	if rotation := text(in["rotation"]); rotation != r.intent {
 		r.intent, r.begun = rotation, time.Now()
@@ -140,7 +144,7 @@ func (o *oracle) turn(p plan.Policy) time.Duration {
 	var wait time.Duration
 	for _, r := range o.records {
 		if p.Group != "" && r.policy.Group == p.Group && r.policy.Name != p.Name {
-			wait += r.policy.Overlap + 2*reconcile
+			wait += r.policy.Overlap + r.policy.WaitUntilUsed + 2*reconcile
 		}
 	}
 	if p.AdminOf != "" {

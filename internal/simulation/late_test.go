@@ -105,7 +105,7 @@ func (w *world) concerns(req *http.Request) string {
 	if k := w.oracle.keys[path[strings.LastIndex(path, "/")+1:]]; k != nil {
 		return k.policy
 	}
-	if k := w.oracle.bySecret(req.Header.Get("xi-api-key")); k != nil && strings.HasSuffix(path, "/user") {
+	if k := w.oracle.bySecret(req.Header.Get("xi-api-key")); k != nil && !strings.HasPrefix(path, "/v1/service-accounts") {
 		return k.policy
 	}
 	return ""

@@ -60,7 +60,7 @@ func (w *world) rotate(p plan.Policy, revoke bool) {
 	}
 	r.revoking = r.revoking || revoke
 	w.operate("rotate "+p.Name, func(ctx context.Context, rot *rotator.Rotator) error {
-		return rot.Rotate(ctx, p.Name, rotator.RotateOptions{Revoke: revoke, Reason: "drill"})
+		return rot.Rotate(ctx, p.Name, rotator.RotateOptions{Revoke: revoke, Reason: pasted(before)})
 	}, func(err error) {
 		if err != nil || r.foreign || w.oracle.restored {
 			return

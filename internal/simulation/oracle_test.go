@@ -22,6 +22,7 @@ type oracle struct {
 	bad       []string
 	named     map[string]map[string]bool // the keys in each ledger entry
 	calls     map[cost]int
+	proven    map[string]string // the proof in each rotation of the histories
 }
 
 // life is what happened to one key.
@@ -51,6 +52,7 @@ type life struct {
 	settings  []had
 	freed     bool // a person enabled it, and nothing of ours has disabled it since
 	mistimed  bool // a process whose clock was wrong wrote when its overlap or quarantine ends
+	witnessed
 }
 
 // record is what readers find.
@@ -76,13 +78,14 @@ type record struct {
 	rotations map[time.Duration]int // in each hour
 	readded   bool                  // its policy was removed and added again
 	mistimed  bool                  // a process whose clock was wrong wrote when it was rotated
+	line      []publication
 }
 
 // keptVersions is how many versions of a record Vault keeps.
 const keptVersions = 10
 
 func newOracle(w *world) *oracle {
-	o := &oracle{w: w, keys: map[string]*life{}, corrupt: map[string]bool{}, named: map[string]map[string]bool{}, calls: map[cost]int{}, records: map[string]*record{}}
+	o := &oracle{w: w, keys: map[string]*life{}, corrupt: map[string]bool{}, named: map[string]map[string]bool{}, calls: map[cost]int{}, proven: map[string]string{}, records: map[string]*record{}}
 	for _, p := range w.policies {
 		o.records[p.Sink.String()] = newRecord(p)
 	}
@@ -190,7 +193,7 @@ func (o *oracle) retired(k *life, what elevensim.ChangeKind) {
 	if k.orphan {
 		o.violated("invariant 2: key %s, of which the ledger knows nothing: %s", short(k.ID), what)
 	}
-	if o.restored && what == elevensim.Deleted && len(k.used) > 0 && k.disabled.IsZero() && !k.pruned {
+	if o.restored && what == elevensim.Deleted && len(k.used) > 0 && (!k.anew || k.spared) && k.disabled.IsZero() && !k.pruned {
 		o.violated("key %s, which was in use, was deleted though Vault had forgotten its rotation", short(k.ID))
 	}
 	if !k.ours {
@@ -227,6 +230,7 @@ func (o *oracle) retired(k *life, what elevensim.ChangeKind) {
 	}
 	if what == elevensim.Disabled {
 		o.cutShort(k, r)
+		o.unproven(k, r)
 	}
 	if quarantine := r.policy.Quarantine; what == elevensim.Deleted && !k.disabled.IsZero() && time.Since(k.disabled) < quarantine-slack-time.Second && !k.touched && !k.mistimed && o.w.profile.keyLimit == 0 {
 		o.violated("key %s was deleted %s after it was disabled, the quarantine is %s", short(k.ID), time.Since(k.disabled), quarantine)
@@ -322,6 +326,8 @@ func (o *oracle) published(r *record, k *life, path string, data map[string]any)
 		}
 	}
 	r.mistimed = o.clockIsWrong()
+	o.probed(r, k)
+	o.publishedAfter(r, k)
 	k.published, k.replaced, k.promised, k.disabled = now, time.Time{}, time.Time{}, time.Time{}
 	r.rotations[now.Sub(o.w.started).Truncate(time.Hour)]++
 	o.w.askSoon(r)
@@ -406,6 +412,7 @@ func (o *oracle) conclude() {
 			o.violated("%s was not rotated for %s", path, now.Sub(r.at))
 		}
 	}
+	o.told()
 	for _, k := range o.keys {
 		if !k.ours || k.Deleted() || o.restored {
 			continue
@@ -426,11 +433,11 @@ func (o *oracle) conclude() {
 		case k.freed && !k.replaced.IsZero(): // in quarantine it is shown, and stays as that person wants it
 		case k.published.IsZero() && !k.hidden:
 			o.violated("invariant 2: key %s (%s) was never published and is still there", short(k.ID), k.Name)
-		case now.Sub(later(k.replaced, k.leaving)) > r.policy.Overlap+r.policy.WaitUntilIdle+r.policy.Quarantine+3*time.Hour:
+		case now.Sub(later(k.replaced, k.leaving)) > r.policy.Overlap+r.policy.LongestWait()+r.policy.Quarantine+3*time.Hour:
 			o.violated("invariant 2: key %s was replaced %s ago and is still there", short(k.ID), now.Sub(k.replaced))
 		case o.tooOld(k, r):
 			o.violated("key %s of policy %s is %s old and still works", short(k.ID), k.policy, now.Sub(k.CreatedAt))
-		case !k.Disabled && now.Sub(later(k.replaced, k.leaving)) > r.policy.Overlap+r.policy.WaitUntilIdle+90*time.Minute:
+		case !k.Disabled && now.Sub(later(k.replaced, k.leaving)) > r.policy.Overlap+r.policy.LongestWait()+90*time.Minute:
 			o.violated("invariant 9: key %s was replaced %s ago and still works", short(k.ID), now.Sub(k.replaced))
 		}
 	}

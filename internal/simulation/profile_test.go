@@ -73,6 +73,14 @@ func (p *profile) directed(words string) error {
 			p.meddling = slices.DeleteFunc(p.meddling, func(m string) bool {
 				return strings.HasPrefix(m, "move") || strings.HasPrefix(m, "mode") || strings.HasPrefix(m, "rename") || strings.HasPrefix(m, "remove policy")
 			})
+		case "probes":
+			p.probes = !without
+		case "waits":
+			p.waits = !without
+		case "months":
+			p.months = !without
+		case "disablelag":
+			p.disableLag = time.Duration(choose(float64(45 * time.Minute)))
 		case "lag":
 			p.listLag = time.Duration(choose(float64(40 * time.Second)))
 		case "replicas":

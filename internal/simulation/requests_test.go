@@ -25,7 +25,7 @@ func (w *world) request(p plan.Policy, revoke bool) {
 	}
 	g, rot := rep.gate, rep.rotator
 	w.running.Go(func() {
-		if err := rot.Request(p.Name, rotator.RotateOptions{Revoke: revoke, Reason: "drill"}); err != nil {
+		if err := rot.Request(p.Name, rotator.RotateOptions{Revoke: revoke, Reason: pasted(r.key)}); err != nil {
 			return
 		}
 		w.locked(func() {

@@ -182,7 +182,7 @@ func (w *world) around() string {
 
 // checkCoverage fails when a fault never struck a step: then nothing was learnt about it.
 func checkCoverage(t *testing.T, hits map[string]int) {
-	steps := []string{"claim and intent", "claim", "commit", "create", "record write", "disable", "delete", "ledger read", "record read", "verify read", "list keys", "list accounts", "group read", "group write"}
+	steps := []string{"claim and intent", "claim", "commit", "create", "record write", "disable", "delete", "ledger read", "record read", "verify read", "probe read", "list keys", "list accounts", "group read", "group write"}
 	faults := append(undone(), done()...)
 	var table strings.Builder
 	for _, step := range steps {
@@ -208,7 +208,10 @@ func checkCoverage(t *testing.T, hits map[string]int) {
 	for _, what := range []string{"others × in mid-rotation", "others × after a death in mid-rotation", "others × a working key came back", "start × adopted key", "start × full account", "start × ignored allowlist", "start × admin key", "old key × used",
 		"create × doubled", "start × copied record", "outage × one mount", "outage × one mount to the end", "others × name taken back", "others × place taken back",
 		"others × policy added again", "others × pruned policy added again", "others × snapshot in mid-rotation", "command done: rename",
-		"request × accepted", "request × after a rotation", "request × after the first publication", "late × disabled the current key", "late × enabled an old key", "others × limit changed"} {
+		"request × accepted", "request × after a rotation", "request × after the first publication", "late × disabled the current key", "late × enabled an old key", "others × limit changed",
+		"probe × answered before a publication", "probe × refused", "voice × shared with one key", "voice × shared with the account again", "counter × began anew",
+		"overlap × waited until the new key was used", "overlap × ended though the new key was not used",
+		"proof × rejected", "proof × still_accepted", "proof × still accepted, then rejected", "proof × not_tried", "history × has a publication"} {
 		fmt.Fprintf(&table, "\n%s=%d", what, hits[what])
 		if hits[what] == 0 {
 			t.Errorf("this never happened: %s", what)

@@ -62,16 +62,17 @@ type profile struct {
 	pounce    bool     // … not when they like, but in the middle of a rotation
 	duration  time.Duration
 
-	late      float64         // chance for each write that it arrives when its sender has long given it up
-	doubled   float64         // … for each create that a proxy sends it twice
-	ttls      []time.Duration // of the replicas' claims
-	suspended int             // the replica whose clocks stand still while it is frozen; -1: none
-	wrong     int             // the replica whose wall clock is wrong by days for a while; -1: none
-	uses      bool            // readers use the keys that a restored Vault has forgotten
-	again     bool            // a removed policy may be loaded again
-	asks      bool            // requests come right after publications
-	equal     bool            // all claim TTLs are the usual one
-	team      bool            // one policy's record is in a mount of its own, which is refused now and then
+	late    float64         // chance for each write that it arrives when its sender has long given it up
+	doubled float64         // … for each create that a proxy sends it twice
+	ttls    []time.Duration // of the replicas' claims
+	evidence
+	suspended int  // the replica whose clocks stand still while it is frozen; -1: none
+	wrong     int  // the replica whose wall clock is wrong by days for a while; -1: none
+	uses      bool // readers use the keys that a restored Vault has forgotten
+	again     bool // a removed policy may be loaded again
+	asks      bool // requests come right after publications
+	equal     bool // all claim TTLs are the usual one
+	team      bool // one policy's record is in a mount of its own, which is refused now and then
 }
 
 func drawProfile(r *rand.Rand) profile {
@@ -109,6 +110,7 @@ type world struct {
 	seed     uint64
 	mu       sync.Mutex // of all below; held while a call is carried out
 	rng      *rand.Rand // of the chaos; calls have their own, see gate
+	readers  *rand.Rand // of evidence_test.go
 	profile  profile
 	sim      *elevensim.Server
 	other    *elevensim.Server // of a second workspace, where there is one
@@ -168,6 +170,8 @@ type replica struct {
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), hits: map[string]int{}, told: map[string]time.Time{}, started: time.Now()}
 	w.profile = drawProfile(w.rng)
+	w.readers = rand.New(rand.NewPCG(seed, 13))
+	w.profile.evidence = drawEvidence(w.readers)
 	if err := w.profile.directed(*direct); err != nil {
 		t.Fatal(err)
 	}
@@ -192,12 +196,15 @@ func newWorld(t *testing.T, seed uint64) *world {
 	}
 	w.setWrong()
 	w.limitByHand()
+	w.shareByHand()
+	w.billByMonth()
 	return w
 }
 
 // faults sets what the workspace is like from the start.
 func (w *world) faults() {
-	f := elevensim.Faults{ListLag: elevensim.Duration(w.profile.listLag), KeyDelay: elevensim.Duration(w.profile.keyDelay), Shuffle: w.seed%2 == 0}
+	f := elevensim.Faults{ListLag: elevensim.Duration(w.profile.listLag), KeyDelay: elevensim.Duration(w.profile.keyDelay), Shuffle: w.seed%2 == 0,
+		DisableLag: elevensim.Duration(w.profile.disableLag)}
 	if w.profile.keyLimit > 0 {
 		f.KeyLimit = w.profile.keyLimit
 		w.hits["start × full account"]++
@@ -241,16 +248,18 @@ func (w *world) drawPolicies() []plan.Policy {
 		if w.profile.ignoreIPs {
 			settings.AllowedIPs = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 		}
+		settings.Optional = managed(i)
 		ps = append(ps, plan.Policy{
 			Name: name, Workspace: "default", ServiceAccount: []string{"svcacc_a", "svcacc_a", "svcacc_b"}[i], Schedule: schedule,
 			Group: []string{"both", "both", ""}[i], WaitUntilIdle: []time.Duration{0, 0, 2 * time.Hour}[i], MaxAge: []time.Duration{0, 0, 30 * time.Hour}[i],
 			Splay:      time.Duration(w.rng.IntN(3)) * 5 * time.Minute,
 			Overlap:    time.Duration(30+w.rng.IntN(150)) * time.Minute,
-			Settings:   elevenlabs.Settings{Permissions: elevenlabs.Permissions{Names: []string{"text_to_speech", "user_read"}}, Optional: managed(i)},
+			Settings:   settings,
 			Quarantine: time.Duration(w.rng.IntN(240)) * time.Minute, Verify: true, OnDrift: plan.DriftPatch, Mode: plan.ModeAuto,
 			Sink: ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: recordPrefix + name}, Field: "api_key"},
 		})
 	}
+	w.addEvidence(ps)
 	if w.profile.team {
 		ps[0].Sink.Mount = teamMount
 	}
