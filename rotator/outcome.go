@@ -64,7 +64,11 @@ func (j *job) conclude(s plan.Step, out outcome) {
 		}
 		r.noteOnce(j.st, f)
 	case failedRetirement:
-		j.log.Error("retirement failed", "key_id", s.KeyID, "outcome", "failed", "failure", f.reason, "err", f.err)
+		msg := "retirement failed"
+		if s.Action == plan.ActSweep {
+			msg = "abandoned key not deleted"
+		}
+		j.log.Error(msg, "key_id", s.KeyID, "outcome", "failed", "failure", f.reason, "err", f.err)
 		r.noteRetireFailure(j.p, j.workspaceName, f)
 	case failedStore:
 		r.noteStoreFailure(j.st, f.err)

@@ -117,6 +117,6 @@ func (j *job) tellProof(key ledger.KeyRef, proof ledger.Proof) {
 	case ledger.StillAccepted:
 		j.log.Error("disabled key still accepted", "key_id", key.ID, "rotation", key.Rotation)
 	case ledger.Rejected, ledger.NotTried:
-		j.audit("old key's end", "key_id", key.ID, "rotation", key.Rotation, "proof", string(proof))
+		j.audit("disabled key checked", "key_id", key.ID, "rotation", key.Rotation, "proof", string(proof))
 	}
 }

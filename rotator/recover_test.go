@@ -189,7 +189,7 @@ func TestARotationThatCannotBeSettledYet(t *testing.T) {
 		failed     []string
 	}{
 		{name: "record not readable", call: "read elevenlabs/", failed: []string{"create lost_answer"}},
-		{name: "ledger not writable", call: "write rekeyd/policies/", failed: []string{"create lost_answer", "claim sink_denied"}},
+		{name: "ledger not writable", call: "write rekeyd/policies/", failed: []string{"claim sink_denied", "create lost_answer"}},
 		{name: "record written without an answer", call: "write elevenlabs/", lost: true, failed: []string{"publish sink_denied"}},
 		{name: "keys not listed", listing: true, failed: []string{"create lost_answer"}},
 	} {

@@ -21,7 +21,7 @@ func TestARefusedRetirementIsToldAndTriedAgain(t *testing.T) {
 		operation string
 		at        time.Duration // when it is due
 		log       string
-	}{{"updateAPIKey", 7 * time.Hour, "key disabled"}, {"deleteAPIKey", 13 * time.Hour, "key deleted"}} {
+	}{{"updateAPIKey", 7 * time.Hour, "disabled key checked"}, {"deleteAPIKey", 13 * time.Hour, "key deleted"}} {
 		t.Run(c.operation, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)

@@ -108,7 +108,7 @@ func TestRollbackIsRefused(t *testing.T) {
 			s := &rival{Store: other, path: "rekeyd/policies/", before: act, after: func() {}}
 			s.armed.Store(true)
 			w.store = s
-		}, "took over the claim"},
+		}, "another process changed the policy's state"},
 		{"the ledger cannot be written", 4 * time.Hour, func(w *arena, _ plan.Policy) {
 			w.store.(*outOfOrder).set.Store(true)
 		}, "write rekeyd/policies/tts-prod: no"},
@@ -162,7 +162,7 @@ func TestARollbackThatFails(t *testing.T) {
 		if e.Failure == nil || e.Failure.Stage != ledger.StagePublish || e.Failure.Reason != ledger.ReasonSinkDenied || e.Retiring[0].State != ledger.InOverlap || len(e.Abandoned) > 0 || e.Claim != nil {
 			t.Errorf("entry: %+v, failure %+v", e, e.Failure)
 		}
-		if w.countEvents(rotator.EventFailed) != 1 || strings.Count(w.logs.String(), `msg="rollback failed"`) != 1 {
+		if w.countEvents(rotator.EventFailed) != 1 || strings.Count(w.logs.String(), `msg="rotation failed"`) != 1 {
 			t.Errorf("%d failures were told", w.countEvents(rotator.EventFailed))
 		}
 		after(20 * time.Minute) // the daemon reads the ledger again

@@ -57,7 +57,7 @@ func TestARotationFromFirstKeyToDeletedKey(t *testing.T) {
 		if got := w.countEvents(rotator.EventRotated); got != 2 {
 			t.Errorf("%d rotations were reported, want 2", got)
 		}
-		want := []string{"key created", "record published", "rotated", "key created", "record published", "rotated", "key disabled", "key deleted"}
+		want := []string{"key created", "record published", "rotated", "key created", "record published", "rotated", "key disabled", "disabled key checked", "key deleted"}
 		if got := w.audited(); !slices.Equal(got, want) {
 			t.Errorf("logged %q, want %q", got, want)
 		}

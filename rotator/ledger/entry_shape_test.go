@@ -104,6 +104,7 @@ func fill(v reflect.Value) {
 	case v.Kind() == reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 		fill(v.Index(0))
+	case !v.CanSet(): // packed: it is not stored
 	case v.Kind() == reflect.Struct:
 		for i := range v.NumField() {
 			if !v.Field(i).CanSet() {

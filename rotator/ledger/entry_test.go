@@ -17,7 +17,7 @@ var now = time.Date(2026, 5, 5, 1, 0, 0, 0, time.UTC)
 // testEntry has a current key b, a retiring key a, and a rotation that was abandoned.
 func testEntry() *Entry {
 	return &Entry{
-		Schema: Schema, Owner: "ownerown", Policy: "tts-prod", Salt: "salt",
+		Schema: EntrySchema, Owner: "ownerown", Policy: "tts-prod", Salt: "salt",
 		Current:   &KeyRef{ID: "b", Rotation: "rotation2"},
 		Retiring:  []Retiring{{KeyRef: KeyRef{ID: "a", Rotation: "rotation1"}, State: InOverlap, Until: now}},
 		Abandoned: []Abandoned{{Rotation: "rotation3", Since: now}, {Rotation: "rotation2", KeyID: "twin", Since: now}},
@@ -289,7 +289,7 @@ func TestAGroupIsRead(t *testing.T) {
 	if _, err := ParseGroup([]byte(`{"schema":2,"more":1}`), "tts"); err == nil || !strings.Contains(err.Error(), "unknown field") {
 		t.Errorf("a newer group: %v", err)
 	}
-	for _, text := range []string{`{"schema":2,"holds":[]}`, `{"schema":1,"more":1}`, `{`} {
+	for _, text := range []string{`{"schema":3,"holds":[]}`, `{"schema":1,"more":1}`, `{`} {
 		if _, err := ParseGroup([]byte(text), "tts"); err == nil || !strings.Contains(err.Error(), "reading group tts") {
 			t.Errorf("%s: %v", text, err)
 		}
@@ -302,8 +302,8 @@ func TestAnUnreadableEntrySaysWhy(t *testing.T) {
 		`{"schema":1,"owner":"o","policy":"p","salt":""}`:            "lacks owner or salt",
 		`{"schema":1,"owner":"","policy":"p","salt":"s"}`:            "lacks owner or salt",
 		`{"schema":1,"owner":"o","policy":"q","salt":"s"}`:           `entry of "q"`,
-		`{"schema":2,"owner":"o","policy":"p","salt":"s"}`:           "its schema is 2",
-		`{"schema":2,"owner":"o","policy":"p","salt":"s","new":1}`:   "its schema is 2",
+		`{"schema":3,"owner":"o","policy":"p","salt":"s"}`:           "its schema is 3",
+		`{"schema":3,"owner":"o","policy":"p","salt":"s","new":1}`:   "its schema is 3",
 		`{"schema":1,"owner":"o","policy":"p","salt":"s","new":1}`:   "unknown field",
 		`{"schema":"1","owner":"o","policy":"p","salt":"s"}`:         "cannot unmarshal",
 		`{"schema":1,"owner":"o","policy":"p","salt":"s","moves":{}`: "its schema is <nil>",
