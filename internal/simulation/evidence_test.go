@@ -263,6 +263,7 @@ type past struct {
 	By            string    `json:"by"`
 	KeyID         string    `json:"key_id"`
 	PreviousKeyID string    `json:"previous_key_id"`
+	Started       time.Time `json:"started"`
 	Published     time.Time `json:"published"`
 	Proof         string    `json:"proof"`
 	Probes        []struct {
@@ -299,7 +300,7 @@ func (o *oracle) remembered(entry map[string]any) {
 				}
 			}
 		}
-		what := p.KeyID + p.PreviousKeyID + p.Published.String()
+		what := p.KeyID + p.PreviousKeyID + p.Started.String() + p.Published.String()
 		if p.Proof == o.proven[what] || entry["moved_to"] != nil { // what another name has taken over stays as it was then
 			continue
 		}
@@ -343,7 +344,9 @@ func (o *oracle) told() {
 			if p.before != nil {
 				before = p.before.ID
 			}
-			if !slices.ContainsFunc(all, func(h past) bool { return h.KeyID == p.key.ID && (h.PreviousKeyID == before || o.mayHaveBeen(h.PreviousKeyID)) }) {
+			if !slices.ContainsFunc(all, func(h past) bool {
+				return h.KeyID == p.key.ID && (h.PreviousKeyID == before || o.mayHaveBeen(h.PreviousKeyID))
+			}) {
 				o.violated("the history of policy %s lacks the publication of key %s after key %s", r.policy.Name, short(p.key.ID), short(before))
 			}
 			o.w.hits["history × has a publication"]++
