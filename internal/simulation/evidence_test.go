@@ -132,7 +132,7 @@ func (w *world) billByMonth() {
 					w.tracef("the counter of key %s begins anew", short(k.ID))
 					left := w.readers.Int64N(2) * w.readers.Int64N(9)
 					w.must(w.at(k).AddUsage(k.ID, left-now.CharacterCount))
-					k.anew, k.spared = left == 0, k.spared || w.abandoned(k)
+					k.began, k.anew, k.spared = time.Now(), left == 0, k.spared || w.abandoned(k)
 				}
 			}
 		})
@@ -166,6 +166,7 @@ type witnessed struct {
 	rejected time.Time       // … and rejected
 	takenUp  time.Time       // when readers begin to use it; zero: never
 	followed time.Time       // when a key that replaced it was first used
+	began    time.Time       // when its counter last began anew: what was used shortly before that, no listing shows
 	anew     bool            // its counter began anew, and shows no use since
 	spared   bool            // … when it was in use although its rotation was abandoned
 }

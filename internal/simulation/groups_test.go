@@ -125,7 +125,7 @@ func (o *oracle) cutShort(k *life, r *record) {
 	}
 	inUse := slices.ContainsFunc(k.used, func(t time.Time) bool {
 		ago := time.Since(t)
-		return ago > reconcile+12*time.Minute && ago < 2*reconcile-2*time.Minute
+		return t.After(k.began) && ago > reconcile+12*time.Minute && ago < 2*reconcile-2*time.Minute
 	})
 	if inUse && time.Now().Before(end.Add(-slack)) {
 		o.violated("key %s was disabled %s before the end of wait_until_idle, and was in use", short(k.ID), time.Until(end))
