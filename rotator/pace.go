@@ -224,8 +224,9 @@ func (r *Rotator) paceStep(st *policyState, s plan.Step, m *meter, version int, 
 	before := k.pace.tries[a].version
 	n := r.tried(st, a)
 	k.pace.seen(a, version)
-	moved := before != version // other writers changed the entry, which usually explains it
-	if out.again && !out.progress && out.failure == nil && (n > 1 && !moved || n > explainedFor) {
+	moved := before != version            // other writers changed the entry, which usually explains it
+	answered := s.Action == plan.ActProve // it is asked again because of the answer that it had
+	if out.again && !out.progress && out.failure == nil && !answered && (n > 1 && !moved || n > explainedFor) {
 		r.noteInVain(st, s, m.conflict.Load())
 	}
 }

@@ -78,7 +78,7 @@ func (j *job) proveEnd(ctx context.Context, s plan.Step) outcome {
 		return claimFailed(err)
 	}
 	j.tellProof(key.KeyRef, proof)
-	return outcome{again: !proof.Open(), progress: !proof.Open()}
+	return outcome{again: !proof.Open()}
 }
 
 // endOf tries a disabled key with its secret from the record's kept version; "" where neither store nor ElevenLabs gave a clear
