@@ -84,12 +84,15 @@ func (j *job) proveEnd(ctx context.Context, s plan.Step) outcome {
 // endOf tries a disabled key with its secret from the record's kept version; "" where neither store nor ElevenLabs gave a clear
 // answer.
 func (j *job) endOf(ctx context.Context, key ledger.KeyRef) ledger.Proof {
+	if key.Version == 0 || key.Hash == "" {
+		return ledger.NotTried // an earlier version did not note them
+	}
 	doc, err := j.r.opt.Store.Read(ctx, key.Sink.Ref, key.Version)
 	if err != nil {
 		return ""
 	}
 	kept := ledger.ParseRecord(doc, key.Sink.Field).Secret
-	if kept.IsZero() || key.Version == 0 || ledger.HashValue(j.entry().Salt, kept.Reveal()) != key.Hash {
+	if kept.IsZero() || ledger.HashValue(j.entry().Salt, kept.Reveal()) != key.Hash {
 		return ledger.NotTried
 	}
 	defer j.r.redact(kept)()
