@@ -93,6 +93,24 @@ func (w *world) shareWith(r *record, i int) {
 	}
 }
 
+// Secrets are found in the open in one seed of so many, by its remainder: the noted seeds of the planted bugs stay as they are.
+const (
+	leakySeeds     = 64
+	leakyRemainder = 10
+)
+
+// findSecrets has secrets of current keys found in the open, and reported.
+func (w *world) findSecrets() {
+	if w.seed%leakySeeds != leakyRemainder {
+		return
+	}
+	for range 2 + w.readers.IntN(3) {
+		w.later(time.Hour+time.Duration(w.readers.Int64N(int64(w.profile.duration-2*time.Hour))), func() {
+			w.leaked(w.policies[w.readers.IntN(len(w.policies))])
+		})
+	}
+}
+
 // credits is what one use costs.
 func (w *world) credits() int64 { return 1 + w.readers.Int64N(1000) }
 

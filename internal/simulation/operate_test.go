@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
@@ -72,6 +73,36 @@ func (w *world) rotate(p plan.Policy, revoke bool) {
 			if revoke && k != r.key && !k.Disabled && !k.Deleted() {
 				w.oracle.violated("rotate --revoke-now ended well, and the older key %s still works", short(k.ID))
 			}
+		}
+	})
+}
+
+// leaked reports the secret of a policy's key, as found where it should not be, with rekeyd leaked --rotate.
+func (w *world) leaked(p plan.Policy) {
+	r := w.oracle.at(p.Sink.String())
+	k := r.key
+	if k == nil || r.foreign || k.Disabled || k.Deleted() {
+		return
+	}
+	w.tracef("others find the secret of key %s (%s)", short(k.ID), p.Name)
+	r.asked, r.revoking = true, true
+	for _, older := range w.oracle.keys {
+		if older.policy == base(p.Name) && !older.published.IsZero() {
+			older.revoked = true
+		}
+	}
+	known := false
+	w.operate("leaked "+p.Name, func(ctx context.Context, rot *rotator.Rotator) error {
+		s := secret.New(k.Secret)
+		l, err := rot.Leaked(ctx, s)
+		if known = l.Known; err != nil || !known {
+			return err
+		}
+		_, err = rot.EndLeak(ctx, l, s)
+		return err
+	}, func(err error) {
+		if err == nil && !k.Disabled && !k.Deleted() && !w.oracle.restored {
+			w.oracle.violated("leaked --rotate ended well (known %t), and key %s still works", known, short(k.ID))
 		}
 	})
 }

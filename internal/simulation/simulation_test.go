@@ -238,7 +238,7 @@ func checkCoverage(t *testing.T, hits map[string]int) {
 		}
 	}
 	for _, outcome := range []string{"done", "failed", "crashed"} {
-		for _, verb := range []string{"rotate", "rollback", "prune"} {
+		for _, verb := range []string{"rotate", "rollback", "prune", "leaked"} {
 			n := hits["command "+outcome+": "+verb]
 			fmt.Fprintf(&table, "\ncommand %s: %s=%d", outcome, verb, n)
 			if n == 0 {

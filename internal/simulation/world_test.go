@@ -198,6 +198,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w.limitByHand()
 	w.shareByHand()
 	w.billByMonth()
+	w.findSecrets()
 	return w
 }
 
