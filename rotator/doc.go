@@ -11,6 +11,7 @@
 //	lookAgain  read the record under the claim; is the rotation still due?
 //	create     once: a second call would make a second key, and the secret is shown only once
 //	verify     does the new key work?
+//	probePaths can it read what the policy probes?
 //	inspect    is it listed and enabled, with the requested settings?
 //	publish    write the record by check-and-set, and read it back
 //	commit     make the key current and start retiring the old one

@@ -6,39 +6,9 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
-	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
-
-// probePaths asks for the policy's paths with the new key, each until the answer is 2xx or will not change: a new key takes a
-// moment to be known everywhere. A refusal of this host's address by the key's own allowlist says nothing about the path.
-func (j *job) probePaths(ctx context.Context, secret secret.Secret) ([]ledger.ProbeAnswer, error) {
-	var answers []ledger.ProbeAnswer
-	deadline := time.Now().Add(j.r.opt.VerifyTimeout)
-	for _, path := range j.p.Probes {
-		for attempt := 1; ; attempt++ {
-			status, err := j.api.ProbePath(ctx, secret, path)
-			if err != nil && len(j.p.Settings.AllowedIPs) > 0 && elevenlabs.RefusesAddress(err) {
-				j.log.Warn("path not probed: the key's allowed_ips leave out this host", "path", path, "status", status)
-				err = nil
-			}
-			if err == nil {
-				answers = append(answers, ledger.ProbeAnswer{Path: path, Status: status})
-				break
-			}
-			if elevenlabs.MayChange(status) && time.Now().Before(deadline) && j.pause(ctx, attempt) {
-				if err := j.guard(ctx); err != nil {
-					return nil, err
-				}
-				continue
-			}
-			// The error is not wrapped: what the new key may not do says nothing about the admin key.
-			return nil, failedFor(ledger.StageVerify, ledger.ReasonProbeFailed, "probe %s with the new key: %v", path, err)
-		}
-	}
-	return answers, nil
-}
 
 // ProbeCurrent asks once for the policy's paths with the secret in its record; none where there is no secret yet.
 func (r *Rotator) ProbeCurrent(ctx context.Context, p plan.Policy) ([]ledger.ProbeAnswer, error) {

@@ -239,6 +239,35 @@ func (j *job) verify(ctx context.Context, secret secret.Secret) error {
 	}
 }
 
+// probePaths asks for the policy's paths with the new key, each until the answer is 2xx or will not change: a new key takes a
+// moment to be known everywhere. A refusal of this host's address by the key's own allowlist says nothing about the path.
+func (j *job) probePaths(ctx context.Context, secret secret.Secret) ([]ledger.ProbeAnswer, error) {
+	var answers []ledger.ProbeAnswer
+	deadline := time.Now().Add(j.r.opt.VerifyTimeout)
+	for _, path := range j.p.Probes {
+		for attempt := 1; ; attempt++ {
+			status, err := j.api.ProbePath(ctx, secret, path)
+			if err != nil && len(j.p.Settings.AllowedIPs) > 0 && elevenlabs.RefusesAddress(err) {
+				j.log.Warn("path not probed: the key's allowed_ips leave out this host", "path", path, "status", status)
+				err = nil
+			}
+			if err == nil {
+				answers = append(answers, ledger.ProbeAnswer{Path: path, Status: status})
+				break
+			}
+			if elevenlabs.MayChange(status) && time.Now().Before(deadline) && j.pause(ctx, attempt) {
+				if err := j.guard(ctx); err != nil {
+					return nil, err
+				}
+				continue
+			}
+			// The error is not wrapped: what the new key may not do says nothing about the admin key.
+			return nil, failedFor(ledger.StageVerify, ledger.ReasonProbeFailed, "probe %s with the new key: %v", path, err)
+		}
+	}
+	return answers, nil
+}
+
 // inspect finds the new key in its account's listing, which shows whether it is enabled, which settings it got, and its id, if
 // the answer to the create lacked it. A key whose id is known does not wait for a lagging listing; its settings are compared at
 // the next reconcile.
