@@ -109,9 +109,10 @@ func TestAConflictOnEveryWriteIsNoStorm(t *testing.T) {
 			t.Errorf("%d failures were told of 8 policies", n)
 		}
 		w.kv.Before(nil)
+		again := time.Now()
 		after(time.Hour)
 		for _, s := range r.Snapshot().Policies {
-			if s.State != plan.StateOK || s.LastRotation.Hour() < 6 {
+			if s.State != plan.StateOK || s.LastRotation.Before(again) {
 				t.Errorf("writes work again: %s: %s %s, rotated at %s", s.Policy.Name, s.State, s.Reason, s.LastRotation)
 			}
 		}
