@@ -462,6 +462,14 @@ func TestPlan(t *testing.T) {
 			s.p.Mode, s.o.Entry.Claim, s.o.ClaimExpired = plan.ModeRemoved, &ledger.Claim{}, true
 		}, "recover claim_expired", plan.StateRotating, ledger.ReasonClaimed},
 		{"removed, overlap ended", func(s stage) { hours(s, 2); overlap(s, 0); s.p.Mode = plan.ModeRemoved }, "disable overlap_ended k1", plan.StateOK, ledger.ReasonRemoved},
+		{"removed, overlap ended, new key unused", func(s stage) {
+			overlap(s, 0)
+			s.p.Mode, s.o.Entry.Retiring[0].WaitUntilUsed, s.o.Idle = plan.ModeRemoved, ledger.Duration(time.Hour), []string{"k1"}
+		}, "", plan.StateOK, ledger.ReasonRemoved},
+		{"removed, overlap ended, new key used", func(s stage) {
+			overlap(s, 0)
+			s.p.Mode, s.o.Entry.Retiring[0].WaitUntilUsed, s.o.Used = plan.ModeRemoved, ledger.Duration(time.Hour), true
+		}, "disable overlap_ended k1", plan.StateOK, ledger.ReasonRemoved},
 		{"removed, overlap ended, of a policy that waits", func(s stage) {
 			overlap(s, 0)
 			s.p.Mode, s.o.Entry.Retiring[0].WaitUntilIdle = plan.ModeRemoved, ledger.Duration(time.Hour)

@@ -137,7 +137,7 @@ func (j *job) keep(ctx context.Context, in *ledger.Intent, f *stageError, key el
 			return
 		}
 		e.Retiring = append(e.Retiring, ledger.Retiring{KeyRef: ref, State: ledger.InOverlap, Until: plan.OverlapEnd(j.p, ref, now), Quarantine: ledger.Duration(j.p.Quarantine),
-			WaitUntilIdle: ledger.Duration(j.p.LongestWait()), Reason: ledger.ReasonRecordMissing})
+			WaitUntilIdle: ledger.Duration(j.p.WaitUntilIdle), WaitUntilUsed: ledger.Duration(j.p.WaitUntilUsed), Reason: ledger.ReasonRecordMissing})
 	})
 }
 

@@ -72,6 +72,9 @@ func previous(p plan.Policy, o plan.Observed) (*ledger.Retiring, error) {
 	if o.LedgerError != "" {
 		return nil, errors.New(o.LedgerError)
 	}
+	if o.Entry != nil && o.Entry.MovedTo != "" {
+		return nil, fmt.Errorf("it was taken over by policy %s; roll that one back", o.Entry.MovedTo)
+	}
 	if o.Entry == nil || o.Entry.Current == nil {
 		return nil, errors.New("there is no key yet")
 	}

@@ -93,6 +93,18 @@ func TestRollbackIsRefused(t *testing.T) {
 				w.put(p, w.record(p))
 			}
 		}, "no kept version"},
+		{"taken over by another policy", 4 * time.Hour, func(w *arena, p plan.Policy) {
+			ref := ledger.Ref{Mount: "secret", Path: "rekeyd/policies/" + p.Name}
+			doc, err := w.store.Read(context.Background(), ref, 0)
+			if err == nil {
+				fields := doc.Fields()
+				fields["moved_to"] = "new-name"
+				_, err = w.store.Write(context.Background(), ref, fields, doc.Version)
+			}
+			if err != nil {
+				w.t.Error(err)
+			}
+		}, "it was taken over by policy new-name"},
 		{"another process writes the ledger", 4 * time.Hour, func(w *arena, p plan.Policy) {
 			other := w.store
 			act := func() {

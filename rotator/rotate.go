@@ -458,7 +458,7 @@ func (j *job) endOverlaps(e *ledger.Entry, now time.Time) {
 // retiringOf returns the retiring state of the key that is being replaced: in overlap, or without one if it was leaked, revoked
 // or listed as disabled. until is the end of the overlap that the record promised, if known.
 func (j *job) retiringOf(old ledger.KeyRef, why ledger.Reason, now, until time.Time) ledger.Retiring {
-	r := ledger.Retiring{KeyRef: old, State: ledger.InOverlap, Until: until, Quarantine: ledger.Duration(j.p.Quarantine), WaitUntilIdle: ledger.Duration(j.p.LongestWait()), Reason: why}
+	r := ledger.Retiring{KeyRef: old, State: ledger.InOverlap, Until: until, Quarantine: ledger.Duration(j.p.Quarantine), WaitUntilIdle: ledger.Duration(j.p.WaitUntilIdle), WaitUntilUsed: ledger.Duration(j.p.WaitUntilUsed), Reason: why}
 	if until.IsZero() {
 		r.Until = plan.OverlapEnd(j.p, old, now)
 	}

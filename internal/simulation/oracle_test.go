@@ -276,7 +276,7 @@ func (o *oracle) written(path string, version int, data map[string]any) {
 	if data["key_id"] != k.ID {
 		o.violated("%s says key_id %v for key %s", path, data["key_id"], short(k.ID))
 	}
-	r.held[path] = k
+	r.held[path], k.orphan = k, false // the ledger learns of it from the record
 	if path != r.path {
 		o.w.tracef("policy %s moved to %s", r.policy.Name, path)
 		r.path, r.asked, r.noted, r.version = path, true, data["note"] == foreignNote, version
@@ -402,6 +402,8 @@ func (o *oracle) conclude() {
 			o.violated("%s holds key %s, which does not work", path, short(k.ID))
 		case !r.touched.IsZero() && r.touched.Before(o.calmSince):
 			o.violated("%s was deleted by others and not written again", path)
+		case r.policy.AdminOf != "" && r.policy.Group != "" && o.w.limit != nil && !o.hasLimit(k.CharacterLimit):
+			o.w.hits["admin key × waits for a busy group"]++ // its drift is rotated, and a group can be busy until max_age
 		case o.w.limit != nil && !o.hasLimit(k.CharacterLimit):
 			o.violated("key %s does not have the edited settings", short(k.ID))
 		case optionalOf(k.Key) != r.policy.Settings.Or(optionalOf(k.Key)):

@@ -120,8 +120,9 @@ type Retiring struct {
 	State      RetiringState `json:"state"`
 	Until      time.Time     `json:"until"`      // end of this state
 	Quarantine Duration      `json:"quarantine"` // how long it will stay disabled
-	// WaitUntilIdle is by how much the policy lets the overlap be extended.
+	// WaitUntilIdle and WaitUntilUsed are by how much the policy lets the overlap be extended.
 	WaitUntilIdle Duration  `json:"wait_until_idle,omitzero"`
+	WaitUntilUsed Duration  `json:"wait_until_used,omitzero"`
 	Reason        Reason    `json:"reason,omitempty"` // why the key was replaced
 	Proof         Proof     `json:"proof,omitempty"`  // of its end, in quarantine
 	Tries         int       `json:"tries,omitempty"`  // failed attempts to take it to its next state

@@ -40,7 +40,7 @@ history by created deleted disabled key_id previous_key_id probes.path probes.st
 intent by words
 current settings.dubbing_concurrency_limit settings.music_concurrency_limit settings.third_party_disable_allowed settings.tts_concurrency_limit
 intent settings.dubbing_concurrency_limit settings.music_concurrency_limit settings.third_party_disable_allowed settings.tts_concurrency_limit
-retiring proof settings.dubbing_concurrency_limit settings.music_concurrency_limit settings.third_party_disable_allowed settings.tts_concurrency_limit
+retiring proof wait_until_used settings.dubbing_concurrency_limit settings.music_concurrency_limit settings.third_party_disable_allowed settings.tts_concurrency_limit
 `
 
 // fields returns the names that a type has in JSON, those of types within with theirs.

@@ -183,7 +183,7 @@ func (o Observed) revoking() bool {
 func (o Observed) overlapUntil(p Policy, r ledger.Retiring) (until time.Time, missing []ledger.Reason) {
 	idle, used := p.WaitUntilIdle, p.WaitUntilUsed
 	if p.Mode == ModeRemoved { // only here: another replica may have it loaded
-		idle, used = time.Duration(r.WaitUntilIdle), 0
+		idle, used = time.Duration(r.WaitUntilIdle), time.Duration(r.WaitUntilUsed)
 	}
 	if slices.Contains(o.Idle, r.ID) {
 		idle = 0
