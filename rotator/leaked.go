@@ -249,20 +249,11 @@ func (r *Rotator) leakedRecord(ctx context.Context, entries []*ledger.Entry, s s
 
 // keptAs reports whether a kept version of the key's record has the secret as that of the key.
 func (r *Rotator) keptAs(ctx context.Context, k ledger.KeyRef, s secret.Secret) (bool, error) {
-	newest, err := r.opt.Store.Read(ctx, k.Sink.Ref, 0)
+	_, kept, err := r.keptVersion(ctx, k, func(value secret.Secret) bool { return equalSecrets(value, s) })
 	if err != nil {
 		return false, fmt.Errorf("reading records: %w", err)
 	}
-	for v := newest.Version; v > max(0, newest.Version-keptVersions); v-- {
-		doc, err := r.opt.Store.Read(ctx, k.Sink.Ref, v)
-		if err != nil {
-			return false, fmt.Errorf("reading records: %w", err)
-		}
-		if rec := ledger.ParseRecord(doc, k.Sink.Field); rec.KeyID == k.ID && equalSecrets(rec.Secret, s) {
-			return true, nil
-		}
-	}
-	return false, nil
+	return kept, nil
 }
 
 // equalSecrets compares hashes, so that timing reveals no length.

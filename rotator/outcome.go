@@ -41,10 +41,12 @@ type unsettled struct {
 // conclude logs, counts and reports the failure of a step, and decides when it may be tried again where the ledger cannot say so.
 func (j *job) conclude(s plan.Step, out outcome) {
 	r, f := j.r, out.failure
+	if out.progress || f != nil && out.as == failedRotation {
+		j.st.known.unsettled = unsettled{} // a rollback to its key would have its rotation id
+	}
 	if f == nil {
 		return
 	}
-	calledOff := errors.Is(f, errNotDue) // such a rotation did not fail
 	switch out.as {
 	case failedUnsettled:
 		j.st.known.unsettled = unsettled{j.entry().Intent.Rotation, f}
@@ -52,8 +54,8 @@ func (j *job) conclude(s plan.Step, out outcome) {
 			j.log.Error("recovery incomplete", "err", out.cause)
 		}
 	case failedRotation:
-		if calledOff {
-			return
+		if errors.Is(f, errNotDue) {
+			return // it was called off, so it did not fail
 		}
 		r.noteFailure(j.st, j.p, f, j.begun)
 		j.log.Error("rotation failed", "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)

@@ -108,21 +108,29 @@ const keptVersions = 30
 
 // keptSecret finds a key's secret in the kept versions of its record.
 func (r *Rotator) keptSecret(ctx context.Context, key ledger.Retiring, salt string) (secret.Secret, error) {
+	kept, found, err := r.keptVersion(ctx, key.KeyRef, func(s secret.Secret) bool { return ledger.HashValue(salt, s.Reveal()) == key.Hash })
+	if err == nil && !found {
+		err = fmt.Errorf("no kept version of %s holds the secret of the previous key %s", key.Sink, key.ID)
+	}
+	return kept, err
+}
+
+// keptVersion returns the newest kept value of the record that is the key's and that is wanted.
+func (r *Rotator) keptVersion(ctx context.Context, key ledger.KeyRef, wanted func(secret.Secret) bool) (s secret.Secret, found bool, err error) {
 	newest, err := r.opt.Store.Read(ctx, key.Sink.Ref, 0)
 	if err != nil {
-		return secret.Secret{}, err
+		return s, false, err
 	}
 	for v := newest.Version; v > max(0, newest.Version-keptVersions); v-- {
 		doc, err := r.opt.Store.Read(ctx, key.Sink.Ref, v)
 		if err != nil {
-			return secret.Secret{}, err
+			return s, false, err
 		}
-		rec := ledger.ParseRecord(doc, key.Sink.Field)
-		if rec.KeyID == key.ID && ledger.HashValue(salt, rec.Secret.Reveal()) == key.Hash {
-			return rec.Secret, nil
+		if rec := ledger.ParseRecord(doc, key.Sink.Field); rec.KeyID == key.ID && wanted(rec.Secret) {
+			return rec.Secret, true, nil
 		}
 	}
-	return secret.Secret{}, fmt.Errorf("no kept version of %s holds the secret of the previous key %s", key.Sink, key.ID)
+	return s, false, nil
 }
 
 // rollback is a rotation with an existing key: claim and intent, enable, verify, publish, commit.
