@@ -270,7 +270,7 @@ func (j *job) probePaths(ctx context.Context, secret secret.Secret) ([]ledger.Pr
 
 // inspect finds the new key in its account's listing, which shows whether it is enabled, which settings it got, and its id, if
 // the answer to the create lacked it. A key whose id is known does not wait for a lagging listing; its settings are compared at
-// the next reconcile.
+// the next reconcile. Only a rotation for drift waits, since what it was made for may be dropped again.
 func (j *job) inspect(ctx context.Context, in *ledger.Intent, key *newKey) (elevenlabs.Key, error) {
 	deadline := time.Now().Add(j.r.opt.VerifyTimeout)
 	for attempt := 1; ; attempt++ {
@@ -286,8 +286,8 @@ func (j *job) inspect(ctx context.Context, in *ledger.Intent, key *newKey) (elev
 				key.created = listed.CreatedAt
 			}
 			return listed, nil
-		case key.id != "":
-			return elevenlabs.Key{ID: key.id, Settings: j.settings(in)}, nil
+		case key.id != "" && (in.Reason != ledger.ReasonDrift || time.Now().After(deadline)):
+			return elevenlabs.Key{ID: key.id, Settings: j.assumed(in)}, nil
 		case time.Now().After(deadline) || !j.pause(ctx, attempt):
 			if err == nil {
 				err = errors.New("the listing does not show it")

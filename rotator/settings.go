@@ -34,6 +34,18 @@ func (j *job) settings(in *ledger.Intent) elevenlabs.Settings {
 	return s
 }
 
+// assumed returns the settings of a new key that the listing does not show yet: those it was created with. But where the replaced
+// key lacks some of the policy's although it was made for them, a new one is taken to lack them too. Else a plan that drops a
+// setting and a listing that lags would make the policy rotate for drift without end.
+func (j *job) assumed(in *ledger.Intent) elevenlabs.Settings {
+	a, replaced := j.entry().Applied, j.listedKey(ledger.CurrentID(j.entry()))
+	ignored := a != nil && a.Digest == j.p.Settings.Digest() && len(a.Ignored) > 0
+	if replaced.ID != "" && (ignored || in.Reason == ledger.ReasonDrift) {
+		return replaced.Settings
+	}
+	return j.settings(in)
+}
+
 // noteDropped logs the carried settings that ElevenLabs accepted and did not take over. Those that the policy manages are drift.
 func (j *job) noteDropped(in *ledger.Intent, listed elevenlabs.Key) {
 	dropped := listed.Settings.Diff(j.settings(in))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -286,6 +287,34 @@ func TestALaggingListingSaysNothingOfSettings(t *testing.T) {
 			t.Errorf("%d rotations, and the log has what was not taken over", w.countEvents(rotator.EventRotated))
 		}
 	})
+}
+
+// A plan that drops allowed_ips, drift that is answered by a rotation, and listings that lag, for a while or for longer than the
+// verify timeout: one rotation shows that another one does not help, and what scheduled rotations make has no drift that is new.
+func TestADroppedSettingAndALaggingListing(t *testing.T) {
+	for _, lag := range []time.Duration{0, 10 * time.Second, 10 * time.Minute} {
+		for dropped := range 2 {
+			t.Run(fmt.Sprintf("%s, %d", lag, dropped), func(t *testing.T) {
+				w := newWorld(t)
+				p := testPolicy(t, func(p *plan.Policy) { p.OnDrift = plan.DriftRotate })
+				synctest.Test(t, func(t *testing.T) {
+					r, stop := w.start(p)
+					defer func() { stop() }()
+					after(time.Minute)
+					w.setFaults(elevensim.Faults{IgnoreAllowedIPs: dropped == 1, ListLag: elevensim.Duration(lag)})
+					stop()
+					p.Settings.AllowedIPs = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+					r, stop = w.start(p)
+					after(20 * time.Hour)
+					s := r.Snapshot().Policies[0]
+					n := strings.Count(w.logs.String(), "msg=rotated policy=tts-prod action=rotate trigger=drift")
+					if n != 1 || w.countEvents(rotator.EventRotated) != 3 || (s.Reason == ledger.ReasonSettingsIgnored) != (dropped == 1) {
+						t.Errorf("%d rotations for drift, want one; the policy is %s (%s): %s", n, s.State, s.Reason, s.Message)
+					}
+				})
+			})
+		}
+	}
 }
 
 // An older API lists no such settings: nothing is carried over, nothing drifts, and it is said once.
