@@ -36,7 +36,7 @@ func (r *Rotator) reserve(ctx context.Context, policy string, key plan.ListedKey
 		return "", fmt.Errorf("reserving key %q: its id cannot name a document", ledger.Shorten(key.ID))
 	}
 	ref := r.keyRef(key.ID)
-	for version, attempt := 0, 1; ; attempt++ {
+	for version, known, attempt := 0, 0, 1; ; attempt++ {
 		_, failure := r.opt.Store.Write(ctx, ref, map[string]any{"schema": ledger.Schema, "policy": policy}, version)
 		if failure == nil {
 			return "", nil
@@ -44,7 +44,10 @@ func (r *Rotator) reserve(ctx context.Context, policy string, key plan.ListedKey
 		if !errors.Is(failure, ledger.ErrConflict) && !ledger.MaybeWritten(failure) {
 			return "", fmt.Errorf("reserving key %s: %w", key.ID, failure)
 		}
-		doc, err := r.opt.Store.Read(ctx, ref, 0)
+		if errors.Is(failure, ledger.ErrConflict) {
+			known = version + 1
+		}
+		doc, _, err := r.newest(ctx, ref, known, nil)
 		switch {
 		case err != nil:
 			return "", fmt.Errorf("reserving key %s: %w", key.ID, err)

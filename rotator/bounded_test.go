@@ -315,6 +315,8 @@ func (m *maze) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.Do
 	return doc, nil
 }
 
+func (m *maze) Lags(context.Context) bool { return false }
+
 func (m *maze) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
 	policy, kind := policyAt(ref)
 	m.spend(ctx, policy, 5*time.Millisecond)

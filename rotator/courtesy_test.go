@@ -161,7 +161,8 @@ func TestARetirementLooksAtTheCurrentKey(t *testing.T) {
 	})
 }
 
-// TestARetirementsCalls: entry and record are read again, the call is noted before it is sent, and the record is read after.
+// TestARetirementsCalls: the call is noted before it is sent, entry and record are read again after that, and the record once more
+// after the call.
 func TestARetirementsCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newArena(t)
@@ -175,14 +176,14 @@ func TestARetirementsCalls(t *testing.T) {
 		before := len(proc.made())
 		after(10 * time.Second)
 		const entry, record, keys = "secret/rekeyd/policies/tts-prod", "secret/elevenlabs/tts-prod", "/v1/service-accounts/" + account + "/api-keys"
-		want := []string{"read " + entry, "write " + entry, "read " + record, "GET " + keys, "PATCH " + keys + "/" + first.ID, "read " + record, "read " + record, "GET /v1/user", "write " + entry}
+		want := []string{"write " + entry, "read " + entry, "read " + record, "GET " + keys, "PATCH " + keys + "/" + first.ID, "read " + record, "read " + record, "GET /v1/user", "write " + entry}
 		if got := proc.made()[before:]; !slices.Equal(got, want) {
 			t.Errorf("calls %q, want %q", got, want)
 		}
 		after(5*time.Hour + 59*time.Minute + 50*time.Second)
 		before = len(proc.made())
 		after(10 * time.Second)
-		want = []string{"read " + entry, "write " + entry, "GET " + keys, "read " + record, "DELETE " + keys + "/" + first.ID, "write " + entry}
+		want = []string{"write " + entry, "read " + entry, "GET " + keys, "read " + record, "DELETE " + keys + "/" + first.ID, "write " + entry}
 		if got := proc.made()[before:]; !slices.Equal(got, want) {
 			t.Errorf("calls %q, want %q", got, want)
 		}

@@ -115,7 +115,11 @@ func (j *job) settleWrite(ctx context.Context, next *ledger.Entry, failure error
 	if !ledger.MaybeWritten(failure) && !errors.Is(failure, ledger.ErrConflict) {
 		return 0, failure
 	}
-	doc, err := j.r.opt.Store.Read(ctx, j.r.entryRef(j.p.Name), 0)
+	known := j.st.known.version
+	if errors.Is(failure, ledger.ErrConflict) {
+		known++
+	}
+	doc, _, err := j.r.newest(ctx, j.r.entryRef(j.p.Name), known, nil)
 	switch {
 	case err != nil:
 		return 0, failure

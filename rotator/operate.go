@@ -57,6 +57,7 @@ func pausedPolicy(name string) error {
 // Rotate rotates a policy now: when it returns nil, the key that was current at the call no longer is. If another process works
 // on the policy, it waits for that process until ctx ends.
 func (r *Rotator) Rotate(ctx context.Context, name string, o RotateOptions) error {
+	ctx = ledger.WithSession(ctx)
 	st, seen, err := r.take(ctx, name)
 	if err != nil {
 		return err

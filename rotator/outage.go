@@ -44,6 +44,8 @@ func (b *outageTracker) Write(ctx context.Context, ref ledger.Ref, data map[stri
 	return v, b.note(ctx, ref, err)
 }
 
+func (b *outageTracker) Lags(ctx context.Context) bool { return b.store.Lags(ctx) }
+
 func (b *outageTracker) List(ctx context.Context, ref ledger.Ref) ([]string, error) {
 	names, err := b.store.List(ctx, ref)
 	return names, b.note(ctx, ref, err)

@@ -14,7 +14,7 @@ import (
 // Prune deletes a lost key. The current key of a removed policy is disabled and becomes a retiring key of its ledger entry; a
 // daemon deletes it after the quarantine. Prune refuses a key that readers may have.
 func (r *Rotator) Prune(ctx context.Context, k LostKey) error {
-	if err := r.prune(ctx, k); err != nil {
+	if err := r.prune(ledger.WithSession(ctx), k); err != nil {
 		return fmt.Errorf("pruning key %s of policy %s: %w", k.KeyID, k.Policy, err)
 	}
 	return nil

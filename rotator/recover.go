@@ -77,8 +77,9 @@ func (j *job) settleIntent(ctx context.Context, in *ledger.Intent, f *stageError
 // fence makes every write of the record that began under the old claim fail: it moves the record to a new version with the same
 // content. It returns the record as read.
 func (j *job) fence(ctx context.Context, in *ledger.Intent) (ledger.Record, error) {
+	known := 0
 	for attempt := 1; ; attempt++ {
-		rec, err := j.r.readRecord(ctx, j.st, in.Sink)
+		rec, err := j.r.readRecordAt(ctx, j.st, in.Sink, known)
 		if err == nil && (rec.Publishes(in.KeyName) || !j.unsure) {
 			return rec, nil
 		}
@@ -89,6 +90,9 @@ func (j *job) fence(ctx context.Context, in *ledger.Intent) (ledger.Record, erro
 			}
 			if err = j.guard(ctx); err == nil {
 				_, err = j.r.opt.Store.Write(ctx, in.Sink.Ref, data, rec.Doc.Version)
+			}
+			if errors.Is(err, ledger.ErrConflict) {
+				known = rec.Doc.Version + 1
 			}
 			if err == nil {
 				j.unsure = false

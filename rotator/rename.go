@@ -174,7 +174,7 @@ func (r *Rotator) isLoaded(policy string) bool {
 
 // Rename moves the ledger entry of a removed policy to a loaded one that has no keys of its own.
 func (r *Rotator) Rename(ctx context.Context, from, to string) error {
-	err := r.rename(ctx, from, to)
+	err := r.rename(ledger.WithSession(ctx), from, to)
 	if err != nil {
 		return fmt.Errorf("moving the ledger entry of policy %s to policy %s: %w", from, to, err)
 	}

@@ -14,11 +14,9 @@ import (
 )
 
 // retire moves a former key to its next state: from enabled to disabled, or from disabled to deleted. It does so under a claim,
-// after reading ledger and record again, and only while the record holds another key that works.
+// after reading ledger and record again, and only while the record holds another key that works. The claim is refused unless the
+// known entry is the newest, and the record is read from a node that has shown the claim.
 func (j *job) retire(ctx context.Context, s plan.Step) outcome {
-	if err := j.r.readEntry(ctx, j.st, j.p.Name); err != nil {
-		return storeFailed(err)
-	}
 	key := j.stillRetiring(s)
 	if key == nil {
 		return outcome{again: true} // another process has done it, or is doing it
@@ -37,7 +35,14 @@ func (j *job) retire(ctx context.Context, s plan.Step) outcome {
 	case err != nil:
 		return storeFailed(err)
 	}
-	if err := j.mayRetire(ctx, s.Action, key.KeyRef); err != nil {
+	claimed := j.st.known.version
+	if err = j.r.readEntry(ctx, j.st, j.p.Name); err == nil && j.st.known.version != claimed {
+		err = errClaimLost
+	}
+	if err == nil {
+		err = j.mayRetire(ctx, s.Action, key.KeyRef)
+	}
+	if err != nil {
 		j.settled(call)
 		return j.retireLater(ctx, s, failed(ledger.StageRetire, err))
 	}
@@ -93,6 +98,17 @@ func (j *job) stillRetiring(s plan.Step) *ledger.Retiring {
 // stillUnread reports whether the record does not hold a key that was just disabled: another writer may have put it back after
 // the last read. If it did, or that is unknown, the note of the call stays, so that the key is enabled again.
 func (j *job) stillUnread(ctx context.Context, id string) bool {
+	if j.mayLag(ctx) {
+		return false
+	}
+	if ledger.SessionOf(ctx).Index() != "" { // what is read next is as new as this write, and so as the disable
+		answered := j.answered
+		j.answered = nil
+		err := j.write(ctx, j.takeClaim)
+		if j.answered = answered; err != nil {
+			return false
+		}
+	}
 	_, err := j.r.readRecord(ctx, j.st, j.p.Sink)
 	return err == nil && j.st.known.record.Match != id
 }
@@ -113,12 +129,9 @@ func (j *job) mayRetire(ctx context.Context, what plan.Action, old ledger.KeyRef
 		return j.recordLacks(ctx, old)
 	}
 	c := *j.entry().Current
-	rec, err := j.r.readRecord(ctx, j.st, c.Sink)
+	rec, err := j.holdsCurrent(ctx, what, c)
 	if err != nil {
 		return err
-	}
-	if v := j.st.known.record; v.Match != c.ID && (c.Hash != "" || v.KeyID != c.ID) {
-		return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "%s does not hold the current key %s", c.Sink, c.ID)
 	}
 	if j.p.Sink.Ref != c.Sink.Ref {
 		if v, err := j.r.readRecord(ctx, j.st, j.p.Sink); err != nil {
@@ -132,6 +145,33 @@ func (j *job) mayRetire(ctx context.Context, what plan.Action, old ledger.KeyRef
 		return err
 	}
 	return j.currentWorks(ctx, c, rec.Secret)
+}
+
+// holdsCurrent returns the record, which holds the current key. Where the answer may come from a node that lags, and nothing can be
+// asked for, only a write shows whether it is the newest: the record is written again as it is. A key that is disabled already is
+// deleted without that.
+func (j *job) holdsCurrent(ctx context.Context, what plan.Action, c ledger.KeyRef) (ledger.Record, error) {
+	known := 0
+	for attempt := 1; ; attempt++ {
+		rec, err := j.r.readRecordAt(ctx, j.st, c.Sink, known)
+		if err != nil {
+			return rec, err
+		}
+		if v := j.st.known.record; v.Match != c.ID && (c.Hash != "" || v.KeyID != c.ID) {
+			return rec, failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "%s does not hold the current key %s", c.Sink, c.ID)
+		}
+		if what == plan.ActDelete || !j.mayLag(ctx) {
+			return rec, nil
+		}
+		_, err = j.r.opt.Store.Write(ctx, c.Sink.Ref, rec.Fields, rec.Doc.Version)
+		if err == nil {
+			return rec, nil
+		}
+		if !errors.Is(err, ledger.ErrConflict) || attempt == publishTries || !j.pause(ctx, attempt) {
+			return rec, fmt.Errorf("making sure that %s holds the current key: %w", c.Sink, err)
+		}
+		known = rec.Doc.Version + 1
+	}
 }
 
 // currentWorks asks ElevenLabs, not a cache, whether the current key is enabled. It also probes a key that was never verified,

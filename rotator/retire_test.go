@@ -318,7 +318,7 @@ func TestARetirementThatCannotReadTheEntry(t *testing.T) {
 		s.set.Store(true)
 		after(15 * time.Second)
 		s.set.Store(false)
-		if !strings.Contains(w.logs.String(), "reading policy state failed") || w.entry(p).Retiring[0].State != ledger.InOverlap {
+		if !strings.Contains(w.logs.String(), "retirement failed") || w.entry(p).Retiring[0].State != ledger.InOverlap {
 			t.Errorf("it is not told: %+v", w.entry(p).Retiring[0])
 		}
 		after(20 * time.Minute)

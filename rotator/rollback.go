@@ -15,6 +15,7 @@ import (
 // kept version of the record that has it. The current key goes through its overlap. Rollback changes nothing if no version holds
 // the secret any more, ElevenLabs disabled the key, or --revoke-now retired it.
 func (r *Rotator) Rollback(ctx context.Context, name string) error {
+	ctx = ledger.WithSession(ctx)
 	st, o, err := r.take(ctx, name)
 	if err != nil {
 		return err

@@ -355,12 +355,19 @@ func (j *job) publish(ctx context.Context, pub ledger.Publication, rec ledger.Re
 			return err
 		}
 		j.attempted = true
+		known := rec.Doc.Version
 		written, failure := j.r.opt.Store.Write(ctx, pub.Sink.Ref, rec.With(pub), rec.Doc.Version)
-		j.unsure = j.unsure || ledger.MaybeWritten(failure)
+		j.unsure = j.unsure || failure == nil || ledger.MaybeWritten(failure)
+		switch {
+		case failure == nil:
+			known = written
+		case errors.Is(failure, ledger.ErrConflict):
+			known++
+		}
 		if failure != nil && !errors.Is(failure, ledger.ErrConflict) && !ledger.MaybeWritten(failure) && !ledger.IsOutage(failure) {
 			return fmt.Errorf("publishing record: %w", failure)
 		}
-		now, err := j.r.readRecord(ctx, j.st, pub.Sink)
+		now, err := j.r.readRecordAt(ctx, j.st, pub.Sink, known)
 		switch {
 		case err == nil && now.Publishes(pub.KeyName) && now.Secret.Reveal() == pub.Secret.Reveal():
 			j.audit("record published", "key_id", pub.KeyID, "sink", pub.Sink.String(), "version", now.Doc.Version)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/robfig/cron/v3"
@@ -68,6 +69,7 @@ type Rotator struct {
 	cron             *cron.Cron
 	loops            sync.WaitGroup // begun only while running, with mu held
 	randomMu         sync.Mutex
+	lags             atomic.Bool // a read lagged behind a write
 }
 
 // New returns a Rotator without policies; Load adds them.

@@ -77,6 +77,7 @@ type knowledge struct {
 	followed      bool             // entry is what was read last, so that what commands add to it is noticed
 	record        *plan.RecordView // nil: must be read before it is used
 	explained     int              // listing whose unknown keys have already caused a new read of the ledger
+	renumbered    string           // the current key, if the versions of its record began anew since it was published
 	currentID     string
 	lastPublished time.Time // by the history: a key that was replaced and put back meanwhile is current anew
 	currentSince  time.Time // when this process first saw that key as current
@@ -172,15 +173,15 @@ func inQuarantine(e *ledger.Entry, known map[string]time.Time, now time.Time) ma
 // readEntry reads the ledger entry. An entry that cannot be parsed is kept as an error, not as missing.
 func (r *Rotator) readEntry(ctx context.Context, st *policyState, name string) error {
 	k := &st.known
-	doc, err := r.opt.Store.Read(ctx, r.entryRef(name), 0)
+	doc, restored, err := r.newest(ctx, r.entryRef(name), k.version, r.blankData(name))
 	if err != nil {
 		return fmt.Errorf("reading ledger entry of %s: %w", name, err)
 	}
-	if k.loaded && doc.Version == k.version && k.ledgerError == "" {
-		return nil
-	}
-	if k.loaded && doc.Version < k.version {
+	switch {
+	case restored:
 		r.ledgerRestored(name, k.version, doc.Version)
+	case k.loaded && doc.Version == k.version && k.ledgerError == "":
+		return nil
 	}
 	k.record = nil
 	if doc.JSON == nil {
@@ -259,11 +260,30 @@ func (r *Rotator) noteRecent(st *policyState, e *ledger.Entry) {
 
 // readRecord reads the record, and keeps what the planner needs of it.
 func (r *Rotator) readRecord(ctx context.Context, st *policyState, sink ledger.Sink) (ledger.Record, error) {
-	doc, err := r.opt.Store.Read(ctx, sink.Ref, 0)
+	k, id, version := &st.known, ledger.CurrentID(st.known.entry), 0
+	if id != "" && id != k.renumbered && k.entry.Current.Sink.Ref == sink.Ref {
+		version = k.entry.Current.Version // in which it was published
+	}
+	doc, renumbered, err := r.newest(ctx, sink.Ref, version, func() (map[string]any, error) {
+		return map[string]any{ledger.FieldPolicy: k.entry.Policy}, nil // a record without the secret's field counts as empty
+	})
+	if renumbered {
+		k.renumbered = id
+	}
+	return k.keepRecord(doc, sink, err)
+}
+
+// readRecordAt reads a record that is known to have reached a version.
+func (r *Rotator) readRecordAt(ctx context.Context, st *policyState, sink ledger.Sink, version int) (ledger.Record, error) {
+	doc, _, err := r.newest(ctx, sink.Ref, version, nil)
+	return st.known.keepRecord(doc, sink, err)
+}
+
+func (k *knowledge) keepRecord(doc ledger.Doc, sink ledger.Sink, err error) (ledger.Record, error) {
 	if err != nil {
 		return ledger.Record{}, fmt.Errorf("reading record: %w", err)
 	}
 	rec := ledger.ParseRecord(doc, sink.Field)
-	st.known.record = plan.View(rec, st.known.entry)
+	k.record = plan.View(rec, k.entry)
 	return rec, nil
 }

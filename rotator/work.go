@@ -146,7 +146,7 @@ func (r *Rotator) work(ctx context.Context, st *policyState) {
 	r.mu.Lock()
 	name := st.policy.Name
 	r.mu.Unlock()
-	ctx, m := metered(ctx, name)
+	ctx, m := metered(ledger.WithSession(ctx), name)
 	defer func() { st.known.pace.charge(int(m.calls.Swap(0))) }()
 	for range maxPasses {
 		if r.isStopping() {

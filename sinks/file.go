@@ -106,6 +106,9 @@ func (f *File) Write(ctx context.Context, ref ledger.Ref, data map[string]any, c
 	return cas + 1, nil
 }
 
+// Lags implements ledger.Store: files do not.
+func (f *File) Lags(context.Context) bool { return false }
+
 // List implements ledger.Store.
 func (f *File) List(ctx context.Context, ref ledger.Ref) ([]string, error) {
 	op := "listing " + ref.String()

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	vaultapi "github.com/hashicorp/vault/api"
@@ -80,6 +81,10 @@ type Vault struct {
 	mounts map[string]time.Time     // when it was last a KV version 2 engine
 	date   time.Time                // of Vault's last answer
 	seen   time.Time                // when it came; monotonic
+
+	staysLocal atomic.Bool // the server lets no client choose the node
+	lags       bool        // what Lags last learned, and when
+	lagsAsked  time.Time
 }
 
 var _ ledger.Store = (*Vault)(nil)

@@ -29,6 +29,7 @@ type answer struct {
 	data   json.RawMessage // the data member of Vault's envelope
 	auth   json.RawMessage
 	errs   []string
+	index  string // of the state after the call, where the server says
 	fault  error
 }
 
@@ -45,8 +46,12 @@ func (a answer) says(words string) bool {
 }
 
 func (v *Vault) get(ctx context.Context, operation, path string, query map[string][]string) answer {
+	return v.getWith(ctx, v.client, operation, path, query)
+}
+
+func (v *Vault) getWith(ctx context.Context, c *vaultapi.Client, operation, path string, query map[string][]string) answer {
 	return v.exchange(ctx, operation, func(ctx context.Context) (*vaultapi.Response, error) {
-		return v.client.Logical().ReadRawWithDataWithContext(ctx, path, query)
+		return c.Logical().ReadRawWithDataWithContext(ctx, path, query)
 	})
 }
 
@@ -79,6 +84,9 @@ func (v *Vault) exchange(ctx context.Context, operation string, send func(contex
 	resp, err := send(ctx)
 	a := readAnswer(resp, err)
 	v.readClock(resp)
+	if resp != nil && resp.Response != nil {
+		a.index = resp.Header.Get("X-Vault-Index")
+	}
 	code := "error"
 	if a.status != 0 && a.fault == nil {
 		code = strconv.Itoa(a.status)

@@ -23,7 +23,7 @@ func (v *Vault) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.D
 	if version != 0 {
 		query = map[string][]string{"version": {strconv.Itoa(version)}}
 	}
-	a := v.get(ctx, opRead, dataPath(ref), query)
+	a := v.getSince(ctx, ledger.SessionOf(ctx).Index(), dataPath(ref), query)
 	switch {
 	case a.fault == nil && a.status == http.StatusForbidden:
 		return ledger.Doc{}, v.denied(ctx, op, a, dataPath(ref), "read")
@@ -85,6 +85,7 @@ func (v *Vault) Write(ctx context.Context, ref ledger.Ref, data map[string]any, 
 	}
 	switch a.status {
 	case http.StatusOK:
+		ledger.SessionOf(ctx).Wrote(a.index)
 		return v.written(ctx, op, a)
 	case http.StatusBadRequest:
 		if a.says(casMismatch) {

@@ -34,6 +34,9 @@ type request struct {
 	version string
 	body    []byte
 	token   string
+	node    int    // that is asked; 0 is the active one
+	since   string // the index that the answer must have reached
+	forward string // what to do where it has not
 }
 
 // answer is what a handler makes: a body with Vault's envelope around it, or none for 204.
@@ -43,6 +46,7 @@ type answer struct {
 	data   any
 	auth   any
 	top    map[string]any // further members of the envelope
+	plain  any            // the whole body, of the few answers without an envelope
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -62,16 +66,20 @@ func (s *Server) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	status, body := 0, []byte(nil)
+	status, body, index := 0, []byte(nil), ""
 	if refusal != nil {
 		status, body, err = wire(refusal.Status, map[string]any{"errors": refusal.Errors})
 	} else {
-		status, body, err = s.serve(q)
+		q.node = s.nodeOf(r)
+		status, body, index, err = s.serve(q)
 	}
 	if err != nil {
 		return nil, err
 	}
 	resp := respond(r, status, body)
+	if index != "" {
+		resp.Header.Set("X-Vault-Index", index)
+	}
 	if after != nil {
 		if err := after(r, resp); err != nil {
 			return nil, err
@@ -93,7 +101,8 @@ func respond(r *http.Request, status int, body []byte) *http.Response {
 }
 
 func take(r *http.Request) (request, error) {
-	q := request{method: r.Method, token: r.Header.Get("X-Vault-Token"), version: r.URL.Query().Get("version")}
+	q := request{method: r.Method, token: r.Header.Get("X-Vault-Token"), version: r.URL.Query().Get("version"),
+		since: r.Header.Get("X-Vault-Index"), forward: r.Header.Get("X-Vault-Inconsistent")}
 	var ok bool
 	if q.path, ok = strings.CutPrefix(r.URL.Path, "/v1/"); !ok {
 		return q, fmt.Errorf("memkv: %s is no path of Vault's API", r.URL.Path)
@@ -116,12 +125,21 @@ func take(r *http.Request) (request, error) {
 	return q, err
 }
 
-// serve carries the request out, and gives the answer as it goes over the wire.
-func (s *Server) serve(q request) (int, []byte, error) {
+// serve carries the request out, and gives the answer as it goes over the wire, with the index of what it wrote.
+func (s *Server) serve(q request) (status int, body []byte, index string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	before := s.index
+	status, body, err = s.answer(q)
+	if s.indexed && s.index > before {
+		index = strconv.Itoa(s.index)
+	}
+	return status, body, index, err
+}
+
+func (s *Server) answer(q request) (int, []byte, error) {
 	s.serial++
-	a, err := s.handle(q)
+	a, err := s.handleAt(q)
 	var refusal *Refusal
 	switch {
 	case errors.As(err, &refusal):
@@ -130,6 +148,8 @@ func (s *Server) serve(q request) (int, []byte, error) {
 		return 0, nil, err
 	case a.status == http.StatusNoContent:
 		return a.status, nil, nil
+	case a.plain != nil:
+		return wire(a.status, a.plain)
 	}
 	envelope := map[string]any{
 		"request_id": fmt.Sprintf("00000000-0000-0000-0000-%012d", s.serial), "lease_id": "", "renewable": false,
@@ -167,6 +187,8 @@ func (s *Server) handle(q request) (answer, error) {
 		return s.token.lookup(), nil
 	case q.path == "auth/token/renew-self" && q.method == http.MethodPut:
 		return s.token.renew()
+	case (q.path == "sys/health" || q.path == "sys/leader") && q.method == http.MethodGet:
+		return s.serveNode(q), nil
 	}
 	if path, ok := strings.CutPrefix(q.path, "sys/internal/ui/mounts/"); ok && q.method == http.MethodGet {
 		return s.uiMount(path)
@@ -175,7 +197,12 @@ func (s *Server) handle(q request) (answer, error) {
 	if m == nil {
 		return answer{}, refuse(http.StatusNotFound, fmt.Sprintf("no handler for route %q. route entry not found.", q.path))
 	}
-	return s.handleKV(q, m, name, rest)
+	a, err := s.handleKV(q, m, name, rest)
+	if err == nil && q.method != http.MethodGet && q.method != "LIST" {
+		_, path, _ := strings.Cut(rest, "/")
+		s.changed(name + "/" + path)
+	}
+	return a, err
 }
 
 func (s *Server) capabilities(q request) (answer, error) {

@@ -32,6 +32,12 @@ type Server struct {
 	token  token
 	sealed bool
 	serial int // of request ids
+
+	standbys []*standby // that answer reads
+	balance  func(*http.Request) int
+	indexed  bool
+	log      []change // what the standbys have still to apply
+	index    int      // of the last change
 }
 
 var _ http.RoundTripper = (*Server)(nil)
@@ -90,18 +96,19 @@ func (s *Server) Put(path string, data map[string]any) (version int, err error) 
 	s.locked(func() {
 		m, p := s.find(path)
 		version = m.write(p, text).current
+		s.changed(path)
 	})
 	return version, nil
 }
 
 // SoftDelete deletes the newest version; its number stays taken.
 func (s *Server) SoftDelete(path string) {
-	s.locked(func() { m, p := s.find(path); m.softDelete(p) })
+	s.locked(func() { m, p := s.find(path); m.softDelete(p); s.changed(path) })
 }
 
 // Delete removes a document with all of its versions and its metadata.
 func (s *Server) Delete(path string) {
-	s.locked(func() { m, p := s.find(path); delete(m.docs, p) })
+	s.locked(func() { m, p := s.find(path); delete(m.docs, p); s.changed(path) })
 }
 
 // Get returns a version of a document, the newest for 0: nil for what is not there, deleted or destroyed.
@@ -146,7 +153,7 @@ func (s *Server) Snapshot() (snap Snapshot) {
 
 // Restore puts a snapshot back; what was written since is gone.
 func (s *Server) Restore(snap Snapshot) {
-	s.locked(func() { s.mounts = cloneMounts(snap.mounts) })
+	s.locked(func() { s.mounts = cloneMounts(snap.mounts); s.changedAll() })
 }
 
 func (s *Server) locked(f func()) {

@@ -39,6 +39,7 @@ type fate struct {
 	freeze        time.Duration
 	late          time.Duration // how long the call is held back while its sender goes on
 	doubled       bool
+	node          int // that answers it
 }
 
 // The faults. Those of the first list leave the call undone, those of the second lose or spoil the answer of a call
@@ -63,6 +64,7 @@ func (g *gate) fate(step, id string) fate {
 		before: time.Duration(1+r.Int64N(int64(p.latency))) * time.Nanosecond,
 		after:  time.Duration(1+r.Int64N(int64(p.latency))) * time.Nanosecond,
 	}
+	f.node = p.standbys.choose(g.w.seed, h.Sum64())
 	if g.w.calm {
 		return f
 	}
@@ -96,6 +98,7 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	step := classify(req, body)
 	f := g.meet(step, req, body)
+	req = f.at(req)
 	if !wait(req.Context(), f.before) {
 		return nil, f.givenUp(req)
 	}

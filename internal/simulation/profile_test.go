@@ -11,7 +11,7 @@ import (
 var direct = flag.String("profile", "", "what to fix in every seed's profile, separated by commas: a kind of chaos, one with a minus to go without, or do=what others do")
 
 // directed fixes what the words name: a seed that is to meet one mistake need not draw its circumstances.
-func (p *profile) directed(words string) error {
+func (p *profile) directed(words string, seed uint64) error {
 	only := false
 	for word := range strings.SplitSeq(words, ",") {
 		kind, without := strings.CutPrefix(word, "-")
@@ -57,6 +57,11 @@ func (p *profile) directed(words string) error {
 			p.asks = !without
 		case "adopt":
 			p.adopt, p.listLag = !without, 0
+		case "standbys", "unindexed":
+			if p.standbys = someStandbys(seed); without {
+				p.standbys = standbys{}
+			}
+			p.standbys.indexed = p.standbys.indexed && kind == "standbys"
 		case "team":
 			p.team = !without
 		case "outages":

@@ -66,6 +66,7 @@ type profile struct {
 	doubled float64         // … for each create that a proxy sends it twice
 	ttls    []time.Duration // of the replicas' claims
 	evidence
+	standbys
 	suspended int  // the replica whose clocks stand still while it is frozen; -1: none
 	wrong     int  // the replica whose wall clock is wrong by days for a while; -1: none
 	uses      bool // readers use the keys that a restored Vault has forgotten
@@ -172,7 +173,8 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w.profile = drawProfile(w.rng)
 	w.readers = rand.New(rand.NewPCG(seed, 13))
 	w.profile.evidence = drawEvidence(w.readers)
-	if err := w.profile.directed(*direct); err != nil {
+	w.profile.standbys = drawStandbys(seed)
+	if err := w.profile.directed(*direct, seed); err != nil {
 		t.Fatal(err)
 	}
 	w.profile.drawClocks(w.rng)
@@ -183,6 +185,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	byHand := w.moreWorkspaces()
 	w.faults()
 	w.kv = memkv.New(vaultToken, "secret", teamMount)
+	w.addStandbys()
 	w.policies = w.drawPolicies()
 	w.oracle = newOracle(w)
 	w.addAdmin(byHand)
@@ -382,16 +385,24 @@ func (w *world) lines() []string {
 
 // logger keeps what the rotators say in the trace when traces are asked for.
 func (w *world) logger(r *replica) *slog.Logger {
+	h := w.handler(r)
+	if len(w.profile.standbys.lags) > 0 {
+		h = listener{h, w}
+	}
+	return slog.New(h)
+}
+
+func (w *world) handler(r *replica) slog.Handler {
 	if !*verbose {
-		return slog.New(slog.DiscardHandler)
+		return slog.DiscardHandler
 	}
 	prefix := fmt.Sprintf("r%d.%d", r.id, r.life)
-	return slog.New(slog.NewTextHandler(traceWriter{w, prefix, r.gate}, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+	return slog.NewTextHandler(traceWriter{w, prefix, r.gate}, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey || a.Key == "replica" {
 			return slog.Attr{}
 		}
 		return a
-	}}))
+	}})
 }
 
 type traceWriter struct {

@@ -31,6 +31,9 @@ func (d Doc) Fields() map[string]any {
 // Store keeps versioned documents: the records that readers read, and the ledger. Its writes are durable when
 // they return. It never retries a write; it may retry a read.
 //
+// A store of several nodes may answer a read from a node that lags behind the writes; a read in a [Session] then waits for the
+// session's last write, where the nodes can tell. A write is refused or applied by what is true.
+//
 // Every error is an [*Error] or wraps one, except ErrConflict and the context's own.
 type Store interface {
 	// Read returns the given version of a document, the newest when version is 0. A document that does not exist
@@ -45,6 +48,8 @@ type Store interface {
 	// Check returns an error unless all refs could be read and written now. It may cache the result for a resync
 	// interval, and drops it at the first refusal.
 	Check(ctx context.Context, refs ...Ref) error
+	// Lags reports whether reads are known to come from nodes that may lag, and no session helps.
+	Lags(ctx context.Context) bool
 }
 
 // ErrConflict is returned by Store.Write when the current version is not the expected one.

@@ -1,0 +1,77 @@
+package rotator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+)
+
+// newestTries is how often a document is read until it shows what is known of it.
+const newestTries = 4
+
+// newest reads the newest version of a document that had at least the version known, as a write or an earlier read showed. A lower
+// version comes from a replica that lags, or from a store that was restored, and only a write tells: one with the content as read
+// succeeds if that is the newest. empty is the content for a document that is not there; without it, or in a context without a
+// session, nothing is written, and the answer is what was read.
+func (r *Rotator) newest(ctx context.Context, ref ledger.Ref, known int, empty func() (map[string]any, error)) (doc ledger.Doc, restored bool, err error) {
+	for attempt := 1; ; attempt++ {
+		doc, err = r.opt.Store.Read(ctx, ref, 0)
+		if err != nil || doc.Version >= known {
+			if err == nil && attempt > 1 {
+				r.noteLag(ref)
+			}
+			return doc, false, err
+		}
+		if attempt == newestTries || !sleep(ctx, 250*time.Millisecond<<(attempt-1)) {
+			break
+		}
+	}
+	if empty == nil || ledger.SessionOf(ctx) == nil || ctx.Err() != nil {
+		return doc, false, ctx.Err()
+	}
+	data := doc.Fields()
+	if data == nil {
+		if data, err = empty(); err != nil {
+			return doc, false, err
+		}
+	}
+	version, err := r.opt.Store.Write(ctx, ref, data, doc.Version)
+	switch {
+	case errors.Is(err, ledger.ErrConflict):
+		r.noteLag(ref)
+		return doc, false, &ledger.Error{Op: "reading " + ref.String(), Reason: ledger.ReasonSinkStandby,
+			Err:    fmt.Errorf("version %d was written, the answer is %d", known, doc.Version),
+			Advice: "the node that answers lags far behind; point VAULT_ADDR at the active node"}
+	case err != nil:
+		return doc, false, err
+	}
+	doc.Version = version
+	return doc, true, nil
+}
+
+// blankData returns what makes the content of a new entry.
+func (r *Rotator) blankData(policy string) func() (map[string]any, error) {
+	return func() (map[string]any, error) {
+		e, err := r.blankEntry(policy)
+		if err != nil {
+			return nil, err
+		}
+		return e.Data(), nil
+	}
+}
+
+// noteLag notes that the store answers from a replica that lags.
+func (r *Rotator) noteLag(ref ledger.Ref) {
+	if !r.lags.Swap(true) {
+		r.opt.Logger.Info("reads from the store lag behind writes; steps that rest on a read wait for it", "document", ref.String())
+	}
+}
+
+// mayLag reports whether a read may lag although an earlier one in the session did not: the node that answers may be another, and
+// the store offers no index to ask for.
+func (j *job) mayLag(ctx context.Context) bool {
+	return ledger.SessionOf(ctx).Index() == "" && (j.r.lags.Load() || j.r.opt.Store.Lags(ctx))
+}
