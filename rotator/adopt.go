@@ -118,7 +118,7 @@ func (r *Rotator) elsewhereLocked(p plan.Policy, k *knowledge) map[string]string
 
 // adopt makes an existing key the current one. It writes only the ledger.
 func (j *job) adopt(ctx context.Context, s plan.Step) outcome {
-	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
+	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink, 0)
 	if err != nil {
 		return storeFailed(err)
 	}

@@ -101,7 +101,11 @@ func (r *Rotator) groupHolder(ctx context.Context, h ledger.Hold) (string, error
 	name := h.Policy
 	var e *ledger.Entry
 	for range maxRenames {
-		next, err := r.entryOf(ctx, name)
+		known := 0
+		if name == h.Policy {
+			known = h.Version
+		}
+		next, err := r.entryAt(ctx, name, known)
 		var remote *ledger.Error
 		switch {
 		case err != nil && (errors.As(err, &remote) || ctx.Err() != nil):
@@ -165,7 +169,7 @@ func (j *job) tryGroup(ctx context.Context, in *ledger.Intent, ahead bool) error
 	if err := j.guard(ctx); err != nil {
 		return err
 	}
-	holds = append(holds, ledger.Hold{Policy: j.p.Name, Rotation: in.Rotation, WaitUntilIdle: ledger.Duration(j.p.LongestWait())})
+	holds = append(holds, ledger.Hold{Policy: j.p.Name, Rotation: in.Rotation, WaitUntilIdle: ledger.Duration(j.p.LongestWait()), Version: j.st.known.version})
 	_, err = j.r.opt.Store.Write(ctx, j.r.groupRef(j.p.Group), map[string]any{"schema": ledger.Schema, "holds": holds}, version)
 	return err
 }

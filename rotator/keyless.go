@@ -15,7 +15,7 @@ func (j *job) recordLacks(ctx context.Context, old ledger.KeyRef) error {
 		return nil
 	}
 	for _, sink := range slices.Compact([]ledger.Sink{old.Sink, j.p.Sink}) {
-		if _, err := j.r.readRecord(ctx, j.st, sink); err != nil {
+		if _, err := j.r.readRecord(ctx, j.st, sink, 0); err != nil {
 			return err
 		}
 		if j.st.known.record.MayBe(old) {

@@ -14,8 +14,8 @@ const newestTries = 4
 
 // newest reads the newest version of a document that had at least the version known, as a write or an earlier read showed. A lower
 // version comes from a replica that lags, or from a store that was restored, and only a write tells: one with the content as read
-// succeeds if that is the newest. empty is the content for a document that is not there; without it, or in a context without a
-// session, nothing is written, and the answer is what was read.
+// succeeds if that is the newest. empty returns the content for a document that is not there; without any, and
+// in a context without a session, nothing is written, and the answer is what was read.
 func (r *Rotator) newest(ctx context.Context, ref ledger.Ref, known int, empty func() (map[string]any, error)) (doc ledger.Doc, restored bool, err error) {
 	for attempt := 1; ; attempt++ {
 		doc, err = r.opt.Store.Read(ctx, ref, 0)
@@ -34,7 +34,7 @@ func (r *Rotator) newest(ctx context.Context, ref ledger.Ref, known int, empty f
 	}
 	data := doc.Fields()
 	if data == nil {
-		if data, err = empty(); err != nil {
+		if data, err = empty(); err != nil || data == nil {
 			return doc, false, err
 		}
 	}
@@ -71,7 +71,33 @@ func (r *Rotator) noteLag(ref ledger.Ref) {
 }
 
 // mayLag reports whether a read may lag although an earlier one in the session did not: the node that answers may be another, and
-// the store offers no index to ask for.
-func (j *job) mayLag(ctx context.Context) bool {
-	return ledger.SessionOf(ctx).Index() == "" && (j.r.lags.Load() || j.r.opt.Store.Lags(ctx))
+// the session has no index to ask for.
+func (r *Rotator) mayLag(ctx context.Context) bool {
+	return ledger.SessionOf(ctx).Index() == "" && (r.lags.Load() || r.opt.Store.Lags(ctx))
+}
+
+// prove makes sure that the entry is the newest, where a read may lag: it is written again as it is. It reports false for an entry
+// under a claim, which such a write would end.
+func (r *Rotator) prove(ctx context.Context, st *policyState, name string) (bool, error) {
+	k := &st.known
+	for range newestTries {
+		switch {
+		case !r.mayLag(ctx) || k.entry == nil:
+			return true, nil
+		case k.entry.Claim != nil:
+			return false, nil
+		}
+		version, err := r.opt.Store.Write(ctx, r.entryRef(name), k.entry.Data(), k.version)
+		if err == nil {
+			k.setEntry(k.entry, version, time.Now())
+			return true, nil
+		}
+		if !errors.Is(err, ledger.ErrConflict) {
+			return false, fmt.Errorf("making sure that the ledger entry of %s is the newest: %w", name, err)
+		}
+		if err := r.readEntryAt(ctx, st, name, k.version+1); err != nil {
+			return false, err
+		}
+	}
+	return false, fmt.Errorf("making sure that the ledger entry of %s is the newest: %w", name, ledger.ErrConflict)
 }

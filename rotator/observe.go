@@ -115,6 +115,11 @@ func (r *Rotator) aim(ctx context.Context, st *policyState, q *plan.Request) {
 	if q == nil {
 		return
 	}
+	if st.known.entry != nil {
+		if newest, err := r.prove(ctx, st, st.known.entry.Policy); err != nil || !newest {
+			return
+		}
+	}
 	aimed, id := *q, ledger.CurrentID(st.known.entry)
 	aimed.NotKey, aimed.Pending, aimed.Read = id, id == "", true
 	if id != "" {
@@ -149,7 +154,7 @@ func (r *Rotator) requestResync(st *policyState, resync bool) {
 // lookAtRecord reads the record. If the record holds an unexpected value it reads the ledger again: under a stale entry another
 // replica's new key would look like an unknown value.
 func (r *Rotator) lookAtRecord(ctx context.Context, st *policyState, p plan.Policy) error {
-	if _, err := r.readRecord(ctx, st, p.Sink); err != nil {
+	if _, err := r.readRecord(ctx, st, p.Sink, 0); err != nil {
 		return err
 	}
 	v, version := st.known.record, st.known.version
@@ -163,7 +168,7 @@ func (r *Rotator) lookAtRecord(ctx context.Context, st *policyState, p plan.Poli
 	if st.known.version == version && st.known.record != nil {
 		return nil
 	}
-	_, err := r.readRecord(ctx, st, p.Sink)
+	_, err := r.readRecord(ctx, st, p.Sink, 0)
 	return err
 }
 

@@ -79,7 +79,7 @@ func (j *job) settleIntent(ctx context.Context, in *ledger.Intent, f *stageError
 func (j *job) fence(ctx context.Context, in *ledger.Intent) (ledger.Record, error) {
 	known := 0
 	for attempt := 1; ; attempt++ {
-		rec, err := j.r.readRecordAt(ctx, j.st, in.Sink, known)
+		rec, err := j.r.readRecord(ctx, j.st, in.Sink, known)
 		if err == nil && (rec.Publishes(in.KeyName) || !j.unsure) {
 			return rec, nil
 		}

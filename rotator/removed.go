@@ -59,7 +59,12 @@ func (r *Rotator) nothingLeft(e *ledger.Entry) bool {
 }
 
 func (r *Rotator) entryOf(ctx context.Context, policy string) (*ledger.Entry, error) {
-	doc, err := r.opt.Store.Read(ctx, r.entryRef(policy), 0)
+	return r.entryAt(ctx, policy, 0)
+}
+
+// entryAt reads an entry that is known to have reached a version.
+func (r *Rotator) entryAt(ctx context.Context, policy string, known int) (*ledger.Entry, error) {
+	doc, _, err := r.newest(ctx, r.entryRef(policy), known, func() (map[string]any, error) { return nil, nil })
 	if err != nil || doc.JSON == nil {
 		return nil, err
 	}

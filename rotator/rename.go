@@ -47,7 +47,7 @@ func (j *job) giver(ctx context.Context) (string, error) {
 	if e := j.entry(); e != nil {
 		return j.r.returning(ctx, j.st, j.p, e)
 	}
-	if _, err := j.r.readRecord(ctx, j.st, j.p.Sink); err != nil {
+	if _, err := j.r.readRecord(ctx, j.st, j.p.Sink, 0); err != nil {
 		return "", err
 	}
 	return j.r.predecessor(ctx, j.p, j.st.known.record)

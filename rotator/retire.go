@@ -98,7 +98,7 @@ func (j *job) stillRetiring(s plan.Step) *ledger.Retiring {
 // stillUnread reports whether the record does not hold a key that was just disabled: another writer may have put it back after
 // the last read. If it did, or that is unknown, the note of the call stays, so that the key is enabled again.
 func (j *job) stillUnread(ctx context.Context, id string) bool {
-	if j.mayLag(ctx) {
+	if j.r.mayLag(ctx) {
 		return false
 	}
 	if ledger.SessionOf(ctx).Index() != "" { // what is read next is as new as this write, and so as the disable
@@ -109,12 +109,12 @@ func (j *job) stillUnread(ctx context.Context, id string) bool {
 			return false
 		}
 	}
-	_, err := j.r.readRecord(ctx, j.st, j.p.Sink)
+	_, err := j.r.readRecord(ctx, j.st, j.p.Sink, 0)
 	return err == nil && j.st.known.record.Match != id
 }
 
 // mayRetire returns nil if no reader can still depend on the key: the record holds the current key, which is enabled and proven
-// to work. A key to be deleted must also be disabled.
+// to work unless it is being replaced. A key to be deleted must also be disabled.
 func (j *job) mayRetire(ctx context.Context, what plan.Action, old ledger.KeyRef) error {
 	if what == plan.ActDelete {
 		enabled, err := j.listedEnabled(ctx, j.api, old)
@@ -134,7 +134,7 @@ func (j *job) mayRetire(ctx context.Context, what plan.Action, old ledger.KeyRef
 		return err
 	}
 	if j.p.Sink.Ref != c.Sink.Ref {
-		if v, err := j.r.readRecord(ctx, j.st, j.p.Sink); err != nil {
+		if v, err := j.r.readRecord(ctx, j.st, j.p.Sink, 0); err != nil {
 			return err
 		} else if v.KeyID == old.ID {
 			return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "%s still holds key %s", j.p.Sink, old.ID)
@@ -143,6 +143,9 @@ func (j *job) mayRetire(ctx context.Context, what plan.Action, old ledger.KeyRef
 	}
 	if err := j.adminMoved(ctx, old, &c); err != nil {
 		return err
+	}
+	if j.entry().Intent != nil {
+		return nil // a rotation needs the place: the current key may be the one that leaked
 	}
 	return j.currentWorks(ctx, c, rec.Secret)
 }
@@ -153,14 +156,14 @@ func (j *job) mayRetire(ctx context.Context, what plan.Action, old ledger.KeyRef
 func (j *job) holdsCurrent(ctx context.Context, what plan.Action, c ledger.KeyRef) (ledger.Record, error) {
 	known := 0
 	for attempt := 1; ; attempt++ {
-		rec, err := j.r.readRecordAt(ctx, j.st, c.Sink, known)
+		rec, err := j.r.readRecord(ctx, j.st, c.Sink, known)
 		if err != nil {
 			return rec, err
 		}
 		if v := j.st.known.record; v.Match != c.ID && (c.Hash != "" || v.KeyID != c.ID) {
 			return rec, failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "%s does not hold the current key %s", c.Sink, c.ID)
 		}
-		if what == plan.ActDelete || !j.mayLag(ctx) {
+		if what == plan.ActDelete || !j.r.mayLag(ctx) {
 			return rec, nil
 		}
 		_, err = j.r.opt.Store.Write(ctx, c.Sink.Ref, rec.Fields, rec.Doc.Version)

@@ -148,7 +148,7 @@ func (j *job) rollback(ctx context.Context, back ledger.Retiring, secret secret.
 	if err != nil {
 		return claimFailed(err)
 	}
-	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
+	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink, 0)
 	if err == nil && j.st.known.record.Match != j.entry().Current.ID {
 		err = failedFor(ledger.StageClaim, ledger.ReasonRecordChanged, "%s does not hold the current key %s", j.p.Sink, j.entry().Current.ID)
 	}

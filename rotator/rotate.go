@@ -152,7 +152,7 @@ func (j *job) stillOurs(ctx context.Context, rec ledger.Record, seen int) error 
 
 // lookAgain reads the record under the claim and plans again whether the rotation is due.
 func (j *job) lookAgain(ctx context.Context, in *ledger.Intent) (ledger.Record, error) {
-	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink)
+	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink, 0)
 	if err != nil {
 		return rec, err
 	}
@@ -367,7 +367,7 @@ func (j *job) publish(ctx context.Context, pub ledger.Publication, rec ledger.Re
 		if failure != nil && !errors.Is(failure, ledger.ErrConflict) && !ledger.MaybeWritten(failure) && !ledger.IsOutage(failure) {
 			return fmt.Errorf("publishing record: %w", failure)
 		}
-		now, err := j.r.readRecordAt(ctx, j.st, pub.Sink, known)
+		now, err := j.r.readRecord(ctx, j.st, pub.Sink, known)
 		switch {
 		case err == nil && now.Publishes(pub.KeyName) && now.Secret.Reveal() == pub.Secret.Reveal():
 			j.audit("record published", "key_id", pub.KeyID, "sink", pub.Sink.String(), "version", now.Doc.Version)

@@ -298,13 +298,13 @@ func TestADroppedSettingAndALaggingListing(t *testing.T) {
 				w := newWorld(t)
 				p := testPolicy(t, func(p *plan.Policy) { p.OnDrift = plan.DriftRotate })
 				synctest.Test(t, func(t *testing.T) {
-					r, stop := w.start(p)
-					defer func() { stop() }()
+					_, stop := w.start(p)
 					after(time.Minute)
 					w.setFaults(elevensim.Faults{IgnoreAllowedIPs: dropped == 1, ListLag: elevensim.Duration(lag)})
 					stop()
 					p.Settings.AllowedIPs = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-					r, stop = w.start(p)
+					r, stop := w.start(p)
+					defer stop()
 					after(20 * time.Hour)
 					s := r.Snapshot().Policies[0]
 					n := strings.Count(w.logs.String(), "msg=rotated policy=tts-prod action=rotate trigger=drift")

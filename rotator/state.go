@@ -172,8 +172,13 @@ func inQuarantine(e *ledger.Entry, known map[string]time.Time, now time.Time) ma
 
 // readEntry reads the ledger entry. An entry that cannot be parsed is kept as an error, not as missing.
 func (r *Rotator) readEntry(ctx context.Context, st *policyState, name string) error {
+	return r.readEntryAt(ctx, st, name, st.known.version)
+}
+
+// readEntryAt reads an entry that is known to have reached a version.
+func (r *Rotator) readEntryAt(ctx context.Context, st *policyState, name string, known int) error {
 	k := &st.known
-	doc, restored, err := r.newest(ctx, r.entryRef(name), k.version, r.blankData(name))
+	doc, restored, err := r.newest(ctx, r.entryRef(name), known, r.blankData(name))
 	if err != nil {
 		return fmt.Errorf("reading ledger entry of %s: %w", name, err)
 	}
@@ -258,30 +263,22 @@ func (r *Rotator) noteRecent(st *policyState, e *ledger.Entry) {
 	}
 }
 
-// readRecord reads the record, and keeps what the planner needs of it.
-func (r *Rotator) readRecord(ctx context.Context, st *policyState, sink ledger.Sink) (ledger.Record, error) {
-	k, id, version := &st.known, ledger.CurrentID(st.known.entry), 0
-	if id != "" && id != k.renumbered && k.entry.Current.Sink.Ref == sink.Ref {
-		version = k.entry.Current.Version // in which it was published
+// readRecord reads a record, and keeps what the planner needs of it. known is a version that it is known to have reached, beside
+// that in which the current key was published.
+func (r *Rotator) readRecord(ctx context.Context, st *policyState, sink ledger.Sink, known int) (ledger.Record, error) {
+	k, id := &st.known, ledger.CurrentID(st.known.entry)
+	var empty func() (map[string]any, error)
+	if id != "" && id != k.renumbered && k.entry.Current.Sink.Ref == sink.Ref && k.entry.Current.Version >= known {
+		known, empty = k.entry.Current.Version, func() (map[string]any, error) {
+			return map[string]any{ledger.FieldPolicy: k.entry.Policy}, nil // a record without the secret's field counts as empty
+		}
 	}
-	doc, renumbered, err := r.newest(ctx, sink.Ref, version, func() (map[string]any, error) {
-		return map[string]any{ledger.FieldPolicy: k.entry.Policy}, nil // a record without the secret's field counts as empty
-	})
-	if renumbered {
-		k.renumbered = id
-	}
-	return k.keepRecord(doc, sink, err)
-}
-
-// readRecordAt reads a record that is known to have reached a version.
-func (r *Rotator) readRecordAt(ctx context.Context, st *policyState, sink ledger.Sink, version int) (ledger.Record, error) {
-	doc, _, err := r.newest(ctx, sink.Ref, version, nil)
-	return st.known.keepRecord(doc, sink, err)
-}
-
-func (k *knowledge) keepRecord(doc ledger.Doc, sink ledger.Sink, err error) (ledger.Record, error) {
+	doc, renumbered, err := r.newest(ctx, sink.Ref, known, empty)
 	if err != nil {
 		return ledger.Record{}, fmt.Errorf("reading record: %w", err)
+	}
+	if renumbered {
+		k.renumbered = id
 	}
 	rec := ledger.ParseRecord(doc, sink.Field)
 	k.record = plan.View(rec, k.entry)

@@ -118,7 +118,7 @@ func (j *job) patchKey(ctx context.Context, s plan.Step) (elevenlabs.Settings, e
 
 // prove probes the current key with the secret from the record.
 func (j *job) prove(ctx context.Context) outcome {
-	rec, err := j.r.readRecord(ctx, j.st, j.entry().Current.Sink)
+	rec, err := j.r.readRecord(ctx, j.st, j.entry().Current.Sink, 0)
 	if err != nil || rec.Secret.IsZero() {
 		return outcome{}
 	}

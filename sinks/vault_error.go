@@ -31,7 +31,7 @@ func (v *Vault) failure(ctx context.Context, op string, a answer, writes bool) e
 	case redirected(a.status), a.status == 472, a.status == 473, a.says("local node not active"), a.status == http.StatusPreconditionFailed:
 		e.Reason, e.Outage = ledger.ReasonSinkStandby, true
 		e.Advice = "point VAULT_ADDR at the active node or at a load balancer that finds it"
-	case a.says("Vault is sealed"):
+	case a.says(" is sealed"): // OpenBao seals namespaces too
 		e.Reason, e.Outage, e.Advice = ledger.ReasonSinkSealed, true, "unseal Vault"
 	case a.status == http.StatusTooManyRequests:
 		e.Reason, e.Outage, e.Advice = ledger.ReasonSinkRateLimited, true, "raise Vault's rate limit quota or lower REKEYD_CONCURRENCY"

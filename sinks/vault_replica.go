@@ -122,7 +122,7 @@ func (v *Vault) Lags(ctx context.Context) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err == nil {
-		v.lags, v.lagsAsked = n.Reads && !n.Indexed, time.Now()
+		v.lags, v.lagsAsked = n.Reads, time.Now()
 	}
 	return v.lags
 }

@@ -78,18 +78,13 @@ func (s *Server) changed(path string) {
 	})
 }
 
-// changedAll logs that everything was replaced.
+// changedAll replaces everything at every node at once, as an operator does who restores a snapshot.
 func (s *Server) changedAll() {
-	if len(s.standbys) == 0 {
-		return
+	s.index++
+	s.log = nil
+	for _, n := range s.standbys {
+		n.mounts, n.applied = cloneMounts(s.mounts), s.index
 	}
-	all := cloneMounts(s.mounts)
-	s.ship(func(mounts map[string]*mount) {
-		clear(mounts)
-		for name, m := range cloneMounts(all) {
-			mounts[name] = m
-		}
-	})
 }
 
 func (s *Server) ship(apply func(map[string]*mount)) {

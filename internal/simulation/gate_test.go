@@ -64,7 +64,7 @@ func (g *gate) fate(step, id string) fate {
 		before: time.Duration(1+r.Int64N(int64(p.latency))) * time.Nanosecond,
 		after:  time.Duration(1+r.Int64N(int64(p.latency))) * time.Nanosecond,
 	}
-	f.node = p.standbys.choose(g.w.seed, h.Sum64())
+	f.node = p.choose(g.w.seed, h.Sum64())
 	if g.w.calm {
 		return f
 	}

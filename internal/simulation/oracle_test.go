@@ -220,7 +220,8 @@ func (o *oracle) retired(k *life, what elevensim.ChangeKind) {
 		return
 	}
 	k.revoked = k.revoked || r.revoking
-	if cur := r.key; cur != nil && !r.foreign && (cur.Disabled || cur.Deleted()) && (!cur.touched || time.Since(cur.broken) > time.Minute && cur.broken.After(cur.published) && !o.belated() && !o.restored) {
+	full := what == elevensim.Deleted && !k.disabled.IsZero() && o.w.profile.keyLimit > 0 // the new key needs the place
+	if cur := r.key; cur != nil && !r.foreign && !full && (cur.Disabled || cur.Deleted()) && (!cur.touched || time.Since(cur.broken) > time.Minute && cur.broken.After(cur.published) && !o.belated() && !o.restored) {
 		o.violated("invariant 1: key %s: %s, although the current key %s does not work", short(k.ID), what, short(cur.ID))
 	}
 	// Clocks differ between replicas, so what was promised by one may seem over to another.

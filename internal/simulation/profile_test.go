@@ -61,7 +61,7 @@ func (p *profile) directed(words string, seed uint64) error {
 			if p.standbys = someStandbys(seed); without {
 				p.standbys = standbys{}
 			}
-			p.standbys.indexed = p.standbys.indexed && kind == "standbys"
+			p.indexed = p.indexed && kind == "standbys"
 		case "team":
 			p.team = !without
 		case "outages":

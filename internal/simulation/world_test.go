@@ -386,7 +386,7 @@ func (w *world) lines() []string {
 // logger keeps what the rotators say in the trace when traces are asked for.
 func (w *world) logger(r *replica) *slog.Logger {
 	h := w.handler(r)
-	if len(w.profile.standbys.lags) > 0 {
+	if len(w.profile.lags) > 0 {
 		h = listener{h, w}
 	}
 	return slog.New(h)

@@ -21,6 +21,8 @@ type Hold struct {
 	Rotation string `json:"rotation"`
 	// WaitUntilIdle is by how much the policy lets the overlap be extended.
 	WaitUntilIdle Duration `json:"wait_until_idle,omitzero"`
+	// Version is the entry's when the hold was written, so that an older answer is not taken for the end of the hold.
+	Version int `json:"version,omitempty"`
 }
 
 // HoldGrace is how long overdue work still counts: an overlap whose key is not disabled, or an intent that this replica does not

@@ -48,7 +48,7 @@ type Store interface {
 	// Check returns an error unless all refs could be read and written now. It may cache the result for a resync
 	// interval, and drops it at the first refusal.
 	Check(ctx context.Context, refs ...Ref) error
-	// Lags reports whether reads are known to come from nodes that may lag, and no session helps.
+	// Lags reports whether a read without a session's index may come from a node that lags.
 	Lags(ctx context.Context) bool
 }
 
