@@ -32,6 +32,7 @@ func (v version) text(field string) string { s, _ := v.data[field].(string); ret
 // check compares the simulator's history with that of the records in Vault, from the first moment to the last.
 func (w *world) check() {
 	w.t.Helper()
+	w.root.SetMaxRetries(10) // a busy cluster may hold another election
 	w.collect(true)
 	lives := map[string]*life{}
 	for _, k := range w.sim.Keys() {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/internal/vaulttest"
 )
 
 const (
@@ -31,19 +32,31 @@ func torture(t *testing.T, kills uint64, wrongClock bool) {
 	seed := number(t, "REKEYD_TORTURE_SEED", uint64(time.Now().UnixNano()))
 	t.Logf("REKEYD_TORTURE_SEED=%d REKEYD_TORTURE_KILLS=%d", seed, kills)
 
-	w := newWorld(t, seed)
+	vault := vaulttest.StartPersistent(t)
+	w := newWorld(t, seed, []*vaulttest.Server{vault}, vault.Addr)
 	w.wrongClock = wrongClock
+	w.run(func() { w.torture(int(kills)) })
+	t.Logf("%d kills, %d stops, %d lives with a clock wrong by days, %d Vault restarts, %d changes of faults; %s",
+		w.did.kills, w.did.stops, w.did.days, w.did.vaultRestarts, w.did.faults, w.outcome())
+}
+
+// run has readers read while it is struck, and until all is well again; then it looks at what happened.
+func (w *world) run(strike func()) {
+	w.t.Helper()
 	stop := w.read()
-	w.torture(int(kills))
+	strike()
 	w.heal()
 	w.settle()
+	w.noneInError()
 	w.stopReplicas()
 	stop()
 	w.check()
 	w.checkOutputs()
-	t.Logf("%d kills, %d stops, %d lives with a clock wrong by days, %d Vault restarts, %d changes of faults; %d rotations, %d creates, %d reads; settled in %s; %d violations",
-		w.did.kills, w.did.stops, w.did.days, w.did.vaultRestarts, w.did.faults, w.did.rotations, w.did.creates, w.reads.Load(),
-		w.settled.Round(100*time.Millisecond), w.violations.Load())
+}
+
+func (w *world) outcome() string {
+	return fmt.Sprintf("%d rotations, %d creates, %d reads; settled in %s; %d violations",
+		w.did.rotations, w.did.creates, w.reads.Load(), w.settled.Round(100*time.Millisecond), w.violations.Load())
 }
 
 func number(t *testing.T, name string, otherwise uint64) uint64 {
@@ -72,7 +85,7 @@ func (w *world) torture(kills int) {
 		case n < 150:
 			w.freeze(w.dice.IntN(replicas))
 		case n < 153:
-			w.killVault()
+			w.killVault(w.vaults[0], 2*time.Second)
 		case n < 180:
 			w.did.faults++
 			w.sim.SetFaults(someFaults(w.dice))
@@ -104,8 +117,11 @@ func (w *world) revive() {
 			w.start(r)
 		}
 	}
-	if w.vaultDown && !w.vaultUntil.After(time.Now()) {
-		w.restartVault()
+	if w.down != nil && !w.downUntil.After(time.Now()) {
+		w.down.Rejoin(w.t)
+		w.note("Vault is back")
+		w.down = nil
+		w.did.vaultRestarts++
 	}
 }
 
@@ -156,21 +172,14 @@ func (w *world) freeze(n int) {
 	w.did.stops++
 }
 
-func (w *world) killVault() {
-	if w.vaultDown {
+// killVault kills a server for up to that long, unless one is dead already.
+func (w *world) killVault(s *vaulttest.Server, atMost time.Duration) {
+	if w.down != nil {
 		return
 	}
-	w.note("Vault is killed")
-	w.vault.Kill()
-	w.vaultDown, w.vaultUntil = true, time.Now().Add(w.span(0, 2*time.Second))
-}
-
-func (w *world) restartVault() {
-	w.t.Helper()
-	w.vault.Restart(w.t)
-	w.note("Vault is back")
-	w.vaultDown = false
-	w.did.vaultRestarts++
+	w.note("Vault at %s is killed", s.Addr)
+	s.Kill()
+	w.down, w.downUntil = s, time.Now().Add(w.span(0, atMost))
 }
 
 func (w *world) span(from, to time.Duration) time.Duration {
@@ -189,7 +198,7 @@ func (w *world) heal() {
 			r.Process, r.frozen = nil, false
 		}
 	}
-	w.vaultUntil = time.Time{}
+	w.downUntil = time.Time{}
 	w.revive()
 	w.note("all is healed")
 }

@@ -2,6 +2,7 @@ package torture
 
 import (
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	mathrand "math/rand/v2"
 	"net/http"
@@ -40,8 +41,9 @@ func claimTTLs() [replicas]time.Duration {
 type world struct {
 	t        *testing.T
 	dice     *mathrand.Rand
-	vault    *vaulttest.Server
-	root     *vaultapi.Client // looks at Vault with rights that rekeyd does not have
+	vaults   []*vaulttest.Server // one, or a cluster
+	addrs    []string            // where the replicas, in turn, find Vault
+	root     *vaultapi.Client    // looks at Vault with rights that rekeyd does not have
 	programs process.Programs
 	sim      *process.Simulator
 	replicas []*replica
@@ -49,14 +51,16 @@ type world struct {
 	secrets  map[string]string
 	foreign  map[string]string // names by id of the keys that are not ours
 	said     []*process.Output // everything that rekeyd wrote
+	lives    []int             // whose that was: two outputs for each life of a replica
 
-	vaultDown  bool
-	vaultUntil time.Time
+	down       *vaulttest.Server // was killed
+	downUntil  time.Time
+	leader     leader
 	healed     time.Time
 	settled    time.Duration // after that
 	wrongClock bool          // one replica's clock is wrong, so no promise of a time can be kept
 	notes      []event
-	did        struct{ kills, stops, days, vaultRestarts, faults, rotations, creates int }
+	did        struct{ kills, stops, days, vaultRestarts, stepDowns, leaders, faults, rotations, creates int }
 	reads      atomic.Int64
 	violations atomic.Int64
 
@@ -79,13 +83,15 @@ type event struct {
 	what string
 }
 
-func newWorld(t *testing.T, seed uint64) *world {
+// newWorld begins a world in which readers find Vault at the last of the addresses.
+func newWorld(t *testing.T, seed uint64, vaults []*vaulttest.Server, addrs ...string) *world {
 	t.Helper()
 	w := &world{
-		t: t, dice: mathrand.New(mathrand.NewPCG(seed, 0)), vault: vaulttest.StartPersistent(t),
+		t: t, dice: mathrand.New(mathrand.NewPCG(seed, 0)), vaults: vaults, addrs: addrs,
 		foreign: map[string]string{}, requests: map[uint64]elevensim.Request{}, collected: time.Now(),
 	}
-	w.root = w.vault.Client(t)
+	front := &vaulttest.Server{Addr: addrs[len(addrs)-1], RootToken: vaults[0].RootToken}
+	w.root = front.Client(t)
 	var err error
 	if w.programs, err = process.Build(t.Context(), t.TempDir(), "wrongclock"); err != nil {
 		t.Fatal(err)
@@ -94,7 +100,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.secrets = map[string]string{"admin key": "sk_admin" + rand.Text(), "Vault token": w.vault.Token(t, string(hcl))}
+	w.secrets = map[string]string{"admin key": "sk_admin" + rand.Text(), "Vault token": front.Token(t, string(hcl))}
 	var ids []string
 	for i := range accounts {
 		ids = append(ids, account(i))
@@ -162,15 +168,15 @@ func (w *world) setEnvironment() {
 		"REKEYD_API_RATE=1000", "REKEYD_API_TIMEOUT=3s",
 		"REKEYD_MAX_ROTATIONS_PER_HOUR=1000000", "REKEYD_SHUTDOWN_TIMEOUT=15s",
 		"ELEVENLABS_API_KEY=" + w.secrets["admin key"], "ELEVENLABS_BASE_URL=" + w.sim.URL,
-		"VAULT_ADDR=" + w.vault.Addr, "VAULT_TOKEN=" + w.secrets["Vault token"], "HOME=" + w.t.TempDir(),
+		"VAULT_TOKEN=" + w.secrets["Vault token"], "HOME=" + w.t.TempDir(),
 	}
 }
 
 func (w *world) start(r *replica) {
 	w.t.Helper()
-	env := append(slices.Clone(w.env), fmt.Sprint("REKEYD_CLAIM_TTL=", claimTTLs()[r.number]), fmt.Sprint("TEST_CLOCK_OFFSET=", r.clock))
+	env := append(slices.Clone(w.env), "VAULT_ADDR="+w.addrs[r.number%len(w.addrs)], fmt.Sprint("REKEYD_CLAIM_TTL=", claimTTLs()[r.number]), fmt.Sprint("TEST_CLOCK_OFFSET=", r.clock))
 	r.Process = process.Start(w.t, env, w.programs.Rekeyd, "run")
-	w.said = append(w.said, &r.Stdout, &r.Stderr)
+	w.said, w.lives = append(w.said, &r.Stdout, &r.Stderr), append(w.lives, r.number)
 	w.note("replica %d is started, its clock wrong by %s", r.number, r.clock)
 }
 
@@ -243,6 +249,29 @@ func policyOf(name string) string {
 	return parts[len(parts)-2]
 }
 
+// noneInError waits until no replica shows that a policy needs a person, or fails: nothing is wrong any more.
+func (w *world) noneInError() {
+	w.t.Helper()
+	for _, r := range w.replicas {
+		url := "http://" + r.Find(&r.Stderr, `"started".*"address":"([^"]+)"`) + "/api/v1/policies"
+		process.Eventually(w.t, settleTime, func() error {
+			_, body := process.Request(w.t, http.MethodGet, url, "", "")
+			var v struct {
+				Policies []struct{ Name, State, Message string }
+			}
+			if err := json.Unmarshal([]byte(body), &v); err != nil || len(v.Policies) != policies {
+				return fmt.Errorf("replica %d shows %s", r.number, body)
+			}
+			for _, p := range v.Policies {
+				if p.State == "error" || p.State == "failing" {
+					return fmt.Errorf("replica %d shows %s as %s: %s", r.number, p.Name, p.State, p.Message)
+				}
+			}
+			return nil
+		})
+	}
+}
+
 func (w *world) stopReplicas() {
 	w.t.Helper()
 	for _, r := range w.replicas {
@@ -254,19 +283,32 @@ func (w *world) stopReplicas() {
 	w.note("all replicas were stopped")
 }
 
-// checkOutputs checks that no process panicked or said a secret.
+// checkOutputs checks that no process panicked, said a secret, or took Vault for restored, which it never was.
 func (w *world) checkOutputs() {
 	w.t.Helper()
 	panicked := regexp.MustCompile(`(?m)^(panic|fatal error): |^goroutine \d+ `)
+	restored := regexp.MustCompile(`(?m)^.*went back in time.*$`)
 	for _, o := range w.said {
-		if text := o.String(); panicked.MatchString(text) {
+		text := o.String()
+		if panicked.MatchString(text) {
 			w.violated("a process panicked:\n%s", text)
+		}
+		if said := restored.FindString(text); said != "" {
+			w.violated("Vault was not restored, but a process said:\n%s", said)
 		}
 	}
 	for _, k := range w.sim.Keys() {
 		w.secrets["secret of key "+k.ID] = k.Secret
 	}
 	process.CheckNoSecretIn(w.t, w.said, w.secrets)
+}
+
+// rotationsOf says how many rotations each replica carried through.
+func (w *world) rotationsOf() (done [replicas]int) {
+	for i, o := range w.said {
+		done[w.lives[i/2]] += o.Count(`"msg":"rotated"`)
+	}
+	return done
 }
 
 // ask uses a secret as whoever reads it from Vault does.

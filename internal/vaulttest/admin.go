@@ -109,11 +109,20 @@ func (s *Server) initialize(ctx context.Context) error {
 func (s *Server) unseal(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	if err := s.giveKey(ctx); err != nil {
+		return err
+	}
 	return s.poll(ctx, func(c *vaultapi.Client) error {
-		if _, err := c.Sys().UnsealWithContext(ctx, s.UnsealKey); err != nil {
-			return fmt.Errorf("unsealing Vault: %w", err)
-		}
 		_, err := c.Auth().Token().LookupSelfWithContext(ctx)
+		return err
+	})
+}
+
+// giveKey gives the server the key once. A server that joins a cluster takes a while to unseal, and one that is given the key
+// again meanwhile unseals twice: it has two loops that wait for the lead, and a step-down reaches the wrong one.
+func (s *Server) giveKey(ctx context.Context) error {
+	return s.poll(ctx, func(c *vaultapi.Client) error {
+		_, err := c.Sys().UnsealWithContext(ctx, s.UnsealKey)
 		return err
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	vaultapi "github.com/hashicorp/vault/api"
 )
@@ -34,6 +35,45 @@ func StartCluster(tb testing.TB) []*Server {
 	defer cancel()
 	must(tb, "waiting for three voters", leader.poll(ctx, func(c *vaultapi.Client) error { return threeVoters(ctx, c) }))
 	return nodes
+}
+
+// Rejoin starts a persistent server again, after Kill, and unseals it. It waits for no leader: there may be none yet.
+func (s *Server) Rejoin(tb testing.TB) {
+	tb.Helper()
+	var err error
+	for range 5 { // a program may have the port for a moment
+		s.Kill()
+		if err = s.start(tb.Context()); !errors.Is(err, errExited) {
+			break
+		}
+	}
+	must(tb, "restarting Vault", err)
+	ctx, cancel := context.WithTimeout(tb.Context(), startTimeout)
+	defer cancel()
+	must(tb, "unsealing Vault", s.giveKey(ctx))
+}
+
+// Leads returns since when the server leads, as it says itself; zero if it does not, or does not say so within a second.
+func (s *Server) Leads(ctx context.Context) time.Time {
+	config := s.Config()
+	config.Timeout = time.Second
+	defer config.HttpClient.CloseIdleConnections() // this is asked often
+	c, err := vaultapi.NewClient(config)
+	if err != nil {
+		return time.Time{}
+	}
+	c.ClearNamespace()
+	l, err := c.Sys().LeaderWithContext(ctx)
+	if err != nil || !l.IsSelf {
+		return time.Time{}
+	}
+	return l.ActiveTime
+}
+
+// StepDown has the server, which leads, hand that over to another one. It fails if an election is under way.
+func (s *Server) StepDown(tb testing.TB) error {
+	tb.Helper()
+	return s.Client(tb).Sys().StepDownWithContext(tb.Context())
 }
 
 func threeVoters(ctx context.Context, c *vaultapi.Client) error {

@@ -192,7 +192,7 @@ func (s *Server) start(ctx context.Context) error {
 	go func(cmd *exec.Cmd) { _ = cmd.Wait(); close(exited) }(s.cmd)
 	if err := s.awaitHealth(ctx); err != nil {
 		s.Kill()
-		return fmt.Errorf("%w: %s", err, s.logTail())
+		return fmt.Errorf("%w: %s", err, s.LogTail())
 	}
 	return nil
 }
@@ -252,7 +252,8 @@ func (s *Server) Kill() {
 
 func (s *Server) logFile() string { return filepath.Join(s.dir, "vault.log") }
 
-func (s *Server) logTail() string {
+// LogTail is the end of what the server has logged since it was started last.
+func (s *Server) LogTail() string {
 	text, _ := os.ReadFile(s.logFile())
 	text = bytes.TrimSpace(text)
 	return string(text[max(0, len(text)-2000):])

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	vaultapi "github.com/hashicorp/vault/api"
 
@@ -53,6 +54,47 @@ func TestStartPersistent(t *testing.T) {
 	secret, err := s.Client(t).KVv2("secret").Get(t.Context(), "a")
 	if err != nil || secret.VersionMetadata.Version != 2 {
 		t.Errorf("after a kill and a restart: %v, %v", secret, err)
+	}
+}
+
+func TestStartCluster(t *testing.T) {
+	nodes := vaulttest.StartCluster(t)
+	write(t, nodes[2], nodes[2].RootToken, "secret/data/a")
+	first, since := leader(t, nodes, time.Time{})
+	if first != nodes[0] {
+		t.Errorf("%s leads", first.Addr)
+	}
+	first.Kill()
+	second, since := leader(t, nodes, since)
+	first.Rejoin(t)
+	if err := second.StepDown(t); err != nil {
+		t.Fatal(err)
+	}
+	third, _ := leader(t, nodes, since)
+	if second == first || third == second {
+		t.Errorf("%s is killed, %s steps down, %s leads", first.Addr, second.Addr, third.Addr)
+	}
+	for _, s := range nodes {
+		if secret, err := s.Client(t).KVv2("secret").Get(t.Context(), "a"); err != nil || secret.VersionMetadata.Version != 1 {
+			t.Errorf("%s after two elections: %v, %v", s.Addr, secret, err)
+		}
+	}
+}
+
+// leader waits for a server that leads since later.
+func leader(t *testing.T, nodes []*vaulttest.Server, later time.Time) (*vaulttest.Server, time.Time) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for tick := time.NewTicker(50 * time.Millisecond); ; <-tick.C {
+		for _, s := range nodes {
+			if since := s.Leads(t.Context()); since.After(later) {
+				tick.Stop()
+				return s, since
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no other server leads within a minute")
+		}
 	}
 }
 
