@@ -35,6 +35,7 @@ var mayLink = map[string][]string{
 	"internal/web":         {"config", "elevenlabs", "internal/jsonvalues", "internal/outbox", "internal/secret", "internal/smallfile", "rotator", "rotator/ledger", "rotator/plan", "rotator/schedule"},
 	"internal/outbox":      {},
 	"internal/secret":      {},
+	"reader":               {"internal/secret"}, // other people's programs link it
 	"rotator/ledger":       {"elevenlabs", "internal/jsonvalues", "internal/secret"},
 	"rotator/plan":         {"elevenlabs", "internal/jsonvalues", "internal/secret", "rotator/ledger", "rotator/schedule"},
 	"rotator/schedule":     {},
@@ -66,6 +67,7 @@ var bans = []struct {
 	{"rotator", "github.com/sethvargo/go-envconfig", true},
 	{"config", "github.com/hashicorp/vault", true},
 	{"elevenlabs", "github.com/hashicorp", true},
+	{"reader", "github.com/hashicorp", true},
 	{"elevenlabs/elevensim", "github.com/hashicorp", true},
 	{"cmd/rekeyd", "net/http/httptest", true},
 	{"cmd/rekeyd", "github.com/spf13/cobra/doc", true}, // YAML and man pages for a page that a test writes

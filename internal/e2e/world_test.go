@@ -19,6 +19,7 @@ import (
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/internal/process"
 	"github.com/rekeyd/rekeyd/internal/vaulttest"
+	"github.com/rekeyd/rekeyd/reader"
 )
 
 const account = "svcacc_prod"
@@ -240,11 +241,18 @@ func (w *world) settled(not string) {
 	})
 }
 
-// read is a reader of the secret: until stop it uses whatever is published, which must always work.
+// read is a reader of the secret: until stop it uses whatever is published, which must always work. As package reader does, it
+// reads once more before it counts a refusal.
 func (w *world) read() (stop func()) {
+	w.t.Helper()
+	keys, err := reader.New(reader.Options{Address: w.vault.Addr, Path: w.sink(), Token: func(context.Context) (string, error) { return w.vault.RootToken, nil }})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	client := &http.Client{Timeout: process.Patience, Transport: keys.Transport(w.sim.URL, nil)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- w.readUntil(ctx) }()
+	go func() { done <- w.readUntil(ctx, keys, client) }()
 	return func() {
 		w.t.Helper()
 		cancel()
@@ -254,7 +262,7 @@ func (w *world) read() (stop func()) {
 	}
 }
 
-func (w *world) readUntil(ctx context.Context) error {
+func (w *world) readUntil(ctx context.Context, keys *reader.Reader, client *http.Client) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for reads := 0; ; reads++ {
@@ -266,10 +274,17 @@ func (w *world) readUntil(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		record, _ := w.record()
-		secret, _ := record["api_key"].(string)
-		if status, body := process.Request(w.t, http.MethodGet, w.sim.URL+"/v1/models", "xi-api-key: "+secret, ""); status != http.StatusOK {
-			return fmt.Errorf("a reader is broken: HTTP %d: %s", status, body)
+		key, err := keys.Read(w.t.Context())
+		if err != nil {
+			return fmt.Errorf("a reader is broken: %w", err)
+		}
+		resp, err := client.Get(w.sim.URL + "/v1/models")
+		if err != nil {
+			return fmt.Errorf("a reader is broken: %w", err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("a reader is broken: %s after it read key %s", resp.Status, key.ID)
 		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/rekeyd/rekeyd/reader"
 )
 
 // read has one reader for each record until stop.
@@ -29,6 +31,11 @@ func (w *world) read() (stop func()) {
 func (w *world) readRecord(ctx context.Context, path string) {
 	client := &http.Client{Timeout: 5 * time.Second}
 	defer client.CloseIdleConnections()
+	keys, err := reader.New(reader.Options{Address: w.vault.Addr, Path: path, Token: func(context.Context) (string, error) { return w.vault.RootToken, nil }})
+	if err != nil {
+		w.violated("making a reader: %v", err)
+		return
+	}
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -37,39 +44,29 @@ func (w *world) readRecord(ctx context.Context, path string) {
 			return
 		case <-tick.C:
 		}
-		id, secret := w.published(ctx, path)
-		if secret == "" {
+		key, err := keys.Read(ctx)
+		if err != nil {
 			continue
 		}
-		switch w.ask(client, secret) {
+		switch w.ask(client, key.Reveal()) {
 		case http.StatusOK:
 			w.reads.Add(1)
 		case http.StatusUnauthorized:
-			if w.stillPublished(ctx, path, id) {
-				w.violated("at %s a reader of %s was refused with key %s, and %s still holds it", time.Now(), path, id, path)
+			if stillPublished(ctx, keys, key) {
+				w.violated("at %s a reader of %s was refused with key %s, and %s still holds it", time.Now(), path, key.ID, path)
 				return
 			}
 		}
 	}
 }
 
-func (w *world) published(ctx context.Context, path string) (id, secret string) {
-	s, err := w.root.KVv2("secret").Get(ctx, path)
-	if err != nil {
-		return "", ""
-	}
-	id, _ = s.Data["key_id"].(string)
-	secret, _ = s.Data["api_key"].(string)
-	return id, secret
-}
-
 // stillPublished asks until Vault answers: a reader that read just before a rotation's end may be late.
-func (w *world) stillPublished(ctx context.Context, path, id string) bool {
+func stillPublished(ctx context.Context, keys *reader.Reader, refused reader.Key) bool {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if now, secret := w.published(ctx, path); secret != "" {
-			return now == id
+		if now, err := keys.Read(ctx); err == nil {
+			return now.ID == refused.ID
 		}
 		select {
 		case <-ctx.Done():

@@ -16,9 +16,9 @@ import (
 	"strings"
 )
 
-// product are the folders whose code ends up in the rekeyd binary, apart from those in support.
+// product are the folders whose code ends up in the rekeyd binary or, from reader, in others' programs; apart from those in support.
 func product() []string {
-	return []string{"cmd/rekeyd", "config", "elevenlabs", "internal", "rotator", "sinks"}
+	return []string{"cmd/rekeyd", "config", "elevenlabs", "internal", "reader", "rotator", "sinks"}
 }
 
 // support are folders of packages that only tests and tools link, whose code is not counted.
