@@ -67,7 +67,6 @@ var bans = []struct {
 	{"rotator", "github.com/sethvargo/go-envconfig", true},
 	{"config", "github.com/hashicorp/vault", true},
 	{"elevenlabs", "github.com/hashicorp", true},
-	{"reader", "github.com/hashicorp", true},
 	{"elevenlabs/elevensim", "github.com/hashicorp", true},
 	{"cmd/rekeyd", "net/http/httptest", true},
 	{"cmd/rekeyd", "github.com/spf13/cobra/doc", true}, // YAML and man pages for a page that a test writes
@@ -83,6 +82,15 @@ func TestImports(t *testing.T) {
 	for _, b := range bans {
 		if chain := g.chain(module+b.pkg, b.path, b.through); chain != nil {
 			t.Errorf("%s must not import %s: %s", b.pkg, b.path, strings.Join(chain, " imports "))
+		}
+	}
+}
+
+// TestReaderIsLight: other people's programs link package reader, and nothing of others with it.
+func TestReaderIsLight(t *testing.T) {
+	for path := range load(t).reach(module + "reader") {
+		if host, _, _ := strings.Cut(path, "/"); strings.Contains(host, ".") && !strings.HasPrefix(path, module) {
+			t.Errorf("reader links %s", path)
 		}
 	}
 }

@@ -29,10 +29,17 @@ func example(t *testing.T, page, words string) string {
 	return ""
 }
 
-// TestVaultAgentFollowsARotation runs the agent with the configuration of docs/consuming.md beside a daemon: after a
-// rotation the new key is in its file within two of its intervals, which is what the page says.
-func TestVaultAgentFollowsARotation(t *testing.T) {
-	t.Parallel()
+// agent is a Vault Agent beside a daemon that has published its first key. It has a configuration of docs/consuming.md, with the
+// folder dir in place of others.
+type agent struct {
+	*world
+	*process.Process
+	daemon *rekeyd
+	dir    string
+}
+
+func startAgent(t *testing.T, change func(config string) string) *agent {
+	t.Helper()
 	w := newWorld(t, vaulttest.Start(t))
 	dir := t.TempDir()
 	for path, data := range map[string]map[string]any{
@@ -50,42 +57,82 @@ func TestVaultAgentFollowsARotation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := strings.NewReplacer("/etc/vault-agent", dir, "/run/elevenlabs", dir, "elevenlabs/tts-prod", w.sink()).Replace(example(t, "consuming.md", "auto_auth"))
+	config := strings.NewReplacer("/etc/vault-agent", dir, "/run/elevenlabs", dir, "/usr/local/bin/speech", dir+"/speech", "elevenlabs/tts-prod", w.sink()).
+		Replace(change(example(t, "consuming.md", "auto_auth")))
 	for name, text := range map[string]string{"role-id": fmt.Sprint(role.Data["role_id"]), "secret-id": fmt.Sprint(secret.Data["secret_id"]), "agent.hcl": config} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-
+	// The program writes as the template does, so that both are looked at in one way. It ends with the agent.
+	const program = "#!/bin/sh\ncd \"${0%/*}\" && printf %s \"$ELEVENLABS_API_KEY\" >key && echo reloaded >>reloads\nwhile kill -0 $PPID; do sleep 1; done >/dev/null 2>&1\n"
+	if err := os.WriteFile(filepath.Join(dir, "speech"), []byte(program), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	w.policy("@every 1h")
 	d := w.start(nil)
 	w.settled("")
-	agent := process.Start(t, []string{"VAULT_ADDR=" + w.vault.Addr, "HOME=" + dir, "PATH=" + os.Getenv("PATH")}, vaulttest.Binary(t), "agent", "-config="+filepath.Join(dir, "agent.hcl"))
-	w.rendered(dir, agent, process.Patience)
-	if status, _, stderr := w.command(w.environment(nil), "rotate", "tts-prod"); status != 0 {
-		t.Fatalf("exit status %d: %s", status, stderr)
-	}
-	begun := time.Now()
-	w.rendered(dir, agent, 2*5*time.Second+process.Patience) // two intervals, and a slow machine
-	t.Logf("the agent had the new key after %s", time.Since(begun).Round(100*time.Millisecond))
-	process.Eventually(t, process.Patience, func() error {
-		if text, err := os.ReadFile(filepath.Join(dir, "reloads")); err != nil || strings.Count(string(text), "reloaded") < 2 {
-			return fmt.Errorf("the program was not reloaded: %q, %w", text, err)
-		}
-		return nil
-	})
-	d.end()
+	p := process.Start(t, []string{"VAULT_ADDR=" + w.vault.Addr, "HOME=" + dir, "PATH=" + os.Getenv("PATH")}, vaulttest.Binary(t), "agent", "-config="+filepath.Join(dir, "agent.hcl"))
+	return &agent{w, p, d, dir}
 }
 
-// rendered waits until the agent's file holds what the record holds.
-func (w *world) rendered(dir string, agent *process.Process, patience time.Duration) {
-	w.t.Helper()
-	process.Eventually(w.t, patience, func() error {
-		record, _ := w.record()
-		text, err := os.ReadFile(filepath.Join(dir, "key"))
+// agentInterval is that of the configuration.
+const agentInterval = 5 * time.Second
+
+// follows rotates, and then writes the record once more as it is, as the fence of a takeover does: the program is reloaded for the
+// new key only.
+func (a *agent) follows() {
+	a.t.Helper()
+	a.rendered(process.Patience, 1)
+	if status, _, stderr := a.command(a.environment(nil), "rotate", "tts-prod"); status != 0 {
+		a.t.Fatalf("exit status %d: %s", status, stderr)
+	}
+	begun := time.Now()
+	a.rendered(2*agentInterval+process.Patience, 2) // two intervals, and a slow machine
+	a.t.Logf("the agent had the new key after %s", time.Since(begun).Round(100*time.Millisecond))
+	a.settled("") // until no more is written
+	record, version := a.record()
+	a.put(a.sink(), record)
+	select { // nothing tells that nothing happens
+	case <-time.After(2*agentInterval + time.Second):
+	case <-a.t.Context().Done():
+	}
+	if _, now := a.record(); now <= version {
+		a.t.Errorf("the record has version %d, as before", now)
+	}
+	a.rendered(0, 2)
+	a.Stop()
+	a.daemon.end()
+}
+
+// rendered waits until the file holds what the record holds, and that the program was reloaded so often.
+func (a *agent) rendered(patience time.Duration, reloads int) {
+	a.t.Helper()
+	process.Eventually(a.t, patience, func() error {
+		record, _ := a.record()
+		text, err := os.ReadFile(filepath.Join(a.dir, "key"))
 		if err != nil || string(text) != record["api_key"] {
-			return fmt.Errorf("the file does not hold the key of the record (%w); the agent says:\n%s%s", err, agent.Stdout.String(), agent.Stderr.String())
+			return fmt.Errorf("the file does not hold the key of the record (%w); the agent says:\n%s%s", err, a.Stdout.String(), a.Stderr.String())
+		}
+		if text, err := os.ReadFile(filepath.Join(a.dir, "reloads")); err != nil || strings.Count(string(text), "reloaded") != reloads {
+			return fmt.Errorf("the program was not reloaded %d times: %q, %w", reloads, text, err)
 		}
 		return nil
 	})
+}
+
+// TestVaultAgentFollowsARotation runs the agent with the configuration of docs/consuming.md beside a daemon: after a
+// rotation the new key is in its file within two of its intervals, which is what the page says.
+func TestVaultAgentFollowsARotation(t *testing.T) {
+	t.Parallel()
+	startAgent(t, func(config string) string { return config }).follows()
+}
+
+// TestVaultAgentRestartsAProgram with the new key in its environment.
+func TestVaultAgentRestartsAProgram(t *testing.T) {
+	t.Parallel()
+	startAgent(t, func(config string) string {
+		before, _, _ := strings.Cut(config, "template {")
+		return before + example(t, "consuming.md", "env_template")
+	}).follows()
 }
