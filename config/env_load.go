@@ -20,7 +20,7 @@ import (
 // The error is a [Faults] with everything that is wrong. The Env is usable for reporting even then: a variable
 // that cannot be parsed has its default.
 func LoadEnv(env envconfig.Lookuper) (Env, error) {
-	l := envLoader{lookup: nonEmpty(env), failed: map[string]bool{}}
+	l := envLoader{lookup: nonEmpty(OrBao(env)), set: nonEmpty(env), failed: map[string]bool{}}
 	out := reflect.ValueOf(&l.env).Elem()
 	for i := range out.NumField() {
 		l.load(variableOf(out.Type().Field(i)), out.Field(i))
@@ -40,8 +40,22 @@ func nonEmpty(env envconfig.Lookuper) envconfig.Lookuper {
 	})
 }
 
-// UnknownVariables returns a warning for each entry of environ ("NAME=value") that starts with REKEYD_ and is not a
-// variable of rekeyd: most likely a typing error.
+// OrBao looks VAULT_X up as BAO_X too, OpenBao's name for it, where neither VAULT_X nor VAULT_X_FILE is set: one of the two
+// names a secret's file, and a value under the other name must not join it.
+func OrBao(env envconfig.Lookuper) envconfig.Lookuper {
+	return envconfig.LookuperFunc(func(key string) (string, bool) {
+		name, isVaults := strings.CutPrefix(strings.TrimSuffix(key, "_FILE"), "VAULT_")
+		value, _ := env.Lookup("VAULT_" + name)
+		file, _ := env.Lookup("VAULT_" + name + "_FILE")
+		if !isVaults || value != "" || file != "" {
+			return env.Lookup(key)
+		}
+		return env.Lookup("BAO_" + strings.TrimPrefix(key, "VAULT_"))
+	})
+}
+
+// UnknownVariables returns a warning for each entry of environ ("NAME=value") that has no effect: one that starts with REKEYD_ and
+// is not a variable of rekeyd, most likely a typing error, and one of OpenBao that one of Vault overrides.
 func UnknownVariables(environ []string) []Fault {
 	var names []string
 	for _, v := range variables() {
@@ -51,9 +65,17 @@ func UnknownVariables(environ []string) []Fault {
 	for _, n := range names {
 		known[n] = true
 	}
+	given := map[string]string{}
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		given[name] = value
+	}
 	var warnings []Fault
 	for _, entry := range environ {
-		name, _, _ := strings.Cut(entry, "=")
+		name, value, _ := strings.Cut(entry, "=")
+		if rest, ok := strings.CutPrefix(name, "BAO_"); ok && known["VAULT_"+rest] && given["VAULT_"+rest] != "" && given["VAULT_"+rest] != value {
+			warnings = append(warnings, Fault{Text: name + " has no effect, because VAULT_" + rest + " is set; unset one of them"})
+		}
 		if !strings.HasPrefix(name, "REKEYD_") || known[name] {
 			continue
 		}
@@ -69,6 +91,7 @@ func UnknownVariables(environ []string) []Fault {
 // envLoader collects the variables and their faults.
 type envLoader struct {
 	lookup envconfig.Lookuper
+	set    envconfig.Lookuper // without OpenBao's names
 	env    Env
 	faults Faults
 	failed map[string]bool // variables with a fault, which combinations does not report again
@@ -76,7 +99,18 @@ type envLoader struct {
 
 func (l *envLoader) fault(name, format string, args ...any) {
 	l.failed[name] = true
-	l.faults = append(l.faults, Fault{Text: name + " " + fmt.Sprintf(format, args...)})
+	l.faults = append(l.faults, Fault{Text: l.given(name) + " " + fmt.Sprintf(format, args...)})
+}
+
+// given is the name under which a variable was set.
+func (l *envLoader) given(name string) string {
+	if rest, ok := strings.CutPrefix(name, "VAULT_"); ok {
+		_, found := l.lookup.Lookup(name)
+		if _, set := l.set.Lookup(name); found && !set {
+			return "BAO_" + rest
+		}
+	}
+	return name
 }
 
 // load sets one field. go-envconfig gets one variable at a time, since it stops at the first error.
@@ -114,7 +148,7 @@ func (l *envLoader) loadSecret(v variable, source *SecretSource, given bool) {
 	name := v.name
 	if path, ok := l.lookup.Lookup(v.name + "_FILE"); ok {
 		if given {
-			l.fault(v.name, "and %s_FILE are both set; unset one of them", v.name)
+			l.fault(v.name, "and %s are both set; unset one of them", l.given(v.name+"_FILE"))
 			return
 		}
 		name, *source = v.name+"_FILE", SecretFile(path)

@@ -64,6 +64,50 @@ func TestEnvValues(t *testing.T) {
 	}
 }
 
+// TestOpenBaosNames count where Vault's are not set, for each variable that OpenBao's client knows by another name.
+func TestOpenBaosNames(t *testing.T) {
+	env := map[string]string{"REKEYD_POLICY_FILE": "/p.yaml", "ELEVENLABS_API_KEY": "sk_verysecret"}
+	baos := map[string]string{}
+	for _, name := range baoNames() {
+		baos[name] = "testdata/" + strings.ToLower(strings.TrimPrefix(name, "BAO_"))
+	}
+	baos["BAO_ADDR"], baos["BAO_SKIP_VERIFY"] = "https://bao.example.com:8200", "true"
+	for name, value := range baos {
+		env[name] = value
+	}
+	got, err := LoadEnv(envconfig.MapLookuper(env))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := got.VaultToken.Get(t.Context())
+	if err != nil || token.Reveal() != "testdata/token" || got.VaultAddr != "https://bao.example.com:8200" || got.VaultNamespace != "testdata/namespace" ||
+		got.VaultCACert != "testdata/cacert" || got.VaultCAPath != "testdata/capath" || got.VaultClientCert != "testdata/client_cert" ||
+		got.VaultClientKey != "testdata/client_key" || got.VaultTLSServerName != "testdata/tls_server_name" || !got.VaultSkipVerify || len(baos) != 9 {
+		t.Errorf("%v gives %+v (%v)", baos, got, err)
+	}
+
+	// Vault's name wins, and so does the file of a token.
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("of-the-file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env["VAULT_ADDR"], env["VAULT_TOKEN_FILE"] = "https://vault.example.com:8200", file
+	if got, err = LoadEnv(envconfig.MapLookuper(env)); err != nil {
+		t.Fatal(err)
+	}
+	if token, err := got.VaultToken.Get(t.Context()); err != nil || token.Reveal() != "of-the-file" || got.VaultAddr != "https://vault.example.com:8200" {
+		t.Errorf("with Vault's names: %s, %v", got.VaultAddr, err)
+	}
+	delete(env, "VAULT_TOKEN_FILE")
+	env["BAO_TOKEN_FILE"], env["BAO_CACERT"] = file, "/dev/null"
+	said := loadFaults(t, env)
+	for _, want := range []string{"BAO_TOKEN and BAO_TOKEN_FILE are both set", "BAO_CACERT is \"/dev/null\""} {
+		if !strings.Contains(said, want) {
+			t.Errorf("the fault does not name what was set: %s", said)
+		}
+	}
+}
+
 // TestEnvAllWrong gives every variable that can be wrong a wrong value, at once.
 func TestEnvAllWrong(t *testing.T) {
 	env := map[string]string{
@@ -134,8 +178,9 @@ func checkGolden(t *testing.T, path, got string) {
 }
 
 func TestUnknownVariables(t *testing.T) {
-	got := UnknownVariables([]string{"REKEYD_SINK=file", "REKEYD_CONCURENCY=3", "REKEYD_ADMIN_TOKEN_FILE=/x", "REKEYD_COLOUR=red", "PATH=/bin", "odd"})
+	got := UnknownVariables([]string{"BAO_ADDR=https://b", "BAO_TOKEN=t", "VAULT_TOKEN=t", "BAO_NAMESPACE=n", "VAULT_NAMESPACE=", "BAO_RAW=1", "VAULT_ADDR=https://v", "REKEYD_SINK=file", "REKEYD_CONCURENCY=3", "REKEYD_ADMIN_TOKEN_FILE=/x", "REKEYD_COLOUR=red", "PATH=/bin", "odd"})
 	want := Faults{
+		{Text: "BAO_ADDR has no effect, because VAULT_ADDR is set; unset one of them"},
 		{Text: "REKEYD_CONCURENCY is not a variable of rekeyd and has no effect; did you mean REKEYD_CONCURRENCY?"},
 		{Text: "REKEYD_COLOUR is not a variable of rekeyd and has no effect; see rekeyd help env"},
 	}

@@ -28,7 +28,8 @@ func TestReference(t *testing.T) {
 const environmentHead = `# Environment
 
 Everything about the process comes from these variables; this page is made from the code. ` + "`rekeyd help env`" + ` prints the same.
-A secret can also come from the file that its variable with ` + "`_FILE`" + ` names; it is read again when it changes.
+A secret can also come from the file that its variable with ` + "`_FILE`" + ` names; it is read again when it changes. Where a variable
+of Vault is not set, OpenBao's name for it counts ([openbao.md](openbao.md)).
 
 What is missing, cannot be read or does not fit together is reported all at once by ` + "`rekeyd check`" + `, with exit status 2.
 

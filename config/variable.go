@@ -109,6 +109,9 @@ func (v variable) described() (names, fallback, help string) {
 	case v.max > 0:
 		help += fmt.Sprintf(" (%v to %.0f)", v.min, v.max)
 	}
+	if rest, ok := strings.CutPrefix(v.name, "VAULT_"); ok {
+		help += "; else BAO_" + rest
+	}
 	return strings.Join(v.names(), ", "), fallback, help
 }
 

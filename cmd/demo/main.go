@@ -10,12 +10,14 @@ import (
 	"syscall"
 
 	"github.com/sethvargo/go-envconfig"
+
+	"github.com/rekeyd/rekeyd/config"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
-	d := demo{env: envconfig.OsLookuper(), policies: embedded, dir: "rekeyd-data", listen: "127.0.0.1:9466", out: os.Stdout}
+	d := demo{env: config.OrBao(envconfig.OsLookuper()), policies: embedded, dir: "rekeyd-data", listen: "127.0.0.1:9466", out: os.Stdout}
 	if err := d.run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)

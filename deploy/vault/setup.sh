@@ -1,7 +1,7 @@
 #!/bin/sh
 # Prepares Vault for rekeyd: the policy of policy.hcl, and a role of the auth method approle or kubernetes that has it
-# and nothing else. Run again it changes nothing that is as it should be. Needs the vault command, VAULT_ADDR and a token
-# that may do this.
+# and nothing else. Run again it changes nothing that is as it should be. Needs the vault command or OpenBao's bao, VAULT_ADDR
+# (or BAO_ADDR, for bao) and a token that may do this.
 #
 #   deploy/vault/setup.sh approle
 #       prints REKEYD_VAULT_ROLE_ID; make a secret id as the last line says.
@@ -24,7 +24,10 @@ case $method in
 approle | kubernetes) ;;
 *) die "say which auth method: setup.sh approle, or setup.sh kubernetes" ;;
 esac
-command -v vault >/dev/null || die "the vault command is not installed"
+if ! command -v vault >/dev/null; then
+  command -v bao >/dev/null || die "neither the vault command nor bao is installed"
+  vault() { bao "$@"; }
+fi
 POLICY=${POLICY:-rekeyd} ROLE=${ROLE:-rekeyd} MOUNT=${MOUNT:-$method} TOKEN_TTL=${TOKEN_TTL:-1h} TOKEN_MAX_TTL=${TOKEN_MAX_TTL:-24h}
 SECRET_ID_TTL=${SECRET_ID_TTL:-2160h} SECRET_ID_NUM_USES=${SECRET_ID_NUM_USES:-0}
 

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -15,7 +16,25 @@ import (
 
 // proxyVariables name the proxies of net/http, which silently ignores one that it cannot parse, and of Vault's client.
 func proxyVariables() []string {
-	return []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY"}
+	return append([]string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"}, vaultProxies()...)
+}
+
+// vaultProxies name the proxy of Vault's client, which reads the first two itself; the first that is set counts.
+func vaultProxies() []string {
+	return []string{"VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY", "BAO_PROXY_ADDR", "BAO_HTTP_PROXY"}
+}
+
+// useProxy lets Vault's client use the proxy that the environment names for it.
+func useProxy(client *http.Client, lookuper envconfig.Lookuper) {
+	t, ok := client.Transport.(*http.Transport)
+	for _, name := range vaultProxies() {
+		if value, _ := lookuper.Lookup(name); ok && value != "" {
+			if u, err := proxyOf(value); err == nil { // else proxyFaults refused it
+				t.Proxy = http.ProxyURL(u)
+			}
+			return
+		}
+	}
 }
 
 // proxyOf parses a proxy as net/http does: a URL, or a host with or without a port. Its errors do not quote the value.

@@ -33,6 +33,9 @@ func openStore(cfg Config, observe observer, redactor *secret.Redactor, log *slo
 	if err != nil {
 		return nil, nil, err
 	}
+	if cfg.Lookuper != nil {
+		useProxy(o.Config.HttpClient, cfg.Lookuper)
+	}
 	o.Observe = func(operation, code string, d time.Duration) { observe("vault", operation, code, d) }
 	o.Logger, o.Transport = log, cfg.transport
 	vault, err = sinks.NewVault(o)

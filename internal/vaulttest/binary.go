@@ -1,4 +1,4 @@
-// Package vaulttest starts real Vault servers for tests.
+// Package vaulttest starts real Vault servers for tests, or OpenBao servers, which VAULT_BIN may name.
 package vaulttest
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/rekeyd/rekeyd/internal/tools"
 )
 
-// Binary returns the path of a real Vault: VAULT_BIN, else `vault` on the PATH, else one that is built once into
+// Binary returns the path of a real Vault: VAULT_BIN, which may be OpenBao's bao, else `vault` on the PATH, else one that is built once into
 // the repository's .cache/vault. It never skips the test.
 func Binary(tb testing.TB) string {
 	tb.Helper()
@@ -28,28 +28,40 @@ func Binary(tb testing.TB) string {
 // Find is Binary for programs; progress says what it does when that takes long.
 func Find(ctx context.Context, progress io.Writer) (string, error) {
 	if path := os.Getenv("VAULT_BIN"); path != "" {
-		if err := isVault(ctx, path); err != nil {
+		if _, err := kindOf(ctx, path); err != nil {
 			return "", fmt.Errorf("using VAULT_BIN: %w", err)
 		}
 		return path, nil
 	}
-	if path, err := exec.LookPath("vault"); err == nil && isVault(ctx, path) == nil {
-		return path, nil
+	if path, err := exec.LookPath("vault"); err == nil {
+		if kind, err := kindOf(ctx, path); err == nil && kind == vault {
+			return path, nil
+		}
 	}
 	return build(ctx, progress)
 }
 
-func isVault(ctx context.Context, path string) error {
+// kind is whose server a binary is; the text begins what it says to the command version.
+type kind string
+
+const (
+	vault   kind = "Vault v"
+	openBao kind = "OpenBao v"
+)
+
+func kindOf(ctx context.Context, path string) (kind, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, path, "version").Output() //nolint:gosec // the tester's own choice of binary
 	if err != nil {
-		return fmt.Errorf("running %s version: %w", path, err)
+		return "", fmt.Errorf("running %s version: %w", path, err)
 	}
-	if !bytes.HasPrefix(out, []byte("Vault v")) {
-		return fmt.Errorf("%s is not HashiCorp Vault", path)
+	for _, k := range []kind{vault, openBao} {
+		if bytes.HasPrefix(out, []byte(k)) {
+			return k, nil
+		}
 	}
-	return nil
+	return "", fmt.Errorf("%s is neither HashiCorp Vault nor OpenBao", path)
 }
 
 func build(ctx context.Context, progress io.Writer) (string, error) {

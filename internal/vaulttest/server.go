@@ -48,18 +48,29 @@ func StartPersistent(tb testing.TB, listener ...string) *Server {
 	return managed(tb, s, err)
 }
 
-// StartWithPlugins is Start with a folder of plugins, each registered under the name of its file.
+// StartWithPlugins is Start with a folder of Vault's plugins, each registered under the name of its file. OpenBao has what they
+// do built in, and is started without them.
 func StartWithPlugins(tb testing.TB, folder string) *Server {
 	tb.Helper()
-	s, err := launch(context.Background(), Binary(tb), tb.TempDir(), "", "-dev-plugin-dir="+folder)
+	binary := Binary(tb)
+	kind, err := kindOf(context.Background(), binary)
+	must(tb, "asking what the server is", err)
+	s, err := launch(context.Background(), binary, tb.TempDir(), "", pluginFlags(kind, folder)...)
 	return managed(tb, s, err)
+}
+
+func pluginFlags(k kind, folder string) []string {
+	if k == openBao {
+		return nil
+	}
+	return []string{"-dev-plugin-dir=" + folder}
 }
 
 // StartTLS is Start with a listener that speaks TLS and takes client certificates.
 func StartTLS(tb testing.TB) *Server {
 	tb.Helper()
 	dir := tb.TempDir()
-	s, err := launch(context.Background(), Binary(tb), dir, filepath.Join(dir, "vault-ca.pem"), "-dev-tls", "-dev-tls-cert-dir="+dir)
+	s, err := launch(context.Background(), Binary(tb), dir, filepath.Join(dir, "vault-ca.pem"), tlsFlags(dir)...)
 	return managed(tb, s, err)
 }
 
@@ -80,11 +91,17 @@ func Launch(ctx context.Context, binary, dir string) (*Server, error) {
 func launch(ctx context.Context, binary, dir, caCert string, more ...string) (*Server, error) {
 	s := &Server{binary: binary, dir: dir, CACert: caCert, RootToken: "root-token-of-a-test"} //nolint:gosec // of a server that lives as long as a test
 	return s, s.startSomewhere(ctx, func(addr string) error {
-		s.args = append([]string{"server", "-dev", "-dev-no-store-token", "-dev-root-token-id=" + s.RootToken,
-			"-dev-listen-address=" + addr}, more...)
+		s.args = append(devLine(s.RootToken, addr), more...)
 		return nil
 	})
 }
+
+// devLine is a start in development mode, and tlsFlags its addition for TLS; OpenBao takes the same.
+func devLine(token, addr string) []string {
+	return []string{"server", "-dev", "-dev-no-store-token", "-dev-root-token-id=" + token, "-dev-listen-address=" + addr}
+}
+
+func tlsFlags(dir string) []string { return []string{"-dev-tls", "-dev-tls-cert-dir=" + dir} }
 
 // LaunchPersistent is StartPersistent for programs and for TestMain: the caller kills it.
 func LaunchPersistent(ctx context.Context, binary, dir string, listener ...string) (*Server, error) {

@@ -104,17 +104,24 @@ func TestBinary(t *testing.T) {
 	if got, err := vaulttest.Find(t.Context(), t.Output()); err != nil || got != path {
 		t.Errorf("VAULT_BIN: %q, %v", got, err)
 	}
-	fake := filepath.Join(t.TempDir(), "vault")
-	if err := os.WriteFile(fake, []byte("#!/bin/sh\necho OpenBao v2.0.0\n"), 0o700); err != nil {
-		t.Fatal(err)
+	other := filepath.Join(t.TempDir(), "vault")
+	say := func(version string) {
+		if err := os.WriteFile(other, []byte("#!/bin/sh\necho '"+version+"'\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
 	}
-	t.Setenv("VAULT_BIN", fake)
+	t.Setenv("VAULT_BIN", other)
+	say("Terraform v1.15.0")
 	if _, err := vaulttest.Find(t.Context(), t.Output()); err == nil {
 		t.Error("another program was taken for Vault")
 	}
+	say("OpenBao v2.6.2 (0b5e9b0c9e4d5f0e8a6d3c2b1a09f8e7d6c5b4a3), committed 2026-08-20T10:00:00Z")
+	if got, err := vaulttest.Find(t.Context(), t.Output()); err != nil || got != other {
+		t.Errorf("OpenBao in VAULT_BIN: %q, %v", got, err)
+	}
 	t.Setenv("VAULT_BIN", "")
-	t.Setenv("PATH", filepath.Dir(fake)+string(os.PathListSeparator)+os.Getenv("PATH"))
-	if got, err := vaulttest.Find(t.Context(), t.Output()); err != nil || got == fake {
+	t.Setenv("PATH", filepath.Dir(other)+string(os.PathListSeparator)+os.Getenv("PATH"))
+	if got, err := vaulttest.Find(t.Context(), t.Output()); err != nil || got == other {
 		t.Errorf("another program on the PATH: %q, %v", got, err)
 	}
 }
