@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/rekeyd/rekeyd/internal/process"
 	"github.com/rekeyd/rekeyd/internal/vaulttest"
+	"github.com/rekeyd/rekeyd/reader"
 )
 
 // example returns the first fenced block of a page that has some words in it.
@@ -135,4 +137,35 @@ func TestVaultAgentRestartsAProgram(t *testing.T) {
 		before, _, _ := strings.Cut(config, "template {")
 		return before + example(t, "consuming.md", "env_template")
 	}).follows()
+}
+
+// TestReaderThroughAnAgent that adds its token, so that the program needs none.
+func TestReaderThroughAnAgent(t *testing.T) {
+	t.Parallel()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a := startAgent(t, func(config string) string {
+		return config + strings.ReplaceAll(example(t, "consuming.md", "api_proxy"), "127.0.0.1:8100", addr)
+	})
+	a.rendered(process.Patience, 1)
+	keys, err := reader.New(reader.Options{Address: "http://" + addr, Path: a.sink()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, _ := a.record()
+	process.Eventually(t, process.Patience, func() error {
+		key, err := keys.Read(t.Context())
+		if err != nil || key.ID != record["key_id"] {
+			return fmt.Errorf("key %s and not %v: %w", key.ID, record["key_id"], err)
+		}
+		return nil
+	})
+	a.Stop()
+	a.daemon.end()
 }
