@@ -50,6 +50,31 @@ func TestAFullAccountGivesUpItsOldestQuarantine(t *testing.T) {
 	})
 }
 
+// A current key that leaked in a full account is replaced: the oldest quarantined key makes room although the current one is dead.
+func TestAFullAccountWhoseCurrentKeyLeaked(t *testing.T) {
+	w := newWorld(t)
+	p := testPolicy(t, func(p *plan.Policy) { p.Overlap, p.Quarantine = time.Hour, 100*time.Hour })
+	if err := w.sim.SetFaults(elevensim.Faults{KeyLimit: 2}); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		r, stop := w.start(p)
+		defer stop()
+		after(5 * time.Hour)
+		first, second := w.alive()[0], w.inRecord(p)
+		if !first.Disabled || first.ID == second.ID {
+			t.Fatalf("after the second rotation: %+v", w.alive())
+		}
+		if err := w.sim.DisableKey(second.ID, "exposed_publicly"); err != nil {
+			t.Fatal(err)
+		}
+		after(10 * time.Minute)
+		if now := w.inRecord(p); now.ID == second.ID || now.Disabled || w.state(r, 0).Failure != nil {
+			t.Errorf("readers have %+v: %+v", now, w.state(r, 0).Failure)
+		}
+	})
+}
+
 // Where no quarantine can be ended, the create fails, and says why.
 func TestAFullAccountWithoutQuarantineIsAFailure(t *testing.T) {
 	w := newWorld(t)

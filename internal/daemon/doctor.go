@@ -115,6 +115,14 @@ func (x *examination) reachable(ctx context.Context) bool {
 		return false
 	}
 	x.say(LevelOK, "vault", "%s answers and is unsealed (Vault %s)", x.d.cfg.Env.VaultAddr, version)
+	switch node, err := x.d.vault.Node(ctx); {
+	case err != nil:
+		x.say(LevelUnknown, "standbys", "whether they answer reads could not be asked: %s", err)
+	case node.Reads && node.Indexed:
+		x.say(LevelOK, "standbys", "they answer reads, which may lag; what rests on a read asks for the index of the write before it")
+	case node.Reads:
+		x.say(LevelWarning, "standbys", "they answer reads, which may lag, and return no index to ask for; to be sure, each record is written once more, as it is, before its old key is disabled; point VAULT_ADDR at the active node, or set disable_standby_reads there")
+	}
 	expiry, renewable, err := x.d.vault.LookUp(ctx)
 	ends := fmt.Sprintf("it ends %s, in %s", expiry.UTC().Format(time.RFC3339), web.Span(time.Until(expiry)))
 	switch {

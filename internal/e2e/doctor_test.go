@@ -1,7 +1,11 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -40,6 +44,37 @@ func TestCheckOnlineOfAGoodSetup(t *testing.T) {
 	}
 	w.verb(0, "rotate", "tts-prod")
 	w.examined(0, nil, "keys: 1")
+}
+
+// A cluster whose standbys answer reads: what follows is said. The real Vault stands behind what OpenBao says of itself.
+func TestCheckOnlineOfStandbys(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, common.vault)
+	w.calm("")
+	there, err := url.Parse(w.vault.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for version, says := range map[string]string{
+		"2.4.4": "", "2.6.2": "warning standbys: they answer reads, which may lag, and return no index to ask for", "2.7.0": "ok      standbys: they answer reads, which may lag; what rests on a read asks",
+	} {
+		proxy := httputil.NewSingleHostReverseProxy(there)
+		node := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case "/v1/sys/health":
+				_, _ = fmt.Fprintf(rw, `{"standby":true,"version":%q}`, version)
+			case "/v1/sys/leader":
+				_, _ = fmt.Fprint(rw, `{"ha_enabled":true,"is_self":false}`)
+			default:
+				proxy.ServeHTTP(rw, r)
+			}
+		}))
+		said := w.examined(0, map[string]string{"VAULT_ADDR": node.URL}, "ok      vault: ", says)
+		if says == "" && strings.Contains(said, "standbys") {
+			t.Errorf("of %s it says\n%s", version, said)
+		}
+		node.Close()
+	}
 }
 
 func TestCheckOnlineOfVault(t *testing.T) {

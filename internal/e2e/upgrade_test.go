@@ -174,7 +174,7 @@ func (w *world) goesOn(who string) {
 // olderVersion builds the oldest version that knows the ledger's present schema and can rotate on request.
 func olderVersion(t *testing.T) string {
 	t.Helper()
-	const commit = "a8e9847e5af04a243770e0697182c0fcf266eefc"
+	const commit = "9c3ed1b1038b61cd394c861156f93163526a661c"
 	git := func(args ...string) string {
 		out, err := exec.CommandContext(t.Context(), "git", args...).Output()
 		if err != nil {

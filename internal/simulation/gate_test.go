@@ -177,6 +177,7 @@ func (g *gate) pass(req *http.Request, body []byte, step string, f fate) (*http.
 	if f.late > 0 {
 		return g.holdBack(req, body, step, f)
 	}
+	g.w.strike(req, step)
 	g.w.oracle.checkPaused(g, g.w.concerns(req), step)
 	resp, err := g.apply(req, body)
 	if f.doubled {

@@ -256,6 +256,9 @@ func (w *world) kvRollback(p plan.Policy, r *record) {
 	path := p.Sink.String()
 	_, newest := w.kv.Get(path, 0)
 	before, _ := w.kv.Get(path, newest-1)
+	for v := newest - 2; len(w.profile.lags) > 0 && v > 0 && r.key != nil && text(before["api_key"]) == r.key.Secret; v-- {
+		before, _ = w.kv.Get(path, v) // the record is written again before each disable
+	}
 	back := w.oracle.bySecret(text(before["api_key"]))
 	if back == nil || back == r.key || back.Disabled || back.Deleted() {
 		return

@@ -5,9 +5,12 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // A Vault whose standbys answer reads and lag: by moments, and by minutes while their replication stands still. Each read may come
@@ -80,6 +83,23 @@ func (f fate) at(req *http.Request) *http.Request {
 	there := req.Clone(req.Context())
 	there.Header.Set(nodeHeader, strconv.Itoa(f.node))
 	return there
+}
+
+// strike has others put an older version of a record back right before a claim: the claim of a disable, at times, and no standby
+// shows it yet.
+func (w *world) strike(req *http.Request, step string) {
+	if len(w.profile.lags) == 0 || step != "claim" || w.calm || w.profile.r.IntN(6) > 0 {
+		return
+	}
+	for _, m := range w.profile.meddling {
+		if m == "remove policy" || m == "soft-delete record" || m == "remove field" {
+			return // nobody follows that record any more, or nobody has seen it
+		}
+	}
+	name := w.concerns(req)
+	if i := slices.IndexFunc(w.policies, func(p plan.Policy) bool { return base(p.Name) == name }); i >= 0 {
+		w.meddle("vault kv rollback", w.policies[i])
+	}
 }
 
 // listener hears when a process takes a lagging answer for a Vault that was restored.
