@@ -79,13 +79,13 @@ func (r *Rotator) refusedLocked(ws *workspace, err error) error {
 	if !errors.Is(err, elevenlabs.ErrInvalidKey) {
 		return err
 	}
-	advice := "put a working admin key where the workspace's api_key says; rekeyd looks there once per reconcile interval"
+	err = &ledger.Error{Op: "using the admin key", Reason: ledger.ReasonAdminKeyRefused, Err: err}
 	for _, st := range r.policies {
 		if st.policy.AdminOf == ws.name {
-			advice += fmt.Sprintf("; policy %s cannot replace a key that is refused: set its adopt to the id of the key that you put there", st.policy.Name)
+			err = fmt.Errorf("%w; policy %s cannot replace a key that is refused: set its adopt to the id of the key that you put there", err, st.policy.Name)
 		}
 	}
-	return &ledger.Error{Op: "using the admin key", Reason: ledger.ReasonAdminKeyRefused, Advice: advice, Err: err}
+	return err
 }
 
 // noteRefusedLocked stops work on a workspace whose admin key was refused until its next listing: every other call would be

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
@@ -18,7 +19,9 @@ type stageError struct {
 	err    error
 }
 
-func (e *stageError) Error() string { return fmt.Sprintf("%s: %v", e.stage, e.err) }
+func (e *stageError) Error() string {
+	return fmt.Sprintf("%s: %s", e.stage, advised(e.err.Error(), e.err, e.reason))
+}
 
 func (e *stageError) Unwrap() error { return e.err }
 
@@ -26,7 +29,7 @@ func failed(stage ledger.Stage, err error) *stageError {
 	if se := (*stageError)(nil); errors.As(err, &se) {
 		return se
 	}
-	return &stageError{stage: stage, reason: reasonOf(err), err: err}
+	return &stageError{stage: stage, reason: ReasonOf(err), err: err}
 }
 
 func failedFor(stage ledger.Stage, reason ledger.Reason, format string, args ...any) *stageError {
@@ -38,8 +41,21 @@ var (
 	errClaimStale = errors.New("the claim was not renewed in time, so nothing more is written under it")
 )
 
-// reasonOf classifies an error of a remote.
-func reasonOf(err error) ledger.Reason {
+// advised adds what a person can do to the text of an error, unless that has it.
+func advised(text string, err error, reason ledger.Reason) string {
+	if errors.As(err, new(*ledger.Error)) {
+		return text
+	}
+	return ledger.Advise(text, reason)
+}
+
+// message is the text of an error for ledger and display.
+func message(err error, reason ledger.Reason) string {
+	return advised(ledger.Shorten(strings.TrimSpace(err.Error())), err, reason)
+}
+
+// ReasonOf classifies an error of a remote.
+func ReasonOf(err error) ledger.Reason {
 	if e := (*ledger.Error)(nil); errors.As(err, &e) {
 		return e.Reason
 	}

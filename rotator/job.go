@@ -191,7 +191,7 @@ func (j *job) failing(e *ledger.Entry, f *stageError) {
 		count = e.Failure.Count + 1
 	}
 	now := j.r.opt.Wall()
-	e.Failure = &ledger.Failure{Stage: f.stage, Reason: f.reason, Message: sentence(f.err), At: now, Count: count, NextTry: now.Add(j.wait(count, f))}
+	e.Failure = &ledger.Failure{Stage: f.stage, Reason: f.reason, Message: message(f.err, f.reason), At: now, Count: count, NextTry: now.Add(j.wait(count, f))}
 }
 
 func (j *job) wait(count int, f *stageError) time.Duration {

@@ -69,7 +69,7 @@ func (b *outageTracker) note(ctx context.Context, ref ledger.Ref, err error) err
 	}
 	b.mu.Lock()
 	place, out := "", ledger.IsOutage(err)
-	if out && reasonOf(err) == ledger.ReasonSinkRateLimited {
+	if out && ReasonOf(err) == ledger.ReasonSinkRateLimited {
 		place = ref.Mount
 	}
 	lasted, came := time.Duration(0), false
@@ -143,7 +143,7 @@ func (b *outageTracker) probe(ctx context.Context, l *slog.Logger, owner ledger.
 func (b *outageTracker) log(l *slog.Logger, place string, err error) {
 	reason := ledger.Reason("")
 	if err != nil {
-		reason = reasonOf(err)
+		reason = ReasonOf(err)
 	}
 	b.mu.Lock()
 	changed := b.logged[place] != reason

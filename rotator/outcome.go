@@ -138,7 +138,7 @@ func (r *Rotator) noteFailure(st *policyState, p plan.Policy, f *stageError, beg
 	}
 	st.status.Failures++
 	st.status.State, st.status.Reason, st.last.failed = plan.StateFailing, f.reason, true
-	st.status.Failure = &ledger.Failure{Stage: f.stage, Reason: f.reason, Message: sentence(f.err), At: r.opt.Wall(), Count: 1}
+	st.status.Failure = &ledger.Failure{Stage: f.stage, Reason: f.reason, Message: message(f.err, f.reason), At: r.opt.Wall(), Count: 1}
 	r.observeLocked(Event{Type: EventFailed, Policy: p.Name, Workspace: p.Workspace, Stage: f.stage, Reason: f.reason, At: r.opt.Wall(), Duration: time.Since(begun)})
 }
 
@@ -158,10 +158,10 @@ func (r *Rotator) noteStoreFailure(st *policyState, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := &st.status
-	changed := st.known.loggedOutage != reasonOf(err)
-	st.known.loggedOutage = reasonOf(err)
-	s.State, s.Reason, st.last.failed = plan.StateFailing, reasonOf(err), true
-	s.Failure = &ledger.Failure{Stage: ledger.StageClaim, Reason: s.Reason, Message: sentence(err), At: r.opt.Wall(), Count: 1}
+	changed := st.known.loggedOutage != ReasonOf(err)
+	st.known.loggedOutage = ReasonOf(err)
+	s.State, s.Reason, st.last.failed = plan.StateFailing, ReasonOf(err), true
+	s.Failure = &ledger.Failure{Stage: ledger.StageClaim, Reason: s.Reason, Message: message(err, s.Reason), At: r.opt.Wall(), Count: 1}
 	if changed {
 		r.logLocked(slog.LevelError, "reading policy state failed", "policy", st.policy.Name, "failure", s.Reason, "err", err)
 	}

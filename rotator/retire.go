@@ -187,7 +187,7 @@ func (j *job) currentWorks(ctx context.Context, c ledger.KeyRef, secret secret.S
 	enabled, err := j.listedEnabled(ctx, api, c)
 	switch {
 	case err != nil && c.Workspace != j.workspaceName: // not wrapped: the old key's workspace is not at fault
-		return failedFor(ledger.StageRetire, reasonOf(err), "checking the current key in workspace %s: %v", c.Workspace, err)
+		return failedFor(ledger.StageRetire, ReasonOf(err), "checking the current key in workspace %s: %v", c.Workspace, err)
 	case err != nil:
 		return fmt.Errorf("checking the current key: %w", err)
 	}

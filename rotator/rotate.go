@@ -74,7 +74,7 @@ func lostReason(err error) ledger.Reason {
 	if errors.Is(err, elevenlabs.ErrBadAnswer) || errors.Is(err, elevenlabs.ErrServer) || errors.Is(err, elevenlabs.ErrUnreachable) {
 		return ledger.ReasonLostAnswer
 	}
-	return reasonOf(err)
+	return ReasonOf(err)
 }
 
 // intend checks that a key could be stored, then takes the claim and notes the intent in one write.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -382,5 +381,3 @@ func (r *Rotator) probeLoop(ctx context.Context) {
 		r.outage.probe(ctx, r.opt.Logger, r.opt.Ledger.Join("owner"))
 	}
 }
-
-func sentence(err error) string { return ledger.Shorten(strings.TrimSpace(err.Error())) }

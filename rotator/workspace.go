@@ -93,10 +93,10 @@ func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
 func (r *Rotator) logListing(ws *workspace, err error) {
 	was, is := ledger.Reason(""), ledger.Reason("")
 	if ws.err != nil {
-		was = reasonOf(ws.err)
+		was = ReasonOf(ws.err)
 	}
 	if err != nil {
-		is = reasonOf(err)
+		is = ReasonOf(err)
 	}
 	switch {
 	case was == is:

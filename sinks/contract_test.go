@@ -307,7 +307,7 @@ func wantError(t *testing.T, err error, want wanted) {
 		t.Errorf("%q: op %q, reason %s, outage %t, maybe applied %t; want %s, %t, %t",
 			e, e.Op, e.Reason, e.Outage, e.MaybeApplied, want.reason, want.outage, want.maybe)
 	}
-	if !strings.Contains(e.Error(), want.says) || !strings.Contains(e.Advice, want.advice) {
+	if !strings.Contains(e.Error(), want.says) || !strings.Contains(e.Error(), "; ") || !strings.Contains(e.Error(), want.advice) {
 		t.Errorf("%q does not say %q and advise %q", e, want.says, want.advice)
 	}
 	for _, token := range []string{"hvs.", "hvb.", "root-token-of-a-test"} {

@@ -162,8 +162,7 @@ func (v *Vault) judgeMount(ctx context.Context, op, mount string, a answer) erro
 			Err:    fmt.Errorf("mount %s is a KV engine of version 1, which has neither check-and-set nor versions", mount),
 			Advice: "use a mount of version 2, or upgrade it with: vault kv enable-versioning " + mount}
 	default:
-		return &ledger.Error{Op: op, Reason: ledger.ReasonSinkNotKV2,
-			Err: fmt.Errorf("mount %s is of type %q, not kv", mount, m.Type), Advice: "name a KV version 2 mount"}
+		return &ledger.Error{Op: op, Reason: ledger.ReasonSinkNotKV2, Err: fmt.Errorf("mount %s is of type %q, not kv", mount, m.Type)}
 	}
 }
 

@@ -30,11 +30,10 @@ func (v *Vault) failure(ctx context.Context, op string, a answer, writes bool) e
 	switch {
 	case redirected(a.status), a.status == 472, a.status == 473, a.says("local node not active"), a.status == http.StatusPreconditionFailed:
 		e.Reason, e.Outage = ledger.ReasonSinkStandby, true
-		e.Advice = "point VAULT_ADDR at the active node or at a load balancer that finds it"
 	case a.says(" is sealed"): // OpenBao seals namespaces too
-		e.Reason, e.Outage, e.Advice = ledger.ReasonSinkSealed, true, "unseal Vault"
+		e.Reason, e.Outage = ledger.ReasonSinkSealed, true
 	case a.status == http.StatusTooManyRequests:
-		e.Reason, e.Outage, e.Advice = ledger.ReasonSinkRateLimited, true, "raise Vault's rate limit quota or lower REKEYD_CONCURRENCY"
+		e.Reason, e.Outage = ledger.ReasonSinkRateLimited, true
 	case a.status == http.StatusRequestEntityTooLarge, a.says("too large"), a.says("JSON ") && a.says(" exceeds allowed "):
 		e.Reason, e.Advice = ledger.ReasonSinkTooLarge, "remove fields from the record, or raise the listener's limits"
 	case a.status == http.StatusBadGateway, a.status == http.StatusServiceUnavailable, a.status == http.StatusGatewayTimeout:
@@ -60,31 +59,29 @@ func (v *Vault) faultError(ctx context.Context, op string, a answer, writes bool
 	case ctx.Err() != nil:
 		e.Reason, e.Outage, e.Err = ledger.ReasonSinkUnreachable, false, ctx.Err()
 	case isTLS(a.fault), strings.Contains(a.fault.Error(), "tls: "): // an alert may come after the request was sent
-		e.Reason, e.Advice = tlsFault(a.fault)
+		e.Reason = tlsFault(a.fault)
 	case errors.Is(a.fault, context.DeadlineExceeded):
 		e.Reason, e.Err = ledger.ReasonSinkTimeout, fmt.Errorf("no answer within %s", v.opt.Timeout)
-		e.Advice = "check whether Vault is overloaded or a firewall drops its packets"
 	case errors.As(a.fault, new(*net.DNSError)):
-		e.Reason, e.Advice = ledger.ReasonSinkDNS, "check the host name in VAULT_ADDR and that this machine's resolver knows it"
+		e.Reason = ledger.ReasonSinkDNS
 	case errors.As(a.fault, &long):
 		e.Reason, e.Outage, e.Err = ledger.ReasonSinkError, false, fmt.Errorf("the answer is longer than %d bytes", long.Limit)
 	case a.status != 0:
 		e.Reason, e.Outage = ledger.ReasonSinkError, false
 	default:
-		e.Reason, e.Advice = ledger.ReasonSinkUnreachable, "check VAULT_ADDR and that Vault runs"
+		e.Reason = ledger.ReasonSinkUnreachable
 	}
 	return e
 }
 
-// tlsFault classifies a TLS error and gives the advice for it.
-func tlsFault(cause error) (reason ledger.Reason, advice string) {
+func tlsFault(cause error) ledger.Reason {
 	switch {
 	case errors.As(cause, new(x509.HostnameError)):
-		return ledger.ReasonSinkTLSName, "name Vault in VAULT_ADDR as its certificate does, or give that name in VAULT_TLS_SERVER_NAME"
+		return ledger.ReasonSinkTLSName
 	case errors.As(cause, new(x509.UnknownAuthorityError)):
-		return ledger.ReasonSinkTLSCA, "give the authority that signed Vault's certificate in VAULT_CACERT or VAULT_CAPATH"
+		return ledger.ReasonSinkTLSCA
 	default:
-		return ledger.ReasonSinkTLS, "check that VAULT_ADDR starts with https:// exactly if Vault uses TLS of at least 1.2, and the certificate's dates"
+		return ledger.ReasonSinkTLS
 	}
 }
 

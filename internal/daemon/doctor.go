@@ -3,7 +3,6 @@ package daemon
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/internal/web"
+	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 	"github.com/rekeyd/rekeyd/sinks"
@@ -204,7 +204,7 @@ func (x *examination) workspace(ctx context.Context, name string) {
 	subject := "workspace " + name
 	accounts, err := ws.client.ServiceAccounts(ctx)
 	if err != nil {
-		x.say(LevelError, subject, "%s", advised(ws.base, err))
+		x.say(LevelError, subject, "%s", &ledger.Error{Op: ws.base, Reason: rotator.ReasonOf(err), Err: err})
 		return
 	}
 	x.say(LevelOK, subject, "%s answers, the admin key is accepted and may list service accounts; there are %d", ws.base, len(accounts))
@@ -269,18 +269,4 @@ func status(code int) string {
 		return "nothing"
 	}
 	return fmt.Sprint(code)
-}
-
-// advised adds what a person can do about a workspace that cannot be listed.
-func advised(base string, err error) string {
-	advice := ""
-	switch {
-	case errors.Is(err, elevenlabs.ErrInvalidKey):
-		advice = "; the admin key is wrong, deleted or disabled: give another one"
-	case errors.Is(err, elevenlabs.ErrMissingPermissions):
-		advice = "; the admin key lacks service_account_write: give it that permission, or another key"
-	case errors.Is(err, elevenlabs.ErrUnreachable):
-		advice = "; check base_url and the network"
-	}
-	return base + ": " + err.Error() + advice
 }

@@ -1,11 +1,9 @@
 package metrics
 
 import (
-	"errors"
 	"slices"
 	"time"
 
-	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
@@ -65,11 +63,8 @@ func problems(s *rotator.PolicyStatus, refused string, now time.Time) []string {
 func refusedIn(all []rotator.WorkspaceStatus) map[string]string {
 	refused := map[string]string{}
 	for _, ws := range all {
-		switch {
-		case errors.Is(ws.Err, elevenlabs.ErrInvalidKey):
-			refused[ws.Name] = string(ledger.ReasonAdminKeyRefused)
-		case errors.Is(ws.Err, elevenlabs.ErrMissingPermissions):
-			refused[ws.Name] = string(ledger.ReasonMissingPermissions)
+		if r := rotator.ReasonOf(ws.Err); r == ledger.ReasonAdminKeyRefused || r == ledger.ReasonMissingPermissions {
+			refused[ws.Name] = string(r)
 		}
 	}
 	return refused

@@ -114,7 +114,7 @@ func (r *row) Old() []string {
 	return all
 }
 
-// Trouble describes the last failure, with advice.
+// Trouble describes the last failure.
 func (r *row) Trouble() string {
 	f := r.Failure
 	if f == nil {
@@ -127,7 +127,7 @@ func (r *row) Trouble() string {
 	if f.NextTry.After(r.now) {
 		text += " Tries again in " + Span(f.NextTry.Sub(r.now)) + "."
 	}
-	return text + " " + advice(f.Reason)
+	return text
 }
 
 // moment is a time as the page shows it.
@@ -219,39 +219,4 @@ func (s *selection) paginate(page string, rows []*row) {
 	if s.Page < s.Pages {
 		s.Following = link(s.Page + 1)
 	}
-}
-
-// advice tells a person what to do about a failure.
-func advice(reason ledger.Reason) string {
-	switch reason {
-	case ledger.ReasonAdminKeyRefused:
-		return "Give the workspace an admin key that ElevenLabs accepts."
-	case ledger.ReasonMissingPermissions, ledger.ReasonForbidden:
-		return "Give the admin key the permission to manage service accounts, and look at the plan's limits."
-	case ledger.ReasonNotFound:
-		return "Check that the service account and the key still exist."
-	case ledger.ReasonInvalidRequest:
-		return "Check permissions, addresses and limits in the policy."
-	case ledger.ReasonKeyLimit:
-		return "Delete keys of the service account that are no longer needed, or shorten the quarantine."
-	case ledger.ReasonNotUsable:
-		return "Check allowed_ips: the daemon's own address must be among them, or set verify: off."
-	case ledger.ReasonSinkDenied, ledger.ReasonSinkWrapping:
-		return "Check Vault's token and policy with rekeyd check --online."
-	case ledger.ReasonSinkSealed:
-		return "Unseal Vault."
-	case ledger.ReasonSinkNoMount, ledger.ReasonSinkNotKV2:
-		return "Check the sink's mount: it must exist and be KV version 2."
-	case ledger.ReasonSinkTLS:
-		return "Check VAULT_CACERT and Vault's certificate."
-	case ledger.ReasonSinkTooLarge:
-		return "Remove fields from the record that are no longer needed."
-	case ledger.ReasonSinkConflict, ledger.ReasonRecordChanged:
-		return "Find out who else writes this record."
-	case ledger.ReasonUnsafe:
-		return "Compare the record with the current key: rekeyd plan says what it sees."
-	case ledger.ReasonClaimLost, ledger.ReasonInterrupted, ledger.ReasonLostAnswer, ledger.ReasonRateLimited, ledger.ReasonSinkRateLimited:
-		return "Nothing has to be done unless it stays: it is settled at the next try."
-	}
-	return "If it stays, look at ElevenLabs and Vault with rekeyd check --online."
 }

@@ -64,7 +64,7 @@ type Error struct {
 	Outage bool
 	// MaybeApplied says that the write may have happened although its answer was lost.
 	MaybeApplied bool
-	Advice       string // what a person can do; may be empty
+	Advice       string // what a person can do, where that is more than the advice for the reason
 	Err          error
 }
 
@@ -74,9 +74,9 @@ func (e *Error) Error() string {
 		s = fmt.Sprintf("%s: %v", s, e.Err)
 	}
 	if e.Advice != "" {
-		s += "; " + e.Advice
+		return s + "; " + e.Advice
 	}
-	return s
+	return Advise(s, e.Reason)
 }
 
 // Unwrap returns the cause.
