@@ -142,7 +142,7 @@ func (m *maze) addPolicy(i int) {
 	m.policies = append(m.policies, p)
 	e := m.entry(p, keys)
 	if m.chance(90) {
-		m.docs[ledger.Ref{Mount: "secret", Path: "rekeyd/policies/" + name}] = m.doc(e.Data(), 1+m.rnd.IntN(5))
+		m.docs[ledger.Ref{Mount: "secret", Path: "rekeyd/policies/" + name}] = m.doc(e, 1+m.rnd.IntN(5))
 	}
 	m.record(p, keys)
 	m.answers[name] = answers{}
@@ -317,7 +317,7 @@ func (m *maze) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.Do
 
 func (m *maze) Lags(context.Context) bool { return false }
 
-func (m *maze) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
+func (m *maze) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (int, error) {
 	policy, kind := policyAt(ref)
 	m.spend(ctx, policy, 5*time.Millisecond)
 	if err := m.refusal(m.answers[policy][kind+" write"], "writing "+ref.String()); err != nil {

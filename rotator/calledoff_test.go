@@ -3,7 +3,6 @@ package rotator_test
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -24,13 +23,13 @@ type overwriting struct {
 	failing atomic.Bool
 }
 
-func (s *overwriting) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
-	entry := strings.Contains(ref.Path, "policies/")
+func (s *overwriting) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (int, error) {
+	e, entry := data.(*ledger.Entry)
 	if entry && s.failing.CompareAndSwap(true, false) {
 		return 0, &ledger.Error{Op: "writing", Reason: ledger.ReasonSinkError, Err: errors.New("no")}
 	}
 	v, err := s.Store.Write(ctx, ref, data, cas)
-	if entry && err == nil && data["intent"] != nil && s.armed.CompareAndSwap(true, false) {
+	if entry && err == nil && e.Intent != nil && s.armed.CompareAndSwap(true, false) {
 		doc, _ := s.Read(ctx, s.p.Sink.Ref, 0)
 		fields := doc.Fields()
 		fields[s.p.Sink.Field] = "sk_of_somebody_else_0123456789"

@@ -46,9 +46,10 @@ func (s *slowStore) Read(ctx context.Context, ref ledger.Ref, version int) (ledg
 	return s.Store.Read(ctx, ref, version)
 }
 
-func (s *slowStore) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
+func (s *slowStore) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (int, error) {
 	s.mu.Lock()
-	renewal := s.read == 0 && data["claim"] != nil
+	e, entry := data.(*ledger.Entry)
+	renewal := s.read == 0 && entry && e.Claim != nil
 	s.mu.Unlock()
 	if renewal {
 		<-time.After(s.take(&s.write))
@@ -102,7 +103,7 @@ type ghost struct {
 	later func()
 }
 
-func (g *ghost) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
+func (g *ghost) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch record := strings.HasPrefix(ref.Path, "elevenlabs/"); {

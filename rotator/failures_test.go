@@ -24,7 +24,7 @@ type refusedRecord struct {
 	left atomic.Int32
 }
 
-func (s *refusedRecord) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
+func (s *refusedRecord) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (int, error) {
 	if strings.HasPrefix(ref.Path, "elevenlabs/") && s.left.Add(-1) >= 0 {
 		return 0, &ledger.Error{Op: "writing", Reason: ledger.ReasonSinkDenied, Err: errors.New("no")}
 	}
@@ -218,7 +218,7 @@ type rival struct {
 	armed         atomic.Bool
 }
 
-func (s *rival) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
+func (s *rival) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (int, error) {
 	if !strings.HasPrefix(ref.Path, s.path) || !s.armed.CompareAndSwap(true, false) {
 		return s.Store.Write(ctx, ref, data, cas)
 	}
@@ -370,7 +370,7 @@ type stale struct {
 	old   ledger.Doc
 }
 
-func (s *stale) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
+func (s *stale) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (int, error) {
 	if strings.HasPrefix(ref.Path, "elevenlabs/") && s.armed.CompareAndSwap(true, false) {
 		s.old, _ = s.Store.Read(ctx, ref, 0)
 	}

@@ -61,9 +61,9 @@ func (j *job) write(ctx context.Context, change func(*ledger.Entry)) error {
 	if err != nil {
 		return err
 	}
-	data, begun := next.Data(), time.Now()
+	begun := time.Now()
 	for attempt := 1; ; attempt++ {
-		version, err := j.r.opt.Store.Write(ctx, j.r.entryRef(j.p.Name), data, k.version)
+		version, err := j.r.opt.Store.Write(ctx, j.r.entryRef(j.p.Name), next, k.version)
 		if err != nil {
 			version, err = j.settleWrite(ctx, next, err)
 		}

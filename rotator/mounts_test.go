@@ -34,7 +34,7 @@ func (s *limitedStore) Read(ctx context.Context, ref ledger.Ref, v int) (ledger.
 	return s.Store.Read(ctx, ref, v)
 }
 
-func (s *limitedStore) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
+func (s *limitedStore) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (int, error) {
 	time.Sleep(2 * time.Millisecond) //nolint:forbidigo // simulated time
 	if err := s.limited(ref); err != nil {
 		return 0, err

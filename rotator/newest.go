@@ -16,7 +16,7 @@ const newestTries = 4
 // version comes from a replica that lags, or from a store that was restored, and only a write tells: one with the content as read
 // succeeds if that is the newest. empty returns the content for a document that is not there; without any, and
 // in a context without a session, nothing is written, and the answer is what was read.
-func (r *Rotator) newest(ctx context.Context, ref ledger.Ref, known int, empty func() (map[string]any, error)) (doc ledger.Doc, restored bool, err error) {
+func (r *Rotator) newest(ctx context.Context, ref ledger.Ref, known int, empty func() (any, error)) (doc ledger.Doc, restored bool, err error) {
 	for attempt := 1; ; attempt++ {
 		doc, err = r.opt.Store.Read(ctx, ref, 0)
 		if err != nil || doc.Version >= known {
@@ -32,8 +32,8 @@ func (r *Rotator) newest(ctx context.Context, ref ledger.Ref, known int, empty f
 	if empty == nil || ledger.SessionOf(ctx) == nil || ctx.Err() != nil {
 		return doc, false, ctx.Err()
 	}
-	data := doc.Fields()
-	if data == nil {
+	var data any = doc.JSON
+	if doc.JSON == nil {
 		if data, err = empty(); err != nil || data == nil {
 			return doc, false, err
 		}
@@ -53,14 +53,8 @@ func (r *Rotator) newest(ctx context.Context, ref ledger.Ref, known int, empty f
 }
 
 // blankData returns what makes the content of a new entry.
-func (r *Rotator) blankData(policy string) func() (map[string]any, error) {
-	return func() (map[string]any, error) {
-		e, err := r.blankEntry(policy)
-		if err != nil {
-			return nil, err
-		}
-		return e.Data(), nil
-	}
+func (r *Rotator) blankData(policy string) func() (any, error) {
+	return func() (any, error) { return r.blankEntry(policy) }
 }
 
 // noteLag notes that the store answers from a replica that lags.
@@ -87,7 +81,7 @@ func (r *Rotator) prove(ctx context.Context, st *policyState, name string) (bool
 		case k.entry.Claim != nil:
 			return false, nil
 		}
-		version, err := r.opt.Store.Write(ctx, r.entryRef(name), k.entry.Data(), k.version)
+		version, err := r.opt.Store.Write(ctx, r.entryRef(name), k.entry, k.version)
 		if err == nil {
 			k.setEntry(k.entry, version, time.Now())
 			return true, nil

@@ -39,7 +39,7 @@ func (b *outageTracker) Read(ctx context.Context, ref ledger.Ref, version int) (
 	return doc, b.note(ctx, ref, err)
 }
 
-func (b *outageTracker) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
+func (b *outageTracker) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (int, error) {
 	v, err := b.store.Write(ctx, ref, data, cas)
 	return v, b.note(ctx, ref, err)
 }

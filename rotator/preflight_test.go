@@ -37,7 +37,7 @@ func (s *brokenStore) Read(ctx context.Context, ref ledger.Ref, version int) (le
 	return s.Store.Read(ctx, ref, version)
 }
 
-func (s *brokenStore) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
+func (s *brokenStore) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (int, error) {
 	if err := s.fail(); err != nil {
 		return 0, err
 	}

@@ -194,7 +194,7 @@ func (r *Rotator) mark(ctx context.Context, k LostKey, given bool) error {
 		} else {
 			e.Abandoned = slices.DeleteFunc(e.Abandoned, func(a ledger.Abandoned) bool { return a.KeyID == k.KeyID })
 		}
-		_, err = r.opt.Store.Write(ctx, r.entryRef(name), e.Data(), doc.Version)
+		_, err = r.opt.Store.Write(ctx, r.entryRef(name), e, doc.Version)
 		switch {
 		case err == nil:
 			return nil

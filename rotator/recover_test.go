@@ -172,7 +172,7 @@ func (s *outOfOrder) Read(ctx context.Context, ref ledger.Ref, version int) (led
 	return s.Store.Read(ctx, ref, version)
 }
 
-func (s *outOfOrder) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
+func (s *outOfOrder) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (int, error) {
 	if err := s.refused("write " + ref.Path); err != nil {
 		return 0, err
 	}

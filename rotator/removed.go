@@ -64,7 +64,7 @@ func (r *Rotator) entryOf(ctx context.Context, policy string) (*ledger.Entry, er
 
 // entryAt reads an entry that is known to have reached a version.
 func (r *Rotator) entryAt(ctx context.Context, policy string, known int) (*ledger.Entry, error) {
-	doc, _, err := r.newest(ctx, r.entryRef(policy), known, func() (map[string]any, error) { return nil, nil })
+	doc, _, err := r.newest(ctx, r.entryRef(policy), known, func() (any, error) { return nil, nil })
 	if err != nil || doc.JSON == nil {
 		return nil, err
 	}

@@ -88,7 +88,7 @@ func (j *job) takeEntry(ctx context.Context, from string) error {
 		given.Moves = max(given.Moves, own.Moves+1)
 	}
 	given.MovedTo = j.p.Name
-	if _, err := j.r.opt.Store.Write(ctx, ref, given.Data(), doc.Version); err != nil {
+	if _, err := j.r.opt.Store.Write(ctx, ref, given, doc.Version); err != nil {
 		return fmt.Errorf("marking ledger entry of %s: %w", from, err)
 	}
 	return j.write(ctx, func(next *ledger.Entry) {

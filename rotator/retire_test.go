@@ -204,7 +204,7 @@ func (w *world) edit(p plan.Policy, change func(*ledger.Entry)) {
 	if err == nil {
 		e := w.entry(p)
 		change(e)
-		_, err = w.store.Write(context.Background(), ref, e.Data(), doc.Version)
+		_, err = w.store.Write(context.Background(), ref, e, doc.Version)
 	}
 	if err != nil {
 		w.t.Fatal(err)

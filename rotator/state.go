@@ -267,9 +267,9 @@ func (r *Rotator) noteRecent(st *policyState, e *ledger.Entry) {
 // that in which the current key was published.
 func (r *Rotator) readRecord(ctx context.Context, st *policyState, sink ledger.Sink, known int) (ledger.Record, error) {
 	k, id := &st.known, ledger.CurrentID(st.known.entry)
-	var empty func() (map[string]any, error)
+	var empty func() (any, error)
 	if id != "" && id != k.renumbered && k.entry.Current.Sink.Ref == sink.Ref && k.entry.Current.Version >= known {
-		known, empty = k.entry.Current.Version, func() (map[string]any, error) {
+		known, empty = k.entry.Current.Version, func() (any, error) {
 			return map[string]any{ledger.FieldPolicy: k.entry.Policy}, nil // a record without the secret's field counts as empty
 		}
 	}

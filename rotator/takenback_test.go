@@ -51,7 +51,7 @@ type overtaken struct {
 	armed atomic.Bool
 }
 
-func (s *overtaken) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
+func (s *overtaken) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (int, error) {
 	version, err := s.Store.Write(ctx, ref, data, cas)
 	if strings.HasPrefix(ref.Path, "elevenlabs/") && s.armed.CompareAndSwap(true, false) {
 		s.then()

@@ -162,7 +162,7 @@ func (p *process) Read(ctx context.Context, ref ledger.Ref, version int) (ledger
 	return p.Store.Read(ctx, ref, version)
 }
 
-func (p *process) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
+func (p *process) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (int, error) {
 	instead, afterwards := p.enter("write " + ref.String())
 	if instead != nil {
 		return 0, lostCall("writing "+ref.String(), instead)

@@ -274,7 +274,7 @@ func wantDoc(t *testing.T, f fixture, path string, data map[string]any, version 
 	}
 }
 
-func wantWrite(t *testing.T, f fixture, path string, data map[string]any, cas int) {
+func wantWrite(t *testing.T, f fixture, path string, data any, cas int) {
 	t.Helper()
 	version, err := f.store.Write(t.Context(), f.ref(path), data, cas)
 	if err != nil || version != cas+1 {

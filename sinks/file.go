@@ -78,7 +78,7 @@ func (f *File) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.Do
 }
 
 // Write implements ledger.Store.
-func (f *File) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
+func (f *File) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (int, error) {
 	op := "writing " + ref.String()
 	content, err := formatObject(data)
 	if err != nil {

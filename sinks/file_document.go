@@ -250,9 +250,9 @@ func checkObject(text []byte) error {
 	return nil
 }
 
-func formatObject(data map[string]any) ([]byte, error) {
+func formatObject(data any) ([]byte, error) {
 	if data == nil {
-		data = map[string]any{}
+		data = struct{}{}
 	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

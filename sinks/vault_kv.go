@@ -67,13 +67,13 @@ func (v *Vault) parseDoc(ctx context.Context, op string, ref ledger.Ref, a answe
 const casMismatch = "check-and-set parameter did not match the current version"
 
 // Write implements ledger.Store.
-func (v *Vault) Write(ctx context.Context, ref ledger.Ref, data map[string]any, cas int) (int, error) {
+func (v *Vault) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (int, error) {
 	op := "writing " + ref.String()
 	if err := validRef(op, ref); err != nil {
 		return 0, err
 	}
 	if data == nil {
-		data = map[string]any{} // null would be stored as a value that is not an object
+		data = struct{}{} // null would be stored as a value that is not an object
 	}
 	// A mount of version 1 accepts the same request, overwrites without check-and-set, and answers with success.
 	if err := v.checkMount(ctx, op, ref.Mount); err != nil {

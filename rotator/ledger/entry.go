@@ -175,31 +175,12 @@ type Applied struct {
 	Ignored []string  `json:"ignored,omitempty"` // fields that still differed when read back
 }
 
-// Data returns the entry as a document for a [Store], which encodes it to the same JSON as the entry. The document shares the
-// entry's pointers and slices.
-func (e *Entry) Data() map[string]any {
-	m := map[string]any{"schema": e.Schema, "owner": e.Owner, "policy": e.Policy, "salt": e.Salt}
-	put := func(name string, value any, present bool) {
-		if present {
-			m[name] = value
-		}
-	}
-	put("claim", e.Claim, e.Claim != nil)
-	put("intent", e.Intent, e.Intent != nil)
-	put("current", e.Current, e.Current != nil)
-	put("last_rotation", e.LastRotation, !e.LastRotation.IsZero())
-	put("retiring", e.Retiring, len(e.Retiring) > 0)
-	put("abandoned", e.Abandoned, len(e.Abandoned) > 0)
-	put("failure", e.Failure, e.Failure != nil)
-	put("applied", e.Applied, e.Applied != nil)
-	put("quarantine", e.Quarantine, e.Quarantine != 0)
-	put("limit_used", e.LimitUsed, e.LimitUsed != nil)
-	put("leaks", e.Leaks, len(e.Leaks) > 0)
-	history := e.Rotations()
-	put("history", history, len(history) > 0)
-	put("moved_to", e.MovedTo, e.MovedTo != "")
-	put("moves", e.Moves, e.Moves != 0)
-	return m
+// MarshalJSON encodes the entry with its history, packed or not.
+func (e *Entry) MarshalJSON() ([]byte, error) {
+	type plain Entry
+	whole := plain(*e)
+	whole.History = e.Rotations()
+	return json.Marshal(whole) //nolint:wrapcheck // its own
 }
 
 // ParseEntry parses an entry strictly: an entry that is not fully understood must not be rewritten.

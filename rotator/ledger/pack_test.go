@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"encoding/json"
 	"reflect"
 	"testing"
 	"time"
@@ -50,8 +51,9 @@ func TestAPackedEntry(t *testing.T) {
 	if past := e.PastOf("of b"); past == nil || past.KeyID != "b" || past.Words != "" {
 		t.Errorf("its rotation is %+v", past)
 	}
-	if !reflect.DeepEqual(e.Data()["history"], want.History) || !reflect.DeepEqual(e.Rotations(), want.History) {
-		t.Errorf("its document has %+v", e.Data()["history"])
+	var stored Entry
+	if text, err := json.Marshal(&e); err != nil || json.Unmarshal(text, &stored) != nil || !reflect.DeepEqual(stored.History, want.History) || !reflect.DeepEqual(e.Rotations(), want.History) {
+		t.Errorf("its document has %+v: %v", stored.History, err)
 	}
 	e.Pack()
 	if !reflect.DeepEqual(e.Rotations(), want.History) {

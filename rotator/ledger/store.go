@@ -39,10 +39,10 @@ type Store interface {
 	// Read returns the given version of a document, the newest when version is 0. A document that does not exist
 	// is no error: JSON is nil. A missing mount, or one of the wrong kind, is an error.
 	Read(ctx context.Context, ref Ref, version int) (Doc, error)
-	// Write makes data the next version if the current one is cas, and returns that next version. ErrConflict
+	// Write makes data, which encodes as a JSON object, the next version if the current one is cas, and returns that version. ErrConflict
 	// means for certain that nothing was written. For any other error, Error.MaybeApplied says whether the write may
 	// have happened.
-	Write(ctx context.Context, ref Ref, data map[string]any, cas int) (int, error)
+	Write(ctx context.Context, ref Ref, data any, cas int) (int, error)
 	// List returns the names directly below ref, folders with a trailing slash; none is no error.
 	List(ctx context.Context, ref Ref) ([]string, error)
 	// Check returns an error unless all refs could be read and written now. It may cache the result for a resync
