@@ -287,9 +287,9 @@ func TestTheAdminKeyOfARemovedPolicyIsNotPruned(t *testing.T) {
 	})
 }
 
-// TestAHangingWorkspaceHoldsUpNobody: as many policies of one workspace are due as there are workers, twice over, and
+// TestAHangingWorkspaceDelaysNoOther: as many policies of one workspace are due as there are workers, twice over, and
 // every call of it takes until its timeout.
-func TestAHangingWorkspaceHoldsUpNobody(t *testing.T) {
+func TestAHangingWorkspaceDelaysNoOther(t *testing.T) {
 	w := newWorld(t)
 	quick := testPolicy(t, func(p *plan.Policy) { p.Name, p.Sink.Path, p.Workspace = "quick", "elevenlabs/quick", "other" })
 	policies := []plan.Policy{quick}

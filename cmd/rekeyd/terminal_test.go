@@ -26,8 +26,8 @@ func harmless(text string) bool {
 	return !strings.ContainsFunc(strings.ToValidUTF8(text, "\x00"), func(r rune) bool { return !unicode.IsPrint(r) && r != '\n' && r != '\t' })
 }
 
-// TestNobodyForgesTheQuestionOfPrune: between the list and the question stands nothing that the name of a key brought.
-func TestNobodyForgesTheQuestionOfPrune(t *testing.T) {
+// TestTheQuestionOfPruneCannotBeForged: between the list and the question stands nothing that the name of a key brought.
+func TestTheQuestionOfPruneCannotBeForged(t *testing.T) {
 	t.Parallel()
 	for _, name := range forged() {
 		var screen bytes.Buffer

@@ -168,7 +168,7 @@ func raw() []handler {
 	return list
 }
 
-// certificate is for a host, which nobody has signed.
+// certificate is for a host, signed by no authority.
 func certificate(host string, until time.Time) []tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

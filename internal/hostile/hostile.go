@@ -63,7 +63,7 @@ func Run(t *testing.T, c Client) {
 	for name, start := range untrusted() {
 		t.Run(name, func(t *testing.T) {
 			never := handler{serve: func(http.ResponseWriter, *http.Request) {
-				t.Error("a request reached a server that nobody vouches for")
+				t.Error("a request reached a server without a valid certificate")
 			}}
 			c.meet(t, never, start)
 		})

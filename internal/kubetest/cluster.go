@@ -72,7 +72,7 @@ func Start(tb testing.TB) *Cluster {
 	return c
 }
 
-// free returns an address of loopback that nobody listens on.
+// free returns an address of loopback without a listener.
 func free(tb testing.TB) string {
 	tb.Helper()
 	l, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")

@@ -182,7 +182,7 @@ byte rotations, rollbacks, revokes, persons;
 
 inline wrote() { fresh[1] = 0; fresh[2] = 0; fresh[me] = 1 }
 
-/* The record has a new version: what anybody has in hand is refused from now on. */
+/* The record has a new version: writes from an earlier version are refused from now on. */
 inline rewrote() {
   rfresh[1] = 0; rfresh[2] = 0;
   if :: (late[0] >> 4) == PUBLISH -> late[0] = 0 :: else fi;

@@ -48,7 +48,7 @@ func (s *Simulator) Ask(method, path string, body, answer any) {
 	}
 }
 
-// AddKey makes a key as somebody else would.
+// AddKey makes a key as a person would.
 func (s *Simulator) AddKey(account, name string) (id, secret string) {
 	s.t.Helper()
 	var key struct{ ID, Secret string }

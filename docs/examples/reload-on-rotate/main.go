@@ -3,7 +3,7 @@
 //
 //	EVENTS_SECRET=... reload-on-rotate 127.0.0.1:9000 systemctl reload speech
 //
-// The signature is what tells rekeyd from anybody else who knows the URL.
+// The signature is what tells rekeyd from other clients that know the URL.
 package main
 
 import (
@@ -59,7 +59,7 @@ func handler(secret []byte, reload func() error) http.Handler {
 	})
 }
 
-// verify wants a signature of the body that is not older than five minutes: an event that somebody recorded is refused.
+// verify wants a signature of the body that is not older than five minutes: a recorded event is refused.
 func verify(secret []byte, signature string, body []byte, now time.Time) error {
 	stamp, sum, ok := strings.Cut(strings.TrimPrefix(signature, "t="), ",v1=")
 	at, err := strconv.ParseInt(stamp, 10, 64)
