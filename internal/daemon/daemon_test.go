@@ -22,7 +22,7 @@ func TestRunRotatesAndStops(t *testing.T) {
 	url, stop := w.run(d)
 	eventually(t, "ready, with a key", func() bool {
 		status, _ := ask(t, http.MethodGet, url+"/readyz", "")
-		_, err := os.Stat(filepath.Join(w.dir, "data/secret/app/tts-prod.json"))
+		_, err := os.Stat(filepath.Join(w.Dir, "data/secret/app/tts-prod.json"))
 		return status == http.StatusOK && err == nil
 	})
 	if err := stop(); err != nil {
@@ -31,7 +31,7 @@ func TestRunRotatesAndStops(t *testing.T) {
 	if status, _ := ask(t, http.MethodGet, url+"/healthz", ""); status != 0 {
 		t.Error("HTTP is still served")
 	}
-	if n := w.log.Count(adminKey) + w.log.Count(adminToken); n > 0 {
+	if n := w.Log.Count(adminKey) + w.Log.Count(adminToken); n > 0 {
 		t.Error("a secret is in the log")
 	}
 }
@@ -41,12 +41,12 @@ func TestHTTPAnswersWhileWorkIsFinished(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	rule := elevensim.Rule{Kind: elevensim.Delay, Operation: "createAPIKey", After: true, Duration: elevensim.Duration(time.Second)}
-	if err := w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{rule}}); err != nil {
+	if err := w.Sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{rule}}); err != nil {
 		t.Fatal(err)
 	}
 	d := w.build(nil, nil)
 	url, stop := w.run(d)
-	eventually(t, "a create", func() bool { return len(w.sim.State()[0].Keys) > 0 })
+	eventually(t, "a create", func() bool { return len(w.Sim.State()[0].Keys) > 0 })
 	stopped := make(chan error, 1)
 	go func() { stopped <- stop() }()
 	answers := 0
@@ -68,7 +68,7 @@ func TestHTTPAnswersWhileWorkIsFinished(t *testing.T) {
 	if answers < 10 {
 		t.Errorf("HTTP answered %d times while work was finished", answers)
 	}
-	if _, err := os.Stat(filepath.Join(w.dir, "data/secret/app/tts-prod.json")); err != nil {
+	if _, err := os.Stat(filepath.Join(w.Dir, "data/secret/app/tts-prod.json")); err != nil {
 		t.Errorf("the rotation was not finished: %v", err)
 	}
 }
@@ -88,7 +88,7 @@ func TestAFailedStartLeavesNothing(t *testing.T) {
 	}
 	d = w.build(nil, nil)
 
-	d.cfg.Env.PolicyFile = filepath.Join(w.dir, "gone", "policies.yaml")
+	d.cfg.Env.PolicyFile = filepath.Join(w.Dir, "gone", "policies.yaml")
 	if err := d.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "watching") {
 		t.Errorf("a folder that cannot be watched: %v", err)
 	}
@@ -112,10 +112,10 @@ func TestARunThatCannotServeEnds(t *testing.T) {
 func TestLoadReportsEverythingTogether(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.write(w.policyFile, strings.ReplaceAll(policies("a"), "permissions: all", "permissions: [text_to_speec]"))
-	_, err := Load(w.env(map[string]string{
+	w.Write(w.PolicyFile, strings.ReplaceAll(policies("a"), "permissions: all", "permissions: [text_to_speec]"))
+	_, err := Load(w.Env(map[string]string{
 		"REKEYD_SINK": "vault", "VAULT_ADDR": "", "REKEYD_VAULT_AUTH": "jwt", "REKEYD_EVENTS_URL": "https://events.example.com",
-		"REKEYD_WEB_CONFIG_FILE": filepath.Join(w.dir, "none.yml"), "REKEYD_CONCURRENCY": "0",
+		"REKEYD_WEB_CONFIG_FILE": filepath.Join(w.Dir, "none.yml"), "REKEYD_CONCURRENCY": "0",
 	}))
 	var faults config.Faults
 	if !errors.As(err, &faults) {
@@ -136,7 +136,7 @@ func TestTheLogCutsSecretsOut(t *testing.T) {
 	w := newWorld(t)
 	d := w.build(nil, nil)
 	d.log.With("scope", adminToken).Info("message with "+adminToken, "error", errors.New(adminToken), "list", []string{adminToken}, adminToken, 1)
-	if w.log.Count(adminToken) != 0 || w.log.Count("[secret]") != 5 {
-		t.Errorf("the log is %s", w.log.String())
+	if w.Log.Count(adminToken) != 0 || w.Log.Count("[secret]") != 5 {
+		t.Errorf("the log is %s", w.Log.String())
 	}
 }

@@ -42,17 +42,17 @@ func TestEveryStateChangeIsTold(t *testing.T) {
 	const eventsSecret = "secret-of-the-events"
 	url, stop := w.run(w.build(map[string]string{"REKEYD_EVENTS_URL": receiver.URL, "REKEYD_EVENTS_SECRET": eventsSecret}, nil))
 	told("rotated", 1)
-	w.must(w.sim.DisableKey(w.current(), "exposed_publicly"))
+	w.Must(w.Sim.DisableKey(w.current(), "exposed_publicly"))
 	told("key_disabled", 1)
 	told("rotated", 2)
 
 	body := `{"name":"` + w.key(w.current()).Name + `","permissions":["user_read"]}`
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPatch, w.url+"/v1/service-accounts/svcacc_a/api-keys/"+w.current(), bytes.NewReader([]byte(body)))
-	w.must(err)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPatch, w.URL+"/v1/service-accounts/svcacc_a/api-keys/"+w.current(), bytes.NewReader([]byte(body)))
+	w.Must(err)
 	req.Header.Set("xi-api-key", adminKey)
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := client().Do(req)
-	w.must(err)
+	w.Must(err)
 	_ = resp.Body.Close()
 	told("drifted", 1)
 
@@ -62,14 +62,14 @@ func TestEveryStateChangeIsTold(t *testing.T) {
 			t.Fatalf("HTTP %d: %s", status, answer)
 		}
 	}
-	w.must(w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status, Status: 403, Code: "forbidden", Operation: "createAPIKey", Count: 1}}}))
+	w.Must(w.Sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status, Status: 403, Code: "forbidden", Operation: "createAPIKey", Count: 1}}}))
 	rotate()
 	told("failed", 1)
 	rotate()
 	told("rotated", 3)
-	w.must(w.sim.DisableKey(w.current(), ""))
+	w.Must(w.Sim.DisableKey(w.current(), ""))
 	told("error", 1)
-	w.write(w.policyFile, strings.Replace(policies("tts-prod"), "permissions: all", "permissions: all, overlap: 1s", 1))
+	w.Write(w.PolicyFile, strings.Replace(policies("tts-prod"), "permissions: all", "permissions: all, overlap: 1s", 1))
 	if status, answer := ask(t, http.MethodPost, url+"/-/reload", "Bearer "+adminToken); status != http.StatusOK {
 		t.Fatalf("HTTP %d: %s", status, answer)
 	}
@@ -88,7 +88,7 @@ func TestEveryStateChangeIsTold(t *testing.T) {
 			t.Errorf("nobody was told of %s", a)
 		}
 	}
-	all := strings.Join(bodies, "\n") + w.log.String()
+	all := strings.Join(bodies, "\n") + w.Log.String()
 	for _, secret := range append(w.secrets(), adminKey, adminToken, eventsSecret) {
 		if strings.Contains(all, secret) {
 			t.Error("an event or the log has a secret")
@@ -106,17 +106,17 @@ func (w *world) must(err error) {
 // current is the key that is published.
 func (w *world) current() string {
 	w.t.Helper()
-	text, err := os.ReadFile(filepath.Join(w.dir, "data", "secret", "app", "tts-prod.json"))
-	w.must(err)
+	text, err := os.ReadFile(filepath.Join(w.Dir, "data", "secret", "app", "tts-prod.json"))
+	w.Must(err)
 	var record struct {
 		KeyID string `json:"key_id"`
 	}
-	w.must(json.Unmarshal(text, &record))
+	w.Must(json.Unmarshal(text, &record))
 	return record.KeyID
 }
 
 func (w *world) key(id string) (found elevensim.Key) {
-	for _, a := range w.sim.State() {
+	for _, a := range w.Sim.State() {
 		for _, k := range a.Keys {
 			if k.ID == id {
 				found = k
@@ -127,7 +127,7 @@ func (w *world) key(id string) (found elevensim.Key) {
 }
 
 func (w *world) secrets() (all []string) {
-	for _, a := range w.sim.State() {
+	for _, a := range w.Sim.State() {
 		for _, k := range a.Keys {
 			all = append(all, k.Secret)
 		}

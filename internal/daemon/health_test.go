@@ -29,7 +29,7 @@ func TestHealthIsThatOfTheLoopAndNotOfRemotes(t *testing.T) {
 	if status, body := ask(t, http.MethodGet, url+"/healthz", ""); status != http.StatusOK || body != "ok\n" {
 		t.Errorf("HTTP %d %s", status, body)
 	}
-	if err := w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status500}}}); err != nil {
+	if err := w.Sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status500}}}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "an outage of ElevenLabs", failing)

@@ -1,158 +1,12 @@
 package daemon
 
 import (
-	"bytes"
-	"errors"
-	"fmt"
 	"net/http"
-	"net/http/httptest"
-	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
-	"github.com/prometheus/common/expfmt"
-
-	"github.com/rekeyd/rekeyd/elevenlabs"
-	"github.com/rekeyd/rekeyd/internal/metrics"
-	"github.com/rekeyd/rekeyd/rotator"
-	"github.com/rekeyd/rekeyd/rotator/ledger"
-	"github.com/rekeyd/rekeyd/rotator/plan"
 )
-
-func busy(name string) rotator.PolicyStatus {
-	at := time.Date(2026, 3, 1, 12, 0, 0, 500_000_000, time.UTC)
-	return rotator.PolicyStatus{
-		Policy: &plan.Policy{Name: name, Workspace: "default", MaxAge: time.Hour}, State: plan.StateFailing, NextDue: at, LastRotation: at,
-		Current: &ledger.KeyRef{ID: "k", Hash: "hash-of-a-secret", Created: at}, Keys: plan.KeyCounts{Current: 1, Overlap: 2, Quarantine: 3, Lost: 4, Foreign: 5},
-		InUse: true, Drift: []string{"allowed_ips"}, Successes: 6, Failures: 7, Disabled: map[ledger.Reason]time.Time{ledger.ReasonExposed: at},
-		ThirdPartyDisable: elevenlabs.Some(false),
-		Failure:           &ledger.Failure{Stage: ledger.StageCreate, Reason: ledger.ReasonKeyLimit},
-		Retiring:          []ledger.Retiring{{State: ledger.InOverlap, Until: at.Add(time.Hour)}, {State: ledger.InOverlap, Until: at, Tries: 2}},
-	}
-}
-
-func scrape(t *testing.T, m *metrics.Metrics) string {
-	t.Helper()
-	families, done, err := m.Gatherer.Gather()
-	defer done()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var text bytes.Buffer
-	for _, f := range families {
-		if _, err := expfmt.MetricFamilyToText(&text, f); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return text.String()
-}
-
-func TestMetrics(t *testing.T) {
-	t.Parallel()
-	m := metrics.New("v1", "abc")
-	shown := rotator.Snapshot{
-		Policies: []rotator.PolicyStatus{busy("busy"), {Policy: &plan.Policy{Name: "new"}, State: plan.StateDue},
-			{Policy: &plan.Policy{Name: "fine", Workspace: "refused"}, State: plan.StateOK, Unswept: 2}, {Policy: &plan.Policy{Name: "allowed"}, ThirdPartyDisable: elevenlabs.Some(true)},
-			{Policy: &plan.Policy{Name: "unlimited"}, ThirdPartyDisable: elevenlabs.None[bool]()}, {Policy: &plan.Policy{Name: "paused", Workspace: "refused"}, State: plan.StatePaused}},
-		Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0)}, {Name: "silent", Err: errors.New("down")}, {Name: "refused", Err: fmt.Errorf("listing: %w", elevenlabs.ErrInvalidKey)}},
-	}
-	m.Watch(func() rotator.Snapshot { return shown }, nil)
-	m.Reloaded(true)
-	m.Happened(rotator.Event{Type: rotator.EventRotated, Duration: time.Second})
-	m.Happened(rotator.Event{Type: rotator.EventFailed, Stage: ledger.StageCreate, Reason: ledger.ReasonKeyLimit})
-	m.Happened(rotator.Event{Type: rotator.EventRetireError, Stage: ledger.StageRetire, Reason: ledger.ReasonAPIError})
-	m.Happened(rotator.Event{Type: rotator.EventLostDeleted, Workspace: "default"})
-	m.Called("elevenlabs", "list", "200", time.Millisecond)
-	m.Called("vault", "write", "799", time.Millisecond)
-	m.Called("vault", "write", "error", time.Millisecond)
-	text := scrape(t, m)
-	for _, line := range []string{
-		`rekeyd_rotations_total{policy="busy",result="success"} 6`,
-		`rekeyd_rotations_total{policy="busy",result="failure"} 7`,
-		`rekeyd_rotations_total{policy="new",result="success"} 0`,
-		`rekeyd_rotation_failures_total{reason="key_limit",stage="create"} 1`,
-		`rekeyd_rotation_failures_total{reason="api_error",stage="retire"} 1`,
-		`rekeyd_rotation_failures_total{reason="sink_sealed",stage="publish"} 0`,
-		`rekeyd_rotation_duration_seconds_count{result="success"} 1`,
-		`rekeyd_rotation_duration_seconds_count{result="failure"} 1`,
-		`rekeyd_last_rotation_timestamp_seconds{policy="busy"} 1.7723664005e+09`,
-		`rekeyd_next_rotation_timestamp_seconds{policy="busy"} 1.7723664005e+09`,
-		`rekeyd_next_rotation_timestamp_seconds{policy="new"} +Inf`,
-		`rekeyd_third_party_disable_allowed{policy="busy"} 0`,
-		`rekeyd_third_party_disable_allowed{policy="allowed"} 1`,
-		`rekeyd_key_created_timestamp_seconds{policy="busy"} 1.7723664005e+09`,
-		`rekeyd_key_max_age_seconds{policy="busy"} 3600`,
-		`rekeyd_keys{policy="busy",state="current"} 1`,
-		`rekeyd_keys{policy="busy",state="overlap"} 2`,
-		`rekeyd_keys{policy="busy",state="quarantine"} 3`,
-		`rekeyd_keys{policy="busy",state="lost"} 4`,
-		`rekeyd_keys{policy="busy",state="foreign"} 5`,
-		`rekeyd_policy_state{policy="busy",state="failing"} 1`,
-		`rekeyd_policy_state{policy="busy",state="ok"} 0`,
-		`rekeyd_retiring_key_in_use{policy="busy"} 1`,
-		`rekeyd_drift{policy="busy"} 1`,
-		`rekeyd_key_disabled_timestamp_seconds{policy="busy",reason="exposed_publicly"} 1.7723664005e+09`,
-		`rekeyd_policy_problem{policy="busy",reason="key_limit"} 1`,
-		`rekeyd_policy_problem{policy="busy",reason="old_key_in_use"} 1`,
-		`rekeyd_policy_problem{policy="busy",reason="retire_failing"} 1`,
-		`rekeyd_lost_keys_deleted_total{workspace="default"} 1`,
-		`rekeyd_lost_keys_deleted_total{workspace="silent"} 0`,
-		`rekeyd_last_reconcile_timestamp_seconds{workspace="default"} 1`,
-		`rekeyd_requests_total{code="200",operation="list",target="elevenlabs"} 1`,
-		`rekeyd_requests_total{code="other",operation="write",target="vault"} 1`,
-		`rekeyd_requests_total{code="error",operation="write",target="vault"} 1`,
-		`rekeyd_request_duration_seconds_count{code="200",operation="list",target="elevenlabs"} 1`,
-		`rekeyd_config_last_reload_successful 1`,
-		`rekeyd_policies 6`,
-		`rekeyd_policy_problem{policy="fine",reason="admin_key_refused"} 1`,
-		`rekeyd_policy_problem{policy="fine",reason="retire_failing"} 1`,
-	} {
-		if !strings.Contains(text, line+"\n") {
-			t.Errorf("no %s", line)
-		}
-	}
-	if !regexp.MustCompile(`rekeyd_build_info\{goversion="go[^"]+",revision="abc",version="v1"\} 1`).MatchString(text) {
-		t.Error("no build info")
-	}
-	for _, absent := range []string{`last_rotation_timestamp_seconds{policy="new"`, `key_max_age_seconds{policy="new"`, `reconcile_timestamp_seconds{workspace="silent"`, "vault_token_expiry", `third_party_disable_allowed{policy="new"`, `third_party_disable_allowed{policy="unlimited"`, `policy_problem{policy="new"`, `policy_problem{policy="paused"`, "hash-of"} {
-		if strings.Contains(text, absent) {
-			t.Errorf("%s is there", absent)
-		}
-	}
-	if n := strings.Count(text, `{policy="busy"`); n != 21+1+3 { // one more for a key that was disabled, and for each of its problems
-		t.Errorf("%d series for a policy", n)
-	}
-	shown.Policies = shown.Policies[1:]
-	if strings.Contains(scrape(t, m), `policy="busy"`) {
-		t.Error("series of a removed policy stay")
-	}
-	lint(t, text)
-}
-
-func lint(t *testing.T, text string) {
-	t.Helper()
-	problems, err := promlint.New(strings.NewReader(text)).Lint()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range problems {
-		if strings.HasPrefix(p.Metric, "rekeyd_") {
-			t.Errorf("%s: %s", p.Metric, p.Text)
-		}
-	}
-}
-
-// TestEverySeriesOfAFailureExistsBefore is what makes an alert on its increase possible.
-func TestEverySeriesOfAFailureExistsBefore(t *testing.T) {
-	t.Parallel()
-	text := scrape(t, metrics.New("v1", "abc"))
-	want := len(ledger.Stages()) * len(ledger.FailureReasons())
-	if n := strings.Count(text, "rekeyd_rotation_failures_total{"); n != want {
-		t.Errorf("%d series, want %d", n, want)
-	}
-}
 
 func TestMetricsOfARunningDaemon(t *testing.T) {
 	t.Parallel()
@@ -163,9 +17,17 @@ func TestMetricsOfARunningDaemon(t *testing.T) {
 		_, text = ask(t, http.MethodGet, url+"/metrics", "")
 		return strings.Contains(text, `rekeyd_rotations_total{policy="tts-prod",result="success"} 1`)
 	})
-	lint(t, text)
+	problems, err := promlint.New(strings.NewReader(text)).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		if strings.HasPrefix(p.Metric, "rekeyd_") {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
+	}
 	secrets := []string{adminKey, adminToken}
-	for _, k := range w.sim.State()[0].Keys {
+	for _, k := range w.Sim.State()[0].Keys {
 		secrets = append(secrets, k.Secret)
 	}
 	for _, s := range secrets {
@@ -190,44 +52,5 @@ func TestMetricsOfARunningDaemon(t *testing.T) {
 	defer func() { _ = resp.Body.Close() }()
 	if kind := resp.Header.Get("Content-Type"); !strings.HasPrefix(kind, "application/openmetrics-text") {
 		t.Errorf("OpenMetrics was asked for and %s came", kind)
-	}
-}
-
-// watching returns metrics of so many policies.
-func watching(policies int) *metrics.Metrics {
-	var s rotator.Snapshot
-	for i := range policies {
-		s.Policies = append(s.Policies, busy(fmt.Sprintf("policy-%05d", i)))
-	}
-	m := metrics.New("v1", "abc")
-	m.Watch(func() rotator.Snapshot { return s }, nil)
-	return m
-}
-
-func scrapeZipped(tb testing.TB, m *metrics.Metrics) {
-	tb.Helper()
-	answer := httptest.NewRecorder()
-	req := httptest.NewRequestWithContext(tb.Context(), http.MethodGet, "/metrics", nil)
-	req.Header.Set("Accept-Encoding", "gzip")
-	m.Handler().ServeHTTP(answer, req)
-	if answer.Code != http.StatusOK {
-		tb.Fatal(answer.Code)
-	}
-}
-
-func TestAScrapeAllocatesNoMoreThanItDid(t *testing.T) {
-	const policies, most = 1000, 34 // allocations a policy; the race detector adds half
-	m := watching(policies)
-	if got := testing.AllocsPerRun(5, func() { scrapeZipped(t, m) }) / policies; got > most {
-		t.Errorf("%.1f allocations a policy, at most %d are expected", got, most)
-	}
-}
-
-// BenchmarkScrape is one scrape of 10,000 policies, compressed as Prometheus asks for it; the budget is 2 s of CPU.
-func BenchmarkScrape(b *testing.B) {
-	m := watching(10_000)
-	b.ReportAllocs()
-	for b.Loop() {
-		scrapeZipped(b, m)
 	}
 }

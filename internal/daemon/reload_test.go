@@ -27,29 +27,29 @@ func TestReloadOnFileChange(t *testing.T) {
 	w := newWorld(t)
 	url, _ := w.run(w.build(nil, nil))
 	eventually(t, "the first policies", w.has(url, "tts-prod"))
-	w.write(w.policyFile, policies("tts-prod", "second"))
+	w.Write(w.PolicyFile, policies("tts-prod", "second"))
 	eventually(t, "two policies", w.has(url, "tts-prod", "second"))
 
-	w.write(w.policyFile, "policies: [")
+	w.Write(w.PolicyFile, "policies: [")
 	eventually(t, "the fault is told", func() bool {
 		_, metrics := ask(t, http.MethodGet, url+"/metrics", "")
 		_, page := ask(t, http.MethodGet, url+"/", "")
 		return strings.Contains(metrics, "rekeyd_config_last_reload_successful 0") && strings.Contains(page, "cannot be used") &&
-			w.log.Count("reloading policies failed") == 1
+			w.Log.Count("reloading policies failed") == 1
 	})
-	if w.log.Count(`policies.yaml:1: not valid YAML`) != 1 {
+	if w.Log.Count(`policies.yaml:1: not valid YAML`) != 1 {
 		t.Error("the log does not say what is wrong, and where")
 	}
 	if !w.has(url, "tts-prod", "second")() {
 		t.Error("a bad reload changed the policies")
 	}
-	w.write(filepath.Join(w.dir, "unrelated"), "x")
-	w.write(w.policyFile, policies("tts-prod", "second")) // what is in force, after all
+	w.Write(filepath.Join(w.Dir, "unrelated"), "x")
+	w.Write(w.PolicyFile, policies("tts-prod", "second")) // what is in force, after all
 	eventually(t, "all is well again", func() bool {
 		_, metrics := ask(t, http.MethodGet, url+"/metrics", "")
 		return strings.Contains(metrics, "rekeyd_config_last_reload_successful 1")
 	})
-	if n := w.log.Count("reloading policies failed"); n != 1 {
+	if n := w.Log.Count("reloading policies failed"); n != 1 {
 		t.Errorf("the fault was told %d times", n)
 	}
 }
@@ -58,7 +58,7 @@ func TestReloadOnFileChange(t *testing.T) {
 func TestReloadOnConfigMapSwap(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	mount := filepath.Join(w.dir, "mount")
+	mount := filepath.Join(w.Dir, "mount")
 	swap := func(name, text string) {
 		t.Helper()
 		next := filepath.Join(mount, "..data_tmp")
@@ -74,8 +74,8 @@ func TestReloadOnConfigMapSwap(t *testing.T) {
 		}
 	}
 	swap("..1", policies("one"))
-	w.policyFile = filepath.Join(mount, "policies.yaml")
-	if err := os.Symlink("..data/policies.yaml", w.policyFile); err != nil {
+	w.PolicyFile = filepath.Join(mount, "policies.yaml")
+	if err := os.Symlink("..data/policies.yaml", w.PolicyFile); err != nil {
 		t.Fatal(err)
 	}
 	url, _ := w.run(w.build(nil, nil))
@@ -85,7 +85,7 @@ func TestReloadOnConfigMapSwap(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the swapped policies", w.has(url, "two"))
-	if n := w.log.Count(`"msg":"policies reloaded"`); n != 1 {
+	if n := w.Log.Count(`"msg":"policies reloaded"`); n != 1 {
 		t.Errorf("reloaded %d times for one swap", n)
 	}
 }
@@ -97,16 +97,16 @@ func TestASignalTogetherWithAFileEventReloadsOnce(t *testing.T) {
 	url, stop := w.run(w.build(nil, hangup))
 	eventually(t, "the first policies", w.has(url, "tts-prod"))
 	hangup <- syscall.SIGHUP
-	eventually(t, "a reload because of the signal alone", func() bool { return w.log.Count(`"msg":"policies reloaded"`) == 1 })
+	eventually(t, "a reload because of the signal alone", func() bool { return w.Log.Count(`"msg":"policies reloaded"`) == 1 })
 	hangup <- syscall.SIGHUP
-	w.write(w.policyFile, policies("other"))
+	w.Write(w.PolicyFile, policies("other"))
 	eventually(t, "the new policies", w.has(url, "other"))
-	w.write(w.policyFile, policies("last"))
+	w.Write(w.PolicyFile, policies("last"))
 	eventually(t, "the last policies", w.has(url, "last"))
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	if n := w.log.Count(`"msg":"policies reloaded"`); n != 3 {
+	if n := w.Log.Count(`"msg":"policies reloaded"`); n != 3 {
 		t.Errorf("reloaded %d times, want once for each change", n)
 	}
 }
@@ -129,7 +129,7 @@ func TestReloadCall(t *testing.T) {
 			t.Errorf("%s %s with %q: HTTP %d %s, want %d", c.method, c.path, c.authorization, status, body, c.status)
 		}
 	}
-	w.write(w.policyFile, "policies: []")
+	w.Write(w.PolicyFile, "policies: []")
 	if status, body := ask(t, http.MethodPost, url+"/-/reload", "Bearer "+adminToken); status != http.StatusUnprocessableEntity || !strings.Contains(body, "policies") {
 		t.Errorf("a bad file: HTTP %d %s", status, body)
 	}
@@ -151,7 +151,7 @@ func TestATextInForceIsLoadedAgainOnlyWhenAsked(t *testing.T) {
 		if n, err := d.reload(t.Context(), c.asked); err != nil || n != 1 {
 			t.Errorf("%d policies, %v", n, err)
 		}
-		if got := w.log.Count(`"msg":"policies reloaded"`); got != c.want {
+		if got := w.Log.Count(`"msg":"policies reloaded"`); got != c.want {
 			t.Errorf("asked %v: reloaded %d times, want %d", c.asked, got, c.want)
 		}
 	}

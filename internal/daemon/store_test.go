@@ -41,9 +41,9 @@ func TestTokenExpiryIsShownOnceItIsKnown(t *testing.T) {
 func TestTheTokenOfAFileIsReadAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	path := filepath.Join(w.dir, "token")
-	w.write(path, "hvs.first\n")
-	s, err := Load(w.env(map[string]string{"REKEYD_SINK": "vault", "VAULT_ADDR": "http://127.0.0.1:1", "VAULT_TOKEN_FILE": path}))
+	path := filepath.Join(w.Dir, "token")
+	w.Write(path, "hvs.first\n")
+	s, err := Load(w.Env(map[string]string{"REKEYD_SINK": "vault", "VAULT_ADDR": "http://127.0.0.1:1", "VAULT_TOKEN_FILE": path}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func TestTheTokenOfAFileIsReadAgain(t *testing.T) {
 	if err != nil || o.Token.Reveal() != "hvs.first" || o.Reread == nil {
 		t.Fatalf("%v, the token is read again: %t", err, o.Reread != nil)
 	}
-	w.write(path, "hvs.second\n")
+	w.Write(path, "hvs.second\n")
 	if token, err := o.Reread(); err != nil || token.Reveal() != "hvs.second" {
 		t.Errorf("the file's new token was not read (%v)", err)
 	}

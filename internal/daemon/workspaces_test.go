@@ -87,13 +87,13 @@ func TestClientsSurviveAReload(t *testing.T) {
 func TestAdminKeyFileIsReadAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	path := filepath.Join(w.dir, "key")
-	w.write(path, "sk_from_a_file\n")
+	path := filepath.Join(w.Dir, "key")
+	w.Write(path, "sk_from_a_file\n")
 	synctest.Test(t, func(t *testing.T) {
 		c := elevenlabs.NewCredential(nil)
 		new(workspaces).follow(c, "main", config.KeySource{Secret: config.SecretFile(path)})
 		for _, value := range []string{"sk_from_a_file", "sk_from_a_newer_file"} {
-			w.write(path, value+"\n")
+			w.Write(path, value+"\n")
 			<-time.After(fileFor) // in the bubble's time
 			if key, err := c.Get(t.Context()); err != nil || key.Reveal() != value {
 				t.Errorf("got another key than %s (%v)", value, err)

@@ -33,7 +33,7 @@ func post(t *testing.T, url, authorization, body string) (int, string) {
 func TestRotateIsAskedForOverHTTP(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.write(w.policyFile, strings.Replace(policies("tts-prod", "dubbing"), "{name: dubbing,", "{name: dubbing, mode: paused,", 1))
+	w.Write(w.PolicyFile, strings.Replace(policies("tts-prod", "dubbing"), "{name: dubbing,", "{name: dubbing, mode: paused,", 1))
 	d := w.build(nil)
 	url, _ := w.run(d)
 	current := func() string {
@@ -77,10 +77,10 @@ func TestRotateIsAskedForOverHTTP(t *testing.T) {
 		s := d.rotator.Snapshot().Policies[1]
 		return s.Current.ID != first && len(s.Retiring) == 1 && s.Retiring[0].State == ledger.InQuarantine
 	})
-	if w.log.Count("sk_0123456789abcdef") != 0 {
+	if w.Log.Count("sk_0123456789abcdef") != 0 {
 		t.Error("a secret that was given as the reason is in the log")
 	}
-	if w.log.Count(`"reason":"a drill"`) != 1 {
+	if w.Log.Count(`"reason":"a drill"`) != 1 {
 		t.Error("the person's reason is not in the log")
 	}
 }

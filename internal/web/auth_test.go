@@ -71,8 +71,8 @@ func TestWrongPasswordsAreThrottled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(w.dir, "web.yml")
-	w.write(file, "basic_auth_users: {ops: '"+string(hash)+"'}\n")
+	file := filepath.Join(w.Dir, "web.yml")
+	w.Write(file, "basic_auth_users: {ops: '"+string(hash)+"'}\n")
 	url, _ := w.run(w.build(map[string]string{"REKEYD_WEB_CONFIG_FILE": file}))
 	try := func(credential string) int {
 		if credential != "" {
@@ -121,8 +121,8 @@ func (w *world) certificate() (tls.Certificate, *x509.CertPool) {
 		w.t.Fatal(err)
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	w.write(filepath.Join(w.dir, "cert.pem"), string(text))
-	w.write(filepath.Join(w.dir, "key.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+	w.Write(filepath.Join(w.Dir, "cert.pem"), string(text))
+	w.Write(filepath.Join(w.Dir, "key.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(text)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}, pool
@@ -136,8 +136,8 @@ func TestClientCertificatesAndBasicAuthBesideTheAdminToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(w.dir, "web.yml")
-	w.write(file, "tls_server_config: {cert_file: cert.pem, key_file: key.pem, client_auth_type: RequireAndVerifyClientCert, client_ca_file: cert.pem}\n"+
+	file := filepath.Join(w.Dir, "web.yml")
+	w.Write(file, "tls_server_config: {cert_file: cert.pem, key_file: key.pem, client_auth_type: RequireAndVerifyClientCert, client_ca_file: cert.pem}\n"+
 		"basic_auth_users: {ops: '"+string(hash)+"'}\n")
 	url, _ := w.run(w.build(map[string]string{"REKEYD_WEB_CONFIG_FILE": file}))
 	url = strings.Replace(url, "http:", "https:", 1)

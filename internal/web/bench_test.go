@@ -4,12 +4,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+
+	"github.com/rekeyd/rekeyd/internal/localtest"
 )
 
 // BenchmarkStatusPage is one page of 10,000 policies, and what it fetches to stay up to date; the aim is 50 ms.
 func BenchmarkStatusPage(b *testing.B) {
 	w := newWorld(b)
-	w.write(w.policyFile, manyPolicies(10_000))
+	w.Write(w.PolicyFile, localtest.ManyPolicies(10_000))
 	handler := w.build(map[string]string{"REKEYD_LOG_LEVEL": "error"}).handler(true)
 	for _, path := range []string{"/", "/page.json?q=policy-9", "/api/v1/policies"} {
 		b.Run(path, func(b *testing.B) {

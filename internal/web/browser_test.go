@@ -18,6 +18,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/internal/localtest"
 )
 
 // browser is one tab of a headless Chromium.
@@ -117,7 +118,7 @@ func sights(t *testing.T) (w *world, url string) {
 	file = strings.Replace(file, "max_age: 30h", "timezone: Europe/Oslo", 1)
 	file += "  - {name: agents, service_account: svcacc_gone, schedule: '0 3 * * 1', permissions: all, sink: {path: app/agents}}\n" +
 		"  - {name: archive, service_account: svcacc_a, schedule: '0 3 1 * *', mode: paused, permissions: all, sink: {path: app/archive}}\n"
-	w.write(w.policyFile, file)
+	w.Write(w.PolicyFile, file)
 	d := w.build(nil)
 	url, _ = w.run(d)
 	eventually(t, "keys and an error", func() bool {
@@ -165,7 +166,7 @@ func TestStatusPageInABrowser(t *testing.T) {
 func TestStatusPageOfManyPoliciesInABrowser(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.write(w.policyFile, manyPolicies(10_000))
+	w.Write(w.PolicyFile, localtest.ManyPolicies(10_000))
 	server := httptest.NewServer(w.build(map[string]string{"REKEYD_LOG_LEVEL": "error"}).handler(true))
 	t.Cleanup(server.Close)
 	b := newBrowser(t)
@@ -223,7 +224,7 @@ func TestARotationIsAskedForAndSeenInABrowser(t *testing.T) {
 	if got := b.text(`localStorage.length + sessionStorage.length + document.cookie + document.querySelector("[name=token]").value`); got != "0" {
 		t.Errorf("something was stored: %s", got)
 	}
-	if err := w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status500}}}); err != nil {
+	if err := w.Sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status500}}}); err != nil {
 		t.Fatal(err)
 	}
 	b.until("an outage", `document.querySelector("#faults").textContent.includes("Workspace default")`)
@@ -244,7 +245,7 @@ type painted struct {
 func TestContrastInABrowser(t *testing.T) {
 	t.Parallel()
 	w, url := sights(t)
-	if err := w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status500}}}); err != nil {
+	if err := w.Sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status500}}}); err != nil {
 		t.Fatal(err)
 	}
 	b := newBrowser(t)

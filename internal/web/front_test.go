@@ -70,8 +70,8 @@ func TestPagesOfOtherOriginsAreRefusedUncounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(w.dir, "web.yml")
-	w.write(file, "basic_auth_users: {ops: '"+string(hash)+"'}\n")
+	file := filepath.Join(w.Dir, "web.yml")
+	w.Write(file, "basic_auth_users: {ops: '"+string(hash)+"'}\n")
 	basic := func(password string) string {
 		return "Basic " + base64.StdEncoding.EncodeToString([]byte("ops:"+password))
 	}
@@ -116,8 +116,8 @@ func TestParallelGuessesCountBeforeTheyAreJudged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(w.dir, "web.yml")
-	w.write(file, "basic_auth_users: {ops: '"+string(hash)+"'}\n")
+	file := filepath.Join(w.Dir, "web.yml")
+	w.Write(file, "basic_auth_users: {ops: '"+string(hash)+"'}\n")
 	protected, _ := w.run(w.build(map[string]string{"REKEYD_WEB_CONFIG_FILE": file}))
 	open, _ := w.run(w.build(map[string]string{"REKEYD_FILE_DIR": t.TempDir()}))
 	up(t, protected)

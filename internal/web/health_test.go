@@ -22,9 +22,9 @@ func TestHealthy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	encrypted, guarded := filepath.Join(w.dir, "tls.yml"), filepath.Join(w.dir, "auth.yml")
-	w.write(encrypted, "tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n")
-	w.write(guarded, "basic_auth_users: {ops: '"+string(hash)+"'}\n")
+	encrypted, guarded := filepath.Join(w.Dir, "tls.yml"), filepath.Join(w.Dir, "auth.yml")
+	w.Write(encrypted, "tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n")
+	w.Write(guarded, "basic_auth_users: {ops: '"+string(hash)+"'}\n")
 	for _, c := range []struct{ file, answer string }{
 		{"", "ok"}, {encrypted, "ok"}, {guarded, "listening, and demands a password"},
 	} {

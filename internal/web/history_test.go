@@ -20,12 +20,12 @@ const markup = `<b>a</b> "drill" & <script>alert(1)</script>`
 func rotatedByHand(t *testing.T) (w *world, s *served, url string) {
 	t.Helper()
 	w = newWorld(t)
-	w.write(w.policyFile, policies("dubbing", "tts-prod"))
+	w.Write(w.PolicyFile, policies("dubbing", "tts-prod"))
 	s = w.build(nil)
 	url, _ = w.run(s)
 	rotations := func() int { return len(s.rotator.Snapshot().Policies[1].History.Unpack()) }
 	eventually(t, "first keys", func() bool { return rotations() == 1 && len(s.rotator.Snapshot().Policies[0].History.Unpack()) == 1 })
-	w.must(s.rotator.Request("tts-prod", rotator.RotateOptions{Reason: markup}))
+	w.Must(s.rotator.Request("tts-prod", rotator.RotateOptions{Reason: markup}))
 	eventually(t, "a second key", func() bool { return rotations() == 2 })
 	return w, s, url
 }
@@ -58,16 +58,16 @@ func TestOnePolicyWithItsHistory(t *testing.T) {
 			t.Errorf("%stts: HTTP %d %s", path, status, body)
 		}
 	}
-	w.write(w.policyFile, policies("dubbing"))
+	w.Write(w.PolicyFile, policies("dubbing"))
 	_, err := s.cfg.Reload(t.Context())
-	w.must(err)
+	w.Must(err)
 	for path, removed := range map[string]string{"/policies/": "removed from the policy file", "/api/v1/policies/": `"reason": "unmanaged"`} {
 		eventually(t, "its history once it is removed at "+path, func() bool {
 			status, body, _ := ask(t, url+path+"tts-prod", "")
 			return status == http.StatusOK && strings.Contains(body, removed) && strings.Contains(body, got.History[0].KeyID)
 		})
 	}
-	for _, k := range w.sim.State()[0].Keys {
+	for _, k := range w.Sim.State()[0].Keys {
 		if strings.Contains(body+page, k.Secret) {
 			t.Error("a secret is shown")
 		}
@@ -136,7 +136,7 @@ func TestAHealedLeakOnThePage(t *testing.T) {
 	}
 	eventually(t, "a first key", func() bool { return current() != "" })
 	first := current()
-	w.must(w.sim.DisableKey(first, "exposed_publicly"))
+	w.Must(w.Sim.DisableKey(first, "exposed_publicly"))
 	eventually(t, "another key", func() bool { return current() != first })
 	for _, path := range []string{"/", "/policies/tts-prod"} {
 		if _, page, _ := ask(t, url+path, ""); !strings.Contains(page, "<p>Leaked, replaced ") || !strings.Contains(page, " after it was seen.</p>") {

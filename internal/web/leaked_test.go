@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rekeyd/rekeyd/internal/localtest"
 	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
@@ -27,11 +28,11 @@ func unsaid(t *testing.T, where, text, value string) {
 func TestAScannersStringIsNeverLogged(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.write(w.policyFile, policies("tts-prod")+"  - {name: dubbing, service_account: svcacc_a, schedule: '@every 1h', permissions: all, mode: paused, sink: {path: app/dubbing}}\n")
+	w.Write(w.PolicyFile, policies("tts-prod")+"  - {name: dubbing, service_account: svcacc_a, schedule: '@every 1h', permissions: all, mode: paused, sink: {path: app/dubbing}}\n")
 	d := w.build(map[string]string{"REKEYD_LOG_LEVEL": "debug"})
 	url, stop := w.run(d)
 	eventually(t, "a first key", func() bool { return d.rotator.Snapshot().Policies[1].Current != nil })
-	known := w.sim.State()[0].Keys[0]
+	known := w.Sim.State()[0].Keys[0]
 	const unknown, bearer = "sk_of_others_0123456789abcdef", "Bearer " + adminToken
 	path := url + "/api/v1/leaked"
 	report := func(name, authorization, body string, status int, says string) {
@@ -72,7 +73,7 @@ func TestAScannersStringIsNeverLogged(t *testing.T) {
 		return s.Current.ID != known.ID && len(s.Retiring) == 1 && s.Retiring[0].State == ledger.InQuarantine
 	})
 	report("again", bearer, `{"secret": "`+known.Secret+`", "rotate": true}`, http.StatusOK, `"state":"quarantine","workspace":"default","key_id":"`+known.ID+`","works":"no","rotation":"not_needed"}`)
-	for _, r := range w.sim.History() {
+	for _, r := range w.Sim.History() {
 		if r.CredentialKind == "unknown" {
 			t.Error("an unknown secret was sent to ElevenLabs")
 		}
@@ -85,12 +86,12 @@ func TestAScannersStringIsNeverLogged(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	log := w.log.String()
+	log := w.Log.String()
 	for _, value := range []string{known.Secret, unknown, adminKey} {
 		unsaid(t, "the log", log, value)
 		unsaid(t, "a page", pages, value)
 	}
-	if n := strings.Count(log, `"msg":"key reported as leaked"`); n != 7 || w.log.Count(`"reason":"reported as leaked"`) != 1 {
+	if n := strings.Count(log, `"msg":"key reported as leaked"`); n != 7 || w.Log.Count(`"reason":"reported as leaked"`) != 1 {
 		t.Errorf("%d reports of known keys are in the log, want 7, or not one rotation:\n%s", n, log)
 	}
 }
@@ -123,7 +124,7 @@ func TestALeakIsLookedForAmongManyPolicies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const n = 200
-	w.write(w.policyFile, manyPolicies(n))
+	w.Write(w.PolicyFile, localtest.ManyPolicies(n))
 	d := w.build(map[string]string{"REKEYD_RECONCILE_INTERVAL": "1h", "REKEYD_LOG_LEVEL": "error"})
 	url, _ := w.run(d)
 	eventually(t, "all keys", func() bool {
@@ -134,8 +135,8 @@ func TestALeakIsLookedForAmongManyPolicies(t *testing.T) {
 		}
 		return true
 	})
-	before, begun := len(w.sim.History()), time.Now()
-	for _, k := range w.sim.State()[0].Keys {
+	before, begun := len(w.Sim.History()), time.Now()
+	for _, k := range w.Sim.State()[0].Keys {
 		var l rotator.Leak
 		status, body := post(t, url+"/api/v1/leaked", "Bearer "+adminToken, `{"secret": "`+k.Secret+`"}`)
 		if err := json.Unmarshal([]byte(body), &l); status != http.StatusOK || err != nil || l.KeyID != k.ID {
@@ -143,7 +144,7 @@ func TestALeakIsLookedForAmongManyPolicies(t *testing.T) {
 		}
 	}
 	known := time.Since(begun)
-	if calls := len(w.sim.History()) - before; calls != n {
+	if calls := len(w.Sim.History()) - before; calls != n {
 		t.Errorf("%d known secrets took %d calls of ElevenLabs", n, calls)
 	}
 	for range n {
@@ -151,7 +152,7 @@ func TestALeakIsLookedForAmongManyPolicies(t *testing.T) {
 			t.Fatalf("HTTP %d %s", status, body)
 		}
 	}
-	if calls := len(w.sim.History()) - before; calls != n {
+	if calls := len(w.Sim.History()) - before; calls != n {
 		t.Errorf("unknown secrets took %d calls of ElevenLabs", calls-n)
 	}
 	t.Logf("%d known secrets in %s, and as many unknown ones in %s", n, known, time.Since(begun)-known)

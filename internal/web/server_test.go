@@ -24,9 +24,9 @@ func TestStatusPageIsServedWhereItIsAllowed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	auth, plain := filepath.Join(w.dir, "auth.yml"), filepath.Join(w.dir, "plain.yml")
-	w.write(auth, "basic_auth_users: {ops: '"+string(hash)+"'}\n")
-	w.write(plain, "http_server_config: {http2: false}\n")
+	auth, plain := filepath.Join(w.Dir, "auth.yml"), filepath.Join(w.Dir, "plain.yml")
+	w.Write(auth, "basic_auth_users: {ops: '"+string(hash)+"'}\n")
+	w.Write(plain, "http_server_config: {http2: false}\n")
 	certified := &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{}}}
 	for _, c := range []struct {
 		name, mode, file string
@@ -71,7 +71,7 @@ func TestStatusPageIsServedWhereItIsAllowed(t *testing.T) {
 func TestPages(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	if _, _, err := w.sim.AddKey("svcacc_a", elevensim.KeySpec{Name: "<script>alert(1)</script>"}); err != nil {
+	if _, _, err := w.Sim.AddKey("svcacc_a", elevensim.KeySpec{Name: "<script>alert(1)</script>"}); err != nil {
 		t.Fatal(err)
 	}
 	url, _ := w.run(w.build(nil))
@@ -99,7 +99,7 @@ func TestPages(t *testing.T) {
 		t.Errorf("the policy is %s", body)
 	}
 	_, metrics, _ := ask(t, url+"/metrics", "")
-	for _, k := range w.sim.State()[0].Keys {
+	for _, k := range w.Sim.State()[0].Keys {
 		if strings.Contains(body+metrics, k.Secret) {
 			t.Error("a secret is shown")
 		}
@@ -115,7 +115,7 @@ func TestPages(t *testing.T) {
 func TestAKeyThatElevenLabsMayNotDisableIsShown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.write(w.policyFile, strings.Replace(strings.Replace(policies("guarded", "unguarded", "unknown"),
+	w.Write(w.PolicyFile, strings.Replace(strings.Replace(policies("guarded", "unguarded", "unknown"),
 		"{name: unguarded,", "{name: unguarded, third_party_disable_allowed: false,", 1), "{name: guarded,", "{name: guarded, third_party_disable_allowed: true,", 1))
 	url, _ := w.run(w.build(nil))
 	var metrics string

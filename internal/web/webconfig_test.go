@@ -11,7 +11,7 @@ import (
 func TestABadWebConfigIsNotQuoted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	file := filepath.Join(w.dir, "web.yml")
+	file := filepath.Join(w.Dir, "web.yml")
 	for _, c := range []struct{ text, want string }{
 		{"sk_0123456789abcdef\n", "line 1"},
 		{"basic_auth_users: sk_0123456789abcdef\n", "line 1"},
@@ -21,7 +21,7 @@ func TestABadWebConfigIsNotQuoted(t *testing.T) {
 		{"basic_auth_users: {ops: sk_0123456789abcdef}\n", "crypto/bcrypt"},
 		{strings.Repeat("sk_0123456789abcdef\n", 100), "line"},
 	} {
-		w.write(file, c.text)
+		w.Write(file, c.text)
 		err := CheckConfig(file)
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "sk_") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%q: %v", c.text, err)
@@ -32,15 +32,15 @@ func TestABadWebConfigIsNotQuoted(t *testing.T) {
 func TestAWebConfigThatTurnsBadIsNotLogged(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	file := filepath.Join(w.dir, "web.yml")
-	w.write(file, "http_server_config: {http2: false}\n")
+	file := filepath.Join(w.Dir, "web.yml")
+	w.Write(file, "http_server_config: {http2: false}\n")
 	url, _ := w.run(w.build(map[string]string{"REKEYD_WEB_CONFIG_FILE": file}))
 	up(t, url)
-	w.write(file, "sk_0123456789abcdef: 1\n")
+	w.Write(file, "sk_0123456789abcdef: 1\n")
 	if status, body, _ := ask(t, url+"/metrics", ""); status != http.StatusInternalServerError || strings.Contains(body, "sk_") {
 		t.Errorf("HTTP %d %s", status, body)
 	}
-	if w.log.Count("sk_0123456789abcdef") > 0 || w.log.Count("Unable to parse configuration") != 1 {
+	if w.Log.Count("sk_0123456789abcdef") > 0 || w.Log.Count("Unable to parse configuration") != 1 {
 		t.Error("the file is quoted in the log, or its fault is not there")
 	}
 }

@@ -25,7 +25,7 @@ func product() []string {
 func support() []string {
 	return []string{
 		"elevenlabs/elevensim", "internal/archtest", "internal/bench", "internal/charttest", "internal/doctest", "internal/e2e",
-		"internal/hostile", "internal/hostiletest", "internal/kubetest", "internal/memkv", "internal/model", "internal/mutants",
+		"internal/hostile", "internal/hostiletest", "internal/kubetest", "internal/localtest", "internal/memkv", "internal/model", "internal/mutants",
 		"internal/process", "internal/simulation", "internal/tools", "internal/torture", "internal/vaulttest",
 	}
 }

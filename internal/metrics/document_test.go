@@ -1,4 +1,4 @@
-package daemon
+package metrics_test
 
 import (
 	"flag"
@@ -17,7 +17,7 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// Run `go test ./internal/daemon -run MetricsDocument -update` after a change of the metrics.
+// Run `go test ./internal/metrics -run MetricsDocument -update` after a change of the metrics.
 var update = flag.Bool("update", false, "write docs/metrics.md")
 
 const metricsDocument = "../../docs/metrics.md"
@@ -40,7 +40,7 @@ func TestMetricsDocument(t *testing.T) {
 		}
 	}
 	if have, err := os.ReadFile(metricsDocument); err != nil || string(have) != want {
-		t.Errorf("docs/metrics.md is not what the registry has (%v); write it with: go test ./internal/daemon -run MetricsDocument -update", err)
+		t.Errorf("docs/metrics.md is not what the registry has (%v); write it with: go test ./internal/metrics -run MetricsDocument -update", err)
 	}
 }
 
