@@ -13,8 +13,6 @@ import (
 
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
-	"github.com/rekeyd/rekeyd/rotator/plan"
-	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 // slowStore makes the next read of the record, and then the next write of the entry, take a while.
@@ -68,11 +66,7 @@ func TestGuard(t *testing.T) {
 				w := newArena(t)
 				slow := &slowStore{Store: w.store}
 				w.store = slow
-				schedule, err := schedule.Parse("7 3 * * *", "UTC") // not when everything is read again
-				if err != nil {
-					t.Fatal(err)
-				}
-				p := testPolicy(t, func(p *plan.Policy) { p.Schedule = schedule })
+				p := testPolicy(t, betweenResyncs(t))
 				proc := &process{}
 				_, stop := w.startProcess(proc, p)
 				defer stop()

@@ -15,7 +15,6 @@ import (
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
-	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 // refusedRecord is a store that refuses writes of records, for certain, as often as it is told.
@@ -35,7 +34,9 @@ func (s *refusedRecord) Write(ctx context.Context, ref ledger.Ref, data any, cas
 // when it is tried again, and that succeeds.
 func TestAFailureIsToldAndSettled(t *testing.T) {
 	create := func(kind elevensim.Kind) elevensim.Faults {
-		return elevensim.Faults{Rules: []elevensim.Rule{{Kind: kind, Operation: "createAPIKey", Count: 1, Status: 403, Code: "forbidden", Message: "no"}}}
+		f := forbidding("createAPIKey", 1)
+		f.Rules[0].Kind = kind
+		return f
 	}
 	for _, c := range []struct {
 		name      string
@@ -64,8 +65,7 @@ func TestAFailureIsToldAndSettled(t *testing.T) {
 			return f
 		}(), stage: ledger.StageCreate, reason: ledger.ReasonLostAnswer, lost: 1, abandoned: 1},
 		{name: "the new key does not work", faults: elevensim.Faults{KeyDelay: elevensim.Duration(time.Hour)}, stage: ledger.StageVerify, reason: ledger.ReasonNotUsable, lost: 1, abandoned: 1},
-		{name: "the new key does not work, and a listing is refused", faults: elevensim.Faults{KeyDelay: elevensim.Duration(time.Hour)}, then: &elevensim.Faults{
-			Rules: []elevensim.Rule{{Kind: elevensim.Status, Operation: "listAPIKeys", Count: 1, Status: 403, Code: "forbidden", Message: "no"}}},
+		{name: "the new key does not work, and a listing is refused", faults: elevensim.Faults{KeyDelay: elevensim.Duration(time.Hour)}, then: new(forbidding("listAPIKeys", 1)),
 			stage: ledger.StageVerify, reason: ledger.ReasonNotUsable, lost: 1, abandoned: 1},
 		{name: "no id, and listings lag for long", faults: elevensim.Faults{NoKeyID: true, ListLag: elevensim.Duration(30 * time.Minute)}, stage: ledger.StageVerify, reason: ledger.ReasonNotUsable,
 			abandoned: 1, left: 1, says: "finding the new key in its account: the listing does not show it"},
@@ -80,26 +80,18 @@ func TestAFailureIsToldAndSettled(t *testing.T) {
 			w := newWorld(t)
 			store := &refusedRecord{Store: w.store}
 			w.store = store
-			sched, err := schedule.Parse("7 3 * * *", "UTC") // not when everything is read again
-			if err != nil {
-				t.Fatal(err)
-			}
-			p := testPolicy(t, func(p *plan.Policy) { p.Schedule = sched })
+			p := testPolicy(t, betweenResyncs(t))
 			w.guardReaders(p)
 			synctest.Test(t, func(t *testing.T) {
 				r, stop := w.start(p)
 				defer stop()
 				after(3*time.Hour + 6*time.Minute + 30*time.Second)
 				first := w.inRecord(p)
-				if err := w.sim.SetFaults(c.faults); err != nil {
-					t.Fatal(err)
-				}
+				w.setFaults(c.faults)
 				store.left.Store(c.refused)
 				if c.then != nil {
 					after(40 * time.Second)
-					if err := w.sim.SetFaults(*c.then); err != nil {
-						t.Fatal(err)
-					}
+					w.setFaults(*c.then)
 				}
 				var failed rotator.Event
 				for failed.Type == "" {
@@ -133,9 +125,7 @@ func TestAFailureIsToldAndSettled(t *testing.T) {
 				if logs := w.logs.String(); strings.Contains(logs, "abandoned key not deleted") || strings.Contains(logs, "recovery incomplete") || !strings.Contains(logs, c.says) {
 					t.Errorf("the log does not say %q, or tells of what was not done", c.says)
 				}
-				if err := w.sim.SetFaults(elevensim.Faults{}); err != nil {
-					t.Fatal(err)
-				}
+				w.setFaults(elevensim.Faults{})
 				if after(20 * time.Second); w.inRecord(p).ID != first.ID {
 					t.Error("it was tried again at once")
 				}
@@ -162,9 +152,7 @@ func TestANewKeyIsLookedAt(t *testing.T) {
 			w := newWorld(t)
 			w.api = &disabling{RoundTripper: w.api, w: w}
 			p := testPolicy(t, func(p *plan.Policy) { p.Verify = false })
-			if err := w.sim.SetFaults(elevensim.Faults{NoKeyID: noID}); err != nil {
-				t.Fatal(err)
-			}
+			w.setFaults(elevensim.Faults{NoKeyID: noID})
 			r, stop := w.start(p)
 			defer stop()
 			after(5 * time.Minute)
@@ -182,9 +170,7 @@ func TestANewKeyIsLookedAt(t *testing.T) {
 func TestAKeyWithoutAnIDIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		if err := w.sim.SetFaults(elevensim.Faults{NoKeyID: true, ListLag: elevensim.Duration(10 * time.Second)}); err != nil {
-			t.Fatal(err)
-		}
+		w.setFaults(elevensim.Faults{NoKeyID: true, ListLag: elevensim.Duration(10 * time.Second)})
 		p := testPolicy(t, nil)
 		_, stop := w.start(p)
 		defer stop()
@@ -318,9 +304,7 @@ func TestStoppingWhileAKeyDoesNotWorkYet(t *testing.T) {
 	for _, faults := range []elevensim.Faults{{KeyDelay: elevensim.Duration(time.Hour)}, {NoKeyID: true, ListLag: elevensim.Duration(5 * time.Minute)}} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newArena(t)
-			if err := w.sim.SetFaults(faults); err != nil {
-				t.Fatal(err)
-			}
+			w.setFaults(faults)
 			p := testPolicy(t, nil)
 			_, stop := w.daemon(options{}, p)
 			after(time.Second)
@@ -329,9 +313,7 @@ func TestStoppingWhileAKeyDoesNotWorkYet(t *testing.T) {
 			if took := time.Since(begun); took > 26*time.Second {
 				t.Errorf("stopping took %s", took)
 			}
-			if err := w.sim.SetFaults(elevensim.Faults{}); err != nil {
-				t.Fatal(err)
-			}
+			w.setFaults(elevensim.Faults{})
 			_, stop = w.daemon(options{}, p)
 			defer stop()
 			after(10 * time.Minute)

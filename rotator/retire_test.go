@@ -12,7 +12,6 @@ import (
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
-	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 // TestARefusedRetirementIsToldAndTriedAgain: it is no failed rotation, and the key is not forgotten.
@@ -30,9 +29,7 @@ func TestARefusedRetirementIsToldAndTriedAgain(t *testing.T) {
 				r, stop := w.start(p)
 				defer stop()
 				after(c.at - time.Minute)
-				if err := w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status, Operation: c.operation, Count: 1, Status: 403, Code: "forbidden", Message: "no"}}}); err != nil {
-					t.Fatal(err)
-				}
+				w.setFaults(forbidding(c.operation, 1))
 				for w.countEvents(rotator.EventRetireError) == 0 {
 					after(time.Second)
 				}
@@ -66,16 +63,12 @@ func TestAKeyThatAPersonDisablesInItsOverlap(t *testing.T) {
 		after(time.Hour)
 		first := w.inRecord(p)
 		after(3 * time.Hour) // an hour into the overlap
-		if err := w.sim.DisableKey(first.ID, ""); err != nil {
-			t.Fatal(err)
-		}
+		w.must(w.sim.DisableKey(first.ID, ""))
 		after(3 * time.Minute)
 		if k := w.entry(p).Retiring[0]; k.State != ledger.InQuarantine || time.Until(k.Until) > p.Quarantine || w.countEvents(rotator.EventKeyDisabled) != 1 || w.countEvents(rotator.EventRetired) != 0 {
 			t.Errorf("after a person disabled it: %+v", k)
 		}
-		if err := w.sim.DeleteKey(first.ID); err != nil {
-			t.Fatal(err)
-		}
+		w.must(w.sim.DeleteKey(first.ID))
 		after(7 * time.Hour)
 		if e := w.entry(p); len(e.Retiring) > 0 {
 			t.Errorf("a key that is gone is still retired: %+v", e.Retiring)
@@ -92,9 +85,7 @@ func TestACurrentKeyThatAPersonDeletes(t *testing.T) {
 		defer stop()
 		after(5 * time.Minute)
 		first := w.inRecord(p)
-		if err := w.sim.DeleteKey(first.ID); err != nil {
-			t.Fatal(err)
-		}
+		w.must(w.sim.DeleteKey(first.ID))
 		after(30 * time.Minute)
 		if k := w.inRecord(p); k.ID == first.ID || k.Deleted() {
 			t.Fatal("it was not replaced")
@@ -115,17 +106,11 @@ func TestRevokeEndsEveryOverlap(t *testing.T) {
 		defer stop()
 		after(8 * time.Hour)
 		first := w.alive()[0] // in quarantine
-		if err := r.Request(p.Name, rotator.RotateOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		w.must(r.Request(p.Name, rotator.RotateOptions{}))
 		after(time.Minute)
-		if err := w.sim.EnableKey(first.ID); err != nil {
-			t.Fatal(err)
-		}
+		w.must(w.sim.EnableKey(first.ID))
 		after(2 * time.Minute)
-		if err := r.Request(p.Name, rotator.RotateOptions{Revoke: true}); err != nil {
-			t.Fatal(err)
-		}
+		w.must(r.Request(p.Name, rotator.RotateOptions{Revoke: true}))
 		after(2 * time.Minute)
 		current := w.inRecord(p)
 		for _, k := range w.alive() {
@@ -157,20 +142,14 @@ func TestARevokeWhoseProcessDies(t *testing.T) {
 		r, stop := w.start(p)
 		after(8 * time.Hour)
 		first := w.alive()[0] // in quarantine
-		if err := r.Request(p.Name, rotator.RotateOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		w.must(r.Request(p.Name, rotator.RotateOptions{}))
 		after(time.Minute)
-		if err := w.sim.EnableKey(first.ID); err != nil {
-			t.Fatal(err)
-		}
+		w.must(w.sim.EnableKey(first.ID))
 		stop()
 		dying := &process{fault: fault{call: "write secret/rekeyd/policies", nth: 2, mode: diesAfter}}
 		r, stop = w.startProcess(dying, p)
 		after(2 * time.Minute)
-		if err := r.Request(p.Name, rotator.RotateOptions{Revoke: true}); err != nil {
-			t.Fatal(err)
-		}
+		w.must(r.Request(p.Name, rotator.RotateOptions{Revoke: true}))
 		after(time.Minute)
 		if !dying.isDead() {
 			t.Fatal("the process did not die")
@@ -271,11 +250,7 @@ func TestARetirementReadsTheEntry(t *testing.T) {
 			w := newArena(t)
 			s := &swapped{Store: w.store}
 			w.store = s
-			sched, err := schedule.Parse("7 3 * * *", "UTC") // not when everything is read again
-			if err != nil {
-				t.Fatal(err)
-			}
-			p := testPolicy(t, func(p *plan.Policy) { p.Schedule = sched })
+			p := testPolicy(t, betweenResyncs(t))
 			_, stop := w.daemon(options{}, p)
 			defer stop()
 			after(7*time.Hour + 6*time.Minute + 50*time.Second) // before the overlap ends
@@ -307,11 +282,7 @@ func TestARetirementThatCannotReadTheEntry(t *testing.T) {
 		w := newArena(t)
 		s := &outOfOrder{Store: w.store, refuse: func(call string) bool { return strings.HasPrefix(call, "read rekeyd/policies/") }}
 		w.store = s
-		sched, err := schedule.Parse("7 3 * * *", "UTC") // not when everything is read again
-		if err != nil {
-			t.Fatal(err)
-		}
-		p := testPolicy(t, func(p *plan.Policy) { p.Schedule = sched })
+		p := testPolicy(t, betweenResyncs(t))
 		r, stop := w.daemon(options{}, p)
 		defer stop()
 		after(7*time.Hour + 6*time.Minute + 50*time.Second)
@@ -341,18 +312,14 @@ func TestARetirementLooksWhereThePolicyMoves(t *testing.T) {
 		first := w.alive()[0]
 		p.Sink.Path = "elevenlabs/elsewhere"
 		w.put(p, copied)
-		if err := w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status, Operation: "createAPIKey", Status: 403, Code: "forbidden", Message: "no"}}}); err != nil {
-			t.Fatal(err)
-		}
+		w.setFaults(forbidding("createAPIKey", 0))
 		_, stop = w.daemon(options{}, p)
 		defer stop()
 		after(5 * time.Hour)
 		if k := w.key(first.Secret); k.Disabled || !strings.Contains(w.logs.String(), "still holds key "+first.ID) {
 			t.Errorf("the key at the new place is disabled: %t", k.Disabled)
 		}
-		if err := w.sim.SetFaults(elevensim.Faults{}); err != nil {
-			t.Fatal(err)
-		}
+		w.setFaults(elevensim.Faults{})
 		after(3 * time.Hour)
 		if k := w.key(first.Secret); !k.Disabled || w.inRecord(p).ID == first.ID {
 			t.Errorf("after the move the former key is disabled: %t", k.Disabled)
@@ -369,9 +336,7 @@ func TestARevokeThatIsRefused(t *testing.T) {
 		_, stop := w.daemon(options{}, p)
 		after(time.Hour)
 		stop()
-		if err := w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status, Operation: "updateAPIKey", Status: 403, Code: "forbidden", Message: "no"}}}); err != nil {
-			t.Fatal(err)
-		}
+		w.setFaults(forbidding("updateAPIKey", 0))
 		if err := w.build(options{}, p).Rotate(within(t, time.Minute), p.Name, rotator.RotateOptions{Revoke: true}); err == nil || !strings.Contains(err.Error(), "disabling key") {
 			t.Errorf("revoking: %v", err)
 		}
@@ -389,9 +354,7 @@ func TestLeaksInARow(t *testing.T) {
 		after(5 * time.Minute)
 		leak := func() (replaced bool) {
 			k := w.inRecord(p)
-			if err := w.sim.DisableKey(k.ID, "exposed_publicly"); err != nil {
-				t.Fatal(err)
-			}
+			w.must(w.sim.DisableKey(k.ID, "exposed_publicly"))
 			after(3 * time.Minute)
 			if old := w.entry(p).RetiringKey(k.ID); old != nil && (old.State != ledger.InQuarantine || time.Until(old.Until) > p.Quarantine || time.Until(old.Until) < p.Quarantine-3*time.Minute) {
 				t.Errorf("a leaked key is retired as %+v", old)
@@ -406,9 +369,7 @@ func TestLeaksInARow(t *testing.T) {
 		if leak() || w.state(r, 0).Reason != ledger.ReasonLeakStorm {
 			t.Errorf("after four leaks: %s", w.state(r, 0).Reason)
 		}
-		if err := r.Request(p.Name, rotator.RotateOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		w.must(r.Request(p.Name, rotator.RotateOptions{}))
 		after(time.Minute)
 		if n := len(w.entry(p).Leaks); n != 0 || w.state(r, 0).State != plan.StateOK {
 			t.Errorf("after a person's rotation %d leaks are remembered, %s", n, w.state(r, 0).State)

@@ -10,8 +10,6 @@ import (
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
-	"github.com/rekeyd/rekeyd/rotator/plan"
-	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 func TestARotationFromFirstKeyToDeletedKey(t *testing.T) {
@@ -83,11 +81,7 @@ func (w *world) audited() (messages []string) {
 // A plain rotation makes eight remote calls, in this order, and no other.
 func TestAPlainRotationMakesEightCalls(t *testing.T) {
 	w := newWorld(t)
-	schedule, err := schedule.Parse("7 3 * * *", "UTC") // not when everything is read again
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := testPolicy(t, func(p *plan.Policy) { p.Schedule = schedule })
+	p := testPolicy(t, betweenResyncs(t))
 	synctest.Test(t, func(t *testing.T) {
 		proc := &process{}
 		_, stop := w.startProcess(proc, p)

@@ -113,13 +113,6 @@ func (w *world) wantSettings(p plan.Policy, when, want string) elevensim.Key {
 	return k
 }
 
-func (w *world) setFaults(f elevensim.Faults) {
-	w.t.Helper()
-	if err := w.sim.SetFaults(f); err != nil {
-		w.t.Fatal(err)
-	}
-}
-
 // An adopted key's limits go on to its successors, and a policy's own settings go before them.
 func TestUnmanagedSettingsAreCarriedOver(t *testing.T) {
 	for name, tc := range map[string]struct {
@@ -211,18 +204,14 @@ func TestSettingsOfAKeyThatIsNotListed(t *testing.T) {
 		after(time.Minute + time.Second)
 		for range 2 {
 			before := w.inRecord(p)
-			if err := r.Request(p.Name, rotator.RotateOptions{}); err != nil {
-				t.Fatal(err)
-			}
+			w.must(r.Request(p.Name, rotator.RotateOptions{}))
 			after(5 * time.Second) // before the next listing
 			if k := w.wantSettings(p, "right after another rotation", asCapped); k.ID == before.ID {
 				t.Fatal("it did not rotate")
 			}
 		}
 		gone := w.inRecord(p)
-		if err := w.sim.DeleteKey(gone.ID); err != nil {
-			t.Fatal(err)
-		}
+		w.must(w.sim.DeleteKey(gone.ID))
 		after(5 * time.Minute)
 		if k := w.wantSettings(p, "after the key was deleted", asCapped); k.ID == gone.ID {
 			t.Error("the deleted key was not replaced")
@@ -239,9 +228,7 @@ func TestSettingsOfAnAdoptedKeyThatIsDeleted(t *testing.T) {
 		defer stop()
 		after(time.Second)
 		gone := w.inRecord(p)
-		if err := w.sim.DeleteKey(gone.ID); err != nil {
-			t.Fatal(err)
-		}
+		w.must(w.sim.DeleteKey(gone.ID))
 		after(5 * time.Minute)
 		if k := w.wantSettings(p, "after the adopted key was deleted", asCapped); k.ID == gone.ID {
 			t.Error("the deleted key was not replaced")

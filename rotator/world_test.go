@@ -243,6 +243,26 @@ func testPolicy(t testing.TB, change func(*plan.Policy)) plan.Policy {
 	return p
 }
 
+// betweenResyncs moves a policy's rotation to a minute at which not everything is read again.
+func betweenResyncs(t *testing.T) func(*plan.Policy) {
+	t.Helper()
+	return func(p *plan.Policy) { p.Schedule = mustParse(t, "7 3 * * *") }
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) setFaults(f elevensim.Faults) { w.t.Helper(); w.must(w.sim.SetFaults(f)) }
+
+// forbidding fails so many calls of an operation, or all of them.
+func forbidding(operation string, count int) elevensim.Faults {
+	return elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status, Operation: operation, Count: count, Status: 403, Code: "forbidden", Message: "no"}}}
+}
+
 // start runs a rotator over the world until stop is called. It must be called in a synctest bubble.
 func (w *world) start(policies ...plan.Policy) (r *rotator.Rotator, stop func()) {
 	return w.startProcess(&process{}, policies...)
