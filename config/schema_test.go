@@ -13,7 +13,7 @@ import (
 const schemaPath = "../deploy/policies.schema.json"
 
 func TestSchemaIsUpToDate(t *testing.T) {
-	want, err := Schema()
+	want, err := policySchema()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func TestSchemaIsUpToDate(t *testing.T) {
 
 func compileSchema(t *testing.T) *jsonschema.Schema {
 	t.Helper()
-	text, err := Schema()
+	text, err := policySchema()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package metrics_test
+package metrics
 
 import (
 	"flag"
@@ -12,7 +12,6 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 
-	"github.com/rekeyd/rekeyd/internal/metrics"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
@@ -25,8 +24,8 @@ const metricsDocument = "../../docs/metrics.md"
 // TestMetricsDocument holds docs/metrics.md against what the registry has once everything happened.
 func TestMetricsDocument(t *testing.T) {
 	t.Parallel()
-	m := metrics.New("v1", "abc")
-	m.Gatherer = &metrics.Collector{
+	m := New("v1", "abc")
+	m.Gatherer = &Collector{
 		Rest: m.Registry, Lost: m.LostKeys, Expiry: func() (time.Time, bool) { return time.Unix(1, 0), true },
 		Snapshot: func() rotator.Snapshot {
 			return rotator.Snapshot{Policies: []rotator.PolicyStatus{busy("busy")}, Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0)}}}
@@ -44,7 +43,7 @@ func TestMetricsDocument(t *testing.T) {
 	}
 }
 
-func document(t *testing.T, m *metrics.Metrics) string {
+func document(t *testing.T, m *Metrics) string {
 	t.Helper()
 	families, done, err := m.Gatherer.Gather()
 	defer done()
@@ -90,7 +89,7 @@ for each problem, so that an alert can name both policy and problem.
 		{"`stage`", quoted(ledger.Stages())},
 		{"`reason` of `rekeyd_rotation_failures_total`", quoted(ledger.FailureReasons())},
 		{"`reason` of `rekeyd_key_disabled_timestamp_seconds`", quoted(ledger.DisableReasons())},
-		{"`reason` of `rekeyd_policy_problem`", quoted(metrics.ProblemReasons())},
+		{"`reason` of `rekeyd_policy_problem`", quoted(problemReasons())},
 		{"`operation` with the target `elevenlabs`", quoted(operations(t, "../../elevenlabs/client.go"))},
 		{"`operation` with the target `vault`", quoted(operations(t, "../../sinks/vault.go"))},
 		{"`code`", "the HTTP status, `error` without an answer, `other` for a status that does not exist"},
@@ -138,4 +137,15 @@ func quoted[S ~string](words []S) string {
 		marked = append(marked, "`"+string(w)+"`")
 	}
 	return strings.Join(marked, ", ")
+}
+
+// problemReasons is every value of the label: the reasons of errors and of failed stages, and those of old keys.
+func problemReasons() []string {
+	all := []string{problemOldKeyInUse, problemNewKeyUnused, problemStillAccepted, problemRetireFailing}
+	for _, r := range slices.Concat(ledger.ErrorReasons(), ledger.FailureReasons()) {
+		if !slices.Contains(all, string(r)) {
+			all = append(all, string(r))
+		}
+	}
+	return all
 }

@@ -1,4 +1,4 @@
-package metrics_test
+package metrics
 
 import (
 	"bytes"
@@ -15,7 +15,6 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
-	"github.com/rekeyd/rekeyd/internal/metrics"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
@@ -33,7 +32,7 @@ func busy(name string) rotator.PolicyStatus {
 	}
 }
 
-func scrape(t *testing.T, m *metrics.Metrics) string {
+func scrape(t *testing.T, m *Metrics) string {
 	t.Helper()
 	families, done, err := m.Gatherer.Gather()
 	defer done()
@@ -51,7 +50,7 @@ func scrape(t *testing.T, m *metrics.Metrics) string {
 
 func TestMetrics(t *testing.T) {
 	t.Parallel()
-	m := metrics.New("v1", "abc")
+	m := New("v1", "abc")
 	shown := rotator.Snapshot{
 		Policies: []rotator.PolicyStatus{busy("busy"), {Policy: &plan.Policy{Name: "new"}, State: plan.StateDue},
 			{Policy: &plan.Policy{Name: "fine", Workspace: "refused"}, State: plan.StateOK, Unswept: 2}, {Policy: &plan.Policy{Name: "allowed"}, ThirdPartyDisable: elevenlabs.Some(true)},
@@ -147,7 +146,7 @@ func lint(t *testing.T, text string) {
 // TestEverySeriesOfAFailureExistsBefore is what makes an alert on its increase possible.
 func TestEverySeriesOfAFailureExistsBefore(t *testing.T) {
 	t.Parallel()
-	text := scrape(t, metrics.New("v1", "abc"))
+	text := scrape(t, New("v1", "abc"))
 	want := len(ledger.Stages()) * len(ledger.FailureReasons())
 	if n := strings.Count(text, "rekeyd_rotation_failures_total{"); n != want {
 		t.Errorf("%d series, want %d", n, want)
@@ -155,17 +154,17 @@ func TestEverySeriesOfAFailureExistsBefore(t *testing.T) {
 }
 
 // watching returns metrics of so many policies.
-func watching(policies int) *metrics.Metrics {
+func watching(policies int) *Metrics {
 	var s rotator.Snapshot
 	for i := range policies {
 		s.Policies = append(s.Policies, busy(fmt.Sprintf("policy-%05d", i)))
 	}
-	m := metrics.New("v1", "abc")
+	m := New("v1", "abc")
 	m.Watch(func() rotator.Snapshot { return s }, nil)
 	return m
 }
 
-func scrapeZipped(tb testing.TB, m *metrics.Metrics) {
+func scrapeZipped(tb testing.TB, m *Metrics) {
 	tb.Helper()
 	answer := httptest.NewRecorder()
 	req := httptest.NewRequestWithContext(tb.Context(), http.MethodGet, "/metrics", nil)

@@ -20,17 +20,6 @@ const (
 	retireFailsAt        = 2         // attempts in a row: a single failure may be transient
 )
 
-// ProblemReasons is every value of the label: the reasons of errors and of failed stages, and those of old keys.
-func ProblemReasons() []string {
-	all := []string{problemOldKeyInUse, problemNewKeyUnused, problemStillAccepted, problemRetireFailing}
-	for _, r := range slices.Concat(ledger.ErrorReasons(), ledger.FailureReasons()) {
-		if !slices.Contains(all, string(r)) {
-			all = append(all, string(r))
-		}
-	}
-	return all
-}
-
 // problems are the reasons for a person to look at the policy. A refused workspace counts before any work is due.
 func problems(s *rotator.PolicyStatus, refused string, now time.Time) []string {
 	var all []string

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Schema returns the JSON Schema of the policy file, which is deploy/policies.schema.json. It covers the decoder's first
+// policySchema returns the JSON Schema of the policy file, which is deploy/policies.schema.json. It covers the decoder's first
 // pass; relations between fields, the second pass, are beyond it.
-func Schema() ([]byte, error) {
+func policySchema() ([]byte, error) {
 	g := newGrammar()
 	root := g.object(reflect.TypeFor[document](), field{})
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
