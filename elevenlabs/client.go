@@ -4,6 +4,7 @@
 package elevenlabs
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -89,20 +90,10 @@ func New(o Options) (*Client, error) {
 	case o.Timeout < 0 || o.MaxConns < 0:
 		return nil, fmt.Errorf("elevenlabs client: negative timeout %v or number of connections %d", o.Timeout, o.MaxConns)
 	}
-	if o.Timeout == 0 {
-		o.Timeout = defaultTimeout
-	}
-	if o.MaxConns == 0 {
-		o.MaxConns = defaultMaxConns
-	}
+	o.Timeout, o.MaxConns, o.UserAgent = cmp.Or(o.Timeout, defaultTimeout), cmp.Or(o.MaxConns, defaultMaxConns), cmp.Or(o.UserAgent, "rekeyd")
+	o.Redactor = cmp.Or(o.Redactor, new(secret.Redactor))
 	if o.Transport == nil {
 		o.Transport = newTransport(o.MaxConns)
-	}
-	if o.UserAgent == "" {
-		o.UserAgent = "rekeyd"
-	}
-	if o.Redactor == nil {
-		o.Redactor = new(secret.Redactor)
 	}
 	return &Client{base: base, opt: o, budget: newBudget(o.Rate), clock: new(atomic.Pointer[reading])}, nil
 }
@@ -147,45 +138,29 @@ func (c *Client) ServiceAccounts(ctx context.Context) ([]ServiceAccount, error) 
 }
 
 func (c *Client) accounts(ctx context.Context, operation string, key secret.Secret) ([]ServiceAccount, error) {
-	var accounts []ServiceAccount
-	err := c.do(ctx, call{operation: operation, method: http.MethodGet, path: "/v1/service-accounts", key: key, limit: listLimit,
-		decode: func(body []byte) (err error) {
-			accounts, err = decodeAccounts(body)
-			return err
-		}})
-	return accounts, err
+	return read(ctx, c, call{operation: operation, method: http.MethodGet, path: "/v1/service-accounts", key: key, limit: listLimit}, decodeAccounts)
 }
 
 // Keys lists the keys of one service account; as strict as ServiceAccounts.
 func (c *Client) Keys(ctx context.Context, account string) ([]Key, error) {
-	path, err := keysPath(opKeys, account)
-	if err != nil {
-		return nil, err
+	return read(ctx, c, call{operation: opKeys, method: http.MethodGet, account: account, limit: listLimit},
+		func(body []byte) ([]Key, error) { return decodeKeys(account, body) })
+}
+
+// read makes a call and returns what its answer holds.
+func read[T any](ctx context.Context, c *Client, q call, decode func([]byte) (T, error)) (answer T, err error) {
+	q.decode = func(body []byte) (err error) {
+		answer, err = decode(body)
+		return err
 	}
-	var keys []Key
-	err = c.do(ctx, call{operation: opKeys, method: http.MethodGet, path: path, limit: listLimit,
-		decode: func(body []byte) (err error) {
-			keys, err = decodeKeys(account, body)
-			return err
-		}})
-	return keys, err
+	err = c.do(ctx, q)
+	return answer, err
 }
 
 // CreateKey creates a key. It is sent at most once, not counting a refusal of the admin key. If MaybeApplied(err) holds,
 // only a listing tells whether the key exists; the CreatedKey then has the ID if the answer had one.
 func (c *Client) CreateKey(ctx context.Context, account, name string, s Settings) (CreatedKey, error) {
-	path, err := keysPath(opCreate, account)
-	if err != nil {
-		return CreatedKey{}, err
-	}
-	var key CreatedKey
-	err = c.do(ctx, call{operation: opCreate, method: http.MethodPost, path: path, body: createBody(name, s),
-		limit: answerLimit,
-		decode: func(body []byte) (err error) {
-			key, err = decodeCreated(body)
-			return err
-		}})
-	return key, err
+	return read(ctx, c, call{operation: opCreate, method: http.MethodPost, account: account, body: createBody(name, s), limit: answerLimit}, decodeCreated)
 }
 
 // Update is a change of a key: either Enabled or Settings.
@@ -197,24 +172,16 @@ type Update struct {
 
 // UpdateKey changes a key. It is idempotent.
 func (c *Client) UpdateKey(ctx context.Context, account, id string, u Update) error {
-	path, err := keyPath(opUpdate, account, id)
-	if err != nil {
-		return err
-	}
 	if u.Name == "" || (u.Enabled == nil) == (u.Settings == nil) {
 		return refuse(opUpdate, "an update needs the present name and either the state or the settings")
 	}
-	return c.do(ctx, call{operation: opUpdate, method: http.MethodPatch, path: path, body: updateBody(u),
+	return c.do(ctx, call{operation: opUpdate, method: http.MethodPatch, account: account, id: &id, body: updateBody(u),
 		limit: answerLimit, decode: decodeAny})
 }
 
 // DeleteKey deletes a key for good. ErrNotFound means that it was already gone.
 func (c *Client) DeleteKey(ctx context.Context, account, id string) error {
-	path, err := keyPath(opDelete, account, id)
-	if err != nil {
-		return err
-	}
-	return c.do(ctx, call{operation: opDelete, method: http.MethodDelete, path: path, limit: answerLimit, decode: decodeAny})
+	return c.do(ctx, call{operation: opDelete, method: http.MethodDelete, account: account, id: &id, limit: answerLimit, decode: decodeAny})
 }
 
 // Probe makes one request with the given key. The error is nil for Valid and Invalid; for Inconclusive it is the reason.
@@ -282,22 +249,19 @@ func lifeOf(err error) (ProbeResult, error) {
 	return Valid, nil
 }
 
-func keysPath(operation, account string) (string, error) {
-	if !validID(account) {
-		return "", refuse(operation, fmt.Sprintf("%.80q cannot be the id of a service account", account))
+// keyPath is the path of an account's keys, or of one key.
+func (q call) keyPath() (string, error) {
+	if !validID(q.account) {
+		return "", refuse(q.operation, fmt.Sprintf("%.80q cannot be the id of a service account", q.account))
 	}
-	return "/v1/service-accounts/" + url.PathEscape(account) + "/api-keys", nil
-}
-
-func keyPath(operation, account, id string) (string, error) {
-	path, err := keysPath(operation, account)
-	if err != nil {
-		return "", err
+	path := "/v1/service-accounts/" + url.PathEscape(q.account) + "/api-keys"
+	if q.id == nil {
+		return path, nil
 	}
-	if !validID(id) {
-		return "", refuse(operation, fmt.Sprintf("%.80q cannot be the id of a key", id))
+	if !validID(*q.id) {
+		return "", refuse(q.operation, fmt.Sprintf("%.80q cannot be the id of a key", *q.id))
 	}
-	return path + "/" + url.PathEscape(id), nil
+	return path + "/" + url.PathEscape(*q.id), nil
 }
 
 // validID refuses an id that a proxy might turn into another path even when escaped: deleting a key must not delete

@@ -1,6 +1,7 @@
 package elevenlabs
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,10 +64,7 @@ type Error struct {
 
 // Error returns the operation and its result.
 func (e *Error) Error() string {
-	parts := []string{"speaking to ElevenLabs"}
-	if verb := verbs(e.Operation); verb != "" {
-		parts[0] = verb
-	}
+	parts := []string{cmp.Or(verbs(e.Operation), "speaking to ElevenLabs")}
 	if e.Status != 0 {
 		parts = append(parts, strings.TrimSpace(fmt.Sprintf("HTTP %d %s", e.Status, e.Code)))
 	}
@@ -84,21 +82,8 @@ func (e *Error) Error() string {
 }
 
 func verbs(operation string) string {
-	switch operation {
-	case opList:
-		return "listing service accounts"
-	case opKeys:
-		return "listing keys"
-	case opCreate:
-		return "creating a key"
-	case opUpdate:
-		return "updating a key"
-	case opDelete:
-		return "deleting a key"
-	case opProbe:
-		return "probing a key"
-	}
-	return ""
+	return map[string]string{opList: "listing service accounts", opKeys: "listing keys", opCreate: "creating a key",
+		opUpdate: "updating a key", opDelete: "deleting a key", opProbe: "probing a key"}[operation]
 }
 
 // Unwrap returns the cause.
@@ -231,10 +216,7 @@ func (e *Error) readDetail(body []byte, r *secret.Redactor) bool {
 		d = validationDetail(answer.Detail)
 	}
 	e.legacy = r.Clean(d.Status, maxWord)
-	e.Code = r.Clean(d.Code, maxWord)
-	if e.Code == "" {
-		e.Code = e.legacy
-	}
+	e.Code = cmp.Or(r.Clean(d.Code, maxWord), e.legacy)
 	e.Message = r.Clean(d.Message, maxText-utf8.RuneCountInString(e.Code))
 	e.Type, e.Param = r.Clean(d.Type, maxWord), r.Clean(d.Param, maxWord)
 	if d.RequestID != "" {
@@ -278,11 +260,7 @@ func validationDetail(list []byte) detail {
 }
 
 func requestID(header http.Header, r *secret.Redactor) string {
-	id := header.Get("request-id")
-	if id == "" {
-		id = header.Get("x-request-id")
-	}
-	return r.Clean(id, maxWord)
+	return r.Clean(cmp.Or(header.Get("request-id"), header.Get("x-request-id")), maxWord)
 }
 
 // retryAfter reads seconds or a date; a date is compared with the remote's own clock if the answer has it.

@@ -22,6 +22,8 @@ import (
 type call struct {
 	operation    string
 	method, path string
+	account      string        // without a path: whose keys it is about
+	id           *string       // and of which key
 	key          secret.Secret // zero: the admin key
 	body         any           // nil: none
 	limit        int64         // of an answer with success, in bytes after decompression
@@ -42,7 +44,12 @@ type answer struct {
 
 // do sends one request and judges the answer. If the admin key is refused, so that the request did nothing, and its source
 // now holds another key, do sends the request once more.
-func (c *Client) do(ctx context.Context, q call) error {
+func (c *Client) do(ctx context.Context, q call) (err error) {
+	if q.path == "" {
+		if q.path, err = q.keyPath(); err != nil {
+			return err
+		}
+	}
 	key, err := c.send(ctx, q)
 	if q.key.IsZero() && errors.Is(err, ErrInvalidKey) {
 		if q.key = c.replaced(ctx, key); !q.key.IsZero() {
