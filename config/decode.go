@@ -49,25 +49,15 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, where string) {
 	}
 	switch p := v.Addr().Interface().(type) {
 	case *at[string]:
-		if text, ok := d.text(n, f, where+f.name); ok {
-			*p = at[string]{text, n}
-		}
+		scalar(p, d.text, n, f, where)
 	case *at[time.Duration]:
-		if span, ok := d.duration(n, f, where+f.name); ok {
-			*p = at[time.Duration]{span, n}
-		}
+		scalar(p, d.duration, n, f, where)
 	case *at[int64]:
-		if number, ok := d.number(n, f, where+f.name); ok {
-			*p = at[int64]{number, n}
-		}
+		scalar(p, d.number, n, f, where)
 	case *at[limit]:
-		if l, ok := d.limit(n, f, where+f.name); ok {
-			*p = at[limit]{l, n}
-		}
+		scalar(p, d.limit, n, f, where)
 	case *at[bool]:
-		if v, ok := d.boolean(n, f, where+f.name); ok {
-			*p = at[bool]{v, n}
-		}
+		scalar(p, d.boolean, n, f, where)
 	case *at[[]at[string]]:
 		*p = at[[]at[string]]{d.texts(n, f, where), n}
 	default:
@@ -76,6 +66,12 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, where string) {
 		} else {
 			d.object(n, v, f, where+f.name, where+f.name+".")
 		}
+	}
+}
+
+func scalar[T any](into *at[T], decode func(*yaml.Node, field, string) (T, bool), n *yaml.Node, f field, where string) {
+	if v, ok := decode(n, f, where+f.name); ok {
+		*into = at[T]{v, n}
 	}
 }
 

@@ -69,12 +69,3 @@ type Env struct {
 
 // Ledger returns the prefix of the ledger.
 func (e Env) Ledger() ledger.Ref { return ledger.Ref{Mount: e.LedgerMount, Path: e.LedgerPath} }
-
-// usualMount is the default mount of each auth method.
-func usualMount(method string) string {
-	switch method {
-	case "approle", "kubernetes", "jwt", "cert":
-		return method
-	}
-	return ""
-}

@@ -25,8 +25,8 @@ func LoadEnv(env envconfig.Lookuper) (Env, error) {
 	for i := range out.NumField() {
 		l.load(variableOf(out.Type().Field(i)), out.Field(i))
 	}
-	if l.env.VaultAuthMount == "" {
-		l.env.VaultAuthMount = usualMount(l.env.VaultAuth)
+	if l.env.VaultAuthMount == "" && !strings.HasPrefix(l.env.VaultAuth, "token") {
+		l.env.VaultAuthMount = l.env.VaultAuth // as usual
 	}
 	l.combinations()
 	return l.env, l.faults.asError()

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"time"
 
@@ -61,8 +62,7 @@ type loader struct {
 	lookup  envconfig.Lookuper
 	config  Config
 	allowed map[string]bool // origins
-	known   []string        // permissions, also as a set
-	isKnown map[string]bool
+	known   []string        // permissions
 	parser  schedule.Parser
 	gaps    schedule.Gaps
 	timings map[[2]string]timing // by expression and zone
@@ -77,14 +77,9 @@ type loader struct {
 }
 
 func newLoader(file string, env Env, lookup envconfig.Lookuper) *loader {
-	known := elevenlabs.KnownPermissions()
-	isKnown := make(map[string]bool, len(known))
-	for _, name := range known {
-		isKnown[name] = true
-	}
 	return &loader{
 		report: &report{file: file}, env: env, lookup: lookup, allowed: allowedOrigins(env),
-		known: known, isKnown: isKnown, timings: map[[2]string]timing{},
+		known: elevenlabs.KnownPermissions(), timings: map[[2]string]timing{},
 		spaces: map[string]int{}, names: map[string]*policy{}, sinks: map[string]*policy{}, adopted: map[string]*policy{},
 		adminKeys: map[string][]adminPlace{}, members: map[string][]groupMember{},
 	}
@@ -185,7 +180,7 @@ func (l *loader) permissions(p *policy) elevenlabs.Permissions {
 		case name.Value == "all":
 			out.All = true
 		case seen[name.Value]:
-		case !l.isKnown[name.Value] && !l.env.AllowUnknownPermissions:
+		case !slices.Contains(l.known, name.Value) && !l.env.AllowUnknownPermissions:
 			if !l.full() {
 				l.fault(name.node, "%spermissions holds %s, which this build does not know; %s (REKEYD_ALLOW_UNKNOWN_PERMISSIONS=true accepts it)", p.prefix(), quote(name.Value), Suggestion(name.Value, l.known))
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -133,14 +134,7 @@ func leakText(l rotator.Leak) string {
 }
 
 func worksText(w rotator.Works) string {
-	switch w {
-	case rotator.WorksYes:
-		return "works"
-	case rotator.WorksNo:
-		return "rejected"
-	case rotator.WorksUnknown:
-	}
-	return "unknown"
+	return cmp.Or(map[rotator.Works]string{rotator.WorksYes: "works", rotator.WorksNo: "rejected"}[w], "unknown")
 }
 
 // leakEnd describes what --rotate did.

@@ -126,45 +126,35 @@ func (p *planTable) add(s rotator.PolicyStatus, v web.PolicyView, now time.Time)
 }
 
 func (s *summary) count(e effect) {
-	switch e {
-	case effectCreate:
-		s.Create++
-	case effectDelete:
-		s.Delete++
-	case effectLook:
-		s.Look++
-	default:
-		s.Change++
-	}
+	*map[effect]*int{effectCreate: &s.Create, effectChange: &s.Change, effectDelete: &s.Delete, effectLook: &s.Look}[e]++
 }
 
 // changesOf describes one step. A rotation is two changes: a new key, and the old one on its way out.
 func changesOf(s rotator.PolicyStatus, step plan.Step) []change {
-	c := change{Effect: effectChange, Action: step.Action, KeyID: step.KeyID, Reason: step.Reason}
-	switch step.Action {
-	case plan.ActRotate:
+	if step.Action == plan.ActRotate {
 		return rotation(s, step.Reason, time.Time{})
-	case plan.ActDisable:
-		c.What = "disable " + step.KeyID
-	case plan.ActDelete, plan.ActSweep:
-		c.Effect, c.What = effectDelete, "delete "+step.KeyID
-	case plan.ActPatch:
-		c.What = "patch " + step.KeyID + ": " + patched(s)
-	case plan.ActEnable:
-		c.What = "enable " + step.KeyID
-	case plan.ActAdopt:
-		c.What = "adopt " + step.KeyID + " as the current key"
-	case plan.ActFollow:
-		c.What = "take " + step.KeyID + " as the current key, as the record says"
-	case plan.ActInherit:
-		c.What = "take over the ledger entry of the policy that this one replaces"
-	case plan.ActRecover:
-		c.What = "finish or undo the work that was interrupted"
-	case plan.ActProve:
-		c.Effect, c.What = effectLook, "ask with the published secret whether "+step.KeyID+" works"
-		if step.Reason == ledger.ReasonProof {
-			c.What = "try the disabled " + step.KeyID + " once more"
-		}
+	}
+	id := step.KeyID
+	c := change{Effect: effectChange, Action: step.Action, KeyID: id, Reason: step.Reason, What: map[plan.Action]string{
+		plan.ActDisable: "disable " + id,
+		plan.ActDelete:  "delete " + id,
+		plan.ActSweep:   "delete " + id,
+		plan.ActPatch:   "patch " + id + ": " + patched(s),
+		plan.ActEnable:  "enable " + id,
+		plan.ActAdopt:   "adopt " + id + " as the current key",
+		plan.ActFollow:  "take " + id + " as the current key, as the record says",
+		plan.ActInherit: "take over the ledger entry of the policy that this one replaces",
+		plan.ActRecover: "finish or undo the work that was interrupted",
+		plan.ActProve:   "ask with the published secret whether " + id + " works",
+	}[step.Action]}
+	switch {
+	case step.Action == plan.ActDelete || step.Action == plan.ActSweep:
+		c.Effect = effectDelete
+	case step.Action == plan.ActProve:
+		c.Effect = effectLook
+	}
+	if step.Reason == ledger.ReasonProof {
+		c.What = "try the disabled " + id + " once more"
 	}
 	return []change{c}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"reflect"
 	"strings"
+	"text/tabwriter"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -128,26 +129,26 @@ func (a app) isTerminal(stream any) bool {
 
 // columns aligns the cells of all rows. Each row is one line, whatever its content.
 func columns(rows [][]string) []string {
-	var widths []int
+	var out strings.Builder
+	aligned := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
-		for i := range row {
-			row[i] = stripControls(row[i])
-			cell := row[i]
-			if i == len(widths) {
-				widths = append(widths, 0)
-			}
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
-		}
+		_, _ = fmt.Fprintln(aligned, tabbed(row)) // a Builder does not fail
 	}
-	lines := make([]string, len(rows))
-	for r, row := range rows {
-		var line strings.Builder
-		for i, cell := range row {
-			line.WriteString(cell + strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
-		}
-		lines[r] = strings.TrimRight(line.String(), " ")
+	_ = aligned.Flush()
+	var lines []string
+	for line := range strings.Lines(out.String()) {
+		lines = append(lines, strings.TrimRight(line, " \n"))
 	}
 	return lines
+}
+
+// tabbed is a row with tabs between its cells.
+func tabbed(row []string) string {
+	var cells []string
+	for _, cell := range row {
+		cells = append(cells, stripControls(cell))
+	}
+	return strings.Join(cells, "\t")
 }
 
 // progress shows the log of the work on policies to a person at a terminal. It leaves out failures, which are reported at

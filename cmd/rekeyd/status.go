@@ -123,10 +123,7 @@ func (a app) table(rows [][]string, colors []string) error {
 		}
 	} else {
 		for _, row := range rows[1:] {
-			for i := range row {
-				row[i] = stripControls(row[i])
-			}
-			lines = append(lines, strings.Join(row, "\t"))
+			lines = append(lines, tabbed(row))
 		}
 	}
 	for _, line := range lines {

@@ -42,7 +42,7 @@ func quote(value string) string {
 
 // Parse reads a cron expression of 5 fields, @hourly and its like, or @every with a duration. An empty
 // timezone means what a TZ= or CRON_TZ= prefix of the expression says, else UTC.
-// The error is a [*Error], or two of them joined when schedule and timezone are both wrong.
+// The error joins one or two of [*Error]: schedule and timezone may both be wrong.
 func Parse(expr, timezone string) (Schedule, error) {
 	return new(Parser).Parse(expr, timezone)
 }
@@ -73,22 +73,11 @@ func (p *Parser) Parse(expr, timezone string) (Schedule, error) {
 	if problem != "" {
 		exprErr = &Error{"schedule", expr, problem}
 	}
-	if err := joinFaults(exprErr, zoneErr); err != nil {
+	if err := errors.Join(exprErr, zoneErr); err != nil {
 		return Schedule{}, err
 	}
 	s.loc = loc
 	return s, nil
-}
-
-// joinFaults joins two errors, and returns a single one unchanged.
-func joinFaults(a, b error) error {
-	switch {
-	case a == nil:
-		return b
-	case b == nil:
-		return a
-	}
-	return errors.Join(a, b)
 }
 
 // splitPrefix cuts an expression into its zone prefix ("" if it has none) and the words after it.
