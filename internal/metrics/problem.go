@@ -68,7 +68,7 @@ func stateProblem(s *rotator.PolicyStatus) string {
 	case s.State == plan.StateFailing && s.Failure != nil: // the state's own reason may be that the next try has its time
 		reason = s.Failure.Reason
 	}
-	if !slices.Contains(ledger.ErrorReasons(), reason) && !slices.Contains(ledger.FailureReasons(), reason) {
+	if !slices.Contains(ledger.ErrorReasons(), reason) && !ledger.IsFailure(reason) {
 		return problemOther // keeps the label set closed
 	}
 	return string(reason)

@@ -9,7 +9,7 @@ import (
 func TestEveryFailureSaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	for _, reason := range FailureReasons() {
-		advice := advice(reason)
+		advice := advice[reason]
 		if (advice == "") != (reason == ReasonOther) || strings.HasSuffix(advice, ".") {
 			t.Errorf("%s: the advice is %q", reason, advice)
 		}

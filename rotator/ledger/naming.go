@@ -56,11 +56,7 @@ func HashValue(salt, value string) string {
 
 // ValidName reports whether a policy can have this name. A name read from a record must not lead to another path.
 func ValidName(name string) bool {
-	ok := len(name) >= 1 && len(name) <= 36
-	for _, c := range name {
-		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-')
-	}
-	return ok
+	return name != "" && len(name) <= 36 && strings.Trim(name, idAlphabet+"-") == ""
 }
 
 // LooksSecret reports whether a value looks like a secret of ElevenLabs or Vault. Such a value must not be shown.
@@ -70,9 +66,5 @@ func LooksSecret(s string) bool {
 
 // ValidKeyID reports whether a key's id can be the name of a document.
 func ValidKeyID(id string) bool {
-	ok := id != "" && len(id) <= 128
-	for _, c := range id {
-		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_')
-	}
-	return ok
+	return id != "" && len(id) <= 128 && strings.Trim(id, idAlphabet+strings.ToUpper(idAlphabet)+"-_") == ""
 }

@@ -120,18 +120,6 @@ const (
 	ReasonOther       Reason = "other"
 )
 
-// FailureReasons returns every reason of a failed stage, for series that must exist before the first failure.
-func FailureReasons() []Reason {
-	return []Reason{
-		ReasonAdminKeyRefused, ReasonMissingPermissions, ReasonForbidden, ReasonNotFound, ReasonInvalidRequest,
-		ReasonKeyLimit, ReasonRateLimited, ReasonAPIUnreachable, ReasonAPIError, ReasonBadAnswer, ReasonLostAnswer,
-		ReasonNotUsable, ReasonProbeFailed, ReasonSinkDenied, ReasonSinkWrapping, ReasonSinkSealed, ReasonSinkStandby, ReasonSinkUnreachable, ReasonSinkDNS,
-		ReasonSinkTimeout, ReasonSinkTLS, ReasonSinkTLSName, ReasonSinkTLSCA,
-		ReasonSinkRateLimited, ReasonSinkNoMount, ReasonSinkNotKV2, ReasonSinkTooLarge, ReasonSinkError,
-		ReasonSinkConflict, ReasonRecordChanged, ReasonUnsafe, ReasonClaimLost, ReasonInterrupted, ReasonOther,
-	}
-}
-
 // ErrorReasons returns every reason of the state error.
 func ErrorReasons() []Reason {
 	return []Reason{
