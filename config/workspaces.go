@@ -84,7 +84,9 @@ func (l *loader) key(ctx context.Context, w *workspace, prefix string) KeySource
 		}
 		return KeySource{Secret: source}
 	case k.Vault.Path.given():
-		return KeySource{Vault: l.keyFromVault(k.Vault, w)}
+		ref := sink(k.Vault).resolve()
+		l.adminKeys[ref.String()] = append(l.adminKeys[ref.String()], adminPlace{w, ref.Field}) // for adminKey
+		return KeySource{Vault: &ref}
 	}
 	return KeySource{}
 }
@@ -107,13 +109,6 @@ func (l *loader) keyFromEnv(ctx context.Context, name at[string], prefix string)
 		}
 	}
 	return source
-}
-
-// keyFromVault also records the place, so that adminKey can check the policies that publish there.
-func (l *loader) keyFromVault(v vaultField, w *workspace) *ledger.Sink {
-	ref := sink(v).resolve()
-	l.adminKeys[ref.String()] = append(l.adminKeys[ref.String()], adminPlace{w, ref.Field})
-	return &ref
 }
 
 // workspaceOf refuses an undefined workspace.

@@ -64,7 +64,9 @@ type Error struct {
 
 // Error returns the operation and its result.
 func (e *Error) Error() string {
-	parts := []string{cmp.Or(verbs(e.Operation), "speaking to ElevenLabs")}
+	verbs := map[string]string{opList: "listing service accounts", opKeys: "listing keys", opCreate: "creating a key",
+		opUpdate: "updating a key", opDelete: "deleting a key", opProbe: "probing a key"}
+	parts := []string{cmp.Or(verbs[e.Operation], "speaking to ElevenLabs")}
 	if e.Status != 0 {
 		parts = append(parts, strings.TrimSpace(fmt.Sprintf("HTTP %d %s", e.Status, e.Code)))
 	}
@@ -79,11 +81,6 @@ func (e *Error) Error() string {
 		text += " (request " + e.RequestID + ")"
 	}
 	return text
-}
-
-func verbs(operation string) string {
-	return map[string]string{opList: "listing service accounts", opKeys: "listing keys", opCreate: "creating a key",
-		opUpdate: "updating a key", opDelete: "deleting a key", opProbe: "probing a key"}[operation]
 }
 
 // Unwrap returns the cause.

@@ -1,7 +1,6 @@
 package elevenlabs
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -82,13 +81,9 @@ func (s Settings) normal() Settings {
 	for _, p := range s.AllowedIPs {
 		ips = append(ips, normalPrefix(p))
 	}
-	slices.SortFunc(ips, comparePrefixes)
+	slices.SortFunc(ips, netip.Prefix.Compare)
 	s.AllowedIPs = slices.Compact(ips)
 	return s
-}
-
-func comparePrefixes(a, b netip.Prefix) int {
-	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
 // normalPrefix clears the host bits and converts an IPv4 range written as IPv6.

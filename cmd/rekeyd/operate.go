@@ -39,7 +39,7 @@ func (a app) rollback(ctx context.Context, o options, names []string) error {
 	}
 	return a.each(ctx, s, names, o.json, func(ctx context.Context, name string) (daemon.Outcome, string, error) {
 		out, err := d.Rollback(ctx, name)
-		return out, rolledBack(out, time.Now()), err
+		return out, fmt.Sprintf("%s: rolled back; the key is %s again%s", out.Policy, out.KeyID, previously(out, time.Now())), err
 	})
 }
 
@@ -171,10 +171,6 @@ func rotated(o daemon.Outcome, revoked bool, now time.Time) string {
 		return text + ", and there is no older key"
 	}
 	return text + previously(o, now)
-}
-
-func rolledBack(o daemon.Outcome, now time.Time) string {
-	return fmt.Sprintf("%s: rolled back; the key is %s again%s", o.Policy, o.KeyID, previously(o, now))
 }
 
 // previously describes what happens to the replaced key.

@@ -42,9 +42,9 @@ func New(version, revision string) *Metrics {
 		Registry:   r,
 		Gatherer:   prometheus.ToTransactionalGatherer(r),
 		failures:   counters("rekeyd_rotation_failures_total", "Rotations and retirements that failed, by the stage and the reason.", "stage", "reason"),
-		durations:  histograms("rekeyd_rotation_duration_seconds", "How long rotations took, from the claim to the commit or the failure.", rotationBuckets(), "result"),
+		durations:  histograms("rekeyd_rotation_duration_seconds", "How long rotations took, from the claim to the commit or the failure.", []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120}, "result"),
 		calls:      counters("rekeyd_requests_total", "Requests to remote parties.", "target", "operation", "code"),
-		callTimes:  histograms("rekeyd_request_duration_seconds", "How long requests to remote parties took.", callBuckets(), "target", "operation", "code"),
+		callTimes:  histograms("rekeyd_request_duration_seconds", "How long requests to remote parties took.", []float64{.005, .025, .1, .25, .5, 1, 2.5, 5, 15}, "target", "operation", "code"),
 		Events:     counters("rekeyd_events_total", "Events for REKEYD_EVENTS_URL, by result: delivered, failed after the last try, or dropped from a full queue.", "result"),
 		reloadOK:   gauge("rekeyd_config_last_reload_successful", "Whether the last attempt to load the policies succeeded."),
 		reloadTime: gauge("rekeyd_config_last_reload_success_timestamp_seconds", "When the policies in force were loaded."),
@@ -74,10 +74,6 @@ func histograms(name, help string, buckets []float64, labels ...string) *prometh
 		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
 	}, labels)
 }
-
-func rotationBuckets() []float64 { return []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120} }
-
-func callBuckets() []float64 { return []float64{.005, .025, .1, .25, .5, 1, 2.5, 5, 15} }
 
 // prepare creates series before their first increase, so that rate() sees it.
 func (m *Metrics) prepare() {

@@ -40,10 +40,6 @@ type connections struct {
 // for the network's delay and TLS.
 const graceSilent = 300 * time.Millisecond
 
-func newConnections(limit int) *connections {
-	return &connections{limit: limit, open: map[net.Conn]time.Time{}}
-}
-
 // changed implements the server's ConnState.
 func (c *connections) changed(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()

@@ -83,7 +83,7 @@ func pages() *template.Template {
 func (s *Server) Serve(l net.Listener) error {
 	addr, isTCP := l.Addr().(*net.TCPAddr)
 	local, limit := isTCP && addr.IP.IsLoopback(), connectionLimit()
-	s.http.ConnState = newConnections(limit - limit/8).changed
+	s.http.ConnState = (&connections{limit: limit - limit/8, open: map[net.Conn]time.Time{}}).changed
 	s.http.Handler = passed(http.MaxBytesHandler(s.handler(local), maxRequest))
 	s.http.BaseContext = func(net.Listener) context.Context {
 		s.http.Handler = front(local, s.throttlePasswords(s.http.Handler))
