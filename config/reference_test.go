@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
 	"os"
 	"reflect"
@@ -102,8 +101,8 @@ func (f field) meaning() string {
 	text := f.doc
 	if f.words != nil {
 		text += " One of " + mono(strings.Join(f.words, "`, `")) + "."
-	} else if rule := cmp.Or(f.rule, map[bool]string{true: "a path"}[f.path]); rule != "" {
-		text += " (" + rule + ")"
+	} else if strings.Contains(f.rule, " of ") && strings.ContainsAny(f.rule, "0123456789") { // others say what the meaning says
+		text += " (" + f.rule + ")"
 	}
 	return text
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -12,8 +13,12 @@ import (
 const commandLineHead = `# Command line
 
 What ` + "`rekeyd help`" + ` and ` + "`rekeyd COMMAND --help`" + ` say; this page is made from them. [operating.md](operating.md) shows each
-command at work. Flags may come before or after the names of policies.
+command at work. Flags may come before or after the names of policies. Every command has ` + "`--help`" + `; those that look or change
+write a table, or JSON with ` + "`-o json`" + ` or ` + "`--json`" + `.
 `
+
+// common are the lines about flags that the page tells once.
+var common = regexp.MustCompile(`(?m)^      --json .*\n|^  -o, --output .*\n|^  -h, --help .*\n`)
 
 // TestCommandLineReference holds docs/cli.md against what the commands say of themselves.
 func TestCommandLineReference(t *testing.T) {
@@ -25,7 +30,7 @@ func TestCommandLineReference(t *testing.T) {
 		if c.Name() != "completion" && strings.Count(c.Example, "\n") != 1 || c.Short == "" || !strings.Contains(help, "  rekeyd "+c.Name()) {
 			t.Errorf("%s has no help, or not two examples:\n%s", c.Name(), help)
 		}
-		page += "\n## " + c.Name() + "\n\n```text\n" + help + "```\n"
+		page += "\n## " + c.Name() + "\n\n```text\n" + strings.TrimSuffix(strings.Replace(common.ReplaceAllString(help, ""), "\nFlags:\n\n", "\n", 1), "\nFlags:\n") + "```\n"
 	}
 	const path = "../../docs/cli.md"
 	if *update {

@@ -89,7 +89,7 @@ for each problem, so that an alert can name both policy and problem.
 		{"`stage`", quoted(ledger.Stages())},
 		{"`reason` of `rekeyd_rotation_failures_total`", quoted(ledger.FailureReasons())},
 		{"`reason` of `rekeyd_key_disabled_timestamp_seconds`", quoted(ledger.DisableReasons())},
-		{"`reason` of `rekeyd_policy_problem`", quoted(problemReasons())},
+		{"`reason` of `rekeyd_policy_problem`", "those of `rekeyd_rotation_failures_total`, and " + quoted(slices.DeleteFunc(problemReasons(), isFailure))},
 		{"`operation` with the target `elevenlabs`", quoted(operations(t, "../../elevenlabs/client.go"))},
 		{"`operation` with the target `vault`", quoted(operations(t, "../../sinks/vault.go"))},
 		{"`code`", "the HTTP status, `error` without an answer, `other` for a status that does not exist"},
@@ -149,3 +149,5 @@ func problemReasons() []string {
 	}
 	return all
 }
+
+func isFailure(r string) bool { return ledger.IsFailure(ledger.Reason(r)) }

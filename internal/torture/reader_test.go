@@ -31,7 +31,7 @@ func (w *world) read() (stop func()) {
 func (w *world) readRecord(ctx context.Context, path string) {
 	client := &http.Client{Timeout: 5 * time.Second}
 	defer client.CloseIdleConnections()
-	keys, err := reader.New(reader.Options{Address: w.vault.Addr, Path: path, Token: func(context.Context) (string, error) { return w.vault.RootToken, nil }})
+	keys, err := reader.New(reader.Options{Address: w.addrs[len(w.addrs)-1], Path: path, Token: func(context.Context) (string, error) { return w.vaults[0].RootToken, nil }})
 	if err != nil {
 		w.violated("making a reader: %v", err)
 		return
