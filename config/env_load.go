@@ -179,7 +179,7 @@ func (v variable) misfit(text string) string {
 	if v.sensitive {
 		shown = "has a value"
 	}
-	kind := "not " + v.kind()
+	kind := "not " + v.kind
 	switch x := v.field.Type; {
 	case x == reflect.TypeFor[time.Duration]():
 		if d, err := time.ParseDuration(text); err == nil && d <= 0 {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"reflect"
@@ -19,17 +20,29 @@ type variable struct {
 	help      string
 	words     []string
 	min, max  float64 // of a duration in nanoseconds
+	bounds    string  // the same in words; "" without
+	kind      string  // the type in words, to follow "which is not"
 	least     int     // fewest characters of a secret that is sent as a token; 0: any bytes
 	sensitive bool
 }
 
 func variableOf(f reflect.StructField) variable {
 	name, fallback, _ := strings.Cut(f.Tag.Get("env"), ",default=")
-	v := variable{field: f, name: name, fallback: fallback, usual: f.Tag.Get("usual"), help: f.Tag.Get("help")}
-	if words := f.Tag.Get("words"); words != "" {
-		v.words = strings.Fields(words)
+	v := variable{field: f, name: name, fallback: fallback, usual: f.Tag.Get("usual"), help: f.Tag.Get("help"),
+		min: bound(f, "min"), max: bound(f, "max"), kind: "true or false"}
+	if v.max > 0 {
+		v.bounds = fmt.Sprintf("%v to %.0f", v.min, v.max)
 	}
-	v.min, v.max = bound(f, "min"), bound(f, "max")
+	switch words := f.Tag.Get("words"); {
+	case words != "":
+		v.words, v.kind = strings.Fields(words), "one of its words"
+	case f.Type == reflect.TypeFor[time.Duration]():
+		v.bounds, v.kind = short(time.Duration(v.min))+" to "+short(time.Duration(v.max)), "a duration"
+	case f.Type.Kind() == reflect.Int:
+		v.kind = "a whole number"
+	case f.Type.Kind() == reflect.Float64:
+		v.kind = "a number"
+	}
 	v.least, _ = strconv.Atoi(f.Tag.Get("least"))
 	v.sensitive = f.Tag.Get("sensitive") != ""
 	return v
@@ -64,55 +77,32 @@ func bound(f reflect.StructField, tag string) float64 {
 	return n
 }
 
-// kind names the variable's type, to follow "which is not".
-func (v variable) kind() string {
-	switch {
-	case v.words != nil:
-		return "one of its words"
-	case v.field.Type == reflect.TypeFor[time.Duration]():
-		return "a duration"
-	case v.field.Type.Kind() == reflect.Int:
-		return "a whole number"
-	case v.field.Type.Kind() == reflect.Float64:
-		return "a number"
-	}
-	return "true or false"
-}
-
 // wanted is the advice on what to write instead.
 func (v variable) wanted() string {
 	switch {
 	case v.words != nil:
 		return "write " + either(v.words)
+	case v.bounds == "":
+		return "write true or false"
 	case v.field.Type == reflect.TypeFor[time.Duration]():
-		return fmt.Sprintf("write a duration from %s to %s, such as %s", short(time.Duration(v.min)), short(time.Duration(v.max)), v.fallback)
-	case v.field.Type.Kind() == reflect.Int:
-		return fmt.Sprintf("write a whole number from %.0f to %.0f", v.min, v.max)
-	case v.field.Type.Kind() == reflect.Float64:
-		return fmt.Sprintf("write a number from %v to %.0f", v.min, v.max)
+		return "write a duration from " + v.bounds + ", such as " + v.fallback
 	}
-	return "write true or false"
+	return "write " + v.kind + " from " + v.bounds
 }
 
 // described returns the columns of the help: names, default and meaning.
 func (v variable) described() (names, fallback, help string) {
-	fallback = v.fallback
-	if v.usual != "" {
-		fallback = v.usual
-	}
 	help = v.help
 	switch {
 	case v.words != nil:
 		help += " (" + strings.Join(v.words, ", ") + ")"
-	case v.field.Type == reflect.TypeFor[time.Duration]():
-		help += fmt.Sprintf(" (%s to %s)", short(time.Duration(v.min)), short(time.Duration(v.max)))
-	case v.max > 0:
-		help += fmt.Sprintf(" (%v to %.0f)", v.min, v.max)
+	case v.bounds != "":
+		help += " (" + v.bounds + ")"
 	}
 	if rest, ok := strings.CutPrefix(v.name, "VAULT_"); ok {
 		help += "; else BAO_" + rest
 	}
-	return strings.Join(v.names(), ", "), fallback, help
+	return strings.Join(v.names(), ", "), cmp.Or(v.usual, v.fallback), help
 }
 
 // WriteHelp writes the table of every variable, for a terminal.
