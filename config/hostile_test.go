@@ -167,10 +167,10 @@ func TestEveryNumberIsBounded(t *testing.T) {
 	tried := 0
 	for _, v := range variables() {
 		var outside []string
-		switch {
-		case v.kind == "a duration":
+		switch v.kind {
+		case "a duration":
 			outside = []string{"1ns", "0s", "-1s", "2562047h47m16.854775807s", (time.Duration(v.min) - 1).String(), (time.Duration(v.max) + time.Second).String()}
-		case v.kind == "a whole number", v.kind == "a number":
+		case "a whole number", "a number":
 			outside = []string{"0", "-1", "1e300", "NaN", "Inf", fmt.Sprint(v.max + 1)}
 		default:
 			continue

@@ -147,10 +147,10 @@ func changesOf(s rotator.PolicyStatus, step plan.Step) []change {
 		plan.ActRecover: "finish or undo the work that was interrupted",
 		plan.ActProve:   "ask with the published secret whether " + id + " works",
 	}[step.Action]}
-	switch {
-	case step.Action == plan.ActDelete || step.Action == plan.ActSweep:
+	switch step.Action {
+	case plan.ActDelete, plan.ActSweep:
 		c.Effect = effectDelete
-	case step.Action == plan.ActProve:
+	case plan.ActProve:
 		c.Effect = effectLook
 	}
 	if step.Reason == ledger.ReasonProof {

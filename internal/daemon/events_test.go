@@ -96,13 +96,6 @@ func TestEveryStateChangeIsTold(t *testing.T) {
 	}
 }
 
-func (w *world) must(err error) {
-	w.t.Helper()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-}
-
 // current is the key that is published.
 func (w *world) current() string {
 	w.t.Helper()
