@@ -135,40 +135,62 @@ func (o Optional) bodyFields(none any) optionalFields {
 
 // wireOptional are the optional settings of a listed key. An older API has neither field.
 type wireOptional struct {
-	ThirdPartyDisable Value[bool]       `json:"third_party_disable_allowed"`
-	Limits            Value[wireLimits] `json:"platform_limits"`
+	ThirdPartyDisable wireValue[bool]       `json:"third_party_disable_allowed"`
+	Limits            wireValue[wireLimits] `json:"platform_limits"`
 }
 
 type wireLimits struct {
-	TTS     Value[wireLimit] `json:"concurrency"`
-	Dubbing Value[wireLimit] `json:"dubbing_concurrency"`
-	Music   Value[wireLimit] `json:"music_concurrency"`
+	TTS     wireValue[wireLimit] `json:"concurrency"`
+	Dubbing wireValue[wireLimit] `json:"dubbing_concurrency"`
+	Music   wireValue[wireLimit] `json:"music_concurrency"`
 }
 
 type wireLimit struct {
-	Limit Value[int64] `json:"limit"`
+	Limit wireValue[int64] `json:"limit"`
 }
 
-// UnmarshalJSON tells null, which is no value, from a field that is not there.
-func (v *Value[T]) UnmarshalJSON(text []byte) error {
-	*v = Value[T]{Known: true, None: string(text) == "null"}
-	if v.None { // the usual one
+// wireValue tells null from a field that is not there.
+type wireValue[T comparable] struct {
+	present bool
+	value   *T // nil: null
+}
+
+func (v *wireValue[T]) UnmarshalJSON(text []byte) error {
+	v.present = true
+	if string(text) == "null" { // the usual one
 		return nil
 	}
-	return json.Unmarshal(text, &v.Value)
+	return json.Unmarshal(text, &v.value)
 }
 
 func (w wireOptional) optional() Optional {
-	l := w.Limits.Value
-	if w.Limits.None {
-		l = wireLimits{None[wireLimit](), None[wireLimit](), None[wireLimit]()}
+	o := Optional{ThirdPartyDisable: w.ThirdPartyDisable.get()}
+	switch {
+	case w.Limits.value != nil:
+		l := w.Limits.value
+		o.TTSConcurrency, o.DubbingConcurrency, o.MusicConcurrency = limitOf(l.TTS), limitOf(l.Dubbing), limitOf(l.Music)
+	case w.Limits.present:
+		o.TTSConcurrency, o.DubbingConcurrency, o.MusicConcurrency = None[int64](), None[int64](), None[int64]()
 	}
-	return Optional{limitOf(l.TTS), limitOf(l.Dubbing), limitOf(l.Music), w.ThirdPartyDisable}
+	return o
 }
 
-func limitOf(w Value[wireLimit]) Value[int64] {
-	if w.Has() {
-		return w.Value.Limit
+func (v wireValue[T]) get() Value[T] {
+	switch {
+	case v.value != nil:
+		return Some(*v.value)
+	case v.present:
+		return None[T]()
 	}
-	return Value[int64]{Known: w.Known, None: w.None}
+	return Value[T]{}
+}
+
+func limitOf(w wireValue[wireLimit]) Value[int64] {
+	if w.value != nil {
+		return w.value.Limit.get()
+	}
+	if w.present {
+		return None[int64]()
+	}
+	return Value[int64]{}
 }
