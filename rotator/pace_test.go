@@ -151,7 +151,7 @@ func TestAnEditAndARequestAreTriedAtOnce(t *testing.T) {
 		p.Schedule, _ = schedule.Parse("0 */2 * * *", "UTC")
 		n := writes.Load()
 		r.Load([]plan.Policy{p}, w.clients(w.api))
-		after(time.Second)
+		after(10 * time.Second) // a try under way reads until it is sure of the conflict
 		if writes.Load() == n {
 			t.Error("an edit does not lead to a try")
 		}
@@ -159,7 +159,7 @@ func TestAnEditAndARequestAreTriedAtOnce(t *testing.T) {
 		if err := r.Request(p.Name, rotator.RotateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		after(time.Second)
+		after(10 * time.Second)
 		if writes.Load() == n {
 			t.Error("a request does not lead to a try")
 		}
