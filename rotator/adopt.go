@@ -45,7 +45,7 @@ func (r *Rotator) reserve(ctx context.Context, policy string, key plan.ListedKey
 			return "", fmt.Errorf("reserving key %s: %w", key.ID, failure)
 		}
 		if errors.Is(failure, ledger.ErrConflict) {
-			known = version + 1
+			known = r.beyond(ctx, version)
 		}
 		doc, _, err := r.newest(ctx, ref, known, nil)
 		switch {

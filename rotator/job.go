@@ -117,7 +117,7 @@ func (j *job) settleWrite(ctx context.Context, next *ledger.Entry, failure error
 	}
 	known := j.st.known.version
 	if errors.Is(failure, ledger.ErrConflict) {
-		known++
+		known = j.r.beyond(ctx, known)
 	}
 	doc, _, err := j.r.newest(ctx, j.r.entryRef(j.p.Name), known, nil)
 	switch {

@@ -64,6 +64,15 @@ func (r *Rotator) noteLag(ref ledger.Ref) {
 	}
 }
 
+// beyond returns the version that a document is known to have reached when a write on top of this one conflicts. Where no read lags,
+// the next one shows it, and need not be repeated if it does not.
+func (r *Rotator) beyond(ctx context.Context, version int) int {
+	if r.lags.Load() || r.opt.Store.Lags(ctx) {
+		return version + 1
+	}
+	return version
+}
+
 // mayLag reports whether a read may lag although an earlier one in the session did not: the node that answers may be another, and
 // the session has no index to ask for.
 func (r *Rotator) mayLag(ctx context.Context) bool {
@@ -89,7 +98,7 @@ func (r *Rotator) prove(ctx context.Context, st *policyState, name string) (bool
 		if !errors.Is(err, ledger.ErrConflict) {
 			return false, fmt.Errorf("making sure that the ledger entry of %s is the newest: %w", name, err)
 		}
-		if err := r.readEntryAt(ctx, st, name, k.version+1); err != nil {
+		if err := r.readEntryAt(ctx, st, name, r.beyond(ctx, k.version)); err != nil {
 			return false, err
 		}
 	}

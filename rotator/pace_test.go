@@ -151,7 +151,7 @@ func TestAnEditAndARequestAreTriedAtOnce(t *testing.T) {
 		p.Schedule, _ = schedule.Parse("0 */2 * * *", "UTC")
 		n := writes.Load()
 		r.Load([]plan.Policy{p}, w.clients(w.api))
-		after(10 * time.Second) // a try under way reads until it is sure of the conflict
+		after(time.Second)
 		if writes.Load() == n {
 			t.Error("an edit does not lead to a try")
 		}
@@ -159,7 +159,7 @@ func TestAnEditAndARequestAreTriedAtOnce(t *testing.T) {
 		if err := r.Request(p.Name, rotator.RotateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		after(10 * time.Second)
+		after(time.Second)
 		if writes.Load() == n {
 			t.Error("a request does not lead to a try")
 		}
@@ -233,7 +233,7 @@ func TestACommandInVainIsNoStorm(t *testing.T) {
 		if err := op.Rotate(ctx, p.Name, rotator.RotateOptions{}); err == nil {
 			t.Error("the command says that it is done")
 		}
-		if n := calls.Load(); n > 90 { // each conflict costs four reads: the answer might lag
+		if n := calls.Load(); n > 60 {
 			t.Errorf("%d calls in five minutes", n)
 		}
 	})

@@ -92,7 +92,7 @@ func (j *job) fence(ctx context.Context, in *ledger.Intent) (ledger.Record, erro
 				_, err = j.r.opt.Store.Write(ctx, in.Sink.Ref, data, rec.Doc.Version)
 			}
 			if errors.Is(err, ledger.ErrConflict) {
-				known = rec.Doc.Version + 1
+				known = j.r.beyond(ctx, rec.Doc.Version)
 			}
 			if err == nil {
 				j.unsure = false

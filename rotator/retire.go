@@ -173,7 +173,7 @@ func (j *job) holdsCurrent(ctx context.Context, what plan.Action, c ledger.KeyRe
 		if !errors.Is(err, ledger.ErrConflict) || attempt == publishTries || !j.pause(ctx, attempt) {
 			return rec, fmt.Errorf("making sure that %s holds the current key: %w", c.Sink, err)
 		}
-		known = rec.Doc.Version + 1
+		known = j.r.beyond(ctx, rec.Doc.Version)
 	}
 }
 

@@ -362,7 +362,7 @@ func (j *job) publish(ctx context.Context, pub ledger.Publication, rec ledger.Re
 		case failure == nil:
 			known = written
 		case errors.Is(failure, ledger.ErrConflict):
-			known++
+			known = j.r.beyond(ctx, known)
 		}
 		if failure != nil && !errors.Is(failure, ledger.ErrConflict) && !ledger.MaybeWritten(failure) && !ledger.IsOutage(failure) {
 			return fmt.Errorf("publishing record: %w", failure)

@@ -92,7 +92,7 @@ func (w *world) strike(req *http.Request, step string) {
 		return
 	}
 	for _, m := range w.profile.meddling {
-		if m == "remove policy" || m == "soft-delete record" || m == "remove field" {
+		if m == "remove policy" || m == "rename policy" || m == "soft-delete record" || m == "remove field" {
 			return // nobody follows that record any more, or nobody has seen it
 		}
 	}
