@@ -1,6 +1,7 @@
 package elevensim
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,7 +16,13 @@ import (
 	"time"
 )
 
-const maxBody = 1 << 20 // bytes of a request
+const (
+	maxBody    = 1 << 20 // bytes of a request
+	invalidKey = "invalid_api_key"
+)
+
+// manage is the permission that every management call needs.
+const manage = "service_account_write"
 
 // operation is an operation of openapi.yaml.
 type operation struct {
@@ -27,7 +34,6 @@ type operation struct {
 }
 
 func operations() []operation {
-	const manage = "service_account_write"
 	path := func(p string) []string { return strings.Split(p, "/") }
 	accounts := path("/v1/service-accounts")
 	keys := path("/v1/service-accounts/{account}/api-keys")
@@ -130,13 +136,20 @@ func (s *Server) authenticate(c *call) (*Key, *refusal) {
 	switch {
 	case c.secret == "":
 		return nil, unauthorized("needs_authorization", "No xi-api-key header received, please provide one.")
-	case k == nil || k.Deleted() || k.Disabled && s.now().Sub(k.DisabledAt) >= time.Duration(s.faults.DisableLag) || s.now().Before(k.UsableAt):
-		return nil, unauthorized("invalid_api_key", "Invalid API key")
-	case !k.admits(c.ip) && !s.faults.IgnoreAllowedIPs:
+	case k == nil || k.Deleted():
+		return nil, unauthorized(invalidKey, "Invalid API key")
+	case k.Disabled && s.now().Sub(k.DisabledAt) >= time.Duration(s.faults.DisableLag):
+		return nil, unauthorized(cmp.Or(s.faults.DisabledCode, invalidKey), "Invalid API key")
+	case s.now().Before(k.UsableAt):
+		return nil, unauthorized(cmp.Or(s.faults.KeyDelayCode, invalidKey), "Invalid API key")
+	case !k.admits(c.ip) && !s.faults.IgnoreAllowedIPs && !s.faults.UnenforcedIPs:
 		return nil, forbidden("ip_not_allowed", "This API key may not be used from your IP address.")
-	case !k.may(c.op.permission):
+	case !k.may(c.op.permission) && !slices.Contains(s.faults.Unguarded, c.op.name):
 		return nil, unauthorized("missing_permissions", fmt.Sprintf(
 			"The API key you used is missing the permission %s to execute this operation.", c.op.permission))
+	}
+	if k.used++; k.used == s.faults.RefusedNth && k.Account != "" {
+		return nil, unauthorized(invalidKey, "Invalid API key")
 	}
 	return k, s.charge(k)
 }
@@ -172,6 +185,8 @@ type refusal struct {
 	fields     []fieldError // of a 422 from request validation: the whole answer
 	allow      string
 	retryAfter int // seconds; 0: no header
+
+	retryAfterInWords string // instead of seconds
 }
 
 func unauthorized(code, message string) *refusal {
@@ -212,6 +227,14 @@ func (s *Server) answer(value any, refused *refusal) answer {
 	}
 	if refused.retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(refused.retryAfter))
+	}
+	if refused.retryAfterInWords != "" {
+		h.Set("Retry-After", refused.retryAfterInWords)
+	}
+	if other, changed := s.faults.Codes[refused.code]; changed && refused.fields == nil {
+		r := *refused
+		r.code, r.message, r.param = other, "Refused.", ""
+		refused = &r
 	}
 	return answer{status: refused.status, header: h, value: s.errorBody(refused)}
 }

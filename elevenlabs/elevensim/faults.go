@@ -3,6 +3,7 @@ package elevensim
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"slices"
@@ -17,17 +18,22 @@ type Faults struct {
 	ConcurrencyLimit int       `json:"concurrency_limit,omitzero"` // beyond this many at once: 429 concurrent_limit_exceeded
 	Rules            []Rule    `json:"rules,omitempty"`            // faults of single requests
 
-	KeyDelay     Duration `json:"key_delay,omitzero"`     // a key created from now on works only after this long: 401 invalid_api_key until then
-	DisableLag   Duration `json:"disable_lag,omitzero"`   // a disabled key is accepted for so long after
-	ListLag      Duration `json:"list_lag,omitzero"`      // creates and deletes show in listings only after this long; calls by id see them at once
-	KeyLimit     int      `json:"key_limit,omitzero"`     // keys an account may have, disabled ones included: 400 max_api_keys_reached
-	AccountLimit int      `json:"account_limit,omitzero"` // accounts a workspace may have: 400 max_service_accounts_reached
-	NameLimit    int      `json:"name_limit,omitzero"`    // characters of a key's name: 422
+	KeyDelay     Duration `json:"key_delay,omitzero"`      // a key created from now on works only after this long: 401 invalid_api_key until then
+	KeyDelayCode string   `json:"key_delay_code,omitzero"` // the code until then, instead of invalid_api_key
+	DisableLag   Duration `json:"disable_lag,omitzero"`    // a disabled key is accepted for so long after
+	ListLag      Duration `json:"list_lag,omitzero"`       // creates and deletes show in listings only after this long; calls by id see them at once
+	ChangeLag    Duration `json:"change_lag,omitzero"`     // changes of a key show in listings only after this long
+	IDLag        Duration `json:"id_lag,omitzero"`         // calls by id know a key only so long after its create: 404 until then
+	KeyLimit     int      `json:"key_limit,omitzero"`      // keys an account may have, disabled ones included: 400 max_api_keys_reached
+	AccountLimit int      `json:"account_limit,omitzero"`  // accounts a workspace may have: 400 max_service_accounts_reached
+	NameLimit    int      `json:"name_limit,omitzero"`     // characters of a key's name: 422
+	NameCut      int      `json:"name_cut,omitzero"`       // characters of a key's name that are kept
 
 	UsagePerRequest int64 `json:"usage_per_request,omitzero"` // credits each accepted request of a service account's key costs; past character_limit: 401 quota_exceeded
 
 	IgnoreAllowedIPs bool     `json:"ignore_allowed_ips,omitzero"` // allowed_ips is accepted, but neither stored nor enforced
-	NotOffered       []string `json:"not_offered,omitempty"`       // optional fields that the plan does not offer; create and update that set one: 403 feature_not_available, with its name
+	UnenforcedIPs    bool     `json:"unenforced_ips,omitzero"`     // allowed_ips is stored, but not enforced
+	NotOffered       []string `json:"not_offered,omitempty"`       // optional fields, or allowed_ips, that the plan does not offer; create and update that set one: 403 feature_not_available, with its name
 	NotTaken         []string `json:"not_taken,omitempty"`         // optional fields that create and update accept and drop
 	NoOptionalFields bool     `json:"no_optional_fields,omitzero"` // an older API: listings show no platform_limits and no third_party_disable_allowed, and create and update know neither
 	NoKeyID          bool     `json:"no_key_id,omitzero"`          // create answers without key_id, as in August 2025
@@ -36,6 +42,22 @@ type Faults struct {
 	ExtraFields      bool     `json:"extra_fields,omitzero"`       // answers hold unknown fields and an unknown permission
 	Shuffle          bool     `json:"shuffle,omitzero"`            // lists are in random order
 	MissingList      string   `json:"missing_list,omitzero"`       // listings lack this field: service-accounts, api-keys or key_id
+
+	// An API that is not as FIDELITY.md assumes.
+	Codes             map[string]string `json:"codes,omitempty"`               // refusals with the first code have the second, and neither say why nor name a field
+	DisabledCode      string            `json:"disabled_code,omitzero"`        // 401 for a disabled key, instead of invalid_api_key
+	Unguarded         []string          `json:"unguarded,omitempty"`           // operations that need no permission
+	RefusedNth        int               `json:"refused_nth,omitzero"`          // of the requests with each key of an account, this one is refused: 401 invalid_api_key
+	NoManagerKeys     bool              `json:"no_manager_keys,omitzero"`      // a service account's key may not have service_account_write: 403
+	NoReenable        bool              `json:"no_reenable,omitzero"`          // a key that was disabled with a reason stays disabled: 403
+	IdempotentDelete  bool              `json:"idempotent_delete,omitzero"`    // deleting a deleted key succeeds
+	UniqueNames       bool              `json:"unique_names,omitzero"`         // an account's keys have different names: 409
+	ListAllNames      bool              `json:"list_all_names,omitzero"`       // listings name every permission of a key that has all
+	ListAnyAddress    bool              `json:"list_any_address,omitzero"`     // listings show 0.0.0.0/0 and ::/0 for a key without an allowlist
+	ListPlanLimit     int64             `json:"list_plan_limit,omitzero"`      // listings show this concurrency limit for a key that has none
+	ListThirdParty    *bool             `json:"list_third_party,omitempty"`    // listings show this where a key has no third_party_disable_allowed
+	ConcurrencyCap    int64             `json:"concurrency_cap,omitzero"`      // concurrency limits of a key are cut to this
+	RetryAfterInWords string            `json:"retry_after_in_words,omitzero"` // Retry-After of a 429
 }
 
 // Range is a span of durations, drawn from uniformly.
@@ -108,11 +130,16 @@ func (f *Faults) check(ops []operation) error {
 		errs = append(errs, fmt.Errorf("missing_list %q: not service-accounts, api-keys or key_id", f.MissingList))
 	}
 	for _, field := range slices.Concat(f.NotOffered, f.NotTaken) {
-		if !slices.Contains(optionalFields(), field) {
+		if !slices.Contains(optionalFields(), field) && field != fieldIPs {
 			errs = append(errs, fmt.Errorf("not_offered or not_taken %q: not one of %q", field, optionalFields()))
 		}
 	}
-	if f.Latency.Max < f.Latency.Min || f.Latency.Min < 0 || f.KeyDelay < 0 || f.DisableLag < 0 || f.ListLag < 0 {
+	for _, name := range f.Unguarded {
+		if !slices.ContainsFunc(ops, func(op operation) bool { return op.name == name }) {
+			errs = append(errs, fmt.Errorf("unguarded: the operation %q is not in openapi.yaml", name))
+		}
+	}
+	if f.Latency.Max < f.Latency.Min || min(f.Latency.Min, f.KeyDelay, f.DisableLag, f.ListLag, f.ChangeLag, f.IDLag) < 0 {
 		errs = append(errs, errors.New("durations must not be negative, nor latency.max less than latency.min"))
 	}
 	if f.RateLimit.PerSecond < 0 || f.RateLimit.PerSecond > 0 && f.RateLimit.Burst < 1 {
@@ -161,8 +188,7 @@ func (s *Server) SetFaults(f Faults) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f.Rules, f.NotOffered, f.NotTaken = slices.Clone(f.Rules), slices.Clone(f.NotOffered), slices.Clone(f.NotTaken)
-	s.faults = s.freshFaults(f)
+	s.faults = s.freshFaults(f.clone())
 	return nil
 }
 
@@ -174,8 +200,12 @@ func (s *Server) freshFaults(f Faults) faultState {
 func (s *Server) Faults() Faults {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := s.faults.Faults
+	return s.faults.clone()
+}
+
+func (f Faults) clone() Faults {
 	f.Rules, f.NotOffered, f.NotTaken = slices.Clone(f.Rules), slices.Clone(f.NotOffered), slices.Clone(f.NotTaken)
+	f.Codes, f.Unguarded = maps.Clone(f.Codes), slices.Clone(f.Unguarded)
 	return f
 }
 
@@ -247,6 +277,7 @@ func (s *Server) takeToken() *refusal {
 	if limit.RetryAfter {
 		r.retryAfter = int(math.Ceil((1 - f.tokens) / limit.PerSecond))
 	}
+	r.retryAfterInWords = f.RetryAfterInWords
 	return r
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 var (
@@ -72,6 +73,9 @@ func (s *Server) createAPIKey(c *call, by *Key) (any, *refusal) {
 		return nil, badRequest("max_api_keys_reached", fmt.Sprintf(
 			"The service account has reached its maximum of %d API keys.", limit), "")
 	}
+	if s.faults.UniqueNames && slices.ContainsFunc(a.live, func(k *Key) bool { return k.Name == p.name.value }) {
+		return nil, &refusal{status: http.StatusConflict, kind: "conflict", code: "name_taken", message: "There is an API key with this name."}
+	}
 	k := &Key{}
 	p.apply(k)
 	s.insert(a, k, by.ID)
@@ -92,6 +96,10 @@ func (s *Server) updateAPIKey(c *call, by *Key) (any, *refusal) {
 	if refused != nil {
 		return nil, refused
 	}
+	if s.faults.NoReenable && k.DisableReason != "" && p.enabled.value {
+		return nil, forbidden("api_key_disabled", "This API key was disabled by ElevenLabs.")
+	}
+	s.remember(k)
 	if p.apply(k) {
 		s.changed(Patched, k, by.ID)
 	}
@@ -102,6 +110,9 @@ func (s *Server) updateAPIKey(c *call, by *Key) (any, *refusal) {
 }
 
 func (s *Server) deleteAPIKey(c *call, by *Key) (any, *refusal) {
+	if k := s.keys[c.record.KeyID]; s.faults.IdempotentDelete && k != nil && k.Deleted() {
+		return struct{}{}, nil
+	}
 	k, refused := s.pathKey(c)
 	if refused != nil {
 		return nil, refused
@@ -177,7 +188,7 @@ func (s *Server) pathKey(c *call) (*Key, *refusal) {
 		return nil, refused
 	}
 	k := s.keys[c.record.KeyID]
-	if k == nil || k.Deleted() || k.Account != c.record.Account {
+	if k == nil || k.Deleted() || k.Account != c.record.Account || s.now().Sub(k.CreatedAt) < time.Duration(s.faults.IDLag) {
 		return nil, notFound("api_key_not_found", "No such API key.")
 	}
 	return k, nil

@@ -70,11 +70,14 @@ func readUpdate(c *call, f *Faults) (*keyPatch, *refusal) {
 // readKey reads the fields shared by create and update.
 func readKey(b *form, f *Faults) (*keyPatch, *refusal) {
 	p := &keyPatch{name: b.name(f.NameLimit)}
+	if name := []rune(p.name.value); f.NameCut > 0 && len(name) > f.NameCut {
+		p.name.value = string(name[:f.NameCut])
+	}
 	if b.update {
 		p.enabled = deref(take[bool](b, "is_enabled", "bool"))
 	}
 	p.permissions = b.permissions()
-	addresses := b.strings("allowed_ips", "clear")
+	addresses := b.strings(fieldIPs, "clear")
 	p.characterLimit = b.count("character_limit")
 	if !f.NoOptionalFields {
 		p.thirdPartyDisable = take[bool](b, fieldThirdParty, "bool", "clear")
@@ -83,14 +86,22 @@ func readKey(b *form, f *Faults) (*keyPatch, *refusal) {
 	if refused := b.finish(); refused != nil {
 		return nil, refused
 	}
-	if refused := p.offered(f); refused != nil {
+	if refused := p.offered(f, addresses.value != nil); refused != nil {
 		return nil, refused
+	}
+	if f.NoManagerKeys && slices.Contains(p.permissions.value, manage) {
+		return nil, forbidden("permission_not_allowed", "A service account's API key may not have this permission.")
+	}
+	for _, limit := range []*setting[*int64]{&p.tts, &p.dub, &p.music} {
+		if f.ConcurrencyCap > 0 && limit.value != nil {
+			limit.value = new(min(*limit.value, f.ConcurrencyCap))
+		}
 	}
 	ips, err := prefixes(addresses.value)
 	if err != nil {
-		return nil, badRequest("invalid_ip_address", err.Error(), "allowed_ips")
+		return nil, badRequest("invalid_ip_address", err.Error(), fieldIPs)
 	}
-	p.allowedIPs = setting[[]netip.Prefix]{addresses.set && !f.IgnoreAllowedIPs, ips}
+	p.allowedIPs = setting[[]netip.Prefix]{addresses.set && !f.IgnoreAllowedIPs && !slices.Contains(f.NotTaken, fieldIPs), ips}
 	return p, nil
 }
 
@@ -99,13 +110,14 @@ const (
 	fieldTTS        = "tts_concurrency_limit"
 	fieldDub        = "dubbing_concurrency_limit"
 	fieldMusic      = "music_concurrency_limit"
+	fieldIPs        = "allowed_ips"
 )
 
 func optionalFields() []string { return []string{fieldThirdParty, fieldTTS, fieldDub, fieldMusic} }
 
 // offered refuses what the plan does not offer, and drops what it accepts without effect. Clearing such a field is always
 // accepted.
-func (p *keyPatch) offered(f *Faults) *refusal {
+func (p *keyPatch) offered(f *Faults, addresses bool) *refusal {
 	for _, s := range []struct {
 		name  string
 		value bool
@@ -115,6 +127,7 @@ func (p *keyPatch) offered(f *Faults) *refusal {
 		{fieldTTS, p.tts.value != nil, func() { p.tts.set = false }},
 		{fieldDub, p.dub.value != nil, func() { p.dub.set = false }},
 		{fieldMusic, p.music.value != nil, func() { p.music.set = false }},
+		{fieldIPs, addresses, func() {}},
 	} {
 		if s.value && slices.Contains(f.NotOffered, s.name) {
 			return &refusal{status: http.StatusForbidden, kind: "authorization_error", code: "feature_not_available", param: s.name,
@@ -266,7 +279,7 @@ func (b *form) strings(field string, words ...string) setting[[]string] {
 		}
 		v.value = append(v.value, *e)
 	}
-	if field == "allowed_ips" && v.value != nil && len(v.value) == 0 {
+	if field == fieldIPs && v.value != nil && len(v.value) == 0 {
 		b.fail(field, "too_short", "List should have at least 1 item")
 	}
 	return v

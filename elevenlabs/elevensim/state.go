@@ -28,6 +28,15 @@ type Key struct {
 	UsableAt          time.Time      `json:"usable_at"` // later than CreatedAt by Faults.KeyDelay
 	DisabledAt        time.Time      `json:"-"`         // or enabled; Faults.DisableLag counts from it
 	DeletedAt         time.Time      `json:"deleted_at,omitzero"`
+
+	used int       // requests that were accepted
+	past []pastKey // what listings may still show, for Faults.ChangeLag
+}
+
+// pastKey is what a key was until a change.
+type pastKey struct {
+	until time.Time
+	key   *Key
 }
 
 // Deleted reports whether the key is deleted.
@@ -46,6 +55,7 @@ func (k *Key) clone() Key {
 	c := *k
 	c.Permissions = slices.Clone(k.Permissions)
 	c.AllowedIPs = slices.Clone(k.AllowedIPs)
+	c.past = nil
 	return c
 }
 
@@ -259,6 +269,7 @@ func (s *Server) setEnabled(k *Key, enabled bool, reason, by string) {
 	if enabled == !k.Disabled && reason == "" {
 		return
 	}
+	s.remember(k)
 	k.Disabled, k.DisableReason = !enabled, reason
 	k.DisabledAt = s.now()
 	kind := Disabled
@@ -266,6 +277,25 @@ func (s *Server) setEnabled(k *Key, enabled bool, reason, by string) {
 		kind = Enabled
 	}
 	s.changed(kind, k, by)
+}
+
+// remember keeps what a key is before a change, if listings lag behind changes.
+func (s *Server) remember(k *Key) {
+	if s.faults.ChangeLag > 0 {
+		now := k.clone()
+		k.past = append(k.past, pastKey{s.now(), &now})
+	}
+}
+
+// shown is the key as listings show it.
+func (s *Server) shown(k *Key) *Key {
+	then := s.now().Add(-time.Duration(s.faults.ChangeLag))
+	for _, p := range k.past {
+		if p.until.After(then) {
+			return p.key
+		}
+	}
+	return k
 }
 
 func (s *Server) deleteKey(k *Key, by string) {

@@ -1,11 +1,13 @@
 package elevensim
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -128,7 +130,7 @@ func (s *Server) wireKeys(a *account) *[]wireKey {
 	}
 	listed := []wireKey{}
 	for _, k := range s.listed(a) {
-		listed = append(listed, s.wireKey(k))
+		listed = append(listed, s.wireKey(s.shown(k)))
 	}
 	shuffle(s, listed)
 	return &listed
@@ -162,7 +164,13 @@ func (s *Server) wireKey(k *Key) wireKey {
 		AllowedIPs: slices.Clone(k.AllowedIPs), wireFuture: s.future(),
 	}
 	if !s.faults.NoOptionalFields {
-		w.wireOptional = &wireOptional{k.ThirdPartyDisable, limitsOf(k)}
+		w.wireOptional = &wireOptional{cmp.Or(k.ThirdPartyDisable, s.faults.ListThirdParty), limitsOf(k, s.faults.ListPlanLimit)}
+	}
+	if k.Permissions == nil && s.faults.ListAllNames {
+		w.Permissions = strings.Fields(knownPermissions)
+	}
+	if k.AllowedIPs == nil && s.faults.ListAnyAddress {
+		w.AllowedIPs = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 	}
 	if k.DisableReason != "" {
 		reason := k.DisableReason
@@ -179,15 +187,19 @@ func (s *Server) wireKey(k *Key) wireKey {
 	return w
 }
 
-func limitsOf(k *Key) *wireLimits {
-	if k.TTSConcurrency == nil && k.DubConcurrency == nil && k.MusicConcurrency == nil {
+// limitsOf are a key's concurrency limits, with that of the plan, unless it is 0, where the key has none.
+func limitsOf(k *Key, plan int64) *wireLimits {
+	if plan == 0 && k.TTSConcurrency == nil && k.DubConcurrency == nil && k.MusicConcurrency == nil {
 		return nil
 	}
 	limit := func(n *int64) *wireLimit {
-		if n == nil {
-			return nil
+		switch {
+		case n != nil:
+			return &wireLimit{*n}
+		case plan > 0:
+			return &wireLimit{plan}
 		}
-		return &wireLimit{*n}
+		return nil
 	}
 	return &wireLimits{limit(k.TTSConcurrency), limit(k.DubConcurrency), limit(k.MusicConcurrency)}
 }
