@@ -93,7 +93,7 @@ func New(o Options) (*Client, error) {
 	o.Timeout, o.MaxConns, o.UserAgent = cmp.Or(o.Timeout, defaultTimeout), cmp.Or(o.MaxConns, defaultMaxConns), cmp.Or(o.UserAgent, "rekeyd")
 	o.Redactor = cmp.Or(o.Redactor, new(secret.Redactor))
 	if o.Transport == nil {
-		o.Transport = newTransport(o.MaxConns)
+		o.Transport = NewTransport(o.MaxConns)
 	}
 	return &Client{base: base, opt: o, budget: newBudget(o.Rate), clock: new(atomic.Pointer[reading])}, nil
 }
@@ -112,10 +112,12 @@ func parseBase(text string) (string, error) {
 	return strings.TrimRight(u.String(), "/"), nil
 }
 
-// newTransport uses HTTP/1.1 on purpose: a broken connection leaves the result of one create unknown, not of all in
+// NewTransport returns the transport that a client has by default, for one that watches it.
+//
+// It uses HTTP/1.1 on purpose: a broken connection leaves the result of one create unknown, not of all in
 // flight. net/http keeps only two idle connections per host by default, so concurrent rotations would reconnect all the
 // time.
-func newTransport(conns int) *http.Transport {
+func NewTransport(conns int) *http.Transport {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	return &http.Transport{
@@ -179,14 +181,14 @@ func (c *Client) UpdateKey(ctx context.Context, account, id string, u Update) er
 		limit: answerLimit, decode: decodeAny})
 }
 
-// DeleteKey deletes a key for good. ErrNotFound means that it was already gone.
+// DeleteKey deletes a key for good. ErrNotFound means that it was already gone: assumptions A08 and A17.
 func (c *Client) DeleteKey(ctx context.Context, account, id string) error {
 	return c.do(ctx, call{operation: opDelete, method: http.MethodDelete, account: account, id: &id, limit: answerLimit, decode: decodeAny})
 }
 
 // Probe makes one request with the given key. The error is nil for Valid and Invalid; for Inconclusive it is the reason.
 func (c *Client) Probe(ctx context.Context, secret secret.Secret) (ProbeResult, error) {
-	if secret.IsZero() {
+	if secret.IsZero() { // assumption A02: the answer would be that of a key that works
 		return Inconclusive, refuse(opProbe, "there is no key to probe")
 	}
 	return lifeOf(c.do(ctx, call{operation: opProbe, method: http.MethodGet, path: "/v1/user", key: secret,
@@ -194,7 +196,7 @@ func (c *Client) Probe(ctx context.Context, secret secret.Secret) (ProbeResult, 
 }
 
 // ProbeAdmin lists the service accounts with the given key. Valid is a key that may manage them from this host; a key
-// that works but may not is Inconclusive, with the refusal.
+// that works but may not is Inconclusive, with the refusal. Assumption A05: who may list may manage.
 func (c *Client) ProbeAdmin(ctx context.Context, secret secret.Secret) (ProbeResult, error) {
 	if secret.IsZero() {
 		return Inconclusive, refuse(opProbe, "there is no key to probe")
@@ -232,8 +234,8 @@ func (c *Client) AdminKey(ctx context.Context, fresh bool) (secret.Secret, error
 	return key, nil
 }
 
-// lifeOf decides whether a key works. ASSUMPTION: a key without the permission is refused with 401 or 403 and a
-// code of its own, and only an unknown, deleted or disabled one with 401 invalid_api_key.
+// lifeOf decides whether a key works. Assumptions: a key without the permission (A04), or without credits (A22), is refused with
+// 401 or 403 and a code of its own, and only an unknown, deleted or disabled one with 401 invalid_api_key (A03).
 func lifeOf(err error) (ProbeResult, error) {
 	var e *Error
 	switch {

@@ -123,7 +123,7 @@ func (e *Error) refused() error {
 	return nil
 }
 
-// Setting returns the optional setting that a refusal names, "" if it names none. ASSUMPTION: a plan
+// Setting returns the optional setting that a refusal names, "" if it names none. Assumption A24: a plan
 // that does not offer a setting refuses it with a 4xx that names it; which status and code is not published.
 func (e *Error) Setting() string {
 	switch {
@@ -149,7 +149,7 @@ var (
 		`|\bkey (limit|maximum|max)\b|\bmax\w* number of [\w ]*\bkey\b`)
 )
 
-// namesKeyLimit reports whether a code or a message speaks of a maximum or limit of keys. ASSUMPTION: the real words
+// namesKeyLimit reports whether a code or a message speaks of a maximum or limit of keys. Assumption A20: the real words
 // are not published. Limits of other things, of which a key has several, do not count.
 func namesKeyLimit(text string) bool {
 	text = strings.NewReplacer("_", " ", "-", " ").Replace(strings.ToLower(text))
@@ -260,7 +260,7 @@ func requestID(header http.Header, r *secret.Redactor) string {
 	return r.Clean(cmp.Or(header.Get("request-id"), header.Get("x-request-id")), maxWord)
 }
 
-// retryAfter reads seconds or a date; a date is compared with the remote's own clock if the answer has it.
+// retryAfter reads seconds or a date (assumption A14); a date is compared with the remote's own clock if the answer has it.
 func retryAfter(header http.Header) time.Duration {
 	text := strings.TrimSpace(header.Get("Retry-After"))
 	if seconds, err := strconv.ParseFloat(text, 64); err == nil && !math.IsNaN(seconds) {
@@ -287,8 +287,8 @@ func MayChange(status int) bool {
 	return status >= 500
 }
 
-// RefusesAddress reports whether ElevenLabs refuses the address that a request came from. ASSUMPTION: by a 403 that speaks of the
-// IP.
+// RefusesAddress reports whether ElevenLabs refuses the address that a request came from. Assumption A13: by a 403 that speaks of
+// the IP.
 func RefusesAddress(err error) bool {
 	var e *Error
 	if !errors.As(err, &e) || e.Status != http.StatusForbidden {

@@ -133,7 +133,8 @@ func (o Optional) bodyFields(none any) optionalFields {
 	return optionalFields{o.TTSConcurrency.field(none), o.DubbingConcurrency.field(none), o.MusicConcurrency.field(none), o.ThirdPartyDisable.field(none)}
 }
 
-// wireOptional are the optional settings of a listed key. An older API has neither field.
+// wireOptional are the optional settings of a listed key. An older API has neither field. Assumptions A10 and A11: null is a setting
+// that the key does not have, whatever its plan has.
 type wireOptional struct {
 	ThirdPartyDisable wireValue[bool]       `json:"third_party_disable_allowed"`
 	Limits            wireValue[wireLimits] `json:"platform_limits"`

@@ -137,11 +137,11 @@ func TestWhatWasNeverSentWasNotApplied(t *testing.T) {
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	secure.StartTLS()
 	defer secure.Close()
-	noName := newTransport(1)
+	noName := NewTransport(1)
 	noName.DialContext = func(context.Context, string, string) (net.Conn, error) {
 		return nil, &net.DNSError{Err: "no such host", Name: "api.example.com", IsNotFound: true}
 	}
-	stuck := newTransport(1)
+	stuck := NewTransport(1)
 	stuck.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
 	for name, tc := range map[string]struct {
 		base      string

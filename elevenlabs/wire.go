@@ -121,7 +121,7 @@ func (r permissionReader) permissions(raw json.RawMessage) (Permissions, error) 
 	return p, err
 }
 
-// permissionsOf reads the permissions of a listed key. ASSUMPTION: null stands for all.
+// permissionsOf reads the permissions of a listed key. Assumption A01: null stands for all.
 func permissionsOf(raw json.RawMessage) (Permissions, error) {
 	var names *[]string
 	if len(raw) > 0 {
@@ -135,7 +135,7 @@ func permissionsOf(raw json.RawMessage) (Permissions, error) {
 	return Permissions{Names: *names}, nil
 }
 
-// parsePrefixes reads an allowlist. ASSUMPTION: an empty one stands for every address, like none.
+// parsePrefixes reads an allowlist. Assumption A12: an empty one stands for every address, like none.
 func parsePrefixes(list []string) ([]netip.Prefix, error) {
 	var prefixes []netip.Prefix
 	for _, text := range list {

@@ -36,7 +36,7 @@ func (r *Rotator) ProbeCurrent(ctx context.Context, p plan.Policy) ([]ledger.Pro
 	return answers, nil
 }
 
-// proveEnd notes whether a disabled key is rejected.
+// proveEnd notes whether a disabled key is rejected, which may take a moment (assumption A18).
 func (j *job) proveEnd(ctx context.Context, s plan.Step) outcome {
 	key := j.entry().RetiringKey(s.KeyID)
 	proof := j.endOf(ctx, key.KeyRef)

@@ -196,7 +196,7 @@ func (j *job) earlier(ctx context.Context, sink ledger.Sink, version int) (ledge
 }
 
 // search looks for the intent's key by name. If the answer to the create or its sender was lost, it looks until the verify
-// timeout after that, since listings may lag.
+// timeout after that, since listings may lag (assumption A16).
 func (j *job) search(ctx context.Context, in *ledger.Intent) (elevenlabs.Key, bool, error) {
 	api := j.r.apiOf(in.Workspace)
 	if api == nil { // the ledger remembers the key for a while, in case the workspace comes back

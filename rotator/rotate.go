@@ -222,7 +222,7 @@ func (j *job) create(ctx context.Context, in *ledger.Intent) (newKey, error) {
 	return newKey{id: c.ID, name: in.KeyName, secret: c.Secret, created: j.r.opt.Wall()}, nil
 }
 
-// verify probes the new key until it works: a new key may take a moment to be known everywhere.
+// verify probes the new key until it works: a new key may take a moment to be known everywhere (assumption A15).
 func (j *job) verify(ctx context.Context, secret secret.Secret) error {
 	deadline := time.Now().Add(j.r.opt.VerifyTimeout)
 	for attempt := 1; ; attempt++ {

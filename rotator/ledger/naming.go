@@ -9,7 +9,8 @@ import (
 )
 
 // Key names are rekeyd.OWNER.POLICY.ROTATION. They tell which policy owns a key and which rotation made it. They are unique, so
-// that a create whose answer was lost can be settled by looking for its name.
+// that a create whose answer was lost can be settled by looking for its name, and so that it does not matter whether ElevenLabs
+// demands it (assumption A09). They have at most 63 characters (A21).
 const (
 	namePrefix     = "rekeyd"
 	OwnerLength    = 8

@@ -386,7 +386,7 @@ func planHealth(p Policy, o Observed, now time.Time, d Decision) (Decision, bool
 				c.ID, k.DisableReason, recent, p.Name), true
 		}
 		return planRotation(p, o, now, ledger.Reason(k.DisableReason), d), true
-	case ledger.ReasonTrialEnded, ledger.ReasonDowngraded:
+	case ledger.ReasonTrialEnded, ledger.ReasonDowngraded: // until the key is enabled again: assumption A07
 		return d.fail(ledger.Reason(k.DisableReason), "ElevenLabs disabled key %s: %s; a new key would not help, settle the subscription", c.ID, k.DisableReason), true
 	}
 	if c.Outstanding(ledger.CallDisable, now) {
@@ -482,7 +482,8 @@ func (o Observed) mayReturn(k ListedKey, now time.Time) bool {
 	return !k.Disabled || k.DisableReason == "" && o.Entry.Key(k.ID).Outstanding(ledger.CallDisable, now)
 }
 
-// planDrift compares the current key's settings with the policy's.
+// planDrift compares the current key's settings with the policy's. What a create or a patch left different was ignored: by a plan
+// that drops it (assumptions A23 and A25) or, until the next change, in a listing that lagged (A19).
 func planDrift(p Policy, o Observed, now time.Time, d Decision) Decision {
 	k, listed := o.Key(o.Entry.Current.ID)
 	if !listed || !o.HomeListed {
