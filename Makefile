@@ -46,7 +46,7 @@ test: vault helm ## run every test, race detector on, on a real Vault server too
 
 .PHONY: check
 check: ## what a change needs before it is sent, in two minutes on a warm machine: fast tests, lint, generated files
-	$(GOTEST) -short ./rotator/... ./config/... ./sinks/... ./elevenlabs/... ./cmd/rekeyd ./internal/archtest ./internal/events ./internal/memkv ./internal/metrics
+	$(GOTEST) -short ./rotator/... ./config/... ./sinks/... ./elevenlabs/... ./cmd/rekeyd ./internal/archtest ./internal/conformance ./internal/events ./internal/memkv ./internal/metrics
 	$(GOTEST) -run='^Test(Generated|Types)$$' ./internal/charttest
 	$(GOTEST) -run='^TestLinks' ./internal/doctest
 	@$(MAKE) --no-print-directory lint

@@ -44,6 +44,14 @@ func (l *envLoader) combinations() {
 	}
 }
 
+// api is combinations, for LoadAPI.
+func (l *envLoader) api() {
+	if !l.env.APIKey.IsSet() && !l.failed["ELEVENLABS_API_KEY"] {
+		l.fault("ELEVENLABS_API_KEY", "is not set; set it or ELEVENLABS_API_KEY_FILE, or REKEYD_POLICY_FILE to a file that has workspaces")
+	}
+	l.urls()
+}
+
 // maxAside bounds the other files without a secret: certificates and the web config.
 const maxAside = 1 << 20
 

@@ -19,7 +19,23 @@ import (
 //
 // The error is a [Faults] with everything that is wrong. The Env is usable for reporting even then: a variable
 // that cannot be parsed has its default.
-func LoadEnv(env envconfig.Lookuper) (Env, error) {
+func LoadEnv(env envconfig.Lookuper) (Env, error) { return loadEnv(env, (*envLoader).combinations) }
+
+// LoadAPI reads the environment of a command that calls ElevenLabs alone, for which neither policies nor Vault are needed. The
+// workspace is the one that the environment describes.
+func LoadAPI(env envconfig.Lookuper) (Env, Workspace, error) {
+	e, err := loadEnv(env, (*envLoader).api)
+	return e, Workspace{"default", e.BaseURL, KeySource{Secret: e.APIKey}}, err
+}
+
+// HasPolicies reports whether the environment names a policy file, or holds one.
+func HasPolicies(env envconfig.Lookuper) bool {
+	_, file := nonEmpty(env).Lookup("REKEYD_POLICY_FILE")
+	_, text := nonEmpty(env).Lookup("REKEYD_POLICIES")
+	return file || text
+}
+
+func loadEnv(env envconfig.Lookuper, combinations func(*envLoader)) (Env, error) {
 	l := envLoader{lookup: nonEmpty(OrBao(env)), set: nonEmpty(env), failed: map[string]bool{}}
 	out := reflect.ValueOf(&l.env).Elem()
 	for i := range out.NumField() {
@@ -28,7 +44,7 @@ func LoadEnv(env envconfig.Lookuper) (Env, error) {
 	if l.env.VaultAuthMount == "" && !strings.HasPrefix(l.env.VaultAuth, "token") {
 		l.env.VaultAuthMount = l.env.VaultAuth // as usual
 	}
-	l.combinations()
+	combinations(&l)
 	return l.env, l.faults.asError()
 }
 

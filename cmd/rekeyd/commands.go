@@ -15,9 +15,9 @@ import (
 
 // options are the flags of all commands; each command sets its own.
 type options struct {
-	json, online, revoke, yes, rotate bool
-	runs                              int
-	from, since, reason               string
+	json, online, revoke, yes, rotate, redact bool
+	runs                                      int
+	from, since, reason, account, workspace   string
 }
 
 // Groups of commands in the help.
@@ -111,6 +111,14 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 			"hashes, and whether it still works. Nothing changes without --rotate. Exit status 1: it is no key of this installation."}, 0, 0, a.leaked)
 	leaked.Args = fromStdin
 	leaked.Flags().BoolVar(&o.rotate, "rotate", false, "rotate the key's policy as with rotate --revoke-now, until ElevenLabs rejects the secret")
+	asked := add(groupChange, &cobra.Command{Use: "conformance", Short: "Ask whether ElevenLabs is as rekeyd assumes", Example: "  rekeyd conformance --account svcacc_9f8b7c6d5e4a3b2c1d0e\n  rekeyd conformance --account svcacc_9f8b7c6d5e4a3b2c1d0e --yes -o json >report.json",
+		Long: "Ask ElevenLabs whether it is as rekeyd assumes, with throwaway keys named rekeyd-conformance.… in one service account, which it\n" +
+			"deletes. It says what it will do, and asks first. It costs no credits and touches no other key. The report has no secret, and\n" +
+			"no id. Neither policies nor Vault are needed. Exit status: 0 all that could be asked holds, 1 something differs or failed."}, 0, 0, a.conformance)
+	asked.Flags().StringVar(&o.account, "account", "", "`ID` of the service account in which the keys are made")
+	asked.Flags().StringVar(&o.workspace, "workspace", "", "`NAME` of the workspace, where there are several")
+	asked.Flags().BoolVar(&o.yes, "yes", false, "do not ask")
+	asked.Flags().BoolVar(&o.redact, "redact", true, "leave out ids and what ElevenLabs says in its own words; secrets are never shown")
 	add(groupHelp, &cobra.Command{Use: "version", Short: "Print version and revision", Example: "  rekeyd version\n  rekeyd --version"}, 0, 0,
 		func(context.Context, options, []string) error { return a.print("rekeyd %s\n", root.Version) })
 }

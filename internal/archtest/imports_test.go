@@ -29,7 +29,8 @@ var mayLink = map[string][]string{
 	"sinks":                {"elevenlabs", "internal/jsonvalues", "internal/secret", "internal/smallfile", "rotator/ledger"},
 	"internal/events":      {"elevenlabs", "internal/jsonvalues", "internal/secret", "rotator", "rotator/ledger", "rotator/plan", "rotator/schedule"},
 	"internal/daemon":      {"config", "elevenlabs", "internal/events", "internal/jsonvalues", "internal/metrics", "internal/outbox", "internal/secret", "internal/smallfile", "internal/web", "rotator", "rotator/ledger", "rotator/plan", "rotator/schedule", "sinks"},
-	"cmd/rekeyd":           {"config", "elevenlabs", "internal/daemon", "internal/events", "internal/jsonvalues", "internal/metrics", "internal/outbox", "internal/secret", "internal/smallfile", "internal/web", "rotator", "rotator/ledger", "rotator/plan", "rotator/schedule", "sinks"},
+	"internal/conformance": {"elevenlabs", "internal/jsonvalues", "internal/secret"}, // not the simulator: it asks the real one
+	"cmd/rekeyd":           {"config", "elevenlabs", "internal/conformance", "internal/daemon", "internal/events", "internal/jsonvalues", "internal/metrics", "internal/outbox", "internal/secret", "internal/smallfile", "internal/web", "rotator", "rotator/ledger", "rotator/plan", "rotator/schedule", "sinks"},
 	"cmd/elevensim":        {"elevenlabs/elevensim"},
 	"internal/metrics":     {"elevenlabs", "internal/events", "internal/jsonvalues", "internal/outbox", "internal/secret", "internal/smallfile", "rotator", "rotator/ledger", "rotator/plan", "rotator/schedule", "sinks"},
 	"internal/web":         {"config", "elevenlabs", "internal/jsonvalues", "internal/outbox", "internal/secret", "internal/smallfile", "rotator", "rotator/ledger", "rotator/plan", "rotator/schedule"},

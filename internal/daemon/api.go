@@ -1,0 +1,68 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+
+	"github.com/sethvargo/go-envconfig"
+
+	"github.com/rekeyd/rekeyd/config"
+	"github.com/rekeyd/rekeyd/internal/secret"
+)
+
+// API is what it takes to call one workspace beside its client.
+type API struct {
+	Env       config.Env
+	Workspace string
+	BaseURL   string
+	AdminKey  func(context.Context) (secret.Secret, error)
+	Redactor  *secret.Redactor
+}
+
+// OpenAPI returns the API of a workspace; "" is the one named default, or the only one. Without a policy file it is the one that
+// the environment describes, and nothing of Vault is needed. What is wrong with the configuration is a [config.Faults].
+func OpenAPI(lookuper envconfig.Lookuper, workspace, version string) (API, error) {
+	if config.HasPolicies(lookuper) {
+		return openConfigured(lookuper, workspace, version)
+	}
+	env, w, err := config.LoadAPI(lookuper)
+	if faults := append(faultsOf(err), proxyFaults(lookuper)...); len(faults) > 0 {
+		return API{}, faults
+	}
+	if cmp.Or(workspace, w.Name) != w.Name {
+		return API{}, noWorkspace(workspace, []config.Workspace{w})
+	}
+	redactor := new(secret.Redactor)
+	holdProxyCredentials(lookuper, redactor)
+	return API{env, w.Name, w.BaseURL, w.APIKey.Secret.Get, redactor}, nil
+}
+
+func openConfigured(lookuper envconfig.Lookuper, workspace, version string) (API, error) {
+	s, err := Load(lookuper)
+	if err != nil {
+		return API{}, err
+	}
+	all := s.Policies.Workspaces
+	if workspace == "" && len(all) == 1 {
+		workspace = all[0].Name
+	}
+	workspace = cmp.Or(workspace, "default")
+	d, err := New(Config{Settings: s, Version: version})
+	if err != nil {
+		return API{}, err
+	}
+	w := d.workspaces.current[workspace]
+	if w == nil {
+		return API{}, noWorkspace(workspace, all)
+	}
+	return API{s.Env, workspace, w.base, w.credential.Get, d.redactor}, nil
+}
+
+func noWorkspace(name string, all []config.Workspace) error {
+	var names []string
+	for _, w := range all {
+		names = append(names, w.Name)
+	}
+	return config.Faults{{Text: fmt.Sprintf("there is no workspace %q; %s", name, config.Suggestion(name, names))}}
+}
