@@ -235,7 +235,8 @@ func (c *Client) AdminKey(ctx context.Context, fresh bool) (secret.Secret, error
 }
 
 // lifeOf decides whether a key works. Assumptions: a key without the permission (A04), or without credits (A22), is refused with
-// 401 or 403 and a code of its own, and only an unknown, deleted or disabled one with 401 invalid_api_key (A03).
+// 401 and a code of its own, or with 403, and only an unknown, deleted or disabled one with 401 invalid_api_key (A03). A 401 with
+// any other code proves nothing: a key that does not work yet must not be published.
 func lifeOf(err error) (ProbeResult, error) {
 	var e *Error
 	switch {
@@ -246,6 +247,8 @@ func lifeOf(err error) (ProbeResult, error) {
 	case !errors.As(err, &e) || (e.Status != http.StatusUnauthorized && e.Status != http.StatusForbidden):
 		return Inconclusive, err
 	case e.Code == "" || e.says(codeInvalidKey) || errors.Is(err, ErrBadAnswer):
+		return Inconclusive, err
+	case e.Status == http.StatusUnauthorized && !e.says(codeMissingPermissions) && !e.says(codeQuota):
 		return Inconclusive, err
 	}
 	return Valid, nil

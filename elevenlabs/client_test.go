@@ -407,6 +407,8 @@ func TestProbe(t *testing.T) {
 		"accepted":              {200, `{"user_id":"u"}`, Valid},
 		"accepted by a portal":  {200, `<html>`, Inconclusive},
 		"missing permission":    {401, detail("missing_permissions"), Valid},
+		"without credits":       {401, detail("quota_exceeded"), Valid},
+		"401 for another cause": {401, detail("api_key_not_ready"), Inconclusive},
 		"legacy permission":     {401, `{"detail":{"status":"missing_permissions","message":"m"}}`, Valid},
 		"forbidden":             {403, detail("ip_not_allowed"), Valid},
 		"dead":                  {401, detail("invalid_api_key"), Invalid},

@@ -38,6 +38,7 @@ var (
 const (
 	codeInvalidKey         = "invalid_api_key"
 	codeMissingPermissions = "missing_permissions"
+	codeQuota              = "quota_exceeded"
 	codeConcurrent         = "concurrent_limit_exceeded"
 	codeValidation         = "validation_error"
 

@@ -2,6 +2,7 @@ package rotator_test
 
 import (
 	"fmt"
+	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -104,4 +105,39 @@ func TestNoDeviationIsFatal(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A new key that is refused with a code that nobody knows, until it works, is published once it works.
+func TestAKeyThatIsRefusedInOtherWords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		p := testPolicy(t, nil)
+		_, stop := w.start(p)
+		defer stop()
+		after(time.Minute)
+		if err := w.sim.SetFaults(elevensim.Faults{KeyDelay: elevensim.Duration(20 * time.Second), KeyDelayCode: "api_key_not_ready"}); err != nil {
+			t.Fatal(err)
+		}
+		after(3*time.Hour - 2*time.Minute)
+		for range 180 {
+			after(time.Second)
+			secret, _ := w.record(p)[p.Sink.Field].(string)
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://api.invalid/v1/user", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("xi-api-key", secret)
+			resp, err := w.api.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				t.Fatalf("readers have a key that is answered %d", resp.StatusCode)
+			}
+		}
+		if w.countEvents(rotator.EventRotated) != 2 {
+			t.Error("it was not rotated")
+		}
+	})
 }
