@@ -225,7 +225,7 @@ func checkCoverage(t *testing.T, hits map[string]int) {
 			t.Errorf("nobody ever did this: %s", m)
 		}
 	}
-	for _, what := range []string{"others × in mid-rotation", "others × after a death in mid-rotation", "others × a working key came back", "start × adopted key", "start × full account", "start × ignored allowlist", "start × admin key", "old key × used",
+	for _, what := range []string{"others × in mid-rotation", "others × after a death in mid-rotation", "others × a working key came back", "start × adopted key", "start × full account", "start × ignored allowlist", "start × standbys that lag", "start × wrong assumptions", "start × admin key", "old key × used",
 		"create × doubled", "start × copied record", "outage × one mount", "outage × one mount to the end", "others × name taken back", "others × place taken back",
 		"others × policy added again", "others × pruned policy added again", "others × snapshot in mid-rotation", "command done: rename",
 		"request × accepted", "request × after a rotation", "request × after the first publication", "late × disabled the current key", "late × enabled an old key", "others × limit changed",

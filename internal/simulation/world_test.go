@@ -216,6 +216,9 @@ func (w *world) faults() {
 	if f.IgnoreAllowedIPs = w.profile.ignoreIPs; f.IgnoreAllowedIPs {
 		w.hits["start × ignored allowlist"]++
 	}
+	if w.deviate(&f); w.deviant() {
+		w.profile.meddling = slices.DeleteFunc(w.profile.meddling, func(m string) bool { return m == "delete key" }) // nothing proves that it is gone
+	}
 	for _, sim := range w.sims() {
 		if err := sim.SetFaults(f); err != nil {
 			w.t.Fatal(err)
