@@ -71,11 +71,11 @@ func TestALateRollbackBehindStandbys(t *testing.T) {
 		if !err {
 			t.Fatal("there is no first key")
 		}
-		data, _ := w.kv.Get(p.Sink.Ref.String(), 1)
+		data, _ := w.kv.Get(p.Sink.String(), 1)
 		for !w.due(p, first.ID) {
 			after(10 * time.Millisecond)
 		}
-		if _, err := w.kv.Put(p.Sink.Ref.String(), data); err != nil {
+		if _, err := w.kv.Put(p.Sink.String(), data); err != nil {
 			t.Fatal(err)
 		}
 		after(time.Hour)
@@ -124,7 +124,7 @@ func TestARequestBehindStandbys(t *testing.T) {
 
 // newestSecret is what the active node has.
 func (a *arena) newestSecret(p plan.Policy) string {
-	data, _ := a.kv.Get(p.Sink.Ref.String(), 0)
+	data, _ := a.kv.Get(p.Sink.String(), 0)
 	s, _ := data["api_key"].(string)
 	return s
 }
