@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rekeyd/rekeyd/internal/memkv"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
@@ -19,6 +20,33 @@ import (
 func (a *arena) lagging(indexed bool, lag time.Duration) {
 	var calls atomic.Int64
 	a.kv.Standbys(indexed, func(*http.Request) int { return int(calls.Add(1) % 3) }, lag, lag/2)
+}
+
+// Behind a proxy all of whose answers are old, and that says nothing of it, keys rotate and retire as well.
+func TestAProxyWhoseAnswersAreOld(t *testing.T) {
+	for _, lag := range []time.Duration{time.Second, 5 * time.Second, 9 * time.Second} {
+		t.Run(lag.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newArena(t)
+				w.kv.Standbys(false, func(*http.Request) int { return 1 }, lag)
+				w.kv.Before(func(r *http.Request) error {
+					if strings.HasPrefix(r.URL.Path, "/v1/sys/health") {
+						return &memkv.Refusal{Status: http.StatusNotFound}
+					}
+					return nil
+				})
+				p := testPolicy(t, nil)
+				w.guardReaders(p)
+				r, stop := w.daemon(options{}, p)
+				defer stop()
+				after(2*24*time.Hour + time.Hour)
+				s := w.state(r, 0)
+				if s.State != plan.StateOK || s.Successes < 3 || s.Failures != 0 || w.countEvents(rotator.EventRetired) < 3 || strings.Contains(w.logs.String(), "back in time") {
+					t.Errorf("it is %s (%s) after %d rotations, %d steps of retirements and %d failures: %s", s.State, s.Reason, s.Successes, w.countEvents(rotator.EventRetired), s.Failures, s.Message)
+				}
+			})
+		})
+	}
 }
 
 // everyLag runs a test on standbys with and without an index.

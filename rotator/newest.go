@@ -9,8 +9,11 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// newestTries is how often a document is read until it shows what is known of it.
-const newestTries = 4
+// How often a document is read until it shows what is known of it: for two seconds, or for twelve from a store that lags.
+const (
+	newestTries  = 4
+	laggingTries = 7
+)
 
 // newest reads the newest version of a document that had at least the version known, as a write or an earlier read showed. A lower
 // version comes from a replica that lags, or from a store that was restored, and only a write tells: one with the content as read
@@ -25,7 +28,8 @@ func (r *Rotator) newest(ctx context.Context, ref ledger.Ref, known int, empty f
 			}
 			return doc, false, err
 		}
-		if attempt == newestTries || !sleep(ctx, 250*time.Millisecond<<(attempt-1)) {
+		enough := attempt == newestTries && !r.lags.Load() || attempt == laggingTries
+		if enough || !sleep(ctx, min(250*time.Millisecond<<(attempt-1), 4*time.Second)) {
 			break
 		}
 	}
@@ -40,8 +44,10 @@ func (r *Rotator) newest(ctx context.Context, ref ledger.Ref, known int, empty f
 	}
 	version, err := r.opt.Store.Write(ctx, ref, data, doc.Version)
 	switch {
-	case errors.Is(err, ledger.ErrConflict):
+	case errors.Is(err, ledger.ErrConflict) && !r.lags.Load():
 		r.noteLag(ref)
+		return r.newest(ctx, ref, known, empty) // now that it is known to lag, for longer
+	case errors.Is(err, ledger.ErrConflict):
 		return doc, false, &ledger.Error{Op: "reading " + ref.String(), Reason: ledger.ReasonSinkStandby,
 			Err:    fmt.Errorf("version %d was written, the answer is %d", known, doc.Version),
 			Advice: "the node that answers lags far behind; point VAULT_ADDR at the active node"}
