@@ -23,6 +23,7 @@ type Env struct {
 	WebConfigFile string       `env:"REKEYD_WEB_CONFIG_FILE" help:"TLS and basic auth, in the format of prometheus/exporter-toolkit"`
 	AdminToken    SecretSource `env:"REKEYD_ADMIN_TOKEN" least:"16" help:"enables the HTTP calls that change state; at least 16 characters. Without it they answer 404"`
 	StatusPage    string       `env:"REKEYD_STATUS_PAGE,default=auto" words:"auto on off" help:"serve the status page and /api/v1; auto: if the listener is loopback or the web config requires authentication"`
+	Pprof         bool         `env:"REKEYD_PPROF,default=false" help:"serve Go profiles at /debug/pprof/: on a loopback listener, to clients that authenticate, or with the admin token"`
 
 	ReconcileInterval   time.Duration `env:"REKEYD_RECONCILE_INTERVAL,default=1m" min:"100ms" max:"24h" help:"how often keys are listed at ElevenLabs and due work is started"`
 	ResyncInterval      time.Duration `env:"REKEYD_RESYNC_INTERVAL,default=15m" min:"100ms" max:"168h" help:"how often each ledger entry and record is read again, spread evenly"`

@@ -73,13 +73,16 @@ func OrBao(env envconfig.Lookuper) envconfig.Lookuper {
 // UnknownVariables returns a warning for each entry of environ ("NAME=value") that has no effect: one that starts with REKEYD_ and
 // is not a variable of rekeyd, most likely a typing error, and one of OpenBao that one of Vault overrides.
 func UnknownVariables(environ []string) []Fault {
-	var names []string
+	const prefix = "REKEYD_"
+	known := map[string]bool{}
+	var ours []string // without the prefix, which would count as resemblance
 	for _, v := range variables() {
-		names = append(names, v.names()...)
-	}
-	known := make(map[string]bool, len(names))
-	for _, n := range names {
-		known[n] = true
+		for _, n := range v.names() {
+			known[n] = true
+			if rest, ok := strings.CutPrefix(n, prefix); ok {
+				ours = append(ours, rest)
+			}
+		}
 	}
 	given := map[string]string{}
 	for _, entry := range environ {
@@ -92,12 +95,13 @@ func UnknownVariables(environ []string) []Fault {
 		if rest, ok := strings.CutPrefix(name, "BAO_"); ok && known["VAULT_"+rest] && given["VAULT_"+rest] != "" && given["VAULT_"+rest] != value {
 			warnings = append(warnings, Fault{Text: name + " has no effect, because VAULT_" + rest + " is set; unset one of them"})
 		}
-		if !strings.HasPrefix(name, "REKEYD_") || known[name] {
+		rest, ok := strings.CutPrefix(name, prefix)
+		if !ok || known[name] {
 			continue
 		}
 		advice := "see rekeyd help env"
-		if n := nearest(name, names); n != "" {
-			advice = "did you mean " + n + "?"
+		if n := nearest(rest, ours); n != "" {
+			advice = "did you mean " + prefix + n + "?"
 		}
 		warnings = append(warnings, Fault{Text: name + " is not a variable of rekeyd and has no effect; " + advice})
 	}

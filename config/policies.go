@@ -30,7 +30,7 @@ type Config struct {
 // the variables that the workspaces' api_key names. The error is a [Faults] with every fault; a file with a fault is not
 // used at all.
 func LoadPolicies(ctx context.Context, src Source, env Env, lookup envconfig.Lookuper) (*Config, error) {
-	text, err := src.read(ctx)
+	text, err := src.Read(ctx)
 	if err != nil {
 		return nil, Faults{src.unread(err)}
 	}

@@ -42,7 +42,8 @@ func (s Source) name() string {
 	return cut(s.Path, 200)
 }
 
-func (s Source) read(ctx context.Context) ([]byte, error) {
+// Read returns the text, until ctx ends.
+func (s Source) Read(ctx context.Context) ([]byte, error) {
 	if s.Path == "" {
 		return []byte(s.Text), nil
 	}

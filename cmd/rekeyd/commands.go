@@ -18,6 +18,7 @@ type options struct {
 	json, online, revoke, yes, rotate, redact bool
 	runs                                      int
 	from, since, reason, account, workspace   string
+	file                                      string
 }
 
 // Groups of commands in the help.
@@ -119,6 +120,17 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 	asked.Flags().StringVar(&o.workspace, "workspace", "", "`NAME` of the workspace, where there are several")
 	asked.Flags().BoolVar(&o.yes, "yes", false, "do not ask")
 	asked.Flags().BoolVar(&o.redact, "redact", true, "leave out ids and what ElevenLabs says in its own words; secrets are never shown")
+	inspect := &cobra.Command{Use: "debug", Short: "Collect what an issue needs", GroupID: groupHelp, Args: knownCommand}
+	bundle := &cobra.Command{Use: "bundle", Short: "Collect status, history, configuration, metrics, goroutines and versions", Example: "  rekeyd debug bundle -o bundle.tar.gz\n  kubectl exec deploy/rekeyd -- /rekeyd debug bundle >bundle.tar.gz",
+		Long: "Collect status, history, configuration, metrics, goroutines and versions in one tar.gz, to attach to an issue. Metrics and\n" +
+			"goroutines come from the daemon that runs here with the same environment; its README.txt says what could not be had.\n" +
+			"It is searched for secrets first: where one is found, nothing is written.",
+		Args: operands(0, 0), ValidArgsFunction: cobra.NoFileCompletions}
+	bundle.RunE = func(c *cobra.Command, names []string) error { return a.bundle(c.Context(), *o, names) }
+	bundle.Flags().StringVarP(&o.file, "output", "o", "", "write `FILE`, which must not exist; default stdout, unless it is a terminal")
+	inspect.RunE = func(c *cobra.Command, _ []string) error { return misuse(c, "name a command: bundle") }
+	inspect.AddCommand(bundle)
+	root.AddCommand(inspect)
 	add(groupHelp, &cobra.Command{Use: "version", Short: "Print version and revision", Example: "  rekeyd version\n  rekeyd --version"}, 0, 0,
 		func(context.Context, options, []string) error { return a.print("rekeyd %s\n", root.Version) })
 }

@@ -35,25 +35,32 @@ func (a app) history(ctx context.Context, o options, names []string) error {
 	if err != nil {
 		return err
 	}
-	rotations := []web.RotationView{}
+	found, lacks := rotations(ctx, d, all, len(names) > 0)
+	found = slices.DeleteFunc(found, func(r web.RotationView) bool { return r.Last().Before(since) })
+	if o.json {
+		err = a.json(found)
+	} else {
+		err = a.table(historyRows(found), make([]string, len(found)))
+	}
+	return errors.Join(lacks, err)
+}
+
+// rotations reads what the ledger remembers of these policies. An entry that moved to another policy is an error where the
+// policies were named; else its history is that of the other.
+func rotations(ctx context.Context, d *daemon.Daemon, policies []string, named bool) ([]web.RotationView, error) {
+	found := []web.RotationView{}
 	var errs []error
-	for _, h := range d.History(ctx, all...) {
-		if moved := (*rotator.MovedError)(nil); errors.As(h.Err, &moved) && len(names) == 0 {
-			continue // the history is that of the policy that has the entry now
+	for _, h := range d.History(ctx, policies...) {
+		if moved := (*rotator.MovedError)(nil); errors.As(h.Err, &moved) && !named {
+			continue
 		}
 		errs = append(errs, h.Err)
-		rotations = append(rotations, web.HistoryOf(h.Policy, h.Rotations)...)
+		found = append(found, web.HistoryOf(h.Policy, h.Rotations)...)
 	}
-	rotations = slices.DeleteFunc(rotations, func(r web.RotationView) bool { return r.Last().Before(since) })
-	slices.SortStableFunc(rotations, func(x, y web.RotationView) int {
+	slices.SortStableFunc(found, func(x, y web.RotationView) int {
 		return cmp.Or(x.Published.Compare(y.Published), cmp.Compare(x.Policy, y.Policy))
 	})
-	if o.json {
-		err = a.json(rotations)
-	} else {
-		err = a.table(historyRows(rotations), make([]string, len(rotations)))
-	}
-	return errors.Join(append(errs, err)...)
+	return found, errors.Join(errs...)
 }
 
 // recorded returns the policies to read: the named ones, or all in policy file and ledger.

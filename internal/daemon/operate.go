@@ -140,3 +140,18 @@ func (d *Daemon) Remembered(ctx context.Context) ([]string, error) {
 	}
 	return names, nil
 }
+
+// Redactor holds the secrets that the process uses.
+func (d *Daemon) Redactor() *secret.Redactor { return d.redactor }
+
+// SinkVersion says what serves records and ledger: Vault with its version, or files.
+func (d *Daemon) SinkVersion(ctx context.Context) string {
+	if d.vault == nil {
+		return "files"
+	}
+	version, sealed, err := d.vault.Seal(ctx)
+	if err != nil {
+		return "Vault, of an unknown version: " + err.Error()
+	}
+	return fmt.Sprintf("Vault %s, sealed: %t", version, sealed)
+}

@@ -133,7 +133,7 @@ func withVault(t *testing.T) place {
 	}
 	p.env = append(p.env,
 		"REKEYD_POLICY_FILE="+filepath.Join(p.dir, "policies.yaml"), "REKEYD_LISTEN_ADDR="+daemon, "REKEYD_RECONCILE_INTERVAL=1s",
-		"REKEYD_RESYNC_INTERVAL=3s", "REKEYD_CLAIM_TTL=5s", "REKEYD_API_RATE=1000", "REKEYD_ADMIN_TOKEN=admin-token-of-the-docs",
+		"REKEYD_RESYNC_INTERVAL=3s", "REKEYD_CLAIM_TTL=5s", "REKEYD_API_RATE=1000", "REKEYD_PPROF=true", "REKEYD_ADMIN_TOKEN=admin-token-of-the-docs",
 		"ELEVENLABS_API_KEY=sk_admin_of_the_docs", "ELEVENLABS_BASE_URL="+sim.URL, "SIM="+sim.URL+"/_sim",
 		"VAULT_ADDR="+vault.Addr, "VAULT_TOKEN="+vault.Token(t, string(hcl)), "ROOT_TOKEN="+vault.RootToken, "UNSEAL_KEY="+vault.UnsealKey)
 	return p

@@ -34,6 +34,7 @@ type Options struct {
 	ConfigFile  string              // the web config, with TLS and basic auth; "": neither
 	StatusPage  string              // on, off or auto
 	AdminToken  config.SecretSource // authorises calls that change something; unset: they do not exist
+	Pprof       bool                // serve profiles, where the client may have them
 	Version     string              // shown on the page
 	Rotator     *rotator.Rotator
 	Metrics     http.Handler
@@ -115,6 +116,9 @@ func (s *Server) handler(local bool) http.Handler {
 	mux.Handle("GET /api/v1/policies/{name}", visible(s.policy))
 	mux.HandleFunc("GET /page.css", asset("text/css; charset=utf-8", pageCSS))
 	mux.HandleFunc("GET /page.js", asset("text/javascript; charset=utf-8", pageJS))
+	if s.cfg.Pprof {
+		mux.Handle("GET /debug/pprof/{name...}", s.profiles(local))
+	}
 	mux.HandleFunc("POST /-/reload", s.asAdmin(s.reload))
 	mux.HandleFunc("POST /api/v1/policies/{name}/rotate", s.asAdmin(s.rotate))
 	mux.HandleFunc("POST /api/v1/leaked", s.asAdmin(outbox.New(leaksAtOnce).Wrap(http.HandlerFunc(s.leaked)).ServeHTTP))

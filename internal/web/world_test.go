@@ -78,7 +78,7 @@ func (w *world) build(change map[string]string) *served {
 	m := metrics.New("v0", "abc")
 	m.Watch(r.Snapshot, nil)
 	return &served{rotator: r, env: env, listener: w.Listen(), Server: New(Options{
-		ConfigFile: env.WebConfigFile, StatusPage: env.StatusPage, AdminToken: env.AdminToken, Version: "v0", Rotator: r, Metrics: m.Handler(),
+		ConfigFile: env.WebConfigFile, StatusPage: env.StatusPage, AdminToken: env.AdminToken, Pprof: env.Pprof, Version: "v0", Rotator: r, Metrics: m.Handler(),
 		Alive: func() error { return nil }, Ready: func(context.Context) error { return r.Ready() },
 		Reload: reload, ReloadFault: func() string { return "" }, Redactor: redactor, Logger: log,
 	})}
