@@ -36,6 +36,9 @@ func (a app) bundle(ctx context.Context, o options, _ []string) error {
 	}
 	now := time.Now().UTC()
 	entries, redactor := a.gather(ctx)
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("making a bundle: %w", err)
+	}
 	v, rev := built()
 	entries = append([]entry{{name: "README.txt", text: contents(entries, fmt.Sprintf("Made by rekeyd %s (revision %s) at %s.", v, rev, now.Format(time.RFC3339)))}}, entries...)
 	for _, e := range entries {
@@ -62,6 +65,7 @@ func (a app) bundle(ctx context.Context, o options, _ []string) error {
 // gather makes the entries. The redactor holds every secret that was used.
 func (a app) gather(ctx context.Context) ([]entry, *secret.Redactor) {
 	env, _ := config.LoadEnv(a.lookuper) // usable with faults, which Load reports again
+	secrets := env.Secrets(ctx)
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout(env))
 	defer cancel()
 	metrics, noMetrics := web.Ask(ctx, env, "/metrics")
@@ -91,7 +95,7 @@ func (a app) gather(ctx context.Context) ([]entry, *secret.Redactor) {
 			history.text, history.err = told(ctx, d, s.Policies)
 		}
 	}
-	for _, s := range env.Secrets(ctx) {
+	for _, s := range secrets {
 		redactor.Add(s)
 	}
 	status.about, history.about = "what rekeyd status -o json says", "what rekeyd history -o json says"

@@ -128,6 +128,9 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 		Args: operands(0, 0), ValidArgsFunction: cobra.NoFileCompletions}
 	bundle.RunE = func(c *cobra.Command, names []string) error { return a.bundle(c.Context(), *o, names) }
 	bundle.Flags().StringVarP(&o.file, "output", "o", "", "write `FILE`, which must not exist; default stdout, unless it is a terminal")
+	_ = bundle.RegisterFlagCompletionFunc("output", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) { // it exists
+		return nil, cobra.ShellCompDirectiveDefault // names of files
+	})
 	inspect.RunE = func(c *cobra.Command, _ []string) error { return misuse(c, "name a command: bundle") }
 	inspect.AddCommand(bundle)
 	root.AddCommand(inspect)

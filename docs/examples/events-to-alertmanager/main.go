@@ -24,10 +24,17 @@ import (
 	"time"
 )
 
-// severity is the label by which Alertmanager routes.
-var severity = map[string]string{
-	"rekeyd.key_disabled": "critical", "rekeyd.error": "warning", "rekeyd.failed": "warning",
-	"rekeyd.rotated": "info", "rekeyd.retired": "info", "rekeyd.drifted": "info",
+// severity is the label by which Alertmanager routes; "" for what is no event of rekeyd.
+func severity(kind string) string {
+	switch kind {
+	case "rekeyd.key_disabled":
+		return "critical"
+	case "rekeyd.error", "rekeyd.failed":
+		return "warning"
+	case "rekeyd.rotated", "rekeyd.retired", "rekeyd.drifted":
+		return "info"
+	}
+	return ""
 }
 
 func main() {
@@ -66,7 +73,7 @@ func handler(secret []byte, alertmanager string) http.Handler {
 			return
 		}
 		var e event
-		if err := json.Unmarshal(body, &e); err != nil || severity[e.Type] == "" {
+		if err := json.Unmarshal(body, &e); err != nil || severity(e.Type) == "" {
 			http.Error(w, "not an event of rekeyd", http.StatusBadRequest)
 			return
 		}
@@ -86,7 +93,7 @@ func alertOf(e event) alert {
 		summary += ": " + e.Data.Reason
 	}
 	return alert{
-		Labels: map[string]string{"alertname": "RekeydEvent", "severity": severity[e.Type], "event": e.Type, "policy": e.Subject,
+		Labels: map[string]string{"alertname": "RekeydEvent", "severity": severity(e.Type), "event": e.Type, "policy": e.Subject,
 			"reason": e.Data.Reason, "installation": e.Source},
 		Annotations: map[string]string{"summary": summary, "key_id": e.Data.KeyID, "runbook_url": "https://github.com/rekeyd/rekeyd/blob/main/docs/events.md"},
 		StartsAt:    e.Time, EndsAt: e.Time.Add(time.Hour),
@@ -100,12 +107,12 @@ func post(ctx context.Context, alertmanager string, a alert) error {
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(alertmanager, "/")+"/api/v2/alerts", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(alertmanager, "/")+"/api/v2/alerts", bytes.NewReader(body)) //nolint:gosec // the operator's own
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := http.DefaultClient.Do(req) //nolint:gosec // as above
 	if err != nil {
 		return err
 	}

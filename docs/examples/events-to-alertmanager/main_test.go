@@ -17,7 +17,7 @@ import (
 // TestTheAdapter lets rekeyd's own sender speak to it. TestNotifications has a real Alertmanager.
 func TestTheAdapter(t *testing.T) {
 	for _, kind := range events.Types() {
-		if severity["rekeyd."+string(kind)] == "" {
+		if severity("rekeyd."+string(kind)) == "" {
 			t.Errorf("%s has no severity", kind)
 		}
 	}
