@@ -79,7 +79,7 @@ func (w *world) checkRequests(lives map[string]*life) {
 			if r.Applied {
 				w.did.creates++
 			}
-		case r.Operation == "updateAPIKey" && body.Enabled != false:
+		case r.Operation == "updateAPIKey" && body.Enabled != false && !w.wasLate(r.KeyID):
 			w.violated("key %s was given %s", r.KeyID, r.Body)
 		case r.Operation == "updateAPIKey" && r.Applied && l.disabled.IsZero():
 			l.disabled = r.Time
@@ -104,7 +104,13 @@ func (w *world) checkRecord(lives map[string]*life, i int) {
 			w.violated("version %d of %s holds no key of the policy: key_id %q", v.number, record(i), v.text("key_id"))
 			continue
 		case next == current:
+			w.did.rewrites++
 			continue // written again as it was
+		case current != nil && w.wasByHand(record(i), v.number):
+			w.did.rollbacks++
+			current.replaced, current.promised, next.replaced = v.at, time.Time{}, time.Time{}
+			current, rotated = next, w.time(v, "rotated_at")
+			continue
 		}
 		w.did.rotations++
 		if !next.published.IsZero() {
@@ -138,8 +144,12 @@ func (w *world) checkLife(l *life) {
 	w.t.Helper()
 	var fault string
 	retired := !l.disabled.IsZero() || !l.deleted.IsZero()
+	if retired && !l.replaced.IsZero() {
+		w.did.retirements++
+	}
 	settled := time.Since(l.replaced) < overlap+quarantine+settleSlack
 	switch {
+	case w.wasLate(l.ID):
 	case l.published.IsZero() && l.deleted.IsZero():
 		fault = "was never published and is still there"
 	case l.published.IsZero():
