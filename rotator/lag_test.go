@@ -216,3 +216,68 @@ func TestARestoredVaultBehindStandbys(t *testing.T) {
 		}
 	})
 }
+
+// A record that is rolled back is followed once: a standby that still shows the version before does not undo it.
+func TestARollbackIsFollowedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		p := testPolicy(t, nil)
+		followed := func() int { return strings.Count(w.logs.String(), "record was rolled back") }
+		w.kv.Standbys(false, func(r *http.Request) int {
+			if strings.Contains(r.URL.Path, "/data/elevenlabs/") && followed() > 0 {
+				return 1
+			}
+			return 0
+		}, time.Hour)
+		_, stop := w.daemon(options{}, p)
+		defer stop()
+		after(6*time.Hour + 10*time.Minute)
+		data, _ := w.kv.Get(p.Sink.Ref.String(), 1)
+		if _, err := w.kv.Put(p.Sink.Ref.String(), data); err != nil {
+			t.Fatal(err)
+		}
+		after(30 * time.Minute)
+		if n := followed(); n != 1 {
+			t.Errorf("the rollback was followed %d times", n)
+		}
+	})
+}
+
+// A person rolls the record back right after a key was published, while the read that follows reaches only a standby that lags. The key
+// is not published again.
+func TestARollbackDuringAPublicationBehindStandbys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		p := testPolicy(t, nil)
+		var until atomic.Int64
+		w.kv.Standbys(false, func(r *http.Request) int {
+			if strings.Contains(r.URL.Path, "/data/elevenlabs/") && time.Now().UnixNano() < until.Load() {
+				return 1
+			}
+			return 0
+		}, 10*time.Second)
+		_, stop := w.daemon(options{}, p)
+		defer stop()
+		after(time.Hour)
+		first, _ := w.kv.Get(p.Sink.Ref.String(), 1)
+		w.kv.After(func(r *http.Request, _ *http.Response) error {
+			if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/data/elevenlabs/") && until.Load() == 0 {
+				until.Store(time.Now().Add(5 * time.Second).UnixNano())
+				if _, err := w.kv.Put(p.Sink.Ref.String(), first); err != nil {
+					t.Error(err)
+				}
+			}
+			return nil
+		})
+		after(6 * time.Hour)
+		if until.Load() == 0 {
+			t.Fatal("nothing was published")
+		}
+		if w.newestSecret(p) != w.firstSecret(p) {
+			t.Error("the rollback was overwritten")
+		}
+		if !strings.Contains(w.logs.String(), "record was rolled back") {
+			t.Error("the rollback was not followed")
+		}
+	})
+}

@@ -350,6 +350,7 @@ const publishTries = 6
 // publish writes the key into the record by check-and-set and reads it back. After a conflict or a lost answer it reads the
 // record again: fields that other writers changed are kept, but another value of the secret stops the rotation.
 func (j *job) publish(ctx context.Context, pub ledger.Publication, rec ledger.Record) error {
+	ours := 0 // the version that a write with a clear answer made; another one after it may be a person's rollback
 	for attempt := 1; ; attempt++ {
 		if err := j.guard(ctx); err != nil {
 			return err
@@ -360,9 +361,9 @@ func (j *job) publish(ctx context.Context, pub ledger.Publication, rec ledger.Re
 		j.unsure = j.unsure || failure == nil || ledger.MaybeWritten(failure)
 		switch {
 		case failure == nil:
-			known = written
+			known, ours = written, written
 		case errors.Is(failure, ledger.ErrConflict):
-			known = j.r.beyond(ctx, known)
+			known = max(ours, j.r.beyond(ctx, known))
 		}
 		if failure != nil && !errors.Is(failure, ledger.ErrConflict) && !ledger.MaybeWritten(failure) && !ledger.IsOutage(failure) {
 			return fmt.Errorf("publishing record: %w", failure)
@@ -372,7 +373,7 @@ func (j *job) publish(ctx context.Context, pub ledger.Publication, rec ledger.Re
 		case err == nil && now.Publishes(pub.KeyName) && now.Secret.Reveal() == pub.Secret.Reveal():
 			j.audit("record published", "key_id", pub.KeyID, "sink", pub.Sink.String(), "version", now.Doc.Version)
 			return nil
-		case err == nil && failure == nil && now.Doc.Version > written:
+		case err == nil && ours != 0 && now.Doc.Version > ours:
 			j.audit("record published, then changed by another writer", "key_id", pub.KeyID, "sink", pub.Sink.String())
 			return nil // it is committed, and the next look handles the changed record
 		case err == nil && !errors.Is(failure, ledger.ErrConflict) && now.DeletedAfter(rec):

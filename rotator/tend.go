@@ -27,6 +27,9 @@ func (j *job) follow(ctx context.Context, s plan.Step) outcome {
 	err := j.write(ctx, func(e *ledger.Entry) {
 		ref, old := e.RetiringKey(s.KeyID).KeyRef, e.Current
 		e.DropRetiring(s.KeyID)
+		if v := j.st.known.record; v != nil && v.Match == s.KeyID && (old == nil || old.Sink == ref.Sink) {
+			ref.Version = v.Version // a node that lags may still show the version before
+		}
 		if old == nil { // prune disabled it; that is undone like any late disable of ours
 			ref.Note(ledger.Call{Kind: ledger.CallDisable, At: now})
 		} else {

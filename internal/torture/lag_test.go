@@ -53,7 +53,7 @@ func (w *world) tortureLagging(b *balancer, d time.Duration) {
 	ctx, cancel := context.WithTimeout(w.t.Context(), d)
 	defer cancel()
 	done := make(chan struct{})
-	person := (&vaulttest.Server{Addr: b.url, RootToken: w.front.RootToken}).Client(w.t).KVv2(secretMount)
+	person := (&vaulttest.Server{Addr: b.url, RootToken: w.vaults[0].RootToken}).Client(w.t).KVv2(secretMount)
 	dice := rand.New(rand.NewPCG(w.dice.Uint64(), 0))
 	go func() { defer close(done); w.rollBackRecords(ctx, person, dice) }()
 	for ctx.Err() == nil {
@@ -88,16 +88,16 @@ func (w *world) rollBackRecords(ctx context.Context, person *vaultapi.KVv2, dice
 			}
 			now := version{s.VersionMetadata.Version, s.VersionMetadata.CreatedTime, s.Data}
 			end, err := time.Parse(time.RFC3339, now.text("previous_valid_until"))
-			if left := time.Until(end); err != nil || left < 200*time.Millisecond || left > 800*time.Millisecond || considered[now.text("key_id")] {
+			if left := time.Until(end); err != nil || left < 100*time.Millisecond || left > 500*time.Millisecond || considered[now.text("key_id")] {
 				continue
 			}
-			if considered[now.text("key_id")] = true; dice.IntN(3) > 0 {
+			if considered[now.text("key_id")] = true; dice.IntN(4) > 0 {
 				w.rollBack(ctx, person, i, now, end)
 			}
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
