@@ -56,7 +56,7 @@ test-kubernetes: vault ## apply the chart to a real kube-apiserver and log in to
 	REKEYD_KUBERNETES=1 $(GO) test ./internal/e2e -run Kubernetes -count=1 -timeout 40m -v
 
 .PHONY: torture
-torture: vault ## kill and freeze real processes while readers read; REKEYD_TORTURE_KILLS=200, REKEYD_TORTURE_LEADERS=8, REKEYD_TORTURE_SEED=N
+torture: vault ## kill and freeze real processes while readers read; REKEYD_TORTURE_KILLS=200, REKEYD_TORTURE_LEADERS=8, REKEYD_TORTURE_LAG_SECONDS=15, REKEYD_TORTURE_SEED=N
 	$(GO) test $(RACE) -count=1 -v -timeout 60m ./internal/torture
 
 .PHONY: vault

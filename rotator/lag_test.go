@@ -232,8 +232,8 @@ func TestARollbackIsFollowedOnce(t *testing.T) {
 		_, stop := w.daemon(options{}, p)
 		defer stop()
 		after(6*time.Hour + 10*time.Minute)
-		data, _ := w.kv.Get(p.Sink.Ref.String(), 1)
-		if _, err := w.kv.Put(p.Sink.Ref.String(), data); err != nil {
+		data, _ := w.kv.Get(p.Sink.String(), 1)
+		if _, err := w.kv.Put(p.Sink.String(), data); err != nil {
 			t.Fatal(err)
 		}
 		after(30 * time.Minute)
@@ -259,11 +259,11 @@ func TestARollbackDuringAPublicationBehindStandbys(t *testing.T) {
 		_, stop := w.daemon(options{}, p)
 		defer stop()
 		after(time.Hour)
-		first, _ := w.kv.Get(p.Sink.Ref.String(), 1)
+		first, _ := w.kv.Get(p.Sink.String(), 1)
 		w.kv.After(func(r *http.Request, _ *http.Response) error {
 			if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/data/elevenlabs/") && until.Load() == 0 {
 				until.Store(time.Now().Add(5 * time.Second).UnixNano())
-				if _, err := w.kv.Put(p.Sink.Ref.String(), first); err != nil {
+				if _, err := w.kv.Put(p.Sink.String(), first); err != nil {
 					t.Error(err)
 				}
 			}

@@ -28,7 +28,6 @@ type balancer struct {
 	url       string
 	indexed   bool // as OpenBao 2.7, and not 2.6
 	root      *vaultapi.KVv2
-	ctx       context.Context //nolint:containedctx // the test's: a write that Vault does not answer is followed up until its end
 	begun     time.Time
 	transport http.Transport
 
@@ -66,7 +65,7 @@ func startBalancer(t *testing.T, vault *vaulttest.Server, indexed bool, lags ...
 		t.Fatal(err)
 	}
 	b := &balancer{
-		indexed: indexed, root: root.KVv2(secretMount), ctx: t.Context(), begun: time.Now(),
+		indexed: indexed, root: root.KVv2(secretMount), begun: time.Now(),
 		known: map[string]int{}, base: map[string]int{}, pending: map[string]int{},
 	}
 	for i := range b.standbys {
@@ -119,22 +118,25 @@ func (b *balancer) forwards() bool {
 
 // write has the active node write, and logs what came of it before the answer.
 func (b *balancer) write(r *http.Request, path string) (*http.Response, error) {
-	if err := b.begin(path); err != nil {
+	if err := b.begin(r.Context(), path); err != nil {
 		return nil, err
 	}
 	resp, err := b.transport.RoundTrip(r)
-	index := b.end(path)
-	if err == nil && b.indexed && resp.StatusCode == http.StatusOK {
+	if err != nil {
+		return nil, err // it stays pending, and is logged with the next write if it happened
+	}
+	index, err := b.end(r.Context(), path)
+	if b.indexed && resp.StatusCode == http.StatusOK {
 		resp.Header.Set("X-Vault-Index", strconv.Itoa(index))
 	}
 	return resp, err
 }
 
-func (b *balancer) begin(path string) error {
+func (b *balancer) begin(ctx context.Context, path string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if _, known := b.base[path]; !known {
-		version, err := b.newest(path)
+		version, err := b.newest(ctx, path)
 		if err != nil {
 			return err
 		}
@@ -145,45 +147,28 @@ func (b *balancer) begin(path string) error {
 }
 
 // end logs every write under way that Vault has carried out: one that is answered later may have come before this one.
-func (b *balancer) end(path string) (index int) {
-	for b.ctx.Err() == nil {
-		b.mu.Lock()
-		err := b.logPending()
-		if err == nil {
-			if b.pending[path]--; b.pending[path] == 0 {
-				delete(b.pending, path)
-			}
-		}
-		index = len(b.log)
-		b.mu.Unlock()
-		if err == nil {
-			break
-		}
-		time.Sleep(50 * time.Millisecond) //nolint:forbidigo // Vault is a process
-	}
-	return index
-}
-
-func (b *balancer) logPending() error {
+func (b *balancer) end(ctx context.Context, path string) (index int, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	at, newest := time.Now(), map[string]int{}
 	for path := range b.pending {
-		version, err := b.newest(path)
-		if err != nil {
-			return err
+		if newest[path], err = b.newest(ctx, path); err != nil {
+			return 0, err
 		}
-		newest[path] = version
 	}
 	for path, version := range newest {
-		for b.known[path] < version {
-			b.known[path]++
-			b.log = append(b.log, change{at, path, b.known[path]})
+		for ; b.known[path] < version; b.known[path]++ {
+			b.log = append(b.log, change{at, path, b.known[path] + 1})
 		}
 	}
-	return nil
+	if b.pending[path]--; b.pending[path] == 0 {
+		delete(b.pending, path)
+	}
+	return len(b.log), nil
 }
 
-func (b *balancer) newest(path string) (int, error) {
-	m, err := b.root.GetMetadata(b.ctx, path)
+func (b *balancer) newest(ctx context.Context, path string) (int, error) {
+	m, err := b.root.GetMetadata(ctx, path)
 	if errors.Is(err, vaultapi.ErrSecretNotFound) {
 		return 0, nil
 	}
@@ -195,45 +180,42 @@ func (b *balancer) newest(path string) (int, error) {
 
 // read answers a read as a standby that has applied what it has.
 func (b *balancer) read(r *http.Request, s *standby, path, since string, forward bool) (*http.Response, error) {
-	b.mu.Lock()
-	defer func() { b.mu.Unlock() }()
-	for now := time.Now(); s.applied < len(b.log) && now.Sub(b.log[s.applied].at) >= s.lag && now.After(s.stillUntil); s.applied++ {
-		s.versions[b.log[s.applied].path] = b.log[s.applied].version
-	}
-	version, written := b.base[path]
-	version = max(version, s.versions[path])
-	if index, err := strconv.Atoi(since); b.indexed && since != "" && (err != nil || index > s.applied) {
-		if forward {
-			b.did.forwarded++
-			return b.unlocked(r)
-		}
-		b.did.behind++
-		status := []int{http.StatusPreconditionFailed, http.StatusTooManyRequests}[b.did.behind%2] // Vault's answer, and OpenBao's
-		return respond(r, status, `{"errors":["required index state not present"]}`), nil
-	}
+	version, written, refusal := b.apply(s, path, since, forward)
 	query := r.URL.Query()
 	asked, _ := strconv.Atoi(query.Get("version"))
 	switch {
-	case !written:
-		return b.unlocked(r)
-	case version < b.known[path]:
-		b.did.stale++
-	}
-	if version == 0 || asked > version {
+	case refusal != 0:
+		return respond(r, refusal, `{"errors":["required index state not present"]}`), nil
+	case written && (version == 0 || asked > version):
 		return respond(r, http.StatusNotFound, `{"errors":[]}`), nil
-	}
-	if asked == 0 {
+	case written && asked == 0:
 		query.Set("version", strconv.Itoa(version))
 		r.URL.RawQuery = query.Encode()
 	}
-	return b.unlocked(r)
+	return b.transport.RoundTrip(r)
 }
 
-// unlocked has Vault answer while others are served.
-func (b *balancer) unlocked(r *http.Request) (*http.Response, error) {
-	b.mu.Unlock()
-	defer b.mu.Lock()
-	return b.transport.RoundTrip(r)
+// apply has a standby apply what it has received, and returns the version that it shows. It shows what Vault does of a document that was
+// not written, and where it forwards.
+func (b *balancer) apply(s *standby, path, since string, forward bool) (version int, written bool, refusal int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for now := time.Now(); s.applied < len(b.log) && now.Sub(b.log[s.applied].at) >= s.lag && now.After(s.stillUntil); s.applied++ {
+		s.versions[b.log[s.applied].path] = b.log[s.applied].version
+	}
+	if index, err := strconv.Atoi(since); b.indexed && since != "" && (err != nil || index > s.applied) {
+		if forward {
+			b.did.forwarded++
+			return 0, false, 0
+		}
+		b.did.behind++
+		return 0, false, []int{http.StatusPreconditionFailed, http.StatusTooManyRequests}[b.did.behind%2] // Vault's answer, and OpenBao's
+	}
+	version, written = b.base[path]
+	if version = max(version, s.versions[path]); version < b.known[path] {
+		b.did.stale++
+	}
+	return version, written, 0
 }
 
 func respond(r *http.Request, status int, body string) *http.Response {
@@ -243,11 +225,11 @@ func respond(r *http.Request, status int, body string) *http.Response {
 	}
 }
 
-// standStill has the slower standby apply nothing for a while.
-func (b *balancer) standStill(d time.Duration) {
+// slow has the slower standby apply nothing for a while, and then lag by so much.
+func (b *balancer) slow(still, lag time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.standbys[1].stillUntil = time.Now().Add(d)
+	b.standbys[1].stillUntil, b.standbys[1].lag = time.Now().Add(still), lag
 }
 
 // TestBalancer writes a document twice, and reads it from each node at once and later.

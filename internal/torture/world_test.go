@@ -61,7 +61,7 @@ type world struct {
 	settled    time.Duration // after that
 	wrongClock bool          // one replica's clock is wrong, so no promise of a time can be kept
 	notes      []event
-	did        struct{ kills, stops, days, vaultRestarts, stepDowns, leaders, faults, rotations, creates, rewrites, rollbacks, retirements int }
+	did        struct{ kills, stops, days, vaultRestarts, stepDowns, leaders, faults, rotations, creates, rewrites, rollbacks, late, retirements int }
 	byHand     sync.Map // the rollbacks that a person made
 	tooLate    sync.Map // the keys that were put back by one that may have come too late
 	reads      atomic.Int64
