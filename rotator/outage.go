@@ -114,17 +114,15 @@ func (b *outageTracker) down(mounts ...string) error {
 	return nil
 }
 
-// probe retries every document whose read or write met an outage, and logs the result.
+// probe asks the store, so that an outage is noticed although nothing is due, retries the last document that met each outage,
+// and logs the result.
 func (b *outageTracker) probe(ctx context.Context, l *slog.Logger, owner ledger.Ref) {
 	b.mu.Lock()
 	outages := maps.Clone(b.outages)
 	b.mu.Unlock()
+	outages[""] = outage{ref: owner}
 	for _, place := range slices.Sorted(maps.Keys(outages)) {
-		o := outages[place]
-		if place == "" {
-			o.ref = owner
-		}
-		_, _ = b.Read(ctx, o.ref, 0) // note records the result
+		_, _ = b.Read(ctx, outages[place].ref, 0) // note records the result
 	}
 	b.mu.Lock()
 	places := maps.Clone(b.outages)

@@ -117,7 +117,7 @@ func (r *Rotator) Ready() error {
 		return errors.New("the ledger has not been read yet")
 	}
 	for _, st := range r.policies {
-		if !st.status.Loaded {
+		if !st.counted {
 			return errors.New("not every ledger entry has been read yet")
 		}
 	}

@@ -206,7 +206,11 @@ func (r *Rotator) countIfDue(st *policyState, err error) {
 	r.mu.Lock()
 	p, ws := *st.policy, st.ws
 	r.mu.Unlock()
-	for _, s := range plan.Plan(p, r.observed(st, p, ws), r.opt.Wall()).Steps {
+	o := r.observed(st, p, ws)
+	if o.Record == nil && (o.Entry == nil || o.Entry.Current == nil) {
+		o.Record = &plan.RecordView{} // as if a first key were due
+	}
+	for _, s := range plan.Plan(p, o, r.opt.Wall()).Steps {
 		if s.Action == plan.ActRotate {
 			r.noteOnce(st, failed(ledger.StageClaim, err))
 			return
@@ -374,7 +378,7 @@ func (r *Rotator) resyncLoop(ctx context.Context) {
 	}
 }
 
-// probeLoop probes a store that is down once per reconcile interval; storeAnswers wakes the policies.
+// probeLoop asks the store once per reconcile interval; after an outage storeAnswers wakes the policies.
 func (r *Rotator) probeLoop(ctx context.Context) {
 	r.outage.setUp(r.storeAnswers)
 	for sleep(ctx, r.opt.ReconcileInterval) {
