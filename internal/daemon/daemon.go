@@ -83,7 +83,7 @@ func New(cfg Config) (*Daemon, error) {
 	if d.rotator, err = rotator.New(d.rotatorOptions(store)); err != nil {
 		return nil, err
 	}
-	d.metrics.Watch(d.rotator.Snapshot, vault)
+	d.metrics.Watch(d.rotator.Snapshot, d.rotator.Skew, vault)
 	if cfg.Env.EventsURL != "" {
 		secret := &holder{redactor: redactor, source: cfg.Env.EventsSecret}
 		d.events = events.New(events.Options{URL: cfg.Env.EventsURL, Secret: secret.get, Owner: d.rotator.Owner, Logger: log,

@@ -21,6 +21,7 @@ import (
 type Collector struct {
 	Rest     prometheus.Gatherer // all other metrics
 	Snapshot func() rotator.Snapshot
+	Skew     func() rotator.Skew
 	Expiry   func() (at time.Time, known bool) // of the Vault token; nil with the file sink
 	Lost     func(workspace string) int
 	used     sync.Pool // finished *gathering, for reuse
@@ -47,11 +48,16 @@ func (c *Collector) fill(g *gathering) {
 		g.policy(&s.Policies[i], refused[s.Policies[i].Policy.Workspace], now)
 	}
 	g.policies.add(float64(len(s.Policies)))
+	g.sinkUp.add(boolToFloat(s.StoreDown == nil))
 	for _, ws := range s.Workspaces {
 		name := label("workspace", ws.Name)
+		if !ws.LastTry.IsZero() {
+			g.workspaceUp.add(boolToFloat(ws.Err == nil), name)
+		}
 		g.reconciled.time(ws.LastReconcile, name)
 		g.lostDeleted.add(float64(c.Lost(ws.Name)), name)
 	}
+	g.skews(c.Skew())
 	if c.Expiry != nil {
 		if at, known := c.Expiry(); known {
 			g.tokenExpiry.add(orInf(at))
@@ -59,12 +65,28 @@ func (c *Collector) fill(g *gathering) {
 	}
 }
 
+// skews adds the difference of the clocks: of all workspaces, the one that differs most.
+func (g *gathering) skews(s rotator.Skew) {
+	var most time.Duration
+	for _, d := range s.Workspaces {
+		if d.Abs() > most.Abs() {
+			most = d
+		}
+	}
+	if len(s.Workspaces) > 0 {
+		g.skew.add(most.Seconds(), label("target", "elevenlabs"))
+	}
+	if s.Store != nil {
+		g.skew.add(s.Store.Seconds(), label("target", "vault"))
+	}
+}
+
 // gathering is one scrape in progress.
 type gathering struct {
 	all []*dto.MetricFamily
 
-	rotations, last, next, created, maxAge, keys, state, inUse, drift, thirdParty, disabled, problem family
-	policies, reconciled, lostDeleted, tokenExpiry                                                   family
+	info, rotations, last, next, created, maxAge, keys, state, inUse, drift, thirdParty, disabled, problem family
+	policies, reconciled, lostDeleted, tokenExpiry, sinkUp, workspaceUp, skew                              family
 
 	success, failure                            *dto.LabelPair
 	current, overlap, quarantine, lost, foreign *dto.LabelPair
@@ -81,6 +103,7 @@ func newGathering() *gathering {
 	}
 	counter := func(name, help string) family { return newFamily(&g.all, dto.MetricType_COUNTER, name, help) }
 	gauge := func(name, help string) family { return newFamily(&g.all, dto.MetricType_GAUGE, name, help) }
+	g.info = gauge("policy_info", "Where the policy's key and record are; the value is always 1.")
 	g.rotations = counter("rotations_total", "Rotations that this process completed or failed to complete.")
 	g.last = gauge("last_rotation_timestamp_seconds", "When the policy's key was last rotated.")
 	g.next = gauge("next_rotation_timestamp_seconds", "When the next rotation, or the next attempt at one that failed, is due; +Inf when none will be.")
@@ -95,6 +118,9 @@ func newGathering() *gathering {
 	g.problem = gauge("policy_problem", "1 for each problem that the policy has now; absent without one.")
 	g.policies = gauge("policies", "Policies in force.")
 	g.reconciled = gauge("last_reconcile_timestamp_seconds", "When the workspace was last listed.")
+	g.sinkUp = gauge("sink_up", "Whether the ledger could be reached at the last call, which is at most one REKEYD_RECONCILE_INTERVAL ago.")
+	g.workspaceUp = gauge("workspace_up", "Whether the last listing of the workspace succeeded, and no call since was refused; absent before the first.")
+	g.skew = gauge("clock_skew_seconds", "How far this host's clock is ahead of the Date of the target's last answer; absent before that.")
 	g.lostDeleted = counter("lost_keys_deleted_total", "Keys with a lost secret that this process deleted.")
 	g.tokenExpiry = gauge("vault_token_expiry_timestamp_seconds", "When the Vault token ends; +Inf when it never does, absent until it is known.")
 	return g
@@ -110,6 +136,7 @@ func (g *gathering) clear() {
 
 func (g *gathering) policy(s *rotator.PolicyStatus, refused string, now time.Time) {
 	name := label("policy", s.Policy.Name)
+	g.info.add(1, name, label("service_account", s.Policy.ServiceAccount), label("sink", s.Policy.Sink.String()), label("workspace", s.Policy.Workspace))
 	g.rotations.add(float64(s.Successes), name, g.success)
 	g.rotations.add(float64(s.Failures), name, g.failure)
 	g.last.time(s.LastRotation, name)

@@ -27,8 +27,9 @@ func TestMetricsDocument(t *testing.T) {
 	m := New("v1", "abc")
 	m.Gatherer = &Collector{
 		Rest: m.Registry, Lost: m.LostKeys, Expiry: func() (time.Time, bool) { return time.Unix(1, 0), true },
+		Skew: skewed,
 		Snapshot: func() rotator.Snapshot {
-			return rotator.Snapshot{Policies: []rotator.PolicyStatus{busy("busy")}, Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0)}}}
+			return rotator.Snapshot{Policies: []rotator.PolicyStatus{busy("busy")}, Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0), LastTry: time.Unix(1, 0)}}}
 		},
 	}
 	m.Called("vault", "write", "200", time.Millisecond)
@@ -73,7 +74,7 @@ process did; the rest comes from the ledger, so it survives a restart, and repli
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.GetName(), strings.ToLower(f.GetType().String()), quoted(labels), f.GetHelp())
 	}
 	b.WriteString(`
-A policy has at most 21 series, plus one for each reason for which a key of it was disabled, plus one of ` + "`rekeyd_policy_problem`" + `
+A policy has at most 22 series, plus one for each reason for which a key of it was disabled, plus one of ` + "`rekeyd_policy_problem`" + `
 for each problem, so that an alert can name both policy and problem.
 
 ## Values of labels

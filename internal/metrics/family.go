@@ -19,7 +19,7 @@ type series struct {
 	metric dto.Metric
 	gauge  dto.Gauge
 	value  float64
-	labels [2]*dto.LabelPair
+	labels [4]*dto.LabelPair
 }
 
 const slab = 512 // series per allocation
@@ -31,7 +31,7 @@ func newFamily(in *[]*dto.MetricFamily, kind dto.MetricType, name, help string) 
 
 func label(name, value string) *dto.LabelPair { return &dto.LabelPair{Name: &name, Value: &value} }
 
-// add adds a series with at most two labels, in the order of their names.
+// add adds a series with at most four labels, in the order of their names.
 func (f *family) add(v float64, labels ...*dto.LabelPair) {
 	n := len(f.of.Metric)
 	if n == 0 {

@@ -95,12 +95,12 @@ const (
 )
 
 // Watch adds the series that are made at scrape time.
-func (m *Metrics) Watch(snapshot func() rotator.Snapshot, vault *sinks.Vault) {
+func (m *Metrics) Watch(snapshot func() rotator.Snapshot, skew func() rotator.Skew, vault *sinks.Vault) {
 	var expiry func() (time.Time, bool)
 	if vault != nil {
 		expiry = vault.TokenExpiry
 	}
-	m.Gatherer = &Collector{Rest: m.Registry, Snapshot: snapshot, Expiry: expiry, Lost: m.LostKeys}
+	m.Gatherer = &Collector{Rest: m.Registry, Snapshot: snapshot, Skew: skew, Expiry: expiry, Lost: m.LostKeys}
 }
 
 // Happened counts a state change. The rotator may hold its lock while it calls this.

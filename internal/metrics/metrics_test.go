@@ -23,13 +23,19 @@ import (
 func busy(name string) rotator.PolicyStatus {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 500_000_000, time.UTC)
 	return rotator.PolicyStatus{
-		Policy: &plan.Policy{Name: name, Workspace: "default", MaxAge: time.Hour}, State: plan.StateFailing, NextDue: at, LastRotation: at,
+		Policy: &plan.Policy{Name: name, Workspace: "default", ServiceAccount: "svcacc", Sink: ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: "elevenlabs/" + name}}, MaxAge: time.Hour}, State: plan.StateFailing, NextDue: at, LastRotation: at,
 		Current: &ledger.KeyRef{ID: "k", Hash: "hash-of-a-secret", Created: at}, Keys: plan.KeyCounts{Current: 1, Overlap: 2, Quarantine: 3, Lost: 4, Foreign: 5},
 		InUse: true, Drift: []string{"allowed_ips"}, Successes: 6, Failures: 7, Disabled: map[ledger.Reason]time.Time{ledger.ReasonExposed: at},
 		ThirdPartyDisable: elevenlabs.Some(false),
 		Failure:           &ledger.Failure{Stage: ledger.StageCreate, Reason: ledger.ReasonKeyLimit},
 		Retiring:          []ledger.Retiring{{State: ledger.InOverlap, Until: at.Add(time.Hour)}, {State: ledger.InOverlap, Until: at, Tries: 2}},
 	}
+}
+
+// skewed is a host whose clock is ahead of one workspace, far behind another, and behind Vault.
+func skewed() rotator.Skew {
+	store := -1500 * time.Millisecond
+	return rotator.Skew{Store: &store, Workspaces: map[string]time.Duration{"default": time.Second, "refused": -time.Minute}}
 }
 
 func scrape(t *testing.T, m *Metrics) string {
@@ -55,9 +61,9 @@ func TestMetrics(t *testing.T) {
 		Policies: []rotator.PolicyStatus{busy("busy"), {Policy: &plan.Policy{Name: "new"}, State: plan.StateDue},
 			{Policy: &plan.Policy{Name: "fine", Workspace: "refused"}, State: plan.StateOK, Unswept: 2}, {Policy: &plan.Policy{Name: "allowed"}, ThirdPartyDisable: elevenlabs.Some(true)},
 			{Policy: &plan.Policy{Name: "unlimited"}, ThirdPartyDisable: elevenlabs.None[bool]()}, {Policy: &plan.Policy{Name: "paused", Workspace: "refused"}, State: plan.StatePaused}},
-		Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0)}, {Name: "silent", Err: errors.New("down")}, {Name: "refused", Err: fmt.Errorf("listing: %w", elevenlabs.ErrInvalidKey)}},
+		Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0), LastTry: time.Unix(1, 0)}, {Name: "silent", Err: errors.New("down"), LastTry: time.Unix(1, 0)}, {Name: "unasked"}, {Name: "refused", LastTry: time.Unix(1, 0), Err: fmt.Errorf("listing: %w", elevenlabs.ErrInvalidKey)}},
 	}
-	m.Watch(func() rotator.Snapshot { return shown }, nil)
+	m.Watch(func() rotator.Snapshot { return shown }, skewed, nil)
 	m.Reloaded(true)
 	m.Happened(rotator.Event{Type: rotator.EventRotated, Duration: time.Second})
 	m.Happened(rotator.Event{Type: rotator.EventFailed, Stage: ledger.StageCreate, Reason: ledger.ReasonKeyLimit})
@@ -103,6 +109,13 @@ func TestMetrics(t *testing.T) {
 		`rekeyd_requests_total{code="other",operation="write",target="vault"} 1`,
 		`rekeyd_requests_total{code="error",operation="write",target="vault"} 1`,
 		`rekeyd_request_duration_seconds_count{code="200",operation="list",target="elevenlabs"} 1`,
+		`rekeyd_policy_info{policy="busy",service_account="svcacc",sink="secret/elevenlabs/busy",workspace="default"} 1`,
+		`rekeyd_sink_up 1`,
+		`rekeyd_workspace_up{workspace="default"} 1`,
+		`rekeyd_workspace_up{workspace="silent"} 0`,
+		`rekeyd_workspace_up{workspace="refused"} 0`,
+		`rekeyd_clock_skew_seconds{target="elevenlabs"} -60`,
+		`rekeyd_clock_skew_seconds{target="vault"} -1.5`,
 		`rekeyd_config_last_reload_successful 1`,
 		`rekeyd_policies 6`,
 		`rekeyd_policy_problem{policy="fine",reason="admin_key_refused"} 1`,
@@ -115,13 +128,17 @@ func TestMetrics(t *testing.T) {
 	if !regexp.MustCompile(`rekeyd_build_info\{goversion="go[^"]+",revision="abc",version="v1"\} 1`).MatchString(text) {
 		t.Error("no build info")
 	}
-	for _, absent := range []string{`last_rotation_timestamp_seconds{policy="new"`, `key_max_age_seconds{policy="new"`, `reconcile_timestamp_seconds{workspace="silent"`, "vault_token_expiry", `third_party_disable_allowed{policy="new"`, `third_party_disable_allowed{policy="unlimited"`, `policy_problem{policy="new"`, `policy_problem{policy="paused"`, "hash-of"} {
+	for _, absent := range []string{`last_rotation_timestamp_seconds{policy="new"`, `key_max_age_seconds{policy="new"`, `reconcile_timestamp_seconds{workspace="silent"`, "vault_token_expiry", `workspace_up{workspace="unasked"`, `third_party_disable_allowed{policy="new"`, `third_party_disable_allowed{policy="unlimited"`, `policy_problem{policy="new"`, `policy_problem{policy="paused"`, "hash-of"} {
 		if strings.Contains(text, absent) {
 			t.Errorf("%s is there", absent)
 		}
 	}
-	if n := strings.Count(text, `{policy="busy"`); n != 21+1+3 { // one more for a key that was disabled, and for each of its problems
+	if n := strings.Count(text, `{policy="busy"`); n != 22+1+3 { // one more for a key that was disabled, and for each of its problems
 		t.Errorf("%d series for a policy", n)
+	}
+	shown.StoreDown = errors.New("sealed")
+	if !strings.Contains(scrape(t, m), "rekeyd_sink_up 0\n") {
+		t.Error("the sink is up although it is sealed")
 	}
 	shown.Policies = shown.Policies[1:]
 	if strings.Contains(scrape(t, m), `policy="busy"`) {
@@ -160,7 +177,7 @@ func watching(policies int) *Metrics {
 		s.Policies = append(s.Policies, busy(fmt.Sprintf("policy-%05d", i)))
 	}
 	m := New("v1", "abc")
-	m.Watch(func() rotator.Snapshot { return s }, nil)
+	m.Watch(func() rotator.Snapshot { return s }, skewed, nil)
 	return m
 }
 

@@ -76,7 +76,7 @@ func (w *world) build(change map[string]string) *served {
 	_, err = reload(w.t.Context())
 	w.Must(err)
 	m := metrics.New("v0", "abc")
-	m.Watch(r.Snapshot, nil)
+	m.Watch(r.Snapshot, r.Skew, nil)
 	return &served{rotator: r, env: env, listener: w.Listen(), Server: New(Options{
 		ConfigFile: env.WebConfigFile, StatusPage: env.StatusPage, AdminToken: env.AdminToken, Pprof: env.Pprof, Version: "v0", Rotator: r, Metrics: m.Handler(),
 		Alive: func() error { return nil }, Ready: func(context.Context) error { return r.Ready() },
