@@ -127,7 +127,7 @@ bench: vault ## make the figures of docs/benchmarks.md (needs curl and jq); thre
 	REKEYD_BENCH=1 $(GO) test ./internal/bench -count=1 -timeout 90m -v
 
 .PHONY: prometheus
-prometheus: vault ## check alerts and dashboard, and let a real Prometheus watch rekeyd (needs prometheus, promtool and jq)
+prometheus: vault ## check alerts and dashboard, and let a real Prometheus and Alertmanager watch rekeyd (needs both, promtool, amtool and jq)
 	deploy/prometheus/check.sh
 	$(GOTEST) -tags=prometheus -count=1 -run='^TestPrometheus' ./internal/e2e
 

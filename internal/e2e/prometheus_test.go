@@ -34,7 +34,7 @@ func TestPrometheus(t *testing.T) {
 	t.Parallel()
 	w := newTroubled(t)
 	checkMetrics(t, w.first)
-	p := startPrometheus(t, w.first, w.second)
+	p := startPrometheus(t, "", w.first, w.second)
 	p.until(`count(rekeyd_policy_state{state="ok"} == 1)`, fmt.Sprint(2*len(inTrouble())))
 	p.alerts()
 	p.watch(w.faults(), p.panels())
@@ -85,7 +85,9 @@ func hasten(t *testing.T, rules string) string {
 	})
 }
 
-func startPrometheus(t *testing.T, replicas ...*rekeyd) prometheusServer {
+// startPrometheus starts one that watches the replicas, each world's in a namespace of its own; more is added to its
+// configuration.
+func startPrometheus(t *testing.T, more string, replicas ...*rekeyd) prometheusServer {
 	t.Helper()
 	dir := t.TempDir()
 	rules, err := os.ReadFile("../../deploy/prometheus/alerts.yaml")
@@ -94,11 +96,11 @@ func startPrometheus(t *testing.T, replicas ...*rekeyd) prometheusServer {
 	}
 	var targets []string
 	for _, r := range replicas {
-		targets = append(targets, strconv.Quote(strings.TrimPrefix(r.url, "http://")))
+		targets = append(targets, fmt.Sprintf("{targets: [%q], labels: {namespace: %s}}", strings.TrimPrefix(r.url, "http://"), r.w.id))
 	}
 	quick := hasten(t, string(rules))
 	config := fmt.Sprintf("global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [alerts.yaml]\n"+
-		"scrape_configs: [{job_name: rekeyd, static_configs: [{targets: [%s]}]}]\n", strings.Join(targets, ", "))
+		"scrape_configs: [{job_name: rekeyd, static_configs: [%s]}]\n%s", strings.Join(targets, ", "), more)
 	for name, text := range map[string]string{"alerts.yaml": quick, "prometheus.yml": config} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)

@@ -71,13 +71,6 @@ policies:
 	return w
 }
 
-func (w *troubled) write(file, text string) {
-	w.t.Helper()
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		w.t.Fatal(err)
-	}
-}
-
 // edit replaces part of a file and returns what undoes that.
 func (w *troubled) edit(file, old, text string) (undo func()) {
 	w.t.Helper()
@@ -157,7 +150,7 @@ func (w *troubled) faults() []fault {
 			w.disable(id, "exposed_publicly")
 			return func() {} // rekeyd replaces it
 		}},
-		{[]string{"RekeydKeyDisabled disabled", "RekeydRotationFailing disabled"}, func() func() {
+		{[]string{"RekeydKeyDisabled disabled"}, func() func() {
 			_, id := w.published("disabled")
 			w.disable(id, "")
 			return func() { w.sim.Ask(http.MethodPost, "keys/"+id+"/enable", nil, &struct{}{}) }
@@ -197,7 +190,7 @@ func (w *troubled) faults() []fault {
 			w.setRule("hanging", elevensim.Rule{Kind: elevensim.Hang, Operation: "createAPIKey"})
 			return func() { w.setRule("hanging", elevensim.Rule{}) }
 		}},
-		{[]string{"RekeydAdminKeyRefused refused", "RekeydLoopStalled second"}, func() func() {
+		{[]string{"RekeydAdminKeyRefused second", "RekeydLoopStalled second", "RekeydWorkspaceDown second"}, func() func() {
 			return w.edit(w.adminKeyFile, w.adminKey, "sk_of_nobody")
 		}},
 		{[]string{"RekeydReplicasDisagree differing", "RekeydRotationFailing differing"}, func() func() {
