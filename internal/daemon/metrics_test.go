@@ -35,7 +35,7 @@ func TestMetricsOfARunningDaemon(t *testing.T) {
 			t.Error("a secret is in a label or a help text")
 		}
 	}
-	for _, name := range []string{"go_goroutines", "process_start_time_seconds", "rekeyd_requests_total"} {
+	for _, name := range []string{"go_goroutines", "process_start_time_seconds", "rekeyd_requests_total", "rekeyd_sink_up 1", `rekeyd_workspace_up{workspace="default"} 1`, `rekeyd_clock_skew_seconds{target="elevenlabs"}`} {
 		if !strings.Contains(text, name) {
 			t.Errorf("no %s", name)
 		}
