@@ -174,6 +174,9 @@ func (o *oracle) created(k *life) {
 	r := o.byName(k.policy)
 	if r != nil {
 		k.version = r.version
+		if data, _ := o.w.kv.Get(r.policy.Sink.String(), 0); k.late && data == nil {
+			k.hidden, k.replaced = true, time.Now() // the record was deleted before this create arrived
+		}
 	}
 	if r != nil && r.asked {
 		return // an operator does not wait for the backoff; what was settled may still have to be deleted
