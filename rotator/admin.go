@@ -29,7 +29,8 @@ func (r *Rotator) othersDueLocked(p plan.Policy) bool {
 
 var errKeyInvalid = errors.New("ElevenLabs answers invalid_api_key")
 
-// probe asks whether a key of the policy works; an admin key must be able to list, which a service account's key can by assumption A06. The error is nil only for a valid key.
+// probe asks whether a key of the policy works; an admin key must be able to list, which a service account's key can by assumption
+// A06. The error is nil only for a valid key.
 func (j *job) probe(ctx context.Context, api *elevenlabs.Client, secret secret.Secret) (elevenlabs.ProbeResult, error) {
 	ask := api.Probe
 	if j.p.AdminOf != "" {

@@ -88,6 +88,34 @@ func TestALateFence(t *testing.T) {
 	})
 }
 
+// TestALateProof: a record that is written again as it is before a disable, behind standbys that lag, arrives a day later. It is
+// refused: the record has another key by then.
+func TestALateProof(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		w.lagging(false, time.Second)
+		p := testPolicy(t, nil)
+		held := late("write secret/elevenlabs", 3) // after the first key and the second
+		_, stopHeld := w.startProcess(held, p)
+		<-held.held
+		second := w.newestSecret(p)
+		_, stop := w.start(p)
+		after(24 * time.Hour)
+		third := w.newestSecret(p)
+		if third == second {
+			t.Fatal("the other process did not rotate")
+		}
+		close(held.release)
+		after(10 * time.Minute)
+		if w.newestSecret(p) != third {
+			t.Error("the late write put the former key back")
+		}
+		stopHeld()
+		stop()
+		w.mustWork(p, "in the end")
+	})
+}
+
 // TestALatePatch is drift, and patched again by the replica that has the newer file.
 func TestALatePatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -17,8 +17,8 @@ const (
 
 // newest reads the newest version of a document that had at least the version known, as a write or an earlier read showed. A lower
 // version comes from a replica that lags, or from a store that was restored, and only a write tells: one with the content as read
-// succeeds if that is the newest. empty returns the content for a document that is not there; without any, and
-// in a context without a session, nothing is written, and the answer is what was read.
+// succeeds if that is the newest. empty returns the content for a document that is not there; without any, and in
+// a context without a session, nothing is written, and the answer is what was read.
 func (r *Rotator) newest(ctx context.Context, ref ledger.Ref, known int, empty func() (any, error)) (doc ledger.Doc, restored bool, err error) {
 	for attempt := 1; ; attempt++ {
 		doc, err = r.opt.Store.Read(ctx, ref, 0)

@@ -35,9 +35,9 @@ func (j *job) retire(ctx context.Context, s plan.Step) outcome {
 	case err != nil:
 		return storeFailed(err)
 	}
-	claimed := j.st.known.version
-	if err = j.r.readEntry(ctx, j.st, j.p.Name); err == nil && j.st.known.version != claimed {
-		err = errClaimLost
+	err = j.r.readEntry(ctx, j.st, j.p.Name)
+	if c := ledger.ClaimOf(j.entry()); err == nil && (c == nil || c.Holder != j.r.holder) {
+		return outcome{again: true} // it was taken over, or Vault was restored; nothing was sent
 	}
 	if err == nil {
 		err = j.mayRetire(ctx, s.Action, key.KeyRef)

@@ -2,6 +2,7 @@ package sinks_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -33,6 +34,7 @@ func (n *node) RoundTrip(r *http.Request) (*http.Response, error) {
 	defer n.mu.Unlock()
 	if r.Method == http.MethodPut {
 		resp.Header.Set("X-Vault-Index", n.index)
+		resp.Body = io.NopCloser(strings.NewReader(`{"data":{"version":1}}`))
 		return resp, nil
 	}
 	n.asked = append(n.asked, r.Header.Get("X-Vault-Index")+" "+r.Header.Get("X-Vault-Inconsistent"))
@@ -72,12 +74,9 @@ func TestReadsInASession(t *testing.T) {
 				}
 				ref := ledger.Ref{Mount: "secret", Path: "a"}
 				ctx := ledger.WithSession(t.Context())
-				if _, err := v.Write(ctx, ref, map[string]any{"n": 1}, 0); err == nil || !strings.Contains(err.Error(), "KV version 2") {
-					if err != nil {
-						t.Fatal(err)
-					}
+				if _, err := v.Write(ctx, ref, map[string]any{"n": 1}, 0); err != nil {
+					t.Fatal(err)
 				}
-				ledger.SessionOf(ctx).Wrote(c.index)
 				begun := time.Now()
 				_, err = v.Read(ctx, ref, 0)
 				if said := fmt.Sprint(err); (err != nil) != (c.err != "") || !strings.Contains(said, c.err) {

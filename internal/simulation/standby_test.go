@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
@@ -44,27 +43,6 @@ func someStandbys(seed uint64) standbys {
 		s.lags = append(s.lags, time.Duration(1+r.Int64N(int64([]time.Duration{20 * time.Millisecond, time.Second, 8 * time.Second}[r.IntN(3)]))))
 	}
 	return s
-}
-
-// ElevenLabs is not as FIDELITY.md assumes in one seed of so many: listings show the use and the state of a key late, a disabled key
-// works on, and a key that does not work is refused with a 401 of another code.
-const (
-	deviantSeeds     = 16
-	deviantRemainder = 13
-)
-
-func (w *world) deviant() bool { return w.seed%deviantSeeds == deviantRemainder }
-
-func (w *world) deviate(f *elevensim.Faults) {
-	if !w.deviant() {
-		return
-	}
-	r := rand.New(rand.NewPCG(w.seed, 19))
-	f.ChangeLag = elevensim.Duration(r.Int64N(int64(40 * time.Second)))
-	f.DisableLag = elevensim.Duration(r.Int64N(int64(3 * time.Hour)))
-	f.Codes = map[string]string{"invalid_api_key": "key_is_not_valid"}
-	f.KeyDelayCode = "key_is_not_ready"
-	w.hits["start × wrong assumptions"]++
 }
 
 const nodeHeader = "Simulated-Node"
