@@ -53,7 +53,8 @@ type Policy struct {
 	Mode           Mode
 	Adopt          string // id of an existing key to adopt as current; "": none
 	Sink           ledger.Sink
-	AdminOf        string // the workspace that reads its admin key where the sink is; "": none
+	AdminOf        string            // the workspace that reads its admin key where the sink is; "": none
+	Labels         map[string]string // for people and metrics; nothing is decided by them
 }
 
 // LongestWait is by how much the policy lets an overlap be extended.
