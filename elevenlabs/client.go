@@ -74,6 +74,7 @@ type Client struct {
 	base   string
 	opt    Options
 	budget *budget
+	share  *sharing
 	clock  *atomic.Pointer[reading]
 }
 
@@ -95,7 +96,7 @@ func New(o Options) (*Client, error) {
 	if o.Transport == nil {
 		o.Transport = NewTransport(o.MaxConns)
 	}
-	return &Client{base: base, opt: o, budget: newBudget(o.Rate), clock: new(atomic.Pointer[reading])}, nil
+	return &Client{base: base, opt: o, budget: newBudget(o.Rate, o.MaxConns), share: new(sharing), clock: new(atomic.Pointer[reading])}, nil
 }
 
 // parseBase checks a base URL. It does not quote a URL that cannot be parsed, which may hold a password.
@@ -133,18 +134,11 @@ func NewTransport(conns int) *http.Transport {
 	}
 }
 
-// ServiceAccounts lists every service account of the workspace with all of its keys. An answer that lacks a list or an id
-// is ErrBadAnswer, not an empty list.
-func (c *Client) ServiceAccounts(ctx context.Context) ([]ServiceAccount, error) {
-	return c.accounts(ctx, opList, secret.Secret{})
-}
-
 func (c *Client) accounts(ctx context.Context, operation string, key secret.Secret) ([]ServiceAccount, error) {
 	return read(ctx, c, call{operation: operation, method: http.MethodGet, path: "/v1/service-accounts", key: key, limit: listLimit}, decodeAccounts)
 }
 
-// Keys lists the keys of one service account; as strict as ServiceAccounts.
-func (c *Client) Keys(ctx context.Context, account string) ([]Key, error) {
+func (c *Client) keys(ctx context.Context, account string) ([]Key, error) {
 	return read(ctx, c, call{operation: opKeys, method: http.MethodGet, account: account, limit: listLimit},
 		func(body []byte) ([]Key, error) { return decodeKeys(account, body) })
 }

@@ -45,10 +45,18 @@ type answer struct {
 // do sends one request and judges the answer. If the admin key is refused, so that the request did nothing, and its source
 // now holds another key, do sends the request once more.
 func (c *Client) do(ctx context.Context, q call) (err error) {
+	defer Cancel(ctx)
 	if q.path == "" {
 		if q.path, err = q.keyPath(); err != nil {
 			return err
 		}
+	}
+	slot, err := c.budget.ready(ctx)
+	if slot != nil {
+		defer slot.release()
+	}
+	if err != nil {
+		return &Error{Operation: q.operation, Err: fmt.Errorf("waiting for the rate budget: %w", err)}
 	}
 	key, err := c.send(ctx, q)
 	if q.key.IsZero() && errors.Is(err, ErrInvalidKey) {
@@ -59,11 +67,8 @@ func (c *Client) do(ctx context.Context, q call) (err error) {
 	return err
 }
 
-// send waits for the budget, sends one request and judges the answer. It returns the key that was used.
+// send sends one request and judges the answer. It returns the key that was used.
 func (c *Client) send(ctx context.Context, q call) (secret.Secret, error) {
-	if err := c.budget.ready(ctx); err != nil {
-		return secret.Secret{}, &Error{Operation: q.operation, Err: fmt.Errorf("waiting for the rate budget: %w", err)}
-	}
 	key, err := c.credential(ctx, q)
 	if err != nil {
 		return secret.Secret{}, &Error{Operation: q.operation, Err: err}
@@ -73,7 +78,7 @@ func (c *Client) send(ctx context.Context, q call) (secret.Secret, error) {
 	a := c.exchange(ctx, q, key)
 	c.observe(q.operation, a.status, time.Since(started))
 	e := c.judge(ctx, q, a)
-	c.budget.learn(e)
+	c.budget.learn(e, started)
 	if e == nil {
 		return key, nil // not a nil *Error, which is a non-nil error
 	}

@@ -168,7 +168,10 @@ func (j *job) ready(ctx context.Context) (context.Context, error) {
 	if err != nil {
 		return ctx, err
 	}
-	return ctx, j.guard(ctx)
+	if err = j.guard(ctx); err != nil {
+		elevenlabs.Cancel(ctx)
+	}
+	return ctx, err
 }
 
 // release makes a last change and drops the claim in the same write.

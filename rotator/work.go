@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
@@ -45,10 +46,37 @@ func (r *Rotator) enqueueLocked(st *policyState) {
 	case st.place == working:
 		st.inbox.wake = true
 	case st.place == idle:
-		st.place = queued
-		r.queue = append(r.queue, st)
-		r.wakeUp.Signal()
+		st.urgent = r.urgentLocked(st)
+		r.queueLocked(st)
+	case !st.urgent && r.urgentLocked(st):
+		st.urgent = true
+		at := slices.Index(r.queue, st)
+		r.queue = slices.Delete(r.queue, at, at+1)
+		r.queueLocked(st)
 	}
+}
+
+func (r *Rotator) queueLocked(st *policyState) {
+	st.place = queued
+	if st.urgent {
+		r.queue = slices.Insert(r.queue, 0, st)
+	} else {
+		r.queue = append(r.queue, st)
+	}
+	r.wakeUp.Signal()
+}
+
+// urgentLocked reports whether somebody waits for the policy: a person, or readers whose key is listed as disabled.
+func (r *Rotator) urgentLocked(st *policyState) bool {
+	if st.request != nil {
+		return true
+	}
+	e := st.last.entry
+	if e == nil || e.Current == nil {
+		return false
+	}
+	key, _, found := r.listedKeyLocked(*e.Current)
+	return found && key.Disabled
 }
 
 // orderedLocked returns all policies, loaded and removed, in this replica's own order: replicas with different orders collide less
@@ -132,9 +160,12 @@ func (r *Rotator) next() (*policyState, *workspace) {
 	return st, st.ws
 }
 
-// turnLocked returns the index in the queue of the first policy whose workspace has fewer workers than the limit; -1: none.
+// turnLocked returns the index in the queue of the first policy whose workspace has fewer workers than the limit; -1: none. What is
+// urgent does not wait for the workers that others keep waiting for the budget.
 func (r *Rotator) turnLocked() int {
-	return slices.IndexFunc(r.queue, func(st *policyState) bool { return st.ws.busy < r.opt.Concurrency })
+	return slices.IndexFunc(r.queue, func(st *policyState) bool {
+		return st.ws.busy < r.opt.Concurrency || st.urgent && st.ws.busy < 2*r.opt.Concurrency
+	})
 }
 
 // maxPasses bounds the steps for one policy before the next policy in the queue.
@@ -264,7 +295,7 @@ func (r *Rotator) performFirst(ctx context.Context, m *meter, st *policyState, p
 		st.known.pace.charge(int(m.calls.Swap(0)))
 		m.conflict.Store(false)
 		version := st.known.version
-		out := r.perform(ctx, r.newJob(st, p, step), step)
+		out := r.perform(elevenlabs.WithPatience(ctx, patience(step)), r.newJob(st, p, step), step)
 		if ctx.Err() == nil {
 			r.paceStep(st, step, m, version, out)
 		}
@@ -273,6 +304,23 @@ func (r *Rotator) performFirst(ctx context.Context, m *meter, st *policyState, p
 		}
 	}
 	return false
+}
+
+// How long a step's calls to ElevenLabs let later ones go first: what is urgent overtakes all, a new key overtakes the end of an
+// old one.
+const (
+	urgent    = -time.Hour
+	leisurely = 10 * time.Second
+)
+
+func patience(s plan.Step) time.Duration {
+	switch {
+	case plan.Urgent(s):
+		return urgent
+	case s.Action == plan.ActDisable, s.Action == plan.ActDelete, s.Action == plan.ActSweep:
+		return leisurely
+	}
+	return 0
 }
 
 // storeDown returns the outage that affects a policy: of the server, the ledger's mount or the record's.

@@ -63,7 +63,7 @@ func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
 	r.mu.Lock()
 	api := ws.api // a reload may change it
 	r.mu.Unlock()
-	accounts, err := api.ServiceAccounts(ctx)
+	accounts, err := api.ServiceAccounts(elevenlabs.WithPatience(ctx, urgent)) // it shows the leaks
 	if ctx.Err() != nil {
 		return
 	}

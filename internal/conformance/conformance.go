@@ -256,6 +256,7 @@ func (s *Session) send(ctx context.Context, method, path string, k secret.Secret
 		if err != nil {
 			return err
 		}
+		defer elevenlabs.Cancel(ctx)
 		ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.opt.Timeout, 15*time.Second))
 		defer cancel()
 		req, err := http.NewRequestWithContext(ctx, method, s.base+path, nil)
