@@ -114,7 +114,7 @@ func (w *world) newClients(r *replica, store ledger.Store) map[string]*elevenlab
 	for _, name := range slices.Sorted(maps.Keys(w.sims())) {
 		cred := elevenlabs.NewCredential(nil)
 		cred.Use(reconcile, func(ctx context.Context) (secret.Secret, error) { return w.readAdminKey(ctx, name, store) })
-		c, err := elevenlabs.New(elevenlabs.Options{BaseURL: baseURL(name), Transport: r.gate, Timeout: r.patience(), Credential: cred.Get, Reread: cred.Reread})
+		c, err := elevenlabs.New(elevenlabs.Options{BaseURL: baseURL(name), Transport: r.gate, Timeout: r.patience(), Credential: cred.Get, Reread: cred.Reread, Rate: w.profile.budget})
 		if err != nil {
 			w.t.Fatal(err)
 		}

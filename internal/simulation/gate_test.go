@@ -29,6 +29,7 @@ type gate struct {
 	looked  time.Time // when it last read the record of the admin key
 	missed  time.Time // when it last could not
 	counts  map[string]uint64
+	listings
 }
 
 // fate is what befalls one call.
@@ -98,6 +99,7 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	step := classify(req, body)
 	f := g.meet(step, req, body)
+	listed := g.lists(req, step)
 	req = f.at(req)
 	if !wait(req.Context(), f.before) {
 		return nil, f.givenUp(req)
@@ -111,6 +113,7 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err == nil && !wait(req.Context(), f.after) {
 		return nil, f.givenUp(req)
 	}
+	listed(err == nil && resp.StatusCode == http.StatusOK && f.fault == "")
 	return resp, err
 }
 
@@ -123,6 +126,7 @@ func (f fate) givenUp(req *http.Request) error {
 func (g *gate) meet(step string, req *http.Request, body []byte) fate {
 	g.w.mu.Lock()
 	defer g.w.mu.Unlock()
+	g.rests(req, step)
 	id := req.Method + " " + req.URL.Path + " " + step
 	if step == "other read" {
 		id += " " + string(body) // one path for all policies

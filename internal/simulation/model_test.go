@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/rekeyd/rekeyd/internal/model"
 )
@@ -70,6 +71,11 @@ func (w *world) followDocument(g *gate, path string) func() {
 		switch {
 		case ledger && kind == "policies":
 			w.held()
+			if is, _ := after["claim"].(map[string]any); is != nil {
+				if was, _ := before["claim"].(map[string]any); was == nil || was["holder"] != is["holder"] {
+					g.claimed[name] = time.Now()
+				}
+			}
 			events, err := w.model.Entry(name, fmt.Sprintf("r%d.%d", g.replica, g.life), after)
 			w.modelSays(name, events, err)
 		case ledger && kind == "keys":

@@ -24,7 +24,7 @@ func (w *world) operate(what string, do func(context.Context, *rotator.Rotator) 
 		r.ttl, patience = standstill, longestHold+time.Hour
 	}
 	r.since = map[string]time.Time{}
-	r.gate = &gate{w: w, replica: r.id, life: 1, counts: map[string]uint64{}, command: r}
+	r.gate = &gate{w: w, replica: r.id, life: 1, counts: map[string]uint64{}, listings: newListings(), command: r}
 	rot := w.newRotator(r)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	r.stop = cancel

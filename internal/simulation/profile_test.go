@@ -62,6 +62,10 @@ func (p *profile) directed(words string, seed uint64) error {
 				p.standbys = standbys{}
 			}
 			p.indexed = p.indexed && kind == "standbys"
+		case "scarce":
+			if p.budget = someBudget(seed); without {
+				p.budget = 0
+			}
 		case "team":
 			p.team = !without
 		case "outages":

@@ -226,7 +226,7 @@ func checkCoverage(t *testing.T, hits map[string]int) {
 		}
 	}
 	for _, what := range []string{"others × in mid-rotation", "others × after a death in mid-rotation", "others × a working key came back", "start × adopted key", "start × full account", "start × ignored allowlist", "start × standbys that lag", "start × wrong assumptions", "start × admin key", "old key × used",
-		"create × doubled", "start × copied record", "outage × one mount", "outage × one mount to the end", "others × name taken back", "others × place taken back",
+		"listing × under the claim", "create × doubled", "start × copied record", "outage × one mount", "outage × one mount to the end", "others × name taken back", "others × place taken back",
 		"others × policy added again", "others × pruned policy added again", "others × snapshot in mid-rotation", "command done: rename",
 		"request × accepted", "request × after a rotation", "request × after the first publication", "late × disabled the current key", "late × enabled an old key", "others × limit changed",
 		"probe × answered before a publication", "probe × refused", "voice × shared with one key", "voice × shared with the account again", "counter × began anew",

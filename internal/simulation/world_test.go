@@ -67,13 +67,14 @@ type profile struct {
 	ttls    []time.Duration // of the replicas' claims
 	evidence
 	standbys
-	suspended int  // the replica whose clocks stand still while it is frozen; -1: none
-	wrong     int  // the replica whose wall clock is wrong by days for a while; -1: none
-	uses      bool // readers use the keys that a restored Vault has forgotten
-	again     bool // a removed policy may be loaded again
-	asks      bool // requests come right after publications
-	equal     bool // all claim TTLs are the usual one
-	team      bool // one policy's record is in a mount of its own, which is refused now and then
+	suspended int     // the replica whose clocks stand still while it is frozen; -1: none
+	wrong     int     // the replica whose wall clock is wrong by days for a while; -1: none
+	uses      bool    // readers use the keys that a restored Vault has forgotten
+	again     bool    // a removed policy may be loaded again
+	asks      bool    // requests come right after publications
+	equal     bool    // all claim TTLs are the usual one
+	budget    float64 // requests a second to ElevenLabs; 0: no limit
+	team      bool    // one policy's record is in a mount of its own, which is refused now and then
 }
 
 func drawProfile(r *rand.Rand) profile {
@@ -173,7 +174,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w.profile = drawProfile(w.rng)
 	w.readers = rand.New(rand.NewPCG(seed, 13))
 	w.profile.evidence = drawEvidence(w.readers)
-	w.profile.standbys = drawStandbys(seed)
+	w.profile.standbys, w.profile.budget = drawStandbys(seed), drawBudget(seed)
 	if err := w.profile.directed(*direct, seed); err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +278,7 @@ func (w *world) drawPolicies() []plan.Policy {
 func (w *world) boot(r *replica) {
 	r.life++
 	r.loaded, r.since = nil, map[string]time.Time{}
-	r.gate = &gate{w: w, replica: r.id, life: r.life, counts: map[string]uint64{}}
+	r.gate = &gate{w: w, replica: r.id, life: r.life, counts: map[string]uint64{}, listings: newListings()}
 	r.alive = true
 	rot := w.newRotator(r)
 	ctx, stop := context.WithCancel(context.Background())
