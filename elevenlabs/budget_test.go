@@ -140,10 +140,9 @@ func TestTheOrderOfWaitingRequests(t *testing.T) {
 	})
 }
 
-// accountsOf answers listings for a workspace of 40 accounts, each after a second, and counts them.
+// listings answers them for a workspace of 40 accounts, each after a tenth of a second, and counts them.
 type listings struct {
 	whole, single atomic.Int64
-	begun         atomic.Int64 // of the last, in ms
 }
 
 func (l *listings) client(t *testing.T, perSecond float64) *Client {

@@ -17,7 +17,7 @@ type policyState struct {
 	policy      *plan.Policy // replaced whole, never changed
 	ws          *workspace
 	place       place
-	urgent      bool // as it was enqueued
+	urgent      bool  // as it was enqueued
 	inbox       inbox // for the next look, which takes it whole
 	counted     bool  // its entry was read for the hourly limit, or found unreadable
 	request     *plan.Request

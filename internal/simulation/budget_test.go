@@ -14,16 +14,20 @@ const (
 	scarceRemainder = 5
 )
 
-// drawBudget returns the requests a second of each client; 0: as many as it likes.
-func drawBudget(seed uint64) float64 {
-	if seed%scarceSeeds != scarceRemainder {
-		return 0
+func (p *profile) drawBudget(seed uint64) {
+	if seed%scarceSeeds == scarceRemainder {
+		p.makeScarce(seed)
 	}
-	return someBudget(seed)
 }
 
-func someBudget(seed uint64) float64 {
-	return []float64{0.1, 0.3, 1, 3}[rand.New(rand.NewPCG(seed, 23)).IntN(4)]
+// makeScarce gives each client few requests a second, and most of the work to one process: it then waits for many listings at once.
+func (p *profile) makeScarce(seed uint64) {
+	r := rand.New(rand.NewPCG(seed, 23))
+	p.budget = []float64{0.1, 0.3, 1, 3}[r.IntN(4)]
+	p.latency = max(p.latency, time.Duration(r.IntN(4))*time.Second)
+	if r.IntN(2) == 0 {
+		p.replicas, p.suspended, p.wrong = 1, min(p.suspended, 0), min(p.wrong, 0)
+	}
 }
 
 // listings is what a process learned of listings, which others of its steps rest on.

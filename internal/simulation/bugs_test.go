@@ -61,6 +61,8 @@ func bugs() []bug {
 		// What a call that arrives late, a clock that stands still or another TTL turns into harm.
 		{"publish over a fence", "rotate.go", "\treturn j.write(ctx, j.takeClaim)\n", "\treturn nil\n", 2000, "suspended,late,do=rotate", 6},
 		{"take a lost publish for one that never happened", "rotate.go", "j.unsure = j.unsure || failure == nil || ledger.MaybeWritten(failure)", "_ = ledger.MaybeWritten(failure)", 2000, "late", 15},
+		{"share a listing that began before it was asked for", "../elevenlabs/share.go", "\tif s.open == r {\n\t\ts.open = nil\n\t}\n\ts.last = time.Now()", "\ttime.AfterFunc(time.Minute, func() {\n\t\ts.mu.Lock()\n\t\tdefer s.mu.Unlock()\n\t\tif s.open == r {\n\t\t\ts.open = nil\n\t\t}\n\t})\n\ts.last = time.Now()", 2000, "scarce", 7},
+		{"rest on a listing from before the claim", "retire.go", "if keys, err = api.Keys(ctx, key.Account); err != nil {\n\t\t\treturn false, err\n\t\t}", "j.r.mu.Lock()\n\t\tkeys = j.r.workspaces[key.Workspace].listing.accounts[key.Account]\n\t\tj.r.mu.Unlock()\n\t\t_ = api\n\t\tif err != nil {\n\t\t\treturn false, err\n\t\t}", 1000, "", 1},
 		{"retire from a lagging read", "retire.go", "if what == plan.ActDelete || !j.r.mayLag(ctx) {", "if rec.Doc.Version > 0 {", 2000, "unindexed", 176},
 		{"settle from a lagging read", "recover.go", "_, err = j.r.opt.Store.Write(ctx, in.Sink.Ref, data, rec.Doc.Version)", "_ = data", 2000, "unindexed,crash", 6},
 		{"take a lagging read for a restore", "newest.go", "case errors.Is(err, ledger.ErrConflict) && !r.lags.Load():\n", "case errors.Is(err, ledger.ErrConflict) && doc.JSON != nil:\n\t\treturn doc, true, nil\n\tcase errors.Is(err, ledger.ErrConflict) && !r.lags.Load():\n", 2000, "unindexed", 12},

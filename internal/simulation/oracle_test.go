@@ -174,7 +174,7 @@ func (o *oracle) created(k *life) {
 	r := o.byName(k.policy)
 	if r != nil {
 		k.version = r.version
-		if data, _ := o.w.kv.Get(r.policy.Sink.String(), 0); k.late && data == nil {
+		if data, _ := o.w.kv.Get(r.policy.Sink.String(), 0); k.late && data == nil && k.version > 0 {
 			k.hidden, k.replaced = true, time.Now() // the record was deleted before this create arrived
 		}
 	}

@@ -63,7 +63,8 @@ func (p *profile) directed(words string, seed uint64) error {
 			}
 			p.indexed = p.indexed && kind == "standbys"
 		case "scarce":
-			if p.budget = someBudget(seed); without {
+			p.makeScarce(seed)
+			if without {
 				p.budget = 0
 			}
 		case "team":

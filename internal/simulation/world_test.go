@@ -174,7 +174,8 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w.profile = drawProfile(w.rng)
 	w.readers = rand.New(rand.NewPCG(seed, 13))
 	w.profile.evidence = drawEvidence(w.readers)
-	w.profile.standbys, w.profile.budget = drawStandbys(seed), drawBudget(seed)
+	w.profile.standbys = drawStandbys(seed)
+	w.profile.drawBudget(seed)
 	if err := w.profile.directed(*direct, seed); err != nil {
 		t.Fatal(err)
 	}
