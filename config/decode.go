@@ -58,6 +58,8 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, where string) {
 		scalar(p, d.limit, n, f, where)
 	case *at[bool]:
 		scalar(p, d.boolean, n, f, where)
+	case *at[labels]:
+		scalar(p, d.labels, n, f, where)
 	case *at[[]at[string]]:
 		*p = at[[]at[string]]{d.texts(n, f, where), n}
 	default:

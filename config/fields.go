@@ -85,6 +85,7 @@ type common struct {
 	Probes            at[[]at[string]]  `yaml:"probes" eg:"[/v1/models]" pattern:"^/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,199}$" rule:"a path that starts with /, such as /v1/models" doc:"At most 10 paths. The new key must get 2xx for a GET of each before it is published."`
 	OnDrift           at[string]        `yaml:"on_drift" eg:"patch" def:"patch" words:"patch rotate report" doc:"What to do about a key whose settings differ from the policy."`
 	Mode              at[string]        `yaml:"mode" eg:"auto" def:"auto" words:"auto manual paused" doc:"What happens without a request: with auto everything, with manual no scheduled runs and no rotation for drift, with paused nothing."`
+	Labels            at[labels]        `yaml:"labels" eg:"{team: speech}" pattern:"^[^\\p{C}\\p{Zl}\\p{Zp}]{0,64}$" rule:"at most 64 printable characters" doc:"Up to 8 names and values, for people and metrics: team is label_team of rekeyd_policy_info. A name is 1 to 64 of a-z A-Z 0-9 _ and starts with neither a digit nor __. A policy's labels are added to those of defaults; its own value wins, and an empty one removes the label."`
 	Adopt             at[string]        `yaml:"adopt" eg:"key_0a1b2c" pattern:"^[A-Za-z0-9_-]{0,128}$" rule:"up to 128 of a-z A-Z 0-9 _ -" doc:"Id of an existing key to take over as current."`
 }
 
@@ -110,6 +111,9 @@ type at[T any] struct {
 }
 
 func (a at[T]) given() bool { return a.node != nil }
+
+// labels are the values by name, each with its place. An empty value removes an inherited label.
+type labels = map[string]at[string]
 
 // limit is a number or the word none; given, it is always known.
 type limit = elevenlabs.Value[int64]

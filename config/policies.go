@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -85,14 +86,37 @@ func newLoader(file string, env Env, lookup envconfig.Lookuper) *loader {
 	}
 }
 
-// inherit takes from defaults the fields that the policy does not set.
+// inherit takes from defaults the fields that the policy does not set, and each label.
 func (p *policy) inherit(defaults *common) {
+	given := p.Labels
 	own, from := reflect.ValueOf(&p.common).Elem(), reflect.ValueOf(defaults).Elem()
 	for i := range own.NumField() {
 		if own.Field(i).IsZero() {
 			own.Field(i).Set(from.Field(i))
 		}
 	}
+	if given.given() && defaults.Labels.given() {
+		p.Labels.Value = maps.Clone(defaults.Labels.Value)
+		maps.Copy(p.Labels.Value, given.Value)
+	}
+}
+
+// labels drops those with an empty value, which for Prometheus do not exist.
+func (l *loader) labels(p *policy) map[string]string {
+	var out map[string]string
+	for name, value := range p.Labels.Value {
+		if value.Value == "" {
+			continue
+		}
+		if out == nil {
+			out = make(map[string]string, len(p.Labels.Value))
+		}
+		out[name] = value.Value
+	}
+	if len(out) > maxLabels {
+		l.fault(p.Labels.node, "%slabels has %d names, with those of defaults; write at most %d", p.prefix(), len(out), maxLabels)
+	}
+	return out
 }
 
 // or returns the value, or fallback if the file does not set it.
@@ -127,7 +151,7 @@ func (l *loader) policy(p *policy, defaults *common) {
 		Verify:  p.Verify.or("auto") == "auto",
 		OnDrift: plan.OnDrift(p.OnDrift.or(string(plan.DriftPatch))),
 		Mode:    plan.Mode(p.Mode.or(string(plan.ModeAuto))), Adopt: p.Adopt.Value,
-		Sink: p.Sink.resolve(), Settings: l.settings(p),
+		Sink: p.Sink.resolve(), Settings: l.settings(p), Labels: l.labels(p),
 	}
 	l.sink(p, &out)
 	if p.Adopt.Value != "" {

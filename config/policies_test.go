@@ -186,7 +186,8 @@ func TestEveryFieldIsUsed(t *testing.T) {
 				MusicConcurrency: elevenlabs.Some(int64(10)), ThirdPartyDisable: elevenlabs.Some(false)},
 		},
 		Overlap: 24 * time.Hour, Quarantine: 24 * time.Hour, Verify: false, OnDrift: plan.DriftReport, Mode: plan.ModeManual,
-		Sink: ledger.Sink{Ref: ledger.Ref{Mount: "kv/team", Path: "elevenlabs/tts-prod"}, Field: "api_key"},
+		Sink:   ledger.Sink{Ref: ledger.Ref{Mount: "kv/team", Path: "elevenlabs/tts-prod"}, Field: "api_key"},
+		Labels: map[string]string{"team": "speech", "stage": "prod"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -224,6 +225,30 @@ func TestDefaultsBlock(t *testing.T) {
 	if p.Splay != 5*time.Minute || p.Overlap != 2*time.Hour || p.Group != "" || p.Verify || p.Schedule.Zone() != "Europe/Oslo" ||
 		!slices.Equal(p.Settings.Permissions.Names, []string{"flows"}) {
 		t.Errorf("got %+v", p)
+	}
+}
+
+// TestLabels: a policy adds to the labels of defaults, replaces one of them, and removes one with an empty value.
+func TestLabels(t *testing.T) {
+	const defaults = "defaults: {labels: {team: voice, stage: prod, zone: north}}\n"
+	for own, want := range map[string]string{
+		"group: tts": "map[stage:prod team:voice zone:north]", `labels: {team: Søk & tale, zone: "", _a9: "1"}`: "map[_a9:1 stage:prod team:Søk & tale]",
+		`labels: {team: "", stage: "", zone: ""}`: "map[]", `labels: {a: x, b: x, c: x, d: x, e: x, team: ""}`: "map[a:x b:x c:x d:x e:x stage:prod zone:north]",
+	} {
+		if got := fmt.Sprint(only(t, defaults+with(own)).Labels); got != want {
+			t.Errorf("%s: %s, want %s", own, got, want)
+		}
+	}
+	c, err := load(t, "defaults: {schedule: '@daily', permissions: all, labels: {team: voice}}\npolicies:\n"+
+		"- {name: a, service_account: s, sink: {path: a}, labels: {team: a}}\n- {name: b, service_account: s, sink: {path: b}}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, b := c.Policies[0].Labels["team"], c.Policies[1].Labels["team"]; a != "a" || b != "voice" {
+		t.Errorf("team is %s and %s, want the policy's own and that of defaults", a, b)
+	}
+	if p := only(t, with()); p.Labels != nil {
+		t.Errorf("labels %v without any", p.Labels)
 	}
 }
 

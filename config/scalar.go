@@ -166,6 +166,46 @@ func (d *decoder) texts(n *yaml.Node, f field, where string) []at[string] {
 	return out
 }
 
+const maxLabels = 8
+
+// labelPattern accepts what Prometheus accepts as the name of a label, less the names that it reserves.
+const labelPattern = `^([A-Za-z][A-Za-z0-9_]{0,63}|_([A-Za-z0-9][A-Za-z0-9_]{0,62})?)$`
+
+var labelShape = regexp.MustCompile(labelPattern)
+
+// labels decodes a mapping of names and texts that the user chooses.
+func (d *decoder) labels(n *yaml.Node, f field, what string) (labels, bool) {
+	if n.Kind != yaml.MappingNode {
+		d.misfit(n, f, what, "a mapping")
+		return nil, false
+	}
+	switch count := len(n.Content) / 2; {
+	case count == 0:
+		d.fault(n, "%s is an empty mapping; write one such as %s, or remove the field", what, f.example)
+	case count > maxLabels:
+		d.fault(n, "%s has %d names; write at most %d", what, count, maxLabels)
+		return nil, false
+	}
+	out := make(labels, len(n.Content)/2)
+	f.example = "speech"
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		switch name := key.Value; {
+		case !d.plain(key, what+": the name of a label") || !d.plain(value, what):
+		case key.Kind != yaml.ScalarNode || !labelShape.MatchString(name):
+			d.fault(key, "%s has %s as the name of a label; write 1 to 64 of a-z A-Z 0-9 _ that start with neither a digit nor __, such as team", what, describe(key, false))
+		case elevenlabs.LooksSecret(name):
+			d.fault(key, "%s has a name that looks like a secret, which no policy file may hold; write one such as team, and replace that secret if others could read it here", what)
+		case out[name].given():
+			d.fault(key, "%s.%s is given twice, first on line %d; remove one", what, name, out[name].node.Line)
+		default:
+			text, _ := d.text(value, f, what+"."+name)
+			out[name] = at[string]{text, value}
+		}
+	}
+	return out, true
+}
+
 // misfit reports a value of the wrong type.
 func (d *decoder) misfit(n *yaml.Node, f field, what, wanted string) {
 	scalar := n.Kind == yaml.ScalarNode && n.ShortTag() != "!!null"

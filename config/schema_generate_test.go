@@ -77,6 +77,9 @@ func (g grammar) kind(f field) node {
 		return node{"anyOf": []node{{"type": "integer", "minimum": f.min, "maximum": f.max}, {"const": f.word}}, "examples": []any{f.word}}
 	case reflect.TypeFor[at[bool]]():
 		return node{"type": "boolean"}
+	case reflect.TypeFor[at[labels]]():
+		return node{"type": "object", "minProperties": 1, "maxProperties": maxLabels, "propertyNames": node{"pattern": labelPattern},
+			"additionalProperties": node{"type": "string", "pattern": f.pattern.String()}}
 	case reflect.TypeFor[at[[]at[string]]]():
 		return textsSchema(f)
 	}

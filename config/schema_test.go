@@ -59,7 +59,7 @@ const complete = `{
 		{"name": "eu", "base_url": "https://api.eu.residency.elevenlabs.io", "api_key": {"file": "/run/secrets/eu"}},
 		{"name": "us", "api_key": {"vault": {"mount": "secret", "path": "elevenlabs/admin", "field": "api_key"}}}
 	],
-	"defaults": {"timezone": "UTC", "overlap": "24h", "schedule": "@weekly", "permissions": "all", "splay": 0},
+	"defaults": {"timezone": "UTC", "overlap": "24h", "schedule": "@weekly", "permissions": "all", "splay": 0, "labels": {"team": "voice", "stage": "prod"}},
 	"policies": [
 		{"name": "a", "service_account": "svcacc_a", "sink": {"path": "a"}},
 		{
@@ -68,7 +68,7 @@ const complete = `{
 			"permissions": ["text_to_speech", "voices_read"], "allowed_ips": ["203.0.113.0/24", "2001:db8::7"],
 			"character_limit": 100000, "tts_concurrency_limit": 0, "dubbing_concurrency_limit": "none", "music_concurrency_limit": 10,
 			"third_party_disable_allowed": false, "overlap": "24h", "quarantine": "24h", "wait_until_idle": "0s", "verify": "off",
-			"on_drift": "report", "mode": "manual", "adopt": "", "sink": {"mount": "kv/team", "path": "elevenlabs/tts-prod", "field": "api_key"}
+			"on_drift": "report", "mode": "manual", "adopt": "", "labels": {"team": "speech", "_x9": ""}, "sink": {"mount": "kv/team", "path": "elevenlabs/tts-prod", "field": "api_key"}
 		}
 	]
 }`
@@ -85,7 +85,7 @@ func mutant(r *rand.Rand, v any) any {
 }
 
 func mutantObject(r *rand.Rand, x map[string]any) any {
-	names := []string{"name", "policies", "workspaces", "defaults", "schedule", "permissions", "overlap", "api_key", "env", "file", "vault", "path", "mount", "sink", "unknown"}
+	names := []string{"name", "policies", "workspaces", "defaults", "schedule", "permissions", "overlap", "api_key", "env", "file", "vault", "path", "mount", "sink", "labels", "team", "__team", "unknown"}
 	if len(x) == 0 || r.IntN(8) == 0 {
 		x[names[r.IntN(len(names))]] = odd(r)
 		return x
@@ -126,9 +126,11 @@ func odd(r *rand.Rand) any {
 		nil, true, false, 0, 1, -1, 1.5, 100000, 1000000000000, 1000000000001, "", "a", "A", "a b", "all", "auto", "off", "on", "rotate",
 		"manual", "0", "1h", "1d", "-1h", "1h30m", "1.5h", ".5h", "1.h", "+1h", "24", "1us", "1µs", "h", "1hh", "a/b", "/a", "a/", "a//b",
 		"..", "a/../b", "...", ".a", "./a", "a\nb", "a\n", "é", "ELEVENLABS_X", "ELEVENLABS_", "HOME", "0 3 * * 1", "@daily", "null", "true",
-		"2026-11-23", "1e3", "~", "0x10", "<<", "*a", "&a", "!a", "none", 1000000001, "abcdefghijklmnopqrstuvwxyz-0123456789", "http://127.0.0.1",
+		"2026-11-23", "1e3", "a\u2028b", "a\u202eb", "~", "0x10", "<<", "*a", "&a", "!a", "none", 1000000001, "abcdefghijklmnopqrstuvwxyz-0123456789", "http://127.0.0.1",
 		[]any{}, []any{"all"}, []any{"a", 1}, []any{[]any{}}, []any{nil}, []any{"text_to_speech"}, map[string]any{},
-		map[string]any{"path": "a"}, map[string]any{"name": "a"}, map[string]any{"env": "ELEVENLABS_X"}, map[string]any{"vault": map[string]any{"path": "x"}},
+		map[string]any{"path": "a"}, map[string]any{"name": "a"}, map[string]any{"env": "ELEVENLABS_X"}, map[string]any{"labels": map[string]any{"a": "b"}},
+		map[string]any{"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6, "g": 7, "h": 8, "i": 9},
+		map[string]any{"a": "", "b": "", "c": "", "d": "", "e": "", "f": "", "g": "", "h": "", "i": ""}, map[string]any{"9a": "a"}, map[string]any{"_": "a"}, map[string]any{"vault": map[string]any{"path": "x"}},
 	}
 	return clone(pool[r.IntN(len(pool))])
 }

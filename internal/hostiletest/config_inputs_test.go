@@ -67,7 +67,7 @@ func policyFields() []input {
 		"a format": "'%s%n%!d(x)'", "a tag": "!" + canary + " a", "an overflow": "9223372036854775808", "a long time": "2562047h47m16.854775807s", "blanks": "'   '",
 	}
 	var inputs []input
-	for _, field := range strings.Fields("name service_account sink workspace schedule timezone splay window group max_age permissions allowed_ips character_limit tts_concurrency_limit dubbing_concurrency_limit music_concurrency_limit third_party_disable_allowed overlap quarantine wait_until_idle verify on_drift mode adopt unknown") {
+	for _, field := range strings.Fields("name service_account sink workspace schedule timezone splay window group max_age permissions allowed_ips character_limit tts_concurrency_limit dubbing_concurrency_limit music_concurrency_limit third_party_disable_allowed overlap quarantine wait_until_idle verify on_drift mode labels adopt unknown") {
 		for name, value := range values {
 			lines := []string{"name: a", "service_account: svcacc_a", "sink: {path: elevenlabs/a}", "schedule: '@daily'", "permissions: all"}
 			text := "policies:\n- " + field + ": " + value + "\n"
