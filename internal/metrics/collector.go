@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -103,7 +104,7 @@ func newGathering() *gathering {
 	}
 	counter := func(name, help string) family { return newFamily(&g.all, dto.MetricType_COUNTER, name, help) }
 	gauge := func(name, help string) family { return newFamily(&g.all, dto.MetricType_GAUGE, name, help) }
-	g.info = gauge("policy_info", "Where the policy's key and record are; the value is always 1.")
+	g.info = gauge("policy_info", "Where the policy's key and record are, and its labels as label_NAME; the value is always 1.")
 	g.rotations = counter("rotations_total", "Rotations that this process completed or failed to complete.")
 	g.last = gauge("last_rotation_timestamp_seconds", "When the policy's key was last rotated.")
 	g.next = gauge("next_rotation_timestamp_seconds", "When the next rotation, or the next attempt at one that failed, is due; +Inf when none will be.")
@@ -134,9 +135,21 @@ func (g *gathering) clear() {
 	g.all = g.all[:0]
 }
 
+// about adds policy_info. A label that the policy lacks is left out, as kube-state-metrics does: for Prometheus it is empty.
+func (g *gathering) about(p *plan.Policy, name *dto.LabelPair) {
+	var room [4 + 8]*dto.LabelPair
+	labels := room[:0]
+	if len(p.Labels) > 0 {
+		for _, n := range slices.Sorted(maps.Keys(p.Labels)) {
+			labels = append(labels, label("label_"+n, p.Labels[n]))
+		}
+	}
+	g.info.add(1, append(labels, name, label("service_account", p.ServiceAccount), label("sink", p.Sink.String()), label("workspace", p.Workspace))...)
+}
+
 func (g *gathering) policy(s *rotator.PolicyStatus, refused string, now time.Time) {
 	name := label("policy", s.Policy.Name)
-	g.info.add(1, name, label("service_account", s.Policy.ServiceAccount), label("sink", s.Policy.Sink.String()), label("workspace", s.Policy.Workspace))
+	g.about(s.Policy, name)
 	g.rotations.add(float64(s.Successes), name, g.success)
 	g.rotations.add(float64(s.Failures), name, g.failure)
 	g.last.time(s.LastRotation, name)

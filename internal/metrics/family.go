@@ -31,7 +31,7 @@ func newFamily(in *[]*dto.MetricFamily, kind dto.MetricType, name, help string) 
 
 func label(name, value string) *dto.LabelPair { return &dto.LabelPair{Name: &name, Value: &value} }
 
-// add adds a series with at most four labels, in the order of their names.
+// add adds a series with labels in the order of their names. More than four are allocated.
 func (f *family) add(v float64, labels ...*dto.LabelPair) {
 	n := len(f.of.Metric)
 	if n == 0 {
@@ -42,7 +42,7 @@ func (f *family) add(v float64, labels ...*dto.LabelPair) {
 	}
 	s := &f.slabs[n/slab][n%slab]
 	s.value = v
-	s.metric.Label = s.labels[:copy(s.labels[:], labels)]
+	s.metric.Label = append(s.labels[:0], labels...)
 	switch {
 	case f.of.GetType() != dto.MetricType_COUNTER:
 		s.gauge.Value, s.metric.Gauge = &s.value, &s.gauge

@@ -58,7 +58,7 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	m := New("v1", "abc")
 	shown := rotator.Snapshot{
-		Policies: []rotator.PolicyStatus{busy("busy"), {Policy: &plan.Policy{Name: "new"}, State: plan.StateDue},
+		Policies: []rotator.PolicyStatus{busy("busy"), {Policy: &plan.Policy{Name: "new", Labels: map[string]string{"team": "Søk \"1\"", "_stage": "prod"}}, State: plan.StateDue},
 			{Policy: &plan.Policy{Name: "fine", Workspace: "refused"}, State: plan.StateOK, Unswept: 2}, {Policy: &plan.Policy{Name: "allowed"}, ThirdPartyDisable: elevenlabs.Some(true)},
 			{Policy: &plan.Policy{Name: "unlimited"}, ThirdPartyDisable: elevenlabs.None[bool]()}, {Policy: &plan.Policy{Name: "paused", Workspace: "refused"}, State: plan.StatePaused}},
 		Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0), LastTry: time.Unix(1, 0)}, {Name: "silent", Err: errors.New("down"), LastTry: time.Unix(1, 0)}, {Name: "unasked"}, {Name: "refused", LastTry: time.Unix(1, 0), Err: fmt.Errorf("listing: %w", elevenlabs.ErrInvalidKey)}},
@@ -110,6 +110,7 @@ func TestMetrics(t *testing.T) {
 		`rekeyd_requests_total{code="error",operation="write",target="vault"} 1`,
 		`rekeyd_request_duration_seconds_count{code="200",operation="list",target="elevenlabs"} 1`,
 		`rekeyd_policy_info{policy="busy",service_account="svcacc",sink="secret/elevenlabs/busy",workspace="default"} 1`,
+		`rekeyd_policy_info{label__stage="prod",label_team="Søk \"1\"",policy="new",service_account="",sink="/",workspace=""} 1`,
 		`rekeyd_sink_up 1`,
 		`rekeyd_workspace_up{workspace="default"} 1`,
 		`rekeyd_workspace_up{workspace="silent"} 0`,
@@ -170,11 +171,13 @@ func TestEverySeriesOfAFailureExistsBefore(t *testing.T) {
 	}
 }
 
-// watching returns metrics of so many policies.
-func watching(policies int) *Metrics {
+// watching returns metrics of so many policies with these labels.
+func watching(policies int, labels map[string]string) *Metrics {
 	var s rotator.Snapshot
 	for i := range policies {
-		s.Policies = append(s.Policies, busy(fmt.Sprintf("policy-%05d", i)))
+		p := busy(fmt.Sprintf("policy-%05d", i))
+		p.Policy.Labels = labels
+		s.Policies = append(s.Policies, p)
 	}
 	m := New("v1", "abc")
 	m.Watch(func() rotator.Snapshot { return s }, skewed, nil)
@@ -194,15 +197,22 @@ func scrapeZipped(tb testing.TB, m *Metrics) {
 
 func TestAScrapeAllocatesNoMoreThanItDid(t *testing.T) {
 	const policies, most = 1000, 40 // allocations a policy; the race detector adds a third
-	m := watching(policies)
-	if got := testing.AllocsPerRun(5, func() { scrapeZipped(t, m) }) / policies; got > most {
+	each := func(labels map[string]string) float64 {
+		m := watching(policies, labels)
+		return testing.AllocsPerRun(5, func() { scrapeZipped(t, m) }) / policies
+	}
+	if got := each(nil); got > most {
 		t.Errorf("%.1f allocations a policy, at most %d are expected", got, most)
+	}
+	labels := map[string]string{"a": "1", "b": "2", "c": "3", "d": "4", "e": "5", "f": "6", "g": "7", "h": "8"}
+	if got := each(labels); got > 2*most {
+		t.Errorf("%.1f allocations a policy with eight labels, at most %d are expected", got, 2*most)
 	}
 }
 
 // BenchmarkScrape is one scrape of 10,000 policies, compressed as Prometheus asks for it; the budget is 2 s of CPU.
 func BenchmarkScrape(b *testing.B) {
-	m := watching(10_000)
+	m := watching(10_000, nil)
 	b.ReportAllocs()
 	for b.Loop() {
 		scrapeZipped(b, m)

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/url"
 	"strings"
@@ -80,6 +81,15 @@ func TestRowInWords(t *testing.T) {
 	r.MaxAge, r.Key.MaxAgeEnds = ledger.Duration(8*time.Hour), at(-1)
 	if r.Percent() != 100 || r.Life() != "9h0m of 8h0m allowed" || r.Class() != "attention over" {
 		t.Errorf("%d %q %q", r.Percent(), r.Life(), r.Class())
+	}
+}
+
+func TestLabelsInTheView(t *testing.T) {
+	t.Parallel()
+	v := ViewOf(rotator.Snapshot{Policies: []rotator.PolicyStatus{{Policy: &plan.Policy{Name: "a", Labels: map[string]string{"team": "speech"}}}, {Policy: &plan.Policy{Name: "b"}}}})
+	text, err := json.Marshal(v.Policies)
+	if err != nil || strings.Count(string(text), `"labels":`) != 1 || !strings.Contains(string(text), `"labels":{"team":"speech"}`) {
+		t.Errorf("%v: %s", err, text)
 	}
 }
 

@@ -22,25 +22,26 @@ type View struct {
 
 // PolicyView is one policy.
 type PolicyView struct {
-	Name           string          `json:"name"`
-	Workspace      string          `json:"workspace"`
-	ServiceAccount string          `json:"service_account"`
-	Sink           ledger.Sink     `json:"sink"`
-	Mode           plan.Mode       `json:"mode"`
-	MaxAge         ledger.Duration `json:"max_age,omitzero"`
-	State          plan.State      `json:"state"`
-	Reason         ledger.Reason   `json:"reason,omitempty"`
-	Message        string          `json:"message,omitempty"`
-	Group          string          `json:"group,omitempty"`
-	HeldBy         string          `json:"group_held_by,omitempty"` // the member it waits for
-	Key            *KeyView        `json:"key,omitempty"`           // the current one
-	LastRotation   time.Time       `json:"last_rotation,omitzero"`
-	NextRotation   time.Time       `json:"next_rotation,omitzero"`
-	Retiring       []RetiringView  `json:"retiring"`
-	Keys           plan.KeyCounts  `json:"keys"`
-	InUse          bool            `json:"retiring_key_in_use"`
-	Drift          []string        `json:"drift"`
-	Failure        *ledger.Failure `json:"failure,omitempty"` // since the last success
+	Name           string            `json:"name"`
+	Workspace      string            `json:"workspace"`
+	ServiceAccount string            `json:"service_account"`
+	Sink           ledger.Sink       `json:"sink"`
+	Mode           plan.Mode         `json:"mode"`
+	MaxAge         ledger.Duration   `json:"max_age,omitzero"`
+	Labels         map[string]string `json:"labels,omitempty"`
+	State          plan.State        `json:"state"`
+	Reason         ledger.Reason     `json:"reason,omitempty"`
+	Message        string            `json:"message,omitempty"`
+	Group          string            `json:"group,omitempty"`
+	HeldBy         string            `json:"group_held_by,omitempty"` // the member it waits for
+	Key            *KeyView          `json:"key,omitempty"`           // the current one
+	LastRotation   time.Time         `json:"last_rotation,omitzero"`
+	NextRotation   time.Time         `json:"next_rotation,omitzero"`
+	Retiring       []RetiringView    `json:"retiring"`
+	Keys           plan.KeyCounts    `json:"keys"`
+	InUse          bool              `json:"retiring_key_in_use"`
+	Drift          []string          `json:"drift"`
+	Failure        *ledger.Failure   `json:"failure,omitempty"` // since the last success
 
 	history ledger.Packed
 }
@@ -96,7 +97,7 @@ func viewsOf(policies []rotator.PolicyStatus) []PolicyView {
 		s := &policies[i]
 		views[i] = PolicyView{
 			Name: s.Policy.Name, Workspace: s.Policy.Workspace, ServiceAccount: s.Policy.ServiceAccount, Sink: s.Policy.Sink,
-			Mode: s.Policy.Mode, MaxAge: ledger.Duration(s.Policy.MaxAge), State: s.State, Reason: s.Reason, Message: s.Message,
+			Mode: s.Policy.Mode, MaxAge: ledger.Duration(s.Policy.MaxAge), Labels: s.Policy.Labels, State: s.State, Reason: s.Reason, Message: s.Message,
 			Group: s.Policy.Group, HeldBy: s.HeldBy, LastRotation: s.LastRotation, NextRotation: s.NextDue.UTC(),
 			Retiring: []RetiringView{}, Keys: s.Keys, InUse: s.InUse, Drift: append([]string{}, s.Drift...), Failure: s.Failure,
 			history: s.History,
