@@ -16,6 +16,8 @@ import (
 // options are the flags of all commands; each command sets its own.
 type options struct {
 	json, online, revoke, yes, rotate, redact bool
+	all                                       bool
+	labels                                    []string
 	runs                                      int
 	from, since, reason, account, workspace   string
 	file                                      string
@@ -73,6 +75,9 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 		if group == groupLook || group == groupChange {
 			o.addOutput(c)
 		}
+		if most == manyNames {
+			a.addChoice(c, o)
+		}
 		root.AddCommand(c)
 		return c
 	}
@@ -84,20 +89,30 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 	check := add(groupLook, &cobra.Command{Use: "check", Short: "Find faults in environment and policies", Example: "  rekeyd check\n  rekeyd check --online -o json",
 		Long: "Find every fault in environment and policies, without the network. With --online: a doctor's report on Vault and ElevenLabs."}, 0, 0, a.check)
 	check.Flags().BoolVar(&o.online, "online", false, "ask Vault and ElevenLabs too; changes nothing")
-	add(groupLook, &cobra.Command{Use: "plan [POLICY]", Short: "Show what would be done now and why", Example: "  rekeyd plan\n  rekeyd plan tts-prod -o json",
-		Long: "Show what the daemon would do now and why, like a diff, and what comes later. Exit status 3: there is something to do."}, 0, 1, a.plan)
-	add(groupLook, &cobra.Command{Use: "status [POLICY]", Short: "Show how each policy stands", Example: "  rekeyd status\n  rekeyd status tts-prod -o json",
-		Long: "Show state, current key, its age, the next rotation, old keys and the last error of each policy."}, 0, 1, a.status)
+	add(groupLook, &cobra.Command{Use: "plan [POLICY...]", Short: "Show what would be done now and why", Example: "  rekeyd plan --label team=speech\n  rekeyd plan tts-prod -o json",
+		Long: "Show what the daemon would do now and why, like a diff, and what comes later. Exit status 3: there is something to do."}, 0, manyNames, a.plan)
+	add(groupLook, &cobra.Command{Use: "status [POLICY...]", Short: "Show how each policy stands", Example: "  rekeyd status --workspace eu\n  rekeyd status tts-prod -o json",
+		Long: "Show state, current key, its age, the next rotation, old keys and the last error of each policy."}, 0, manyNames, a.status)
 	history := add(groupLook, &cobra.Command{Use: "history [POLICY...]", Short: "Show what became of each rotation", Example: "  rekeyd history tts-prod\n  rekeyd history --since 2026-03-01T00:00:00Z -o json",
 		Long: "Show what the ledger remembers of each rotation, newest last: who asked and why, what became of the old key, and the evidence.\nRemoved policies are included. It reads the ledger only."}, 0, manyNames, a.history)
 	history.Flags().StringVar(&o.since, "since", "", "rotations of which a step was at or after this `TIME` (RFC 3339)")
-	schedule := add(groupLook, &cobra.Command{Use: "schedule [POLICY]", Short: "List the next runs", Example: "  rekeyd schedule tts-prod\n  rekeyd schedule -n 10 --from 2026-03-01T00:00:00Z",
-		Long: "List the next runs of each schedule, without the network: in the policy's zone, a tab, and in UTC."}, 0, 1, a.schedule)
+	schedule := add(groupLook, &cobra.Command{Use: "schedule [POLICY...]", Short: "List the next runs", Example: "  rekeyd schedule tts-prod\n  rekeyd schedule -n 10 --from 2026-03-01T00:00:00Z",
+		Long: "List the next runs of each schedule, without the network: in the policy's zone, a tab, and in UTC."}, 0, manyNames, a.schedule)
 	schedule.Flags().IntVarP(&o.runs, "n", "n", 5, "`RUNS` of each policy")
 	schedule.Flags().StringVar(&o.from, "from", "", "runs after this `TIME` (RFC 3339); default now")
 
-	rotate := add(groupChange, &cobra.Command{Use: "rotate POLICY...", Short: "Rotate keys now", Example: "  rekeyd rotate tts-prod\n  rekeyd rotate tts-prod --revoke-now --reason \"seen in a build log\"",
-		Long: "Rotate the keys of these policies now, by the same protocol as the daemon. The key that was current is replaced."}, 1, manyNames, a.rotate)
+	rotate := add(groupChange, &cobra.Command{Use: "rotate POLICY... | --all", Short: "Rotate keys now", Example: "  rekeyd rotate tts-prod\n  rekeyd rotate tts-prod --revoke-now --reason \"seen in a build log\"",
+		Long: "Rotate the keys of these policies now, by the same protocol as the daemon. The key that was current is replaced.\nWithout names, --workspace, --label or --all says which."}, 0, manyNames, a.rotate)
+	rotate.Args = func(c *cobra.Command, names []string) error {
+		switch chosen := len(names) > 0 || o.chooses(); {
+		case !chosen && !o.all:
+			return misuse(c, "no policy is named; name some, choose them with --label or --workspace, or take --all")
+		case chosen && o.all:
+			return misuse(c, "--all stands beside names or a choice; leave out one or the other")
+		}
+		return nil
+	}
+	rotate.Flags().BoolVar(&o.all, "all", false, "every policy in the policy file")
 	rotate.Flags().BoolVar(&o.revoke, "revoke-now", false, "disable every older key of the policy before it is done, those in overlap included")
 	rotate.Flags().StringVar(&o.reason, "reason", "", "why, as `TEXT` for the log")
 	add(groupChange, &cobra.Command{Use: "rollback POLICY", Short: "Put the previous key back", Example: "  rekeyd rollback tts-prod\n  rekeyd rollback tts-prod -o json",

@@ -54,7 +54,7 @@ func TestCompletionInRealShells(t *testing.T) {
 				t.Skipf("its completion is not tested: %v (apt-get install bash-completion zsh fish)", missing)
 			}
 			cmd.Env = []string{
-				"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + filepath.Dir(rc), "ZDOTDIR=" + filepath.Dir(rc), "TERM=xterm", "REKEYD_POLICIES=" + twoPolicies,
+				"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + filepath.Dir(rc), "ZDOTDIR=" + filepath.Dir(rc), "TERM=xterm", "REKEYD_POLICIES=" + strings.Replace(twoPolicies, "permissions: all", "permissions: all, labels: {team: studio}", 1),
 				"VAULT_ADDR=http://127.0.0.1:1", "VAULT_TOKEN=hvs.token-of-a-test", "ELEVENLABS_API_KEY=sk_admin_of_a_test", "ELEVENLABS_BASE_URL=http://127.0.0.1:1",
 			}
 			terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 50, Cols: 250})
@@ -97,6 +97,8 @@ func TestCompletionInRealShells(t *testing.T) {
 				{"rekeyd rename tts-prod d", "rekeyd rename tts-prod dubbing "},
 				{"rekeyd check --on", "rekeyd check --online "},
 				{"rekeyd plan -o j", "rekeyd plan -o json "},
+				{"rekeyd plan --workspace d", "rekeyd plan --workspace default "},
+				{"rekeyd rotate --label te", "rekeyd rotate --label team=studio "},
 				{"rekeyd completion z", "rekeyd completion zsh "},
 				{"rekeyd help en", "rekeyd help env "},
 			} {

@@ -35,6 +35,11 @@ func (a app) history(ctx context.Context, o options, names []string) error {
 	if err != nil {
 		return err
 	}
+	if o.chooses() {
+		if all, err = o.choose(s.Policies, names); err != nil {
+			return err
+		}
+	}
 	found, lacks := rotations(ctx, d, all, len(names) > 0)
 	found = slices.DeleteFunc(found, func(r web.RotationView) bool { return r.Last().Before(since) })
 	if o.json {

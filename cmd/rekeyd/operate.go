@@ -25,6 +25,12 @@ func (a app) rotate(ctx context.Context, o options, names []string) error {
 	if err != nil {
 		return err
 	}
+	if names, err = o.choose(s.Policies, names); err != nil {
+		return err
+	}
+	if o.all {
+		names = namesOf(s.Policies)
+	}
 	return a.each(ctx, s, names, o.json, func(ctx context.Context, name string) (daemon.Outcome, string, error) {
 		out, err := d.Rotate(ctx, name, rotator.RotateOptions{Revoke: o.revoke, Reason: o.reason})
 		return out, rotated(out, o.revoke, time.Now()), err

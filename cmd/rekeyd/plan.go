@@ -19,7 +19,7 @@ var errToDo = errors.New("there is something to do")
 
 // plan is `rekeyd plan`: what the daemon would do now and why, and what comes later. It changes nothing.
 func (a app) plan(ctx context.Context, o options, names []string) error {
-	snapshot, err := a.survey(ctx, names)
+	snapshot, err := a.survey(ctx, o, names)
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,9 @@ func (a app) prune(ctx context.Context, o options, names []string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout(s.Env))
 	defer cancel()
+	if names, err = o.choose(s.Policies, names); err != nil {
+		return err
+	}
 	lost, err := a.lost(ctx, d, s.Policies, names)
 	if err != nil {
 		return err

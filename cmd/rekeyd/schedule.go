@@ -32,7 +32,7 @@ func (a app) schedule(_ context.Context, o options, names []string) error {
 	if err != nil {
 		return err
 	}
-	policies, err := chosen(s.Policies, names)
+	policies, err := o.chosen(s.Policies, names)
 	if err != nil {
 		return err
 	}

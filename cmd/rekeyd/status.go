@@ -19,7 +19,7 @@ import (
 
 // status is `rekeyd status`. It changes nothing.
 func (a app) status(ctx context.Context, o options, names []string) error {
-	snapshot, err := a.survey(ctx, names)
+	snapshot, err := a.survey(ctx, o, names)
 	if err != nil {
 		return err
 	}
@@ -32,13 +32,16 @@ func (a app) status(ctx context.Context, o options, names []string) error {
 	return errors.Join(err, unreachable(view))
 }
 
-// survey observes the named policies, or all of them, removed ones included.
-func (a app) survey(ctx context.Context, names []string) (rotator.Snapshot, error) {
+// survey observes the chosen policies, or all of them, removed ones included.
+func (a app) survey(ctx context.Context, o options, names []string) (rotator.Snapshot, error) {
 	s, err := a.load()
 	if err != nil {
 		return rotator.Snapshot{}, err
 	}
 	if err := known(s.Policies, names); err != nil {
+		return rotator.Snapshot{}, err
+	}
+	if names, err = o.choose(s.Policies, names); err != nil {
 		return rotator.Snapshot{}, err
 	}
 	s.Env.LogLevel = "error" // findings are shown, not logged
@@ -53,13 +56,16 @@ func (a app) survey(ctx context.Context, names []string) (rotator.Snapshot, erro
 	return snapshot, nil
 }
 
-// chosen returns the policy of that name, or all of them.
-func chosen(c *config.Config, names []string) ([]plan.Policy, error) {
-	if err := known(c, names); err != nil || len(names) == 0 {
+// chosen returns the policies that are named or chosen, or all of them.
+func (o options) chosen(c *config.Config, names []string) ([]plan.Policy, error) {
+	if err := known(c, names); err != nil {
+		return nil, err
+	}
+	names, err := o.choose(c, names)
+	if err != nil || len(names) == 0 {
 		return c.Policies, err
 	}
-	i := slices.IndexFunc(c.Policies, func(p plan.Policy) bool { return p.Name == names[0] })
-	return c.Policies[i : i+1], nil
+	return slices.DeleteFunc(slices.Clone(c.Policies), func(p plan.Policy) bool { return !slices.Contains(names, p.Name) }), nil
 }
 
 // unreachable sets the exit status for an incomplete survey.
