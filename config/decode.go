@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
 )
 
 // maxEntries bounds a list, and so the cost of a file of empty entries. It is maxItems in the JSON Schema.
@@ -17,29 +19,29 @@ type decoder struct {
 	*report
 	grammar grammar
 	// inherited are the fields that defaults give, well formed or not: a policy may omit them. They are collected
-	// first, since defaults may follow the policies.
+	// first, since defaults may follow the policies. With a profile, what is missing is known to the second pass.
 	inherited map[string]bool
 }
 
-// decode is the first pass: structure only.
+// decode is the first pass: structure only. It returns nil if aliases keep the file from being read at all.
 func decode(r *report, g grammar, root *yaml.Node) *document {
+	root, ok := unfold(r, root)
+	if !ok {
+		return nil
+	}
 	d := &decoder{report: r, grammar: g, inherited: keysOf(root, "defaults")}
-	doc := &document{}
+	doc := &document{root: root}
 	d.object(root, reflect.ValueOf(doc).Elem(), field{example: "{policies: [{name: …}]}"}, "the policy file", "")
 	return doc
 }
 
-// plain refuses two features of YAML: aliases, which can expand without end, and tags.
+// plain refuses tags. Aliases are already replaced by what they stand for.
 func (d *decoder) plain(n *yaml.Node, what string) bool {
-	switch {
-	case n.Kind == yaml.AliasNode || n.Anchor != "":
-		d.fault(n, "%s uses an anchor or alias, which the policy file does not have; write the value out, or use defaults", what)
-	case n.Style&yaml.TaggedStyle != 0:
+	if n.Style&yaml.TaggedStyle != 0 {
 		d.fault(n, "%s has the tag %s, which the policy file does not have; remove it, and put text in quotes", what, n.Tag)
-	default:
-		return true
+		return false
 	}
-	return false
+	return true
 }
 
 // value decodes n into v, which f describes; where names the enclosing object, as in `policy "a": `.
@@ -62,6 +64,8 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, where string) {
 		scalar(p, d.labels, n, f, where)
 	case *at[[]at[string]]:
 		*p = at[[]at[string]]{d.texts(n, f, where), n}
+	case *profiles:
+		*p = d.profiles(n, f, where+f.name)
 	default:
 		if v.Kind() == reflect.Slice {
 			d.objects(n, v, f, where+f.name)
@@ -94,7 +98,7 @@ func (d *decoder) object(n *yaml.Node, v reflect.Value, f field, who, inner stri
 	fields := d.grammar[v.Type()]
 	seen := d.members(n, v, f, who, inner)
 	for _, m := range fields {
-		required := m.need || m.requiredUnlessDefault && v.Type() == reflect.TypeFor[policy]() && !d.inherited[m.name]
+		required := m.need || m.requiredUnlessDefault && v.Type() == reflect.TypeFor[policy]() && !d.inherited[m.name] && !d.inherited["profile"] && seen["profile"] == nil
 		if required && seen[m.name] == nil {
 			d.fault(n, "%s%s is missing; add %s: %s", inner, m.name, m.name, m.sample())
 		}
@@ -168,6 +172,49 @@ func (d *decoder) objects(n *yaml.Node, v reflect.Value, f field, what string) {
 		}
 		d.object(entry, v.Index(i), field{example: "{name: …}"}, who, who+": ")
 	}
+}
+
+// profiles decodes a mapping of names and profiles.
+func (d *decoder) profiles(n *yaml.Node, f field, what string) profiles {
+	switch {
+	case n.Kind != yaml.MappingNode:
+		d.misfit(n, f, what, "a mapping")
+		return nil
+	case len(n.Content) == 0:
+		d.fault(n, "%s is an empty mapping; write one such as %s, or remove the field", what, f.example)
+	case len(n.Content)/2 > maxEntries:
+		d.fault(n, "%s has %d entries, more than %d; split the policy file between several instances of rekeyd", what, len(n.Content)/2, maxEntries)
+		return nil
+	}
+	out := make(profiles, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name, ok := d.key(n.Content[i], f, what)
+		if !ok {
+			continue
+		}
+		if first := out[name]; first != nil {
+			d.fault(n.Content[i], "%s.%s is given twice; remove one", what, name)
+			continue
+		}
+		out[name] = new(profile)
+		who := f.each + " " + quote(name)
+		d.object(n.Content[i+1], reflect.ValueOf(out[name]).Elem(), field{example: "{timezone: UTC}"}, who, who+": ")
+	}
+	return out
+}
+
+// key decodes a name that the user chooses: of a label or a profile.
+func (d *decoder) key(n *yaml.Node, f field, what string) (name string, ok bool) {
+	switch {
+	case !d.plain(n, what+": a name in it"):
+	case n.Kind != yaml.ScalarNode || !f.names.MatchString(n.Value):
+		d.fault(n, "%s has %s as the name of a %s; write %s, such as %s", what, describe(n, false), f.each, f.nameRule, f.nameExample)
+	case elevenlabs.LooksSecret(n.Value):
+		d.fault(n, "%s has a name that looks like a secret, which no policy file may hold; write one such as %s, and replace that secret if others could read it here", what, f.nameExample)
+	default:
+		return n.Value, true
+	}
+	return "", false
 }
 
 // member returns the mapping's value under name, or nil.

@@ -19,18 +19,22 @@ import (
 //	doc       meaning, for the reference manual
 //	eg, def   example, default
 //	need      required
-//	requiredUnlessDefault  required in a policy, unless defaults give it
+//	requiredUnlessDefault  required in a policy, unless defaults or its profile give it
 //	pattern   regular expression that a text matches; rule: the same in words; path: a path in Vault
 //	words     the accepted texts
 //	word      a text that replaces the whole list, or the number
 //	min, max  bounds of a number
 //	one       exactly one field of the object is set
-//	each      name of a list entry in messages
+//	each      name of an entry in messages
+//	names     regular expression that the names of entries match, nameRule: the same in words, nameEg: an example
 //	sensitive values stay out of messages: a secret may be in the wrong place
 type document struct {
 	Workspaces []workspace `yaml:"workspaces" each:"workspace" eg:"[{name: default, …}]" doc:"ElevenLabs workspaces. Absent: one named default, from ELEVENLABS_API_KEY and ELEVENLABS_BASE_URL."`
-	Defaults   common      `yaml:"defaults" eg:"{timezone: UTC}" doc:"Values for policies that do not set their own."`
+	Defaults   shared      `yaml:"defaults" eg:"{timezone: UTC}" doc:"Values for policies that do not set their own, and whose profile does not."`
+	Profiles   profiles    `yaml:"profiles" each:"profile" eg:"{prod: {max_age: 200h}}" names:"^[A-Za-z0-9._-]{1,64}$" nameRule:"1 to 64 of a-z A-Z 0-9 . _ -" nameEg:"prod" doc:"Values by name, for the policies that name the profile: over defaults, under the policy's own. Any field of a policy but name, service_account, sink and profile."`
 	Policies   []policy    `yaml:"policies" need:"1" each:"policy" eg:"[{name: tts-prod, …}]" doc:"One entry per rotated key."`
+
+	root *yaml.Node
 }
 
 type workspace struct {
@@ -58,10 +62,25 @@ type policy struct {
 	Name           at[string] `yaml:"name" need:"1" eg:"tts-prod" pattern:"^[a-z0-9-]{1,36}$" rule:"1 to 36 of a-z 0-9 -" doc:"Unique name; part of its keys' names."`
 	ServiceAccount at[string] `yaml:"service_account" need:"1" eg:"svcacc_9f8b7c6d5e4a3b2c1d0e" pattern:"^[A-Za-z0-9_-]{1,128}$" rule:"1 to 128 of a-z A-Z 0-9 _ -" doc:"Id of the service account (service_account_user_id); several policies may share one."`
 	Sink           sink       `yaml:"sink" need:"1" eg:"{path: elevenlabs/tts-prod}" doc:"Where the secret is published."`
+	shared
+}
+
+// profiles are the profiles by name.
+type profiles = map[string]*profile
+
+// profile holds the fields that a profile may set. It names no other profile.
+type profile struct {
+	object
 	common
 }
 
-// common holds the fields that defaults may set: all of a policy but name, service_account and sink.
+// shared holds the fields that defaults may set: all of a policy but name, service_account and sink.
+type shared struct {
+	common
+	Profile at[string] `yaml:"profile" eg:"prod" pattern:"^[A-Za-z0-9._-]{0,64}$" rule:"up to 64 of a-z A-Z 0-9 . _ -" doc:"Profile whose values hold where the policy sets none. Empty: none, also where defaults name one."`
+}
+
+// common holds the fields that a profile may set.
 type common struct {
 	Workspace         at[string]        `yaml:"workspace" eg:"default" def:"default" pattern:"^[A-Za-z0-9._-]{1,64}$" rule:"1 to 64 of a-z A-Z 0-9 . _ -" doc:"Workspace of the service account."`
 	Schedule          at[string]        `yaml:"schedule" requiredUnlessDefault:"1" eg:"0 3 * * 1" pattern:"^[ -~]+$" rule:"a schedule such as 0 3 * * 1" doc:"When the key rotates: five cron fields, @daily and the like, or @every 36h."`
@@ -85,7 +104,7 @@ type common struct {
 	Probes            at[[]at[string]]  `yaml:"probes" eg:"[/v1/models]" pattern:"^/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,199}$" rule:"a path that starts with /, such as /v1/models" doc:"At most 10 paths. The new key must get 2xx for a GET of each before it is published."`
 	OnDrift           at[string]        `yaml:"on_drift" eg:"patch" def:"patch" words:"patch rotate report" doc:"What to do about a key whose settings differ from the policy."`
 	Mode              at[string]        `yaml:"mode" eg:"auto" def:"auto" words:"auto manual paused" doc:"What happens without a request: with auto everything, with manual no scheduled runs and no rotation for drift, with paused nothing."`
-	Labels            at[labels]        `yaml:"labels" eg:"{team: speech}" pattern:"^[^\\p{C}\\p{Zl}\\p{Zp}]{0,64}$" rule:"at most 64 printable characters" doc:"Up to 8 names and values, for people and metrics: team is label_team of rekeyd_policy_info. A name is 1 to 64 of a-z A-Z 0-9 _ and starts with neither a digit nor __. A policy's labels are added to those of defaults; its own value wins, and an empty one removes the label."`
+	Labels            at[labels]        `yaml:"labels" each:"label" eg:"{team: speech}" names:"^([A-Za-z][A-Za-z0-9_]{0,63}|_([A-Za-z0-9][A-Za-z0-9_]{0,62})?)$" nameRule:"1 to 64 of a-z A-Z 0-9 _ that start with neither a digit nor __" nameEg:"team" pattern:"^[^\\p{C}\\p{Zl}\\p{Zp}]{0,64}$" rule:"at most 64 printable characters" doc:"Up to 8 names and values, for people and metrics: team is label_team of rekeyd_policy_info. A name is 1 to 64 of a-z A-Z 0-9 _ and starts with neither a digit nor __. They are merged with those of profile and defaults: a policy's own value wins, and an empty one removes the label."`
 	Adopt             at[string]        `yaml:"adopt" eg:"key_0a1b2c" pattern:"^[A-Za-z0-9_-]{0,128}$" rule:"up to 128 of a-z A-Z 0-9 _ -" doc:"Id of an existing key to take over as current."`
 }
 
@@ -121,8 +140,10 @@ type limit = elevenlabs.Value[int64]
 // field is one row of the grammar, read from the tags of a struct field.
 type field struct {
 	name, doc, example, fallback, rule, each string
+	nameRule, nameExample                    string
+	names                                    *regexp.Regexp // of entries; nil: the entries have none
 	need, one, sensitive, path               bool
-	requiredUnlessDefault                    bool // required in a policy, unless defaults give it
+	requiredUnlessDefault                    bool // required in a policy, unless defaults or its profile give it
 	pattern                                  *regexp.Regexp
 	words                                    []string
 	taken                                    []string // names that rekeyd writes into the same record
@@ -143,7 +164,7 @@ func newGrammar() grammar {
 }
 
 func (g grammar) add(t reflect.Type) {
-	for t.Kind() == reflect.Slice {
+	for t.Kind() == reflect.Slice || t.Kind() == reflect.Map || t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
 	if t.Kind() != reflect.Struct || g[t] != nil || t.Implements(reflect.TypeFor[leaf]()) {
@@ -170,6 +191,9 @@ func fieldOf(f reflect.StructField) field {
 		rule: f.Tag.Get("rule"), each: f.Tag.Get("each"), need: f.Tag.Get("need") != "", one: f.Tag.Get("one") != "",
 		sensitive: f.Tag.Get("sensitive") != "", requiredUnlessDefault: f.Tag.Get("requiredUnlessDefault") != "", words: words,
 		word: f.Tag.Get("word"), index: f.Index, typ: f.Type,
+	}
+	if names := f.Tag.Get("names"); names != "" {
+		out.names, out.nameRule, out.nameExample = regexp.MustCompile(names), f.Tag.Get("nameRule"), f.Tag.Get("nameEg")
 	}
 	if f.Tag.Get("taken") != "" {
 		out.taken = ledger.RecordFields()

@@ -24,6 +24,7 @@ func TestAPastedSecretIsRefusedAndNotRepeated(t *testing.T) {
 	places := []string{
 		"policies:\n- name: a\n  adopt: %s", "policies:\n- name: %s", "policies:\n- service_account: %s", "policies:\n- sink: {path: %s}",
 		"policies:\n- sink: {path: elevenlabs/%s/x}", "policies:\n- sink: {path: a, mount: %s}", "policies:\n- sink: {path: a, field: %s}",
+		"policies:\n- profile: %s", "profiles: {%s: {}}", "profiles: {a: %s}", "profiles: {a: {%s: b}}", "policies:\n- {<<: %s}", "policies:\n- {<<: [!%s {a: b}]}", "policies:\n- {<<: &a {%s: b}}\n- *a",
 		"policies:\n- labels: {team: %s}", "policies:\n- labels: {%s: team}", "policies:\n- labels: %s", "policies:\n- labels: {team: {%s: x}}", "defaults: {labels: {team: [%s]}}",
 		"policies:\n- sink: {path: a, field: api_key, %s: x}", "policies:\n- workspace: %s", "policies:\n- group: %s", "policies:\n- mode: %s", "policies:\n- schedule: %s",
 		"policies:\n- timezone: %s", "policies:\n- permissions: [%s]", "policies:\n- allowed_ips: [%s]", "policies:\n- overlap: %s",

@@ -40,6 +40,9 @@ func TestLargeInputs(t *testing.T) {
 		"addresses":          fill("policies:\n- {name: a, service_account: s, sink: {path: a}, schedule: '@daily', permissions: all, allowed_ips: [", "10.0.0.1/8,") + "]}",
 		"policies":           fill("policies:\n", "- {}\n"),
 		"anchors":            fill("policies:\n", "- &a a\n- *a\n"),
+		"merges":             fill("policies:\n- &a {name: a, schedule: x, overlap: 1h}\n", "- {<<: *a}\n"),
+		"aliases of a list":  fill("defaults: {permissions: &a [flows, flows, flows, flows]}\npolicies:\n", "- *a\n"),
+		"profiles":           fill("policies: []\nprofiles:\n", "  a: {}\n"),
 		"one long line":      fill("policies: ", "x"),
 		"colons":             fill("", ": "),
 	}

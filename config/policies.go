@@ -40,10 +40,14 @@ func LoadPolicies(ctx context.Context, src Source, env Env, lookup envconfig.Loo
 		return nil, Faults{*fault}
 	}
 	l := newLoader(src.name(), env, nonEmpty(lookup))
-	doc := decode(l.report, newGrammar(), root)
-	l.workspaces(ctx, doc.Workspaces, member(root, "workspaces") != nil)
+	doc := decode(l.report, l.grammar, root)
+	if doc == nil {
+		return nil, l.sorted()
+	}
+	l.inherited = keysOf(doc.root, "defaults")
+	l.workspaces(ctx, doc.Workspaces, member(doc.root, "workspaces") != nil)
 	for i := range doc.Policies {
-		l.policy(&doc.Policies[i], &doc.Defaults)
+		l.policy(&doc.Policies[i], doc)
 	}
 	l.groups()
 	if err := l.sorted().asError(); err != nil {
@@ -59,6 +63,9 @@ func LoadPolicies(ctx context.Context, src Source, env Env, lookup envconfig.Loo
 // loader is the second pass: it resolves the document into policies and checks their meaning.
 type loader struct {
 	*report
+	grammar   grammar
+	inherited map[string]bool // fields that defaults give
+
 	env     Env
 	lookup  envconfig.Lookuper
 	config  Config
@@ -79,25 +86,66 @@ type loader struct {
 
 func newLoader(file string, env Env, lookup envconfig.Lookuper) *loader {
 	return &loader{
-		report: &report{file: file}, env: env, lookup: lookup, allowed: allowedOrigins(env),
+		report: &report{file: file}, grammar: newGrammar(), env: env, lookup: lookup, allowed: allowedOrigins(env),
 		known: elevenlabs.KnownPermissions(), timings: map[[2]string]timing{},
 		spaces: map[string]int{}, names: map[string]*policy{}, sinks: map[string]*policy{}, adopted: map[string]*policy{},
 		adminKeys: map[string][]adminPlace{}, members: map[string][]groupMember{},
 	}
 }
 
-// inherit takes from defaults the fields that the policy does not set, and each label.
-func (p *policy) inherit(defaults *common) {
-	given := p.Labels
-	own, from := reflect.ValueOf(&p.common).Elem(), reflect.ValueOf(defaults).Elem()
+// inherit takes the fields that are not set, and each label.
+func (c *common) inherit(from *common) {
+	given := c.Labels
+	own, inherited := reflect.ValueOf(c).Elem(), reflect.ValueOf(from).Elem()
 	for i := range own.NumField() {
 		if own.Field(i).IsZero() {
-			own.Field(i).Set(from.Field(i))
+			own.Field(i).Set(inherited.Field(i))
 		}
 	}
-	if given.given() && defaults.Labels.given() {
-		p.Labels.Value = maps.Clone(defaults.Labels.Value)
-		maps.Copy(p.Labels.Value, given.Value)
+	if given.given() && from.Labels.given() {
+		c.Labels.Value = maps.Clone(from.Labels.Value)
+		maps.Copy(c.Labels.Value, given.Value)
+	}
+}
+
+// inherit takes what the policy does not set from its profile, then from defaults.
+func (l *loader) inherit(p *policy, doc *document) {
+	if !p.Profile.given() {
+		p.Profile = doc.Defaults.Profile
+	}
+	var from *profile
+	known := true
+	if name := p.Profile.Value; name != "" {
+		if from, known = doc.Profiles[name]; known {
+			p.inherit(&from.common)
+		} else if !l.full() {
+			l.fault(p.Profile.node, "%sprofile is %s, which is not defined; define it under profiles%s", p.prefix(), quote(name), suggestions(name, doc.Profiles))
+		}
+	}
+	p.inherit(&doc.Defaults.common)
+	if p.Profile.given() && known {
+		l.required(p, from)
+	}
+}
+
+// suggestions completes a sentence about an unknown profile.
+func suggestions(name string, known profiles) string {
+	if len(known) == 0 {
+		return ""
+	}
+	return "; " + Suggestion(name, slices.Collect(maps.Keys(known)))
+}
+
+// required reports what the policy lacks although it names a profile.
+func (l *loader) required(p *policy, from *profile) {
+	for _, f := range l.grammar[reflect.TypeFor[policy]()] {
+		switch {
+		case !f.requiredUnlessDefault || member(p.Node, f.name) != nil || l.inherited[f.name]:
+		case from == nil:
+			l.fault(p.Node, "%s%s is missing; add %s: %s", p.prefix(), f.name, f.name, f.sample())
+		case from.Node != nil && member(from.Node, f.name) == nil:
+			l.fault(p.Node, "%s%s is missing, in profile %s too; add %s: %s", p.prefix(), f.name, quote(p.Profile.Value), f.name, f.sample())
+		}
 	}
 }
 
@@ -114,7 +162,7 @@ func (l *loader) labels(p *policy) map[string]string {
 		out[name] = value.Value
 	}
 	if len(out) > maxLabels {
-		l.fault(p.Labels.node, "%slabels has %d names, with those of defaults; write at most %d", p.prefix(), len(out), maxLabels)
+		l.fault(p.Labels.node, "%slabels has %d names, with those of profile and defaults; write at most %d", p.prefix(), len(out), maxLabels)
 	}
 	return out
 }
@@ -136,11 +184,11 @@ func (a at[T]) where(object *yaml.Node) *yaml.Node {
 }
 
 // policy checks one policy and adds it to the config.
-func (l *loader) policy(p *policy, defaults *common) {
+func (l *loader) policy(p *policy, doc *document) {
 	if p.Node == nil { // not a mapping: reported by the first pass
 		return
 	}
-	p.inherit(defaults)
+	l.inherit(p, doc)
 	l.unique(l.names, p.Name, "name", p.Name.Value, p)
 	l.workspaceOf(p)
 	out := plan.Policy{

@@ -252,6 +252,24 @@ func TestLabels(t *testing.T) {
 	}
 }
 
+// TestProfiles: a policy's own value wins over its profile's, which wins over that of defaults.
+func TestProfiles(t *testing.T) {
+	const head = "defaults: {profile: test, overlap: 1h, window: 2h, labels: {team: voice, stage: none}}\n" +
+		"profiles:\n  prod: {schedule: '@weekly', permissions: all, overlap: 3h, quarantine: 4h, labels: {stage: prod, tier: a}}\n" +
+		"  test: {schedule: '@daily', permissions: all, labels: {stage: test}}\n"
+	for own, want := range map[string]string{
+		"profile: prod": "3h 2h 4h map[stage:prod team:voice tier:a]",
+		"profile: prod, overlap: 5h, labels: {tier: b}": "5h 2h 4h map[stage:prod team:voice tier:b]",
+		"window: 6h": "1h 6h 24h map[stage:test team:voice]",
+		"profile: '', schedule: '@daily', permissions: all": "1h 2h 24h map[stage:none team:voice]",
+	} {
+		p := only(t, head+"policies:\n- {name: a, service_account: s, sink: {path: a}, "+own+"}\n")
+		if got := fmt.Sprint(short(p.Overlap), " ", short(p.Window), " ", short(p.Quarantine), " ", p.Labels); got != want {
+			t.Errorf("%s: %s, want %s", own, got, want)
+		}
+	}
+}
+
 func TestPermissionsAndAddresses(t *testing.T) {
 	p := only(t, with("permissions: [voices_read, flows, voices_read]", "allowed_ips: [203.0.113.7, 203.0.113.7/32, '::ffff:203.0.113.7', '::ffff:10.0.0.0/104', '2001:DB8::7', 0.0.0.0/0]"))
 	if !slices.Equal(p.Settings.Permissions.Names, []string{"voices_read", "flows"}) {

@@ -68,7 +68,7 @@ func policyFilePage() string {
 		typ         reflect.Type
 	}{
 		{"The file", "", reflect.TypeFor[document]()},
-		{"policies", "Each entry. `workspace` and what follows it can be in `defaults` instead.", reflect.TypeFor[policy]()},
+		{"policies", "Each entry. `workspace` and what follows it can be in `defaults` instead, and all of that but `profile` in a profile.", reflect.TypeFor[policy]()},
 		{"sink", "", reflect.TypeFor[sink]()},
 		{"workspaces", "Each entry.", reflect.TypeFor[workspace]()},
 		{"api_key", "Exactly one of", reflect.TypeFor[apiKey]()},
@@ -83,7 +83,73 @@ func policyFilePage() string {
 			row(&b, mono(f.name), f.usual(), mono(f.example), f.meaning())
 		}
 	}
+	fmt.Fprintf(&b, strings.ReplaceAll(policyFileTail, "~~~", "```"), profilesExample, anchorsExample)
 	return b.String()
+}
+
+const policyFileTail = `
+## Profiles and labels
+
+A field that the policy does not set has the value of its profile, else that of defaults:
+
+~~~yaml
+%s~~~
+
+` + "`tts-prod`" + ` rotates weekly and has an overlap of 12h; its labels are ` + "`team=voice` and `stage=prod`. `profile` in `defaults`" + ` is for the
+policies that name none. Labels are merged by name, and an empty value removes one; every other field is replaced as a whole, lists too.
+` + "`--label stage=prod`" + ` chooses policies on the command line; in Prometheus, labels are on ` + "`rekeyd_policy_info`" + `:
+
+~~~promql
+rekeyd_policy_state{state="error"} * on (policy, job, instance) group_left (label_team) rekeyd_policy_info
+~~~
+
+## Anchors, aliases and merge keys
+
+~~~yaml
+%s~~~
+
+A mapping's own fields win over those that ` + "`<<`" + ` brings, and in a list of several the first wins. A merge replaces whole fields, labels
+too. What is wrong with a value is reported where it is written. Aliases that stand for more than 200,000 values together are refused,
+before they are unfolded; so are tags.
+`
+
+const profilesExample = `defaults: {schedule: "0 3 * * 1", permissions: [text_to_speech], labels: {team: voice}}
+profiles:
+  prod: {overlap: 12h, labels: {stage: prod}}
+policies:
+  - {name: tts-prod, profile: prod, service_account: svcacc_9f8b7c6d5e4a3b2c1d0e, sink: {path: elevenlabs/tts-prod}}
+`
+
+const anchorsExample = `policies:
+  - &tts
+    name: tts-prod
+    service_account: svcacc_9f8b7c6d5e4a3b2c1d0e
+    schedule: "0 3 * * 1"
+    permissions: &speech [text_to_speech, voices_read]
+    sink: {path: elevenlabs/tts-prod}
+  - <<: *tts
+    name: tts-batch
+    sink: {path: elevenlabs/tts-batch}
+  - name: reader
+    service_account: svcacc_1a2b3c4d5e6f7a8b9c0d
+    schedule: "@daily"
+    permissions: *speech
+    sink: {path: elevenlabs/reader}
+`
+
+// TestTheExamplesOfThePage: they mean what the page says.
+func TestTheExamplesOfThePage(t *testing.T) {
+	p := only(t, profilesExample)
+	if p.Schedule.String() != "0 3 * * 1" || short(p.Overlap) != "12h" || fmt.Sprint(p.Labels) != "map[stage:prod team:voice]" {
+		t.Errorf("profiles: %+v", p)
+	}
+	c, err := load(t, anchorsExample)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b := c.Policies[1]; b.Name != "tts-batch" || b.Sink.Path != "elevenlabs/tts-batch" || b.ServiceAccount != c.Policies[0].ServiceAccount || len(c.Policies[2].Settings.Permissions.Names) != 2 {
+		t.Errorf("anchors: %+v", c.Policies)
+	}
 }
 
 // usual is what holds where the field is absent.

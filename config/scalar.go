@@ -168,11 +168,6 @@ func (d *decoder) texts(n *yaml.Node, f field, where string) []at[string] {
 
 const maxLabels = 8
 
-// labelPattern accepts what Prometheus accepts as the name of a label, less the names that it reserves.
-const labelPattern = `^([A-Za-z][A-Za-z0-9_]{0,63}|_([A-Za-z0-9][A-Za-z0-9_]{0,62})?)$`
-
-var labelShape = regexp.MustCompile(labelPattern)
-
 // labels decodes a mapping of names and texts that the user chooses.
 func (d *decoder) labels(n *yaml.Node, f field, what string) (labels, bool) {
 	if n.Kind != yaml.MappingNode {
@@ -189,15 +184,12 @@ func (d *decoder) labels(n *yaml.Node, f field, what string) (labels, bool) {
 	out := make(labels, len(n.Content)/2)
 	f.example = "speech"
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i], n.Content[i+1]
-		switch name := key.Value; {
-		case !d.plain(key, what+": the name of a label") || !d.plain(value, what):
-		case key.Kind != yaml.ScalarNode || !labelShape.MatchString(name):
-			d.fault(key, "%s has %s as the name of a label; write 1 to 64 of a-z A-Z 0-9 _ that start with neither a digit nor __, such as team", what, describe(key, false))
-		case elevenlabs.LooksSecret(name):
-			d.fault(key, "%s has a name that looks like a secret, which no policy file may hold; write one such as team, and replace that secret if others could read it here", what)
-		case out[name].given():
-			d.fault(key, "%s.%s is given twice, first on line %d; remove one", what, name, out[name].node.Line)
+		name, ok := d.key(n.Content[i], f, what)
+		value := n.Content[i+1]
+		switch first := out[name]; {
+		case !ok || !d.plain(value, what):
+		case first.given():
+			d.fault(n.Content[i], "%s.%s is given twice, first on line %d; remove one", what, name, first.node.Line)
 		default:
 			text, _ := d.text(value, f, what+"."+name)
 			out[name] = at[string]{text, value}

@@ -32,9 +32,9 @@ func policySchema() ([]byte, error) {
 // node is one schema.
 type node = map[string]any
 
-// givenSomewhere requires a field in defaults or in every policy.
+// givenSomewhere requires a field in defaults or in every policy; what a profile gives is beyond a schema.
 func givenSomewhere(name string) node {
-	has := node{"required": []string{name}}
+	has := node{"anyOf": []node{{"required": []string{name}}, {"required": []string{"profile"}}}}
 	return node{"anyOf": []node{
 		{"required": []string{"defaults"}, "properties": node{"defaults": has}},
 		{"properties": node{"policies": node{"items": has}}},
@@ -78,10 +78,14 @@ func (g grammar) kind(f field) node {
 	case reflect.TypeFor[at[bool]]():
 		return node{"type": "boolean"}
 	case reflect.TypeFor[at[labels]]():
-		return node{"type": "object", "minProperties": 1, "maxProperties": maxLabels, "propertyNames": node{"pattern": labelPattern},
+		return node{"type": "object", "minProperties": 1, "maxProperties": maxLabels, "propertyNames": node{"pattern": f.names.String()},
 			"additionalProperties": node{"type": "string", "pattern": f.pattern.String()}}
 	case reflect.TypeFor[at[[]at[string]]]():
 		return textsSchema(f)
+	}
+	if f.typ.Kind() == reflect.Map {
+		return node{"type": "object", "minProperties": 1, "maxProperties": maxEntries, "propertyNames": node{"pattern": f.names.String()},
+			"additionalProperties": g.object(f.typ.Elem().Elem(), field{})}
 	}
 	if f.typ.Kind() == reflect.Slice {
 		return node{"type": "array", "minItems": 1, "maxItems": maxEntries, "items": g.object(f.typ.Elem(), field{})}

@@ -59,9 +59,10 @@ const complete = `{
 		{"name": "eu", "base_url": "https://api.eu.residency.elevenlabs.io", "api_key": {"file": "/run/secrets/eu"}},
 		{"name": "us", "api_key": {"vault": {"mount": "secret", "path": "elevenlabs/admin", "field": "api_key"}}}
 	],
-	"defaults": {"timezone": "UTC", "overlap": "24h", "schedule": "@weekly", "permissions": "all", "splay": 0, "labels": {"team": "voice", "stage": "prod"}},
+	"defaults": {"timezone": "UTC", "overlap": "24h", "schedule": "@weekly", "permissions": "all", "splay": 0, "labels": {"team": "voice", "stage": "prod"}, "profile": "test"},
+	"profiles": {"prod": {"max_age": "200h", "labels": {"tier": "a"}}, "test": {"overlap": "1h"}},
 	"policies": [
-		{"name": "a", "service_account": "svcacc_a", "sink": {"path": "a"}},
+		{"name": "a", "profile": "", "service_account": "svcacc_a", "sink": {"path": "a"}},
 		{
 			"name": "tts-prod", "workspace": "eu", "service_account": "svcacc_9f8b7c6d5e4a3b2c1d0e", "schedule": "0 3 * * 1",
 			"timezone": "Europe/Oslo", "splay": "10m", "window": "4h", "group": "tts", "max_age": "1h30m",
@@ -85,7 +86,7 @@ func mutant(r *rand.Rand, v any) any {
 }
 
 func mutantObject(r *rand.Rand, x map[string]any) any {
-	names := []string{"name", "policies", "workspaces", "defaults", "schedule", "permissions", "overlap", "api_key", "env", "file", "vault", "path", "mount", "sink", "labels", "team", "__team", "unknown"}
+	names := []string{"name", "policies", "workspaces", "defaults", "schedule", "permissions", "overlap", "api_key", "env", "file", "vault", "path", "mount", "sink", "labels", "team", "profiles", "profile", "prod", "__team", "unknown"}
 	if len(x) == 0 || r.IntN(8) == 0 {
 		x[names[r.IntN(len(names))]] = odd(r)
 		return x
@@ -128,7 +129,7 @@ func odd(r *rand.Rand) any {
 		"..", "a/../b", "...", ".a", "./a", "a\nb", "a\n", "é", "ELEVENLABS_X", "ELEVENLABS_", "HOME", "0 3 * * 1", "@daily", "null", "true",
 		"2026-11-23", "1e3", "a\u2028b", "a\u202eb", "~", "0x10", "<<", "*a", "&a", "!a", "none", 1000000001, "abcdefghijklmnopqrstuvwxyz-0123456789", "http://127.0.0.1",
 		[]any{}, []any{"all"}, []any{"a", 1}, []any{[]any{}}, []any{nil}, []any{"text_to_speech"}, map[string]any{},
-		map[string]any{"path": "a"}, map[string]any{"name": "a"}, map[string]any{"env": "ELEVENLABS_X"}, map[string]any{"labels": map[string]any{"a": "b"}},
+		map[string]any{"path": "a"}, map[string]any{"name": "a"}, map[string]any{"env": "ELEVENLABS_X"}, map[string]any{"labels": map[string]any{"a": "b"}}, map[string]any{"prod": map[string]any{"schedule": "@daily"}}, map[string]any{"prod": map[string]any{}},
 		map[string]any{"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6, "g": 7, "h": 8, "i": 9},
 		map[string]any{"a": "", "b": "", "c": "", "d": "", "e": "", "f": "", "g": "", "h": "", "i": ""}, map[string]any{"9a": "a"}, map[string]any{"_": "a"}, map[string]any{"vault": map[string]any{"path": "x"}},
 	}

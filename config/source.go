@@ -88,10 +88,15 @@ func parse(file string, text []byte) (*yaml.Node, *Fault) {
 	case err == nil:
 		return nil, &Fault{File: file, Line: more.Line, Text: "a second YAML document starts here; write a single document, without ---"}
 	case !errors.Is(err, io.EOF):
+		if m := unknownAnchor.FindStringSubmatch(err.Error()); m != nil {
+			return nil, unknownAlias(file, string(text), m[1])
+		}
 		return nil, syntaxFault(file, text, err)
 	}
 	return doc.Content[0], nil
 }
+
+var unknownAnchor = regexp.MustCompile(`^yaml: unknown anchor '(.*)' referenced$`)
 
 // unreadable checks the bytes before they are parsed.
 func unreadable(text []byte) *Fault {

@@ -35,7 +35,7 @@ func texts() []input {
 		"10 MB of comments": strings.Repeat("# 0123456\n", 1_000_000), "8 MiB on one line": "a: " + strings.Repeat("x", 8<<20-4), "a million brackets": strings.Repeat("[", 1_000_000),
 		"a million dashes": strings.Repeat("- ", 1_000_000), "9,000 brackets": strings.Repeat("[", 9_000) + strings.Repeat("]", 9_000), "colons": strings.Repeat(": ", 100_000),
 		"100,000 unknown fields": strings.Repeat("a: 1\n", 100_000), "100,000 empty policies": "policies:\n" + strings.Repeat("- {}\n", 100_000),
-		"100,000 anchors": "policies:\n" + strings.Repeat("- &a a\n- *a\n", 100_000), "nine lols": lols(), "an alias of itself": "policies: &a [*a]", "a merge of itself": "a: &a {<<: *a}",
+		"100,000 anchors": "policies:\n" + strings.Repeat("- &a a\n- *a\n", 100_000), "nine lols": lols(), "an alias of itself": "policies: &a [*a]", "a merge of itself": "a: &a {<<: *a}", "a merge of a list": "a: &a [b]\npolicies:\n- {<<: *a}", "merges that double": doublingMerges(), "many profiles": "profiles:\n" + strings.Repeat("  a: {}\n", 100_000), "a pasted profile": "profiles: {" + canary + ": {}}",
 		"an alias without anchor": "policies: *x", "a pasted alias": "policies: *" + canary, "a pasted tag": "policies: !" + canary + " a", "a pasted anchor": "policies: &" + canary + " [*" + canary + "]",
 		"a pasted field": canary + ": a", "only a secret": canary, "a local tag": "policies: !!python/object/apply:os.system [id]", "a binary tag": "policies: !!binary aGk=",
 		"a Go template": "policies: {{ env \"HOME\" }}", "an include": "policies: !include /etc/passwd", "two documents": onePolicy + "---\n" + onePolicy,
@@ -48,6 +48,15 @@ func texts() []input {
 		inputs = append(inputs, input{Name: "text: " + name, Env: basis(), Policies: text})
 	}
 	return inputs
+}
+
+// doublingMerges has mappings each of which merges the one before it twice.
+func doublingMerges() string {
+	text := "profiles:\n  p0: &m0 {a: 1, b: 2}\n"
+	for i := 1; i < 200; i++ {
+		text += fmt.Sprintf("  p%d: &m%[1]d {<<: [*m%d, *m%[2]d], c%[1]d: 1}\n", i, i-1)
+	}
+	return text
 }
 
 // lols unfold to 10^9 words.
@@ -67,7 +76,7 @@ func policyFields() []input {
 		"a format": "'%s%n%!d(x)'", "a tag": "!" + canary + " a", "an overflow": "9223372036854775808", "a long time": "2562047h47m16.854775807s", "blanks": "'   '",
 	}
 	var inputs []input
-	for _, field := range strings.Fields("name service_account sink workspace schedule timezone splay window group max_age permissions allowed_ips character_limit tts_concurrency_limit dubbing_concurrency_limit music_concurrency_limit third_party_disable_allowed overlap quarantine wait_until_idle verify on_drift mode labels adopt unknown") {
+	for _, field := range strings.Fields("name service_account sink workspace schedule timezone splay window group max_age permissions allowed_ips character_limit tts_concurrency_limit dubbing_concurrency_limit music_concurrency_limit third_party_disable_allowed overlap quarantine wait_until_idle verify on_drift mode labels profile adopt unknown") {
 		for name, value := range values {
 			lines := []string{"name: a", "service_account: svcacc_a", "sink: {path: elevenlabs/a}", "schedule: '@daily'", "permissions: all"}
 			text := "policies:\n- " + field + ": " + value + "\n"
