@@ -31,15 +31,25 @@ type Config struct {
 // the variables that the workspaces' api_key names. The error is a [Faults] with every fault; a file with a fault is not
 // used at all.
 func LoadPolicies(ctx context.Context, src Source, env Env, lookup envconfig.Lookuper) (*Config, error) {
+	return loadPolicies(ctx, src, newLoader(src.name(), env, nonEmpty(lookup)))
+}
+
+// CheckPolicies reads the policy file alone, with the limits at their defaults: of no workspace is the admin key looked up,
+// and without workspaces there is the one named default.
+func CheckPolicies(ctx context.Context, src Source) (*Config, error) {
+	env, _ := loadEnv(envconfig.MapLookuper(nil), func(*envLoader) {}) // without variables, none is faulty
+	return loadPolicies(ctx, src, newLoader(src.name(), env, nil))
+}
+
+func loadPolicies(ctx context.Context, src Source, l *loader) (*Config, error) {
 	text, err := src.Read(ctx)
 	if err != nil {
-		return nil, Faults{src.unread(err)}
+		return nil, Faults{src.unread(err, l.lookup == nil)}
 	}
 	root, fault := parse(src.name(), text)
 	if fault != nil {
 		return nil, Faults{*fault}
 	}
-	l := newLoader(src.name(), env, nonEmpty(lookup))
 	doc := decode(l.report, l.grammar, root)
 	if doc == nil {
 		return nil, l.sorted()
@@ -67,7 +77,7 @@ type loader struct {
 	inherited map[string]bool // fields that defaults give
 
 	env     Env
-	lookup  envconfig.Lookuper
+	lookup  envconfig.Lookuper // nil: admin keys are not looked up
 	config  Config
 	allowed map[string]bool // origins
 	known   []string        // permissions

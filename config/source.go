@@ -50,12 +50,16 @@ func (s Source) Read(ctx context.Context) ([]byte, error) {
 	return smallfile.Read(ctx, s.Path, maxSize)
 }
 
-// unread is the fault of a policy file that cannot be read.
-func (s Source) unread(err error) Fault {
+// unread is the fault of a policy file that cannot be read. alone: it was named as an argument.
+func (s Source) unread(err error, alone bool) Fault {
+	path := "REKEYD_POLICY_FILE"
+	if alone {
+		path = "the path"
+	}
 	if errors.Is(err, smallfile.ErrTooLarge) {
 		return Fault{File: s.name(), Text: tooLarge()}
 	}
-	return Fault{File: s.name(), Text: fmt.Sprintf("the policy file cannot be read: %v; correct REKEYD_POLICY_FILE or the file's permissions", reason(err))}
+	return Fault{File: s.name(), Text: fmt.Sprintf("the policy file cannot be read: %v; correct %s or the file's permissions", reason(err), path)}
 }
 
 func tooLarge() string {

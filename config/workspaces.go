@@ -27,7 +27,7 @@ func (l *loader) workspaces(ctx context.Context, given []workspace, mentioned bo
 	if !mentioned {
 		l.spaces["default"] = 0
 		l.config.Workspaces = []Workspace{{"default", l.env.BaseURL, KeySource{Secret: l.env.APIKey}}}
-		if !l.env.APIKey.IsSet() {
+		if l.lookup != nil && !l.env.APIKey.IsSet() {
 			l.faults = append(l.faults, Fault{File: l.file, Text: "the file has no workspaces, and ELEVENLABS_API_KEY is not set; set it or ELEVENLABS_API_KEY_FILE, or add workspaces"})
 		}
 		return
@@ -75,6 +75,8 @@ func allowedOrigins(env Env) map[string]bool {
 func (l *loader) key(ctx context.Context, w *workspace, prefix string) KeySource {
 	k := w.APIKey
 	switch {
+	case l.lookup == nil && !k.Vault.Path.given(): // the key is where rekeyd runs
+		return KeySource{}
 	case k.Env.given():
 		return KeySource{Secret: l.keyFromEnv(ctx, k.Env, prefix)}
 	case k.File.given():

@@ -6,11 +6,15 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/rekeyd/rekeyd/config"
 	"github.com/rekeyd/rekeyd/internal/daemon"
 )
 
 // check is `rekeyd check`. It uses the network only with --online.
-func (a app) check(ctx context.Context, o options, _ []string) error {
+func (a app) check(ctx context.Context, o options, files []string) error {
+	if len(files) > 0 {
+		return a.checkFiles(ctx, o, files)
+	}
 	s, err := a.load()
 	if err != nil {
 		return err
@@ -19,7 +23,34 @@ func (a app) check(ctx context.Context, o options, _ []string) error {
 	if o.online {
 		return a.examine(ctx, s, o.json)
 	}
-	return a.print("ok: %s in %s\n", count(len(s.Policies.Policies), "policy", "policies"), count(len(s.Policies.Workspaces), "workspace", "workspaces"))
+	return a.print("ok: %s\n", extent(s.Policies))
+}
+
+// checkFiles checks policy files without an environment, all of them before it ends.
+func (a app) checkFiles(ctx context.Context, o options, files []string) error {
+	if o.online {
+		return usageError{errors.New("rekeyd check: --online asks with the environment's policies; name no file")}
+	}
+	var faults config.Faults
+	for _, file := range files {
+		c, err := config.CheckPolicies(ctx, config.Source{Path: file})
+		if found := (config.Faults)(nil); errors.As(err, &found) {
+			faults = append(faults, found...)
+			continue
+		}
+		a.warn(c.Warnings)
+		if err := a.print("ok: %s: %s\n", safe(file), extent(c)); err != nil {
+			return err
+		}
+	}
+	if len(faults) > 0 {
+		return faults
+	}
+	return nil
+}
+
+func extent(c *config.Config) string {
+	return count(len(c.Policies), "policy", "policies") + " in " + count(len(c.Workspaces), "workspace", "workspaces")
 }
 
 // examine is the doctor's report, one line each.

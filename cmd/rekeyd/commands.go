@@ -32,7 +32,10 @@ const (
 )
 
 // manyNames is no limit in practice; a shell has a lower one.
-const manyNames = 1 << 20
+const (
+	manyNames = 1 << 20
+	manyFiles = manyNames - 1 // which --workspace and --label do not choose
+)
 
 // root returns the command line: every command with its help, which goes to stdout, flags and completion.
 func (a app) root(stdout io.Writer) *cobra.Command {
@@ -86,8 +89,12 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 	add(groupDaemon, &cobra.Command{Use: "health", Short: "Ask the daemon on this host whether it is alive", Example: "  rekeyd health\n  docker exec rekeyd /rekeyd health",
 		Long: "Ask the daemon that runs here with the same environment for /healthz, in images without curl. It needs no policies."}, 0, 0, a.health)
 
-	check := add(groupLook, &cobra.Command{Use: "check", Short: "Find faults in environment and policies", Example: "  rekeyd check\n  rekeyd check --online -o json",
-		Long: "Find every fault in environment and policies, without the network. With --online: a doctor's report on Vault and ElevenLabs."}, 0, 0, a.check)
+	check := add(groupLook, &cobra.Command{Use: "check [FILE...]", Short: "Find faults in environment and policies", Example: "  rekeyd check --online -o json\n  rekeyd check policies.yaml",
+		Long: "Find every fault in environment and policies, without the network. With --online: a doctor's report on Vault and ElevenLabs.\n" +
+			"With files: these policy files alone, without any environment. Admin keys are not looked up, and limits are at their defaults."}, 0, manyFiles, a.check)
+	check.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
+	}
 	check.Flags().BoolVar(&o.online, "online", false, "ask Vault and ElevenLabs too; changes nothing")
 	add(groupLook, &cobra.Command{Use: "plan [POLICY...]", Short: "Show what would be done now and why", Example: "  rekeyd plan --label team=speech\n  rekeyd plan tts-prod -o json",
 		Long: "Show what the daemon would do now and why, like a diff, and what comes later. Exit status 3: there is something to do."}, 0, manyNames, a.plan)

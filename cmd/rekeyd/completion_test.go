@@ -126,7 +126,7 @@ func TestCompletionNeedsNoPolicies(t *testing.T) {
 		{nil, []string{"rotate", "dubbing", ""}, "tts-prod\n:4\n"},
 		{nil, []string{"rollback", "dubbing", ""}, ":4\n"},
 		{nil, []string{"rename", ""}, ":4\n"},
-		{nil, []string{"check", ""}, ":4\n"},
+		{nil, []string{"check", ""}, "yaml\nyml\n:8\n"},
 		{map[string]string{"REKEYD_POLICY_FILE": "/nonexistent"}, []string{"rotate", ""}, ":4\n"},
 	} {
 		status, stdout, _ := command(t, c.change, append([]string{"__complete"}, c.args...)...)

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sethvargo/go-envconfig"
+)
+
+// TestCheckOfFilesNeedsNoEnvironment: neither variables nor what they name, in any workspace.
+func TestCheckOfFilesNeedsNoEnvironment(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	plain := write("plain.yaml", twoPolicies)
+	spaces := write("spaces.yaml", `workspaces:
+- {name: a, api_key: {env: ELEVENLABS_A}}
+- {name: b, api_key: {file: /nonexistent}}
+- {name: c, api_key: {vault: {path: admin}}}
+policies:
+- {name: a, workspace: a, service_account: s, schedule: "@daily", permissions: all, sink: {path: a}}
+- {name: b, workspace: b, service_account: s, schedule: "@daily", permissions: all, sink: {path: data/b}}
+`)
+	wrong := write("wrong.yaml", strings.Replace(twoPolicies, "@every 36h", "@every 30m", 1)+"  - {name: c, overlap: 1d}\n")
+	check := func(files ...string) (int, string, string) {
+		var out, errs bytes.Buffer
+		a := app{lookuper: envconfig.LookuperFunc(func(name string) (string, bool) {
+			t.Errorf("variable %s is looked up", name)
+			return "", false
+		}), stdin: strings.NewReader(""), stdout: &out, stderr: &errs, environ: []string{"REKEYD_SINKK=vault"}}
+		status := a.run(t.Context(), append([]string{"check"}, files...))
+		return status, strings.ReplaceAll(out.String(), dir+"/", ""), strings.ReplaceAll(errs.String(), dir+"/", "")
+	}
+	status, out, errs := check(plain, spaces)
+	if status != 0 || out != "ok: plain.yaml: 2 policies in 1 workspace\nok: spaces.yaml: 2 policies in 3 workspaces\n" || !strings.HasPrefix(errs, `rekeyd: warning: spaces.yaml:7:98: policy "b": sink.path is "data/b"`) {
+		t.Errorf("exit status %d: %s%s", status, out, errs)
+	}
+	status, out, errs = check(wrong, plain, filepath.Join(dir, "none.yaml"), dir)
+	if status != 2 || out != "ok: plain.yaml: 2 policies in 1 workspace\n" {
+		t.Errorf("exit status %d: %s", status, out)
+	}
+	for _, fault := range []string{
+		`wrong.yaml:3:58: policy "dubbing": schedule "@every 30m" fires every 30m at its closest, more often than REKEYD_MIN_INTERVAL (1h) allows`,
+		`wrong.yaml:4:24: policy "c": overlap is "1d", which is not a duration; write 24h`,
+		"none.yaml: the policy file cannot be read: no such file or directory; correct the path or the file's permissions", "it is a folder, not a regular file",
+	} {
+		if !strings.Contains(errs, fault) {
+			t.Errorf("no %q in\n%s", fault, errs)
+		}
+	}
+}
