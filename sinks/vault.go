@@ -79,6 +79,8 @@ type Vault struct {
 	mu     sync.Mutex
 	able   map[ledger.Ref]time.Time // when its capabilities last sufficed
 	mounts map[string]time.Time     // when it was last a KV version 2 engine
+	next   []ledger.Ref             // that will be checked soon
+	turn   int                      // of those, the first to be asked about next
 	date   time.Time                // of Vault's last answer
 	seen   time.Time                // when it came; monotonic
 
@@ -87,7 +89,10 @@ type Vault struct {
 	lagsAsked  time.Time
 }
 
-var _ ledger.Store = (*Vault)(nil)
+var (
+	_ ledger.Store     = (*Vault)(nil)
+	_ ledger.Foresight = (*Vault)(nil)
+)
 
 // VaultConfig reads Vault's own environment variables: VAULT_ADDR, VAULT_CACERT and so on.
 func VaultConfig() (*vaultapi.Config, error) {

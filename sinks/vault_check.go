@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
@@ -26,7 +27,8 @@ func (v *Vault) Check(ctx context.Context, refs ...ledger.Ref) error {
 	if err := v.token.ended(op); err != nil || len(ask) == 0 {
 		return err
 	}
-	if err := v.checkCapabilities(ctx, op, ask); err != nil {
+	also, err := v.checkCapabilities(ctx, op, ask)
+	if err != nil {
 		return err
 	}
 	for _, ref := range ask {
@@ -35,34 +37,65 @@ func (v *Vault) Check(ctx context.Context, refs ...ledger.Ref) error {
 		}
 	}
 	remember(v, v.able, ask...)
+	remember(v, v.able, slices.DeleteFunc(also, func(ref ledger.Ref) bool { return !remembered(v, v.mounts, ref.Mount) })...)
 	return nil
 }
 
-// checkCapabilities asks for all documents in one call. A KV write is an update if the document has metadata, otherwise a
-// create, so both are needed.
-func (v *Vault) checkCapabilities(ctx context.Context, op string, refs []ledger.Ref) error {
-	paths := make([]string, len(refs))
-	for i, ref := range refs {
-		paths[i] = dataPath(ref)
+// foreseen is how many documents are asked about together.
+const foreseen = 128
+
+// Expect implements ledger.Foresight.
+func (v *Vault) Expect(refs []ledger.Ref) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.next, v.turn = refs, 0
+}
+
+// ahead returns the next documents that will have to be asked about.
+func (v *Vault) ahead(asked []ledger.Ref) []ledger.Ref {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var refs []ledger.Ref
+	for range v.next {
+		if len(refs)+len(asked) >= foreseen {
+			break
+		}
+		ref := v.next[v.turn]
+		v.turn = (v.turn + 1) % len(v.next)
+		if at, known := v.able[ref]; (!known || time.Since(at) >= v.opt.Resync) && !slices.Contains(asked, ref) && validRef("", ref) == nil {
+			refs = append(refs, ref)
+		}
+	}
+	return refs
+}
+
+// checkCapabilities asks for all documents in one call, and for those that are expected next, of which it returns the ones that
+// may be written. A KV write is an update if the document has metadata, otherwise a create, so both are needed.
+func (v *Vault) checkCapabilities(ctx context.Context, op string, refs []ledger.Ref) (also []ledger.Ref, err error) {
+	also = v.ahead(refs)
+	paths := make([]string, 0, len(refs)+len(also))
+	for _, ref := range slices.Concat(refs, also) {
+		paths = append(paths, dataPath(ref))
 	}
 	granted, a := v.capabilities(ctx, paths)
 	if granted == nil {
 		if a.fault == nil && a.status == http.StatusForbidden {
-			return v.refused(op, a, "update on sys/capabilities-self")
+			return nil, v.refused(op, a, "update on sys/capabilities-self")
 		}
-		return v.failure(ctx, op, a, false)
+		return nil, v.failure(ctx, op, a, false)
 	}
+	missing := func(path string) []string { return without(granted[path], "create", "read", "update") }
 	var lacking []string
-	for _, path := range paths {
-		if missing := without(granted[path], "create", "read", "update"); len(missing) > 0 {
+	for _, path := range paths[:len(refs)] {
+		if missing := missing(path); len(missing) > 0 {
 			lacking = append(lacking, strings.Join(missing, ", ")+" on "+path)
 		}
 	}
-	if len(lacking) == 0 {
-		return nil
+	if len(lacking) > 0 {
+		v.forget()
+		return nil, lacks(op, errors.New("the token's policies are not enough"), lacking)
 	}
-	v.forget()
-	return lacks(op, errors.New("the token's policies are not enough"), lacking)
+	return slices.DeleteFunc(also, func(ref ledger.Ref) bool { return len(missing(dataPath(ref))) > 0 }), nil
 }
 
 // capabilities returns the token's capabilities on each path, or nil and the answer that shows why they are unknown.

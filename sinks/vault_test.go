@@ -123,6 +123,7 @@ func TestVault(t *testing.T) {
 		"shipped policy":       testVaultShippedPolicy,
 		"no token":             testVaultBadToken,
 		"capabilities cached":  testVaultCapabilitiesCached,
+		"capabilities ahead":   testVaultCapabilitiesAhead,
 		"observed":             testVaultObserved,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, s, on(nil)(t)) })
@@ -362,6 +363,36 @@ func testVaultCapabilitiesCached(t *testing.T, s *vaulttest.Server, f fixture) {
 	_, err = v.Write(t.Context(), f.ref("a"), nil, 1)
 	wantError(t, err, wanted{reason: ledger.ReasonSinkDenied})
 	wantError(t, v.Check(t.Context(), f.ref("a")), wanted{reason: ledger.ReasonSinkDenied, advice: "create, read, update on " + f.mount + "/data/a"})
+}
+
+// What is expected is asked about in few calls, and refuses only its own document.
+func testVaultCapabilitiesAhead(t *testing.T, s *vaulttest.Server, f fixture) {
+	checks := 0
+	token := s.Token(t, `
+		path "`+f.mount+`/*" { capabilities = ["create", "read", "update", "list"] }
+		path "`+f.mount+`/data/doc150" { capabilities = ["read"] }
+		path "sys/capabilities-self" { capabilities = ["update"] }`)
+	v := openVault(t, s, token, func(o *sinks.VaultOptions) {
+		o.Observe = func(operation, _ string, _ time.Duration) {
+			if operation == "check" {
+				checks++
+			}
+		}
+	})
+	var refs []ledger.Ref
+	for i := range 300 {
+		refs = append(refs, f.ref(fmt.Sprintf("doc%d", i)))
+	}
+	v.Expect(append(refs, ledger.Ref{Mount: f.mount, Path: "../odd"}))
+	for i, ref := range refs {
+		if i != 150 {
+			must(t, v.Check(t.Context(), ref))
+		}
+	}
+	if checks != 4 { // three of up to 128 documents each, and the mount
+		t.Errorf("300 documents took %d calls", checks)
+	}
+	wantError(t, v.Check(t.Context(), refs[150]), wanted{reason: ledger.ReasonSinkDenied, advice: "create, update on " + f.mount + "/data/doc150"})
 }
 
 func testVaultObserved(t *testing.T, s *vaulttest.Server, f fixture) {

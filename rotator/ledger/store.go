@@ -52,6 +52,12 @@ type Store interface {
 	Lags(ctx context.Context) bool
 }
 
+// Foresight is a Store that checks many documents in one call if it knows beforehand which ones it will be asked about.
+type Foresight interface {
+	// Expect replaces what the store is told to expect.
+	Expect(refs []Ref)
+}
+
 // ErrConflict is returned by Store.Write when the current version is not the expected one.
 var ErrConflict = errors.New("the document was changed by another writer")
 
