@@ -48,6 +48,9 @@ func (g *gate) rests(req *http.Request, step string) {
 		return
 	}
 	k := w.oracle.keys[req.URL.Path[strings.LastIndex(req.URL.Path, "/")+1:]]
+	if k != nil && step == "delete" {
+		k.condemned = true
+	}
 	if k == nil || !w.restsOnListing(k) {
 		return
 	}

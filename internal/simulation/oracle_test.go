@@ -39,6 +39,7 @@ type life struct {
 	hidden    bool        // versions of its record since cannot be read, so that nobody can tell whether it was published
 	revoked   bool        // an operator wanted it dead
 	pruned    bool        // an operator gave it up
+	condemned bool        // somebody found it and sent a delete, which may not arrive
 	orphan    bool        // made in a time that Vault has forgotten
 	ahead     bool        // its replacement may not have waited for its group
 	leaving   time.Time   // when the ledger first said that it is in overlap
@@ -65,6 +66,7 @@ type record struct {
 	revoking  bool      // … and for the older ones to die
 	removed   bool      // its policy is no longer loaded
 	pruned    bool      // … and its keys were given up
+	condemned bool      // somebody found it and sent a delete, which may not arrive
 	noted     bool      // others wrote a field of their own beside ours
 	foreign   bool      // holds a value that others wrote
 	strange   string    // … and which
@@ -185,7 +187,7 @@ func (o *oracle) created(k *life) {
 		if other == k || other.policy != k.policy || other.Deleted() || !other.published.IsZero() || other.late || k.late || other.touched {
 			continue
 		}
-		if age := time.Since(other.CreatedAt); age < verifyTimeout {
+		if age := time.Since(other.CreatedAt); age < verifyTimeout && !other.condemned {
 			o.violated("invariant 3: key %s was created %s after key %s of the same policy, whose fate was not settled", short(k.ID), age, short(other.ID))
 		}
 	}
