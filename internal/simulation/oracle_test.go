@@ -66,7 +66,6 @@ type record struct {
 	revoking  bool      // … and for the older ones to die
 	removed   bool      // its policy is no longer loaded
 	pruned    bool      // … and its keys were given up
-	condemned bool      // somebody found it and sent a delete, which may not arrive
 	noted     bool      // others wrote a field of their own beside ours
 	foreign   bool      // holds a value that others wrote
 	strange   string    // … and which
