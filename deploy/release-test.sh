@@ -35,7 +35,7 @@ look() {
   sha256sum --check --quiet SHA256SUMS || fail "the checksums are wrong"
   [ "$(wc -l <SHA256SUMS)" -eq "$(ls | grep -vcx SHA256SUMS)" ] || fail "not every file has a checksum"
   grep -qF 'rekeyd' notes.md || fail "the notes are: $(cat notes.md)"
-  for name in linux darwin; do
+  for name in linux darwin windows; do
     jq -e --arg v "v$number" '.bomFormat == "CycloneDX" and .metadata.component.version == $v
       and any(.components[]; .name == "github.com/hashicorp/vault/api" and .evidence.licenses[0].license.id == "MPL-2.0")
       and any(.components[]; .name == "std")' "rekeyd_${number}_$name.cdx.json" >/dev/null || fail "the parts of $name are not all there"
@@ -46,15 +46,37 @@ look() {
   done
   binary=$work/rekeyd_${number}_linux_$(go env GOARCH)/rekeyd
   [ "$("$binary" version)" = "rekeyd v$number (revision $revision)" ] || fail "the binary says: $("$binary" version)"
+  [ -s "$work/rekeyd_${number}_windows_amd64/rekeyd.exe" ] || fail "there is no rekeyd.exe"
+  [ "$(grep -c 'sha256 "[0-9a-f]\{64\}"' rekeyd.rb)" -eq 4 ] && ! grep -q @ rekeyd.rb || fail "the formula is not filled in"
+  grep -qF "$(sha256sum <"rekeyd_${number}_darwin_arm64.tar.gz" | cut -d ' ' -f 1)" rekeyd.rb || fail "the formula has other checksums"
   image=$(box pull --quiet "oci-archive:rekeyd_${number}_image.oci.tar" 2>"$work/log") || fail "the archive of the image cannot be loaded"
   box inspect --type image "$image" | jq -e '.Config | fromjson.config.Healthcheck.Test == ["CMD", "/rekeyd", "health"]' >/dev/null ||
     fail "the image has no health check"
 }
 
-needs make
+# installed looks at the Debian package as dpkg installs it, in a root of its own, and at what the RPM says of itself.
+installed() {
+  local root=$work/root admin=$work/root/var/lib/dpkg architecture
+  architecture=$(go env GOARCH)
+  mkdir -p "$admin/info" "$admin/updates"
+  touch "$admin/status"
+  dpkg --root="$root" --force-depends --install "rekeyd_${number}_linux_$architecture.deb" >"$work/log" 2>&1 || fail "dpkg does not install the package"
+  [ "$("$root/usr/bin/rekeyd" version)" = "rekeyd v$number (revision $revision)" ] || fail "the package has another binary"
+  systemd-analyze verify --man=no --root="$root" rekeyd.service >"$work/log" 2>&1 || fail "systemd does not like the unit"
+  ! grep . "$work/log" || fail "systemd warns about the unit"
+  "$root/usr/bin/rekeyd" check "$root/usr/share/doc/rekeyd/examples/policies.yaml" >"$work/log" 2>&1 || fail "the example policies have faults"
+  for file in usr/share/man/man1/rekeyd-rotate.1.gz usr/share/bash-completion/completions/rekeyd usr/share/zsh/vendor-completions/_rekeyd \
+    usr/share/fish/vendor_completions.d/rekeyd.fish usr/share/doc/rekeyd/copyright usr/share/doc/rekeyd/vault/policy.hcl etc/rekeyd/rekeyd.env; do
+    [ -s "$root/$file" ] || fail "the package lacks /$file"
+  done
+  dpkg --root="$root" --purge rekeyd >"$work/log" 2>&1 && [ ! -e "$root/etc/rekeyd" ] || fail "dpkg does not remove the package"
+  head -c 4 "rekeyd_${number}_linux_amd64.rpm" | grep -qaF "$(printf '\355\253\356\333')" || fail "the RPM is none"
+}
+
+needs make dpkg systemd-analyze
 make_stand_ins
 unknown
 for copy in one two; do release $copy "v$number" || fail "making a release"; done
 diff "$work/one/dist/release/SHA256SUMS" "$work/two/dist/release/SHA256SUMS" || fail "two releases of one source differ"
-(cd "$work/one/dist/release" && look)
+(cd "$work/one/dist/release" && look && installed)
 say "made twice, every file the same: passed in $SECONDS s"
