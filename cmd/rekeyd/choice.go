@@ -17,15 +17,21 @@ import (
 func (a app) addChoice(c *cobra.Command, o *options) {
 	c.Flags().StringVar(&o.workspace, "workspace", "", "only policies of the workspace `NAME`")
 	c.Flags().StringArrayVar(&o.labels, "label", nil, "only policies with the label `NAME=VALUE`; several must all be there")
-	for flag, known := range map[string]func(*config.Config) []string{"workspace": workspacesOf, "label": labelsOf} {
-		_ = c.RegisterFlagCompletionFunc(flag, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) { // it exists
-			s, err := daemon.Load(a.lookuper)
-			if err != nil {
-				return nil, cobra.ShellCompDirectiveNoFileComp
-			}
-			return known(s.Policies), cobra.ShellCompDirectiveNoFileComp
-		})
-	}
+	a.completeWorkspaces(c)
+	a.completeFlag(c, "label", labelsOf)
+}
+
+func (a app) completeWorkspaces(c *cobra.Command) { a.completeFlag(c, "workspace", workspacesOf) }
+
+// completeFlag completes a flag from the policy file, without the network.
+func (a app) completeFlag(c *cobra.Command, flag string, known func(*config.Config) []string) {
+	_ = c.RegisterFlagCompletionFunc(flag, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) { // it exists
+		s, err := daemon.Load(a.lookuper)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return known(s.Policies), cobra.ShellCompDirectiveNoFileComp
+	})
 }
 
 // chooses reports whether --workspace or --label is given.

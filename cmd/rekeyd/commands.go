@@ -20,7 +20,7 @@ type options struct {
 	labels                                    []string
 	runs                                      int
 	from, since, reason, account, workspace   string
-	file                                      string
+	file, mount, prefix                       string
 }
 
 // Groups of commands in the help.
@@ -75,7 +75,7 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 	add := func(group string, c *cobra.Command, least, most int, do func(context.Context, options, []string) error) *cobra.Command {
 		c.GroupID, c.Args, c.ValidArgsFunction = group, operands(least, most), a.policyNames(least, most)
 		c.RunE = func(c *cobra.Command, names []string) error { return do(c.Context(), *o, names) }
-		if group == groupLook || group == groupChange {
+		if (group == groupLook || group == groupChange) && c.Name() != "discover" {
 			o.addOutput(c)
 		}
 		if most == manyNames {
@@ -96,6 +96,13 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 		return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
 	}
 	check.Flags().BoolVar(&o.online, "online", false, "ask Vault and ElevenLabs too; changes nothing")
+	discover := add(groupLook, &cobra.Command{Use: "discover", Short: "Write a policy file for a workspace as it is", Example: "  rekeyd discover >policies.yaml\n  rekeyd discover --workspace eu --prefix apps",
+		Long: "Write a policy file for a workspace as it is to stdout: a policy for each enabled key, with its settings and a path, and with\n" +
+			"adopt where a record already holds it, by its key_id or by the end of the secret. Comments say what to decide. It needs no\npolicy file, and without VAULT_ADDR it leaves out the records. Nothing is written anywhere."}, 0, 0, a.discover)
+	discover.Flags().StringVar(&o.workspace, "workspace", "", "`NAME` of the workspace, where there are several")
+	discover.Flags().StringVar(&o.mount, "mount", "secret", "`MOUNT` of the records")
+	discover.Flags().StringVar(&o.prefix, "prefix", "elevenlabs", "`PATH` at and below which records are looked for, and new ones proposed")
+	a.completeWorkspaces(discover)
 	add(groupLook, &cobra.Command{Use: "plan [POLICY...]", Short: "Show what would be done now and why", Example: "  rekeyd plan --label team=speech\n  rekeyd plan tts-prod -o json",
 		Long: "Show what the daemon would do now and why, like a diff, and what comes later. Exit status 3: there is something to do."}, 0, manyNames, a.plan)
 	add(groupLook, &cobra.Command{Use: "status [POLICY...]", Short: "Show how each policy stands", Example: "  rekeyd status --workspace eu\n  rekeyd status tts-prod -o json",
@@ -140,6 +147,7 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 			"no id. Neither policies nor Vault are needed. Exit status: 0 all that could be asked holds, 1 something differs or failed."}, 0, 0, a.conformance)
 	asked.Flags().StringVar(&o.account, "account", "", "`ID` of the service account in which the keys are made")
 	asked.Flags().StringVar(&o.workspace, "workspace", "", "`NAME` of the workspace, where there are several")
+	a.completeWorkspaces(asked)
 	asked.Flags().BoolVar(&o.yes, "yes", false, "do not ask")
 	asked.Flags().BoolVar(&o.redact, "redact", true, "leave out ids and what ElevenLabs says in its own words; secrets are never shown")
 	inspect := &cobra.Command{Use: "debug", Short: "Collect what an issue needs", GroupID: groupHelp, Args: knownCommand}
