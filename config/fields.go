@@ -20,7 +20,7 @@ import (
 //	eg, def   example, default
 //	need      required
 //	requiredUnlessDefault  required in a policy, unless defaults or its profile give it
-//	pattern   regular expression that a text matches; rule: the same in words; path: a path in Vault
+//	pattern   regular expression that a text matches, most: its greatest length; rule: the same in words; path: a path in Vault
 //	words     the accepted texts
 //	word      a text that replaces the whole list, or the number
 //	min, max  bounds of a number
@@ -104,7 +104,7 @@ type common struct {
 	Probes            at[[]at[string]]  `yaml:"probes" eg:"[/v1/models]" pattern:"^/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,199}$" rule:"a path that starts with /, such as /v1/models" doc:"At most 10 paths. The new key must get 2xx for a GET of each before it is published."`
 	OnDrift           at[string]        `yaml:"on_drift" eg:"patch" def:"patch" words:"patch rotate report" doc:"What to do about a key whose settings differ from the policy."`
 	Mode              at[string]        `yaml:"mode" eg:"auto" def:"auto" words:"auto manual paused" doc:"What happens without a request: with auto everything, with manual no scheduled runs and no rotation for drift, with paused nothing."`
-	Labels            at[labels]        `yaml:"labels" each:"label" eg:"{team: speech}" names:"^([A-Za-z][A-Za-z0-9_]{0,63}|_([A-Za-z0-9][A-Za-z0-9_]{0,62})?)$" nameRule:"1 to 64 of a-z A-Z 0-9 _ that start with neither a digit nor __" nameEg:"team" pattern:"^[^\\p{C}\\p{Zl}\\p{Zp}]{0,64}$" rule:"at most 64 printable characters" doc:"Up to 8 names and values, for people and metrics: team is label_team of rekeyd_policy_info. A name is 1 to 64 of a-z A-Z 0-9 _ and starts with neither a digit nor __. They are merged with those of profile and defaults: a policy's own value wins, and an empty one removes the label."`
+	Labels            at[labels]        `yaml:"labels" each:"label" eg:"{team: speech}" names:"^([A-Za-z][A-Za-z0-9_]{0,63}|_([A-Za-z0-9][A-Za-z0-9_]{0,62})?)$" nameRule:"1 to 64 of a-z A-Z 0-9 _ that start with neither a digit nor __" nameEg:"team" pattern:"^[^\\p{C}\\p{Zl}\\p{Zp}]*$" most:"64" rule:"at most 64 printable characters" doc:"Up to 8 names and values, for people and metrics: team is label_team of rekeyd_policy_info. A name is 1 to 64 of a-z A-Z 0-9 _ and starts with neither a digit nor __. They are merged with those of profile and defaults: a policy's own value wins, and an empty one removes the label."`
 	Adopt             at[string]        `yaml:"adopt" eg:"key_0a1b2c" pattern:"^[A-Za-z0-9_-]{0,128}$" rule:"up to 128 of a-z A-Z 0-9 _ -" doc:"Id of an existing key to take over as current."`
 }
 
@@ -149,6 +149,7 @@ type field struct {
 	taken                                    []string // names that rekeyd writes into the same record
 	word                                     string   // replaces the whole list, or the number
 	min, max                                 int64
+	most                                     int // characters of a text; 0: as many as the pattern allows
 	index                                    []int
 	typ                                      reflect.Type
 }
@@ -158,12 +159,13 @@ type grammar map[reflect.Type][]field
 
 // newGrammar reads the tags of document and of every type below it.
 func newGrammar() grammar {
-	g := grammar{}
-	g.add(reflect.TypeFor[document]())
+	g, patterns := grammar{}, map[string]*regexp.Regexp{}
+	g.add(reflect.TypeFor[document](), patterns)
 	return g
 }
 
-func (g grammar) add(t reflect.Type) {
+// add compiles each pattern once, since that takes most of the time.
+func (g grammar) add(t reflect.Type, patterns map[string]*regexp.Regexp) {
 	for t.Kind() == reflect.Slice || t.Kind() == reflect.Map || t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
@@ -172,8 +174,8 @@ func (g grammar) add(t reflect.Type) {
 	}
 	for _, f := range reflect.VisibleFields(t) {
 		if f.Tag.Get("yaml") != "" {
-			g[t] = append(g[t], fieldOf(f))
-			g.add(f.Type)
+			g[t] = append(g[t], fieldOf(f, patterns))
+			g.add(f.Type, patterns)
 		}
 	}
 }
@@ -181,7 +183,13 @@ func (g grammar) add(t reflect.Type) {
 // leaf is implemented by every at.
 type leaf interface{ given() bool }
 
-func fieldOf(f reflect.StructField) field {
+func fieldOf(f reflect.StructField, patterns map[string]*regexp.Regexp) field {
+	compiled := func(pattern string) *regexp.Regexp {
+		if pattern != "" && patterns[pattern] == nil {
+			patterns[pattern] = regexp.MustCompile(pattern)
+		}
+		return patterns[pattern]
+	}
 	var words []string
 	if w := f.Tag.Get("words"); w != "" {
 		words = strings.Fields(w)
@@ -192,9 +200,7 @@ func fieldOf(f reflect.StructField) field {
 		sensitive: f.Tag.Get("sensitive") != "", requiredUnlessDefault: f.Tag.Get("requiredUnlessDefault") != "", words: words,
 		word: f.Tag.Get("word"), index: f.Index, typ: f.Type,
 	}
-	if names := f.Tag.Get("names"); names != "" {
-		out.names, out.nameRule, out.nameExample = regexp.MustCompile(names), f.Tag.Get("nameRule"), f.Tag.Get("nameEg")
-	}
+	out.names, out.nameRule, out.nameExample = compiled(f.Tag.Get("names")), f.Tag.Get("nameRule"), f.Tag.Get("nameEg")
 	if f.Tag.Get("taken") != "" {
 		out.taken = ledger.RecordFields()
 	}
@@ -202,9 +208,8 @@ func fieldOf(f reflect.StructField) field {
 	if out.path = f.Tag.Get("path") != ""; out.path {
 		pattern = pathPattern
 	}
-	if pattern != "" {
-		out.pattern = regexp.MustCompile(pattern)
-	}
+	out.pattern = compiled(pattern)
+	out.most, _ = strconv.Atoi(f.Tag.Get("most"))
 	out.min, _ = strconv.ParseInt(f.Tag.Get("min"), 10, 64)
 	out.max, _ = strconv.ParseInt(f.Tag.Get("max"), 10, 64)
 	return out

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -22,7 +23,7 @@ func (d *decoder) text(n *yaml.Node, f field, what string) (string, bool) {
 	switch {
 	case f.words != nil && !slices.Contains(f.words, n.Value):
 		d.fault(n, "%s is %s, which is not one of its words; write %s", what, quote(n.Value), either(f.words))
-	case f.pattern != nil && !f.pattern.MatchString(n.Value):
+	case f.pattern != nil && !f.pattern.MatchString(n.Value) || f.most > 0 && utf8.RuneCountInString(n.Value) > f.most:
 		d.patternFault(n, f, what)
 	case elevenlabs.LooksSecret(n.Value):
 		d.fault(n, "%s looks like a secret, which no policy file may hold; write %s, and replace that secret if others could read it here", what, f.sample())

@@ -79,7 +79,7 @@ func (g grammar) kind(f field) node {
 		return node{"type": "boolean"}
 	case reflect.TypeFor[at[labels]]():
 		return node{"type": "object", "minProperties": 1, "maxProperties": maxLabels, "propertyNames": node{"pattern": f.names.String()},
-			"additionalProperties": node{"type": "string", "pattern": f.pattern.String()}}
+			"additionalProperties": node{"type": "string", "pattern": f.pattern.String(), "maxLength": f.most}}
 	case reflect.TypeFor[at[[]at[string]]]():
 		return textsSchema(f)
 	}

@@ -127,7 +127,7 @@ func odd(r *rand.Rand) any {
 		nil, true, false, 0, 1, -1, 1.5, 100000, 1000000000000, 1000000000001, "", "a", "A", "a b", "all", "auto", "off", "on", "rotate",
 		"manual", "0", "1h", "1d", "-1h", "1h30m", "1.5h", ".5h", "1.h", "+1h", "24", "1us", "1µs", "h", "1hh", "a/b", "/a", "a/", "a//b",
 		"..", "a/../b", "...", ".a", "./a", "a\nb", "a\n", "é", "ELEVENLABS_X", "ELEVENLABS_", "HOME", "0 3 * * 1", "@daily", "null", "true",
-		"2026-11-23", "1e3", "a\u2028b", "a\u202eb", "~", "0x10", "<<", "*a", "&a", "!a", "none", 1000000001, "abcdefghijklmnopqrstuvwxyz-0123456789", "http://127.0.0.1",
+		"2026-11-23", "1e3", "a\u2028b", "a\u202eb", "\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9", "~", "0x10", "<<", "*a", "&a", "!a", "none", 1000000001, "abcdefghijklmnopqrstuvwxyz-0123456789", "http://127.0.0.1",
 		[]any{}, []any{"all"}, []any{"a", 1}, []any{[]any{}}, []any{nil}, []any{"text_to_speech"}, map[string]any{},
 		map[string]any{"path": "a"}, map[string]any{"name": "a"}, map[string]any{"env": "ELEVENLABS_X"}, map[string]any{"labels": map[string]any{"a": "b"}}, map[string]any{"prod": map[string]any{"schedule": "@daily"}}, map[string]any{"prod": map[string]any{}},
 		map[string]any{"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6, "g": 7, "h": 8, "i": 9},
