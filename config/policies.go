@@ -44,7 +44,7 @@ func CheckPolicies(ctx context.Context, src Source) (*Config, error) {
 func loadPolicies(ctx context.Context, src Source, l *loader) (*Config, error) {
 	text, err := src.Read(ctx)
 	if err != nil {
-		return nil, Faults{src.unread(err, l.lookup == nil)}
+		return nil, Faults{src.unread(err, l.lookup == nil || l.env.Policies != "" || l.env.PolicyFile != "" && l.env.PolicyFile != src.Path)}
 	}
 	root, fault := parse(src.name(), text)
 	if fault != nil {

@@ -20,7 +20,7 @@ type options struct {
 	labels                                    []string
 	runs                                      int
 	from, since, reason, account, workspace   string
-	file, mount, prefix                       string
+	file, policyFile, mount, prefix           string
 }
 
 // Groups of commands in the help.
@@ -92,9 +92,7 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 	check := add(groupLook, &cobra.Command{Use: "check [FILE...]", Short: "Find faults in environment and policies", Example: "  rekeyd check --online -o json\n  rekeyd check policies.yaml",
 		Long: "Find every fault in environment and policies, without the network. With --online: a doctor's report on Vault and ElevenLabs.\n" +
 			"With files: these policy files alone, without any environment. Admin keys are not looked up, and limits are at their defaults."}, 0, manyFiles, a.check)
-	check.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
-	}
+	check.ValidArgsFunction = policyFiles
 	check.Flags().BoolVar(&o.online, "online", false, "ask Vault and ElevenLabs too; changes nothing")
 	discover := add(groupLook, &cobra.Command{Use: "discover", Short: "Write a policy file for a workspace as it is", Example: "  rekeyd discover >policies.yaml\n  rekeyd discover --workspace eu --prefix apps",
 		Long: "Write a policy file for a workspace as it is to stdout: a policy for each enabled key, with its settings and a path, and with\n" +
@@ -103,8 +101,11 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 	discover.Flags().StringVar(&o.mount, "mount", "secret", "`MOUNT` of the records")
 	discover.Flags().StringVar(&o.prefix, "prefix", "elevenlabs", "`PATH` at and below which records are looked for, and new ones proposed")
 	a.completeWorkspaces(discover)
-	add(groupLook, &cobra.Command{Use: "plan [POLICY...]", Short: "Show what would be done now and why", Example: "  rekeyd plan --label team=speech\n  rekeyd plan tts-prod -o json",
-		Long: "Show what the daemon would do now and why, like a diff, and what comes later. Exit status 3: there is something to do."}, 0, manyNames, a.plan)
+	planned := add(groupLook, &cobra.Command{Use: "plan [POLICY...]", Short: "Show what would be done now and why", Example: "  rekeyd plan --policy-file new.yaml\n  rekeyd plan tts-prod -o json",
+		Long: "Show what the daemon would do now and why, like a diff, and what comes later. Exit status 3: there is something to do.\n" +
+			"With --policy-file: what it would do once that file is loaded, and first how the file differs."}, 0, manyNames, a.plan)
+	planned.Flags().StringVar(&o.policyFile, "policy-file", "", "plan for the policies of `FILE` instead of those in force")
+	_ = planned.RegisterFlagCompletionFunc("policy-file", policyFiles) // it exists
 	add(groupLook, &cobra.Command{Use: "status [POLICY...]", Short: "Show how each policy stands", Example: "  rekeyd status --workspace eu\n  rekeyd status tts-prod -o json",
 		Long: "Show state, current key, its age, the next rotation, old keys and the last error of each policy."}, 0, manyNames, a.status)
 	history := add(groupLook, &cobra.Command{Use: "history [POLICY...]", Short: "Show what became of each rotation", Example: "  rekeyd history tts-prod\n  rekeyd history --since 2026-03-01T00:00:00Z -o json",
@@ -235,6 +236,11 @@ func operands(least, most int) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// policyFiles completes names of files.
+func policyFiles(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
 }
 
 // policyNames completes names from the policy file, without the network. The old name of a rename is not in it.

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/rekeyd/rekeyd/config"
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/daemon"
 	"github.com/rekeyd/rekeyd/internal/web"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
@@ -19,21 +22,47 @@ var errToDo = errors.New("there is something to do")
 
 // plan is `rekeyd plan`: what the daemon would do now and why, and what comes later. It changes nothing.
 func (a app) plan(ctx context.Context, o options, names []string) error {
-	snapshot, err := a.survey(ctx, o, names)
+	s, err := a.load()
+	if err != nil {
+		return err
+	}
+	var edits []edit
+	if o.policyFile != "" {
+		if s, edits, err = a.loading(ctx, s, o.policyFile); err != nil {
+			return err
+		}
+	}
+	snapshot, err := a.observe(ctx, s, o, names)
 	if err != nil {
 		return err
 	}
 	now := time.Now()
 	plan := planOf(snapshot, now)
+	plan.Edits = edits
+	if len(names) > 0 || o.chooses() {
+		plan.Edits = slices.DeleteFunc(edits, func(e edit) bool { return !plan.has(e.Policy) })
+	}
 	if o.json {
 		err = a.json(plan)
 	} else {
 		err = a.print("%s", safe(plan.text(a.painter(), now)))
 	}
-	if err = errors.Join(err, unreachable(web.ViewOf(snapshot))); err == nil && plan.Summary.now() > 0 {
+	if err = errors.Join(err, unreachable(web.ViewOf(snapshot))); err == nil && (plan.Summary.now() > 0 || len(plan.Edits) > 0) {
 		return errToDo
 	}
 	return err
+}
+
+// loading replaces the policies by those of another file, as a reload would.
+func (a app) loading(ctx context.Context, s daemon.Settings, file string) (daemon.Settings, []edit, error) {
+	next, err := config.LoadPolicies(ctx, config.Source{Path: file}, s.Env, a.lookuper)
+	if err != nil {
+		return s, nil, err
+	}
+	a.warn(next.Warnings)
+	edits := editsOf(s.Policies, next)
+	s.Policies = next
+	return s, edits, nil
 }
 
 // effect is what a change does to a key, as the signs of a diff.
@@ -84,9 +113,14 @@ type summary struct {
 func (s summary) now() int { return s.Create + s.Change + s.Delete + s.Look }
 
 type planTable struct {
+	Edits     []edit       `json:"edits,omitempty"` // what the file of --policy-file says differently
 	Policies  []policyPlan `json:"policies"`
 	Unmanaged []policyPlan `json:"unmanaged"` // no longer in the policy file
 	Summary   summary      `json:"summary"`
+}
+
+func (p planTable) has(policy string) bool {
+	return slices.ContainsFunc(p.Policies, func(one policyPlan) bool { return one.Policy == policy })
 }
 
 func planOf(s rotator.Snapshot, now time.Time) planTable {
@@ -226,6 +260,9 @@ func laterOf(s rotator.PolicyStatus, now time.Time) []change {
 // text renders the plan for a person.
 func (p planTable) text(paint painter, now time.Time) string {
 	var out strings.Builder
+	if len(p.Edits) > 0 {
+		fmt.Fprintf(&out, "%s\n%s\n", paint.paint(bold, "Loading the file changes:"), editsText(p.Edits, paint))
+	}
 	for _, one := range append(p.Policies[:len(p.Policies):len(p.Policies)], p.Unmanaged...) {
 		color := ""
 		if one.State == plan.StateError || one.State == plan.StateFailing {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/config"
+	"github.com/rekeyd/rekeyd/internal/daemon"
 	"github.com/rekeyd/rekeyd/internal/web"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/plan"
@@ -38,7 +39,12 @@ func (a app) survey(ctx context.Context, o options, names []string) (rotator.Sna
 	if err != nil {
 		return rotator.Snapshot{}, err
 	}
-	if err := known(s.Policies, names); err != nil {
+	return a.observe(ctx, s, o, names)
+}
+
+func (a app) observe(ctx context.Context, s daemon.Settings, o options, names []string) (rotator.Snapshot, error) {
+	err := known(s.Policies, names)
+	if err != nil {
 		return rotator.Snapshot{}, err
 	}
 	if names, err = o.choose(s.Policies, names); err != nil {
