@@ -16,7 +16,7 @@ import (
 // options are the flags of all commands; each command sets its own.
 type options struct {
 	json, online, revoke, yes, rotate, redact bool
-	all                                       bool
+	all, dryRun, exitCode                     bool
 	labels                                    []string
 	runs                                      int
 	from, since, reason, account, workspace   string
@@ -46,7 +46,7 @@ func (a app) root(stdout io.Writer) *cobra.Command {
 
 Without a command rekeyd is the daemon, as with run; on a terminal it prints this text.
 Environment variables and the policy file that REKEYD_POLICY_FILE names configure everything else.
-Exit status: 0 done, 1 failed, 2 usage or configuration, 3 plan has something to do.`}
+Exit status: 0 done, 1 failed, 2 usage or configuration, 3 plan has something to do, or status --exit-code sees trouble.`}
 	root.RunE = func(c *cobra.Command, names []string) error {
 		if a.isTerminal(a.stdout) {
 			return c.Help()
@@ -106,8 +106,9 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 			"With --policy-file: what it would do once that file is loaded, and first how the file differs."}, 0, manyNames, a.plan)
 	planned.Flags().StringVar(&o.policyFile, "policy-file", "", "plan for the policies of `FILE` instead of those in force")
 	_ = planned.RegisterFlagCompletionFunc("policy-file", policyFiles) // it exists
-	add(groupLook, &cobra.Command{Use: "status [POLICY...]", Short: "Show how each policy stands", Example: "  rekeyd status --workspace eu\n  rekeyd status tts-prod -o json",
+	status := add(groupLook, &cobra.Command{Use: "status [POLICY...]", Short: "Show how each policy stands", Example: "  rekeyd status --workspace eu\n  rekeyd status tts-prod -o json",
 		Long: "Show state, current key, its age, the next rotation, old keys and the last error of each policy."}, 0, manyNames, a.status)
+	status.Flags().BoolVar(&o.exitCode, "exit-code", false, "exit status 3 if a policy that is shown is failing or in error")
 	history := add(groupLook, &cobra.Command{Use: "history [POLICY...]", Short: "Show what became of each rotation", Example: "  rekeyd history tts-prod\n  rekeyd history --since 2026-03-01T00:00:00Z -o json",
 		Long: "Show what the ledger remembers of each rotation, newest last: who asked and why, what became of the old key, and the evidence.\nRemoved policies are included. It reads the ledger only."}, 0, manyNames, a.history)
 	history.Flags().StringVar(&o.since, "since", "", "rotations of which a step was at or after this `TIME` (RFC 3339)")
@@ -127,6 +128,7 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 		}
 		return nil
 	}
+	rotate.Flags().BoolVar(&o.dryRun, "dry-run", false, "say what would be done, and change nothing")
 	rotate.Flags().BoolVar(&o.all, "all", false, "every policy in the policy file")
 	rotate.Flags().BoolVar(&o.revoke, "revoke-now", false, "disable every older key of the policy before it is done, those in overlap included")
 	rotate.Flags().StringVar(&o.reason, "reason", "", "why, as `TEXT` for the log")

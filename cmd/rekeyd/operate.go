@@ -14,12 +14,17 @@ import (
 	"github.com/rekeyd/rekeyd/internal/daemon"
 	"github.com/rekeyd/rekeyd/internal/web"
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // rotate is `rekeyd rotate`: through the same protocol and claims as the daemon's own work, so it is safe while a daemon runs.
 func (a app) rotate(ctx context.Context, o options, names []string) error {
 	if elevenlabs.LooksSecret(o.reason) {
 		return usageError{errors.New("rekeyd rotate: --reason holds what looks like a secret, and would be logged; say why without it")}
+	}
+	if o.dryRun {
+		return a.rehearse(ctx, o, names)
 	}
 	d, s, err := a.working(names)
 	if err != nil {
@@ -35,6 +40,52 @@ func (a app) rotate(ctx context.Context, o options, names []string) error {
 		out, err := d.Rotate(ctx, name, rotator.RotateOptions{Revoke: o.revoke, Reason: o.reason})
 		return out, rotated(out, o.revoke, time.Now()), err
 	})
+}
+
+// rehearse is `rekeyd rotate --dry-run`: what a rotation of each policy would change.
+func (a app) rehearse(ctx context.Context, o options, names []string) error {
+	snapshot, err := a.survey(ctx, o, names)
+	if err != nil {
+		return err
+	}
+	now, view := time.Now(), web.ViewOf(snapshot)
+	table := planTable{Policies: []policyPlan{}, Unmanaged: []policyPlan{}}
+	for i, s := range snapshot.Policies {
+		one := policyPlan{Policy: s.Policy.Name, State: s.State, Reason: s.Reason, Message: s.Message, Now: []change{}, Later: []change{}, words: view.Policies[i].Words()}
+		if s.Policy.Mode == plan.ModePaused {
+			one.Note = "rotate would be refused, since the policy is paused"
+		} else {
+			one.Now = asked(s, o.revoke)
+		}
+		for _, c := range one.Now {
+			table.Summary.count(c.Effect)
+		}
+		table.Policies = append(table.Policies, one)
+	}
+	if o.json {
+		err = a.json(table)
+	} else {
+		err = a.print("%sDry run: nothing was changed.\n", safe(table.text(a.painter(), now)))
+	}
+	return errors.Join(err, unreachable(view))
+}
+
+// asked are the changes of a rotation that a person asks for.
+func asked(s rotator.PolicyStatus, revoke bool) []change {
+	changes := rotation(s, ledger.ReasonRequested, time.Time{})
+	if !revoke {
+		return changes
+	}
+	changes = changes[:1]
+	if s.Current != nil {
+		changes = append(changes, change{Effect: effectChange, Action: plan.ActDisable, KeyID: s.Current.ID, What: "disable " + s.Current.ID, Reason: ledger.ReasonRevoke})
+	}
+	for _, k := range s.Retiring {
+		if k.State == ledger.InOverlap {
+			changes = append(changes, change{Effect: effectChange, Action: plan.ActDisable, KeyID: k.ID, What: "disable " + k.ID, Reason: ledger.ReasonRevoke})
+		}
+	}
+	return changes
 }
 
 // rollback is `rekeyd rollback`.

@@ -30,7 +30,14 @@ func (a app) status(ctx context.Context, o options, names []string) error {
 	} else {
 		err = a.table(statusRows(view, time.Now()), trouble(view))
 	}
-	return errors.Join(err, unreachable(view))
+	if err = errors.Join(err, unreachable(view)); err == nil && o.exitCode && slices.ContainsFunc(view.Policies, troubled) {
+		return errToDo
+	}
+	return err
+}
+
+func troubled(p web.PolicyView) bool {
+	return p.State == plan.StateError || p.State == plan.StateFailing
 }
 
 // survey observes the chosen policies, or all of them, removed ones included.
@@ -113,10 +120,10 @@ func statusRows(v web.View, now time.Time) [][]string {
 func trouble(v web.View) []string {
 	var colors []string
 	for _, p := range slices.Concat(v.Policies, v.Unmanaged) {
-		switch p.State {
-		case plan.StateError, plan.StateFailing:
+		switch {
+		case troubled(p):
 			colors = append(colors, red)
-		case plan.StateOK:
+		case p.State == plan.StateOK:
 			colors = append(colors, "")
 		default:
 			colors = append(colors, yellow)
