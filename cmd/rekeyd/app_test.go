@@ -133,7 +133,7 @@ func TestScheduleLines(t *testing.T) {
 		t.Errorf("got %q, want %q", stdout, want)
 	}
 	_, stdout, _ = command(t, nil, "schedule", "-n=1", "--from=2026-03-23T12:00:00Z")
-	const both = "2026-03-30T03:00:00+02:00\t2026-03-30T01:00:00Z\ttts-prod\n2026-03-25T00:00:00Z\t2026-03-25T00:00:00Z\tdubbing\n"
+	const both = "dubbing\t2026-03-25T00:00:00Z\t2026-03-25T00:00:00Z\ntts-prod\t2026-03-30T03:00:00+02:00\t2026-03-30T01:00:00Z\n"
 	if stdout != both {
 		t.Errorf("got %q, want %q", stdout, both)
 	}

@@ -113,8 +113,9 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 		Long: "Show what the ledger remembers of each rotation, newest last: who asked and why, what became of the old key, and the evidence.\nRemoved policies are included. It reads the ledger only."}, 0, manyNames, a.history)
 	history.Flags().StringVar(&o.since, "since", "", "rotations of which a step was at or after this `TIME` (RFC 3339)")
 	schedule := add(groupLook, &cobra.Command{Use: "schedule [POLICY...]", Short: "List the next runs", Example: "  rekeyd schedule tts-prod\n  rekeyd schedule -n 10 --from 2026-03-01T00:00:00Z",
-		Long: "List the next runs of each schedule, without the network: in the policy's zone, a tab, and in UTC."}, 0, manyNames, a.schedule)
-	schedule.Flags().IntVarP(&o.runs, "n", "n", 5, "`RUNS` of each policy")
+		Long: "List the next runs of each schedule, without the network: in the policy's zone, a tab, and in UTC. Those of several policies are\n" +
+			"merged by time, with the policy's name and a tab in front."}, 0, manyNames, a.schedule)
+	schedule.Flags().IntVarP(&o.runs, "n", "n", 5, "list so many `RUNS` of each policy")
 	schedule.Flags().StringVar(&o.from, "from", "", "runs after this `TIME` (RFC 3339); default now")
 
 	rotate := add(groupChange, &cobra.Command{Use: "rotate POLICY... | --all", Short: "Rotate keys now", Example: "  rekeyd rotate tts-prod\n  rekeyd rotate tts-prod --revoke-now --reason \"seen in a build log\"",

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator/plan"
@@ -40,13 +42,14 @@ func (a app) schedule(_ context.Context, o options, names []string) error {
 	for _, p := range policies {
 		runs = append(runs, runsOf(p, start, o.runs)...)
 	}
+	slices.SortStableFunc(runs, func(x, y run) int { return cmp.Or(cmp.Compare(x.UTC, y.UTC), cmp.Compare(x.Policy, y.Policy)) })
 	if o.json {
 		return a.json(runs)
 	}
 	for _, r := range runs {
 		line := r.Local + "\t" + r.UTC
 		if len(policies) > 1 {
-			line += "\t" + r.Policy
+			line = r.Policy + "\t" + line
 		}
 		if err := a.print("%s\n", safe(line)); err != nil {
 			return err
