@@ -157,3 +157,26 @@ func FuzzDiscover(f *testing.F) {
 		}
 	})
 }
+
+// TestDiscoverWithFiles: the folder of the file sink is looked at where it exists, and not made.
+func TestDiscoverWithFiles(t *testing.T) {
+	t.Parallel()
+	w := discovered(t)
+	dir := filepath.Join(t.TempDir(), "data")
+	w.env["REKEYD_SINK"], w.env["REKEYD_FILE_DIR"] = "file", dir
+	w.must(0, "discover")
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("discover made the folder")
+	}
+	key := w.sim.State()[0].Keys[0]
+	if err := os.MkdirAll(filepath.Join(dir, "secret", "elevenlabs"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	record := `{"api_key":"` + key.Secret + `","key_id":"` + key.ID + `"}`
+	if err := os.WriteFile(filepath.Join(dir, "secret", "elevenlabs", "a.json"), []byte(record), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, text, stderr := w.run("discover"); !strings.Contains(text, "of which 1 was found") {
+		t.Errorf("%s%.600s", stderr, text)
+	}
+}
