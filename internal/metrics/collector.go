@@ -11,6 +11,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
@@ -44,7 +45,7 @@ func (c *Collector) Gather() (all []*dto.MetricFamily, done func(), err error) {
 // fill makes the series.
 func (c *Collector) fill(g *gathering) {
 	s, now := c.Snapshot(), time.Now()
-	refused := refusedIn(s.Workspaces)
+	refused := s.Refused()
 	for i := range s.Policies {
 		g.policy(&s.Policies[i], refused[s.Policies[i].Policy.Workspace], now)
 	}
@@ -147,7 +148,7 @@ func (g *gathering) about(p *plan.Policy, name *dto.LabelPair) {
 	g.info.add(1, append(labels, name, label("service_account", p.ServiceAccount), label("sink", p.Sink.String()), label("workspace", p.Workspace))...)
 }
 
-func (g *gathering) policy(s *rotator.PolicyStatus, refused string, now time.Time) {
+func (g *gathering) policy(s *rotator.PolicyStatus, refused ledger.Reason, now time.Time) {
 	name := label("policy", s.Policy.Name)
 	g.about(s.Policy, name)
 	g.rotations.add(float64(s.Successes), name, g.success)
@@ -176,7 +177,7 @@ func (g *gathering) policy(s *rotator.PolicyStatus, refused string, now time.Tim
 	for reason, at := range s.Disabled {
 		g.disabled.time(at, name, label("reason", string(reason)))
 	}
-	for _, p := range problems(s, refused, now) {
-		g.problem.add(1, name, label("reason", p))
+	for _, p := range s.Problems(refused, now) {
+		g.problem.add(1, name, label("reason", string(p)))
 	}
 }

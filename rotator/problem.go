@@ -1,0 +1,80 @@
+package rotator
+
+import (
+	"slices"
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+)
+
+// Problem is a reason for a person to look at a policy; the words are a metric label.
+type Problem string
+
+// The problems of a policy in addition to the reason for its state.
+const (
+	ProblemOldKeyInUse   = Problem(ledger.ReasonOldKeyInUse)
+	ProblemNewKeyUnused  = Problem(ledger.ReasonNewKeyUnused)
+	ProblemStillAccepted = Problem(ledger.StillAccepted)
+	ProblemRetireFailing = Problem("retire_failing")
+	ProblemOther         = Problem("other")
+)
+
+const (
+	overlapEnds   = time.Hour // before the end of an overlap every reader should have the new key
+	retireFailsAt = 2         // attempts in a row: a single failure may be transient
+)
+
+// Problems are the reasons for a person to look at the policy. A refused workspace counts before any work is due.
+func (s *PolicyStatus) Problems(refused ledger.Reason, now time.Time) []Problem {
+	var all []Problem
+	reason := s.stateProblem()
+	if reason != "" {
+		all = append(all, reason)
+	}
+	if refused != "" && Problem(refused) != reason && s.State != plan.StatePaused {
+		all = append(all, Problem(refused))
+	}
+	ends := func(r ledger.Retiring) bool { return r.State == ledger.InOverlap && r.Until.Sub(now) < overlapEnds }
+	if s.InUse && slices.ContainsFunc(s.Retiring, ends) {
+		all = append(all, ProblemOldKeyInUse)
+	}
+	if slices.ContainsFunc(s.Retiring, func(r ledger.Retiring) bool {
+		return ends(r) && slices.Contains(s.Missing[r.ID], ledger.ReasonNewKeyUnused)
+	}) {
+		all = append(all, ProblemNewKeyUnused)
+	}
+	if slices.ContainsFunc(s.Retiring, func(r ledger.Retiring) bool { return r.Proof == ledger.StillAccepted }) {
+		all = append(all, ProblemStillAccepted)
+	}
+	if s.Unswept >= retireFailsAt || slices.ContainsFunc(s.Retiring, func(r ledger.Retiring) bool { return r.Tries >= retireFailsAt }) {
+		all = append(all, ProblemRetireFailing)
+	}
+	return all
+}
+
+// stateProblem is why the policy is in the state failing or error; "" in the others.
+func (s *PolicyStatus) stateProblem() Problem {
+	reason := s.Reason
+	switch {
+	case s.State != plan.StateError && s.State != plan.StateFailing:
+		return ""
+	case s.State == plan.StateFailing && s.Failure != nil: // the state's own reason may be that the next try has its time
+		reason = s.Failure.Reason
+	}
+	if !slices.Contains(ledger.ErrorReasons(), reason) && !ledger.IsFailure(reason) {
+		return ProblemOther // keeps the label set closed
+	}
+	return Problem(reason)
+}
+
+// Refused is the workspaces whose admin key is refused or lacks a permission, with the reason.
+func (s Snapshot) Refused() map[string]ledger.Reason {
+	refused := map[string]ledger.Reason{}
+	for _, ws := range s.Workspaces {
+		if r := ReasonOf(ws.Err); r == ledger.ReasonAdminKeyRefused || r == ledger.ReasonMissingPermissions {
+			refused[ws.Name] = r
+		}
+	}
+	return refused
+}
