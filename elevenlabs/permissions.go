@@ -4,8 +4,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // known is the list of the API's description, in its order.
@@ -46,6 +48,40 @@ func (s Settings) Diff(want Settings) []string {
 		fields = append(fields, "character_limit")
 	}
 	return append(fields, s.differences(want.Optional)...)
+}
+
+// Fields names every setting, in a fixed order.
+func (s Settings) Fields() []string {
+	fields := []string{"permissions", "allowed_ips", "character_limit"}
+	for _, f := range s.Texts() {
+		fields = append(fields, f[0])
+	}
+	return fields
+}
+
+// Words is the value of the named setting for people; "" where s says nothing.
+func (s Settings) Words(field string) string {
+	switch field {
+	case "permissions":
+		if s.Permissions.All {
+			return "all"
+		}
+		return "[" + strings.Join(s.Permissions.Names, ", ") + "]"
+	case "allowed_ips":
+		if len(s.AllowedIPs) == 0 {
+			return "every address"
+		}
+		return fmt.Sprint(s.AllowedIPs)
+	case "character_limit":
+		if s.CharacterLimit == nil {
+			return "no limit"
+		}
+		return fmt.Sprint(*s.CharacterLimit)
+	}
+	if text := s.Text(field); text != NoneWord {
+		return text
+	}
+	return "no limit"
 }
 
 func (p Permissions) satisfies(want Permissions) bool {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/config"
-	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/internal/daemon"
 	"github.com/rekeyd/rekeyd/internal/web"
 	"github.com/rekeyd/rekeyd/rotator"
@@ -212,29 +211,9 @@ func rotation(s rotator.PolicyStatus, why ledger.Reason, at time.Time) []change 
 
 // patched names the settings that differ, with their new values.
 func patched(s rotator.PolicyStatus) string {
-	want := s.Policy.Settings
 	var all []string
 	for _, field := range s.Drift {
-		var value string
-		switch {
-		case field == "permissions" && want.Permissions.All:
-			value = "all"
-		case field == "permissions":
-			value = "[" + strings.Join(want.Permissions.Names, ", ") + "]"
-		case field == "allowed_ips" && len(want.AllowedIPs) == 0:
-			value = "every address"
-		case field == "allowed_ips":
-			value = fmt.Sprint(want.AllowedIPs)
-		case field == "character_limit" && want.CharacterLimit == nil:
-			value = "no limit"
-		case field == "character_limit":
-			value = fmt.Sprint(*want.CharacterLimit)
-		case want.Text(field) == elevenlabs.NoneWord:
-			value = "no limit"
-		default:
-			value = want.Text(field)
-		}
-		all = append(all, field+" becomes "+value)
+		all = append(all, field+" becomes "+s.Policy.Settings.Words(field))
 	}
 	return strings.Join(all, "; ")
 }
