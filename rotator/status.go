@@ -106,6 +106,27 @@ func (r *Rotator) Snapshot() Snapshot {
 	return s
 }
 
+// ListedKey returns a policy's current key as the last listing shows it.
+func (r *Rotator) ListedKey(policy string) (elevenlabs.Key, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	st := r.policies[policy]
+	if st == nil || st.status.Current == nil {
+		return elevenlabs.Key{}, false
+	}
+	c := st.status.Current
+	ws := r.workspaces[c.Workspace]
+	if ws == nil || ws.listing == nil {
+		return elevenlabs.Key{}, false
+	}
+	keys := ws.listing.accounts[c.Account]
+	i := slices.IndexFunc(keys, func(k elevenlabs.Key) bool { return k.ID == c.ID })
+	if i < 0 {
+		return elevenlabs.Key{}, false
+	}
+	return keys[i], true
+}
+
 // Ready returns why the rotator cannot work, nil if it can.
 func (r *Rotator) Ready() error {
 	r.mu.Lock()

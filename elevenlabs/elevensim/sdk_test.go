@@ -1,35 +1,26 @@
 package elevensim_test
 
 import (
-	"bytes"
 	"context"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
+	"github.com/rekeyd/rekeyd/internal/localtest"
 )
 
 // TestVendorSDK drives the simulator with the vendor's official SDK, through the contract's eyes: what the SDK sends
 // and what it gets must both match openapi.yaml.
 func TestVendorSDK(t *testing.T) {
-	for _, tool := range []string{"node", "npm"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatalf("%s is needed to drive the simulator with the vendor's SDK", tool)
-			}
-			t.Skipf("%s is not installed: the simulator is not driven with the vendor's SDK", tool)
-		}
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	installSDK(ctx, t)
+	localtest.NPM(ctx, t, "sdktest")
 
 	s := elevensim.New(options())
 	origin, err := url.Parse(host)
@@ -69,23 +60,4 @@ func sdkCommand(ctx context.Context, name string, args ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, name, args...)
 	c.Dir = "sdktest"
 	return c
-}
-
-// installSDK runs npm ci once for each content of package-lock.json.
-func installSDK(ctx context.Context, t *testing.T) {
-	t.Helper()
-	lock, err := os.ReadFile(filepath.Join("sdktest", "package-lock.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	stamp := filepath.Join("sdktest", "node_modules", ".installed-package-lock.json")
-	if installed, err := os.ReadFile(stamp); err == nil && bytes.Equal(installed, lock) {
-		return
-	}
-	if out, err := sdkCommand(ctx, "npm", "ci", "--ignore-scripts").CombinedOutput(); err != nil {
-		t.Fatalf("installing the vendor's SDK: %v\n%s", err, out)
-	}
-	if err := os.WriteFile(stamp, lock, 0o600); err != nil {
-		t.Fatal(err)
-	}
 }

@@ -107,7 +107,7 @@ func requestInputs(token string) map[string]string {
 		all[name] = fmt.Sprintf("%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%sContent-Length: %d\r\n\r\n%s", method, target, header, len(body), body)
 	}
 	paths := []string{
-		"/", "/page.json", "/api/v1/policies", "/metrics", "/healthz", "/readyz", "/page.js", "/-/reload", "/api/v1/policies/tts-prod/rotate", "/nowhere",
+		"/", "/policies/tts-prod", "/api/v1/policies", "/metrics", "/healthz", "/readyz", "/page.js", "/-/reload", "/api/v1/policies/tts-prod/rotate", "/nowhere",
 		"/%2e%2e/%2e%2e/etc/passwd", "/..%2f..%2fetc/passwd", "//evil.example/", "/\\evil", "/%00", "/%zz", "/;/", "/?q=%ff%fe", "/?" + strings.Repeat("q=x&", 3000),
 		"/?page=-1", "/?page=99999999999999999999", "/?q=" + strings.Repeat("%41", 2000), "/?state=%3Cscript%3E", "/metrics?name[]=" + strings.Repeat("x", 5000),
 		"/api/v1/policies/" + strings.Repeat("a", 8000) + "/rotate", "/api/v1/policies/%2e%2e/rotate", "/api/v1/policies/%0d%0aX:y/rotate", "*", "http://evil.example/", "/" + strings.Repeat("a/", 4000),

@@ -14,7 +14,7 @@ import (
 
 // policies serves GET /api/v1/policies.
 func (s *Server) policies(w http.ResponseWriter, _ *http.Request) {
-	body, err := json.MarshalIndent(ViewOf(s.cfg.Rotator.Snapshot()), "", "  ")
+	body, err := json.MarshalIndent(ViewOf(s.snapshot()), "", "  ")
 	s.send(w, "application/json", string(body)+"\n", err)
 }
 

@@ -38,7 +38,7 @@ func TestLoopbackAnswersToLoopbackNamesOnly(t *testing.T) {
 	w := newWorld(t)
 	url, _ := w.run(w.build(nil))
 	up(t, url)
-	for _, path := range []string{"/", "/page.json", "/page.css", "/api/v1/policies", "/metrics", "/healthz", "/nowhere"} {
+	for _, path := range []string{"/", "/page.js", "/page.css", "/api/v1/policies", "/metrics", "/healthz", "/nowhere"} {
 		for _, host := range []string{"evil.example", "evil.example:9466", "localhost.evil.example", "127.0.0.1.evil.example", "192.0.2.1", "0.0.0.0", "[::]:80", "localhost:80:80", "127.1"} {
 			if got := from(t, "127.0.0.1", http.MethodGet, url+path, host, nil); got != http.StatusMisdirectedRequest {
 				t.Errorf("GET %s of %s: HTTP %d", path, host, got)

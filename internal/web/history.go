@@ -1,8 +1,6 @@
 package web
 
 import (
-	"bytes"
-	_ "embed"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -14,9 +12,6 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
-
-//go:embed policy.html
-var policyHTML string
 
 // noPolicy answers a call about a policy that does not exist.
 const noPolicy = "There is no policy of that name; /api/v1/policies lists them."
@@ -100,7 +95,7 @@ type policyDetail struct {
 
 // policy serves GET /api/v1/policies/{name}.
 func (s *Server) policy(w http.ResponseWriter, r *http.Request) {
-	one, found := only(s.cfg.Rotator.Snapshot(), r.PathValue("name"))
+	one, found := only(s.snapshot(), r.PathValue("name"))
 	if !found {
 		http.Error(w, noPolicy, http.StatusNotFound)
 		return
@@ -109,50 +104,4 @@ func (s *Server) policy(w http.ResponseWriter, r *http.Request) {
 	p := slices.Concat(view.Policies, view.Unmanaged)[0]
 	body, err := json.MarshalIndent(policyDetail{p, HistoryOf(p.Name, p.history.Unpack())}, "", "  ")
 	s.send(w, "application/json", string(body)+"\n", err)
-}
-
-// shownPolicy is the data of the page of one policy.
-type shownPolicy struct {
-	shown
-	Name    string
-	History []rotationRow // newest first
-}
-
-// rotationRow is one rotation on the page.
-type rotationRow struct {
-	RotationView
-	zone *time.Location
-	now  time.Time
-}
-
-func (r rotationRow) at(t time.Time) moment { return momentOf(t, r.now, r.zone, "") }
-
-// When is when the new key was published.
-func (r rotationRow) When() moment { return r.at(r.Published) }
-
-// Since is since when the previous key is as Fate says.
-func (r rotationRow) Since() moment { _, t := r.Fate(); return r.at(t) }
-
-// FateWord is what became of the previous key.
-func (r rotationRow) FateWord() string { word, _ := r.Fate(); return word }
-
-// ProvenAt is when the previous key's end was proven.
-func (r rotationRow) ProvenAt() moment { return r.at(r.ProofAt) }
-
-// policyPage serves the page of one policy.
-func (s *Server) policyPage(w http.ResponseWriter, r *http.Request) {
-	one, found := only(s.cfg.Rotator.Snapshot(), r.PathValue("name"))
-	if !found {
-		http.Error(w, noPolicy, http.StatusNotFound)
-		return
-	}
-	now := time.Now()
-	rows := rowsOf(one, ViewOf(one), now)
-	data := shownPolicy{shown: shown{selection: selected(rows, nil), Version: s.cfg.Version, now: now}, Name: rows[0].Name}
-	for _, p := range slices.Backward(HistoryOf(data.Name, rows[0].history.Unpack())) {
-		data.History = append(data.History, rotationRow{p, rows[0].zone, now})
-	}
-	var body bytes.Buffer
-	err := s.page.ExecuteTemplate(&body, "policy", data)
-	s.send(w, "text/html; charset=utf-8", body.String(), err)
 }

@@ -4,43 +4,56 @@ const every = 3000; // milliseconds
 const find = (id) => document.getElementById(id);
 const filter = find("filter");
 const dialog = find("dialog");
-let timer, asked = 0;
+let timer, typing, asked = 0;
 
-// exchange puts a part of the page, as the daemon's templates made and escaped it, in place of what was there.
-const have = {};
-function exchange(id, part) {
-  if (have[id] === part) return;
-  have[id] = part;
-  const here = find(id);
-  const focused = here.contains(document.activeElement) ? document.activeElement.id : "";
-  here.innerHTML = part;
-  if (focused) find(focused)?.focus({ preventScroll: true });
+// exchange puts the part that the daemon has made and escaped in place of what is here, unless the user has marked text in it.
+function exchange(here, part) {
+  const marked = getSelection();
+  if (here.innerHTML === part.innerHTML || !marked.isCollapsed && here.contains(marked.anchorNode)) return;
+  const focused = here.contains(document.activeElement) ? document.activeElement : null;
+  const again = focused?.id ? "#" + CSS.escape(focused.id) : focused?.hasAttribute("href") && `[href="${CSS.escape(focused.getAttribute("href"))}"]`;
+  here.replaceChildren(...part.childNodes);
+  if (again) here.querySelector(again)?.focus({ preventScroll: true });
 }
 
 async function refresh() {
   clearTimeout(timer);
   const turn = ++asked;
+  let served = null;
   try {
-    const answer = await fetch("/page.json" + location.search, { signal: AbortSignal.timeout(10000) });
-    if (!answer.ok) throw new Error(answer.statusText);
-    const parts = await answer.json();
-    if (turn !== asked) return; // a later one is under way
-    for (const id in parts) exchange(id, parts[id]);
-    find("stale").hidden = true;
-  } catch {
-    if (turn !== asked) return;
-    find("stale").hidden = false;
+    const answer = await fetch(location.href, { signal: AbortSignal.timeout(10000) });
+    if (answer.ok) served = new DOMParser().parseFromString(await answer.text(), "text/html");
+  } catch { /* it is said below */ }
+  if (turn !== asked) return; // a later one is under way
+  find("stale").hidden = served !== null;
+  if (served) {
+    for (const here of document.querySelectorAll("[data-live]")) {
+      const part = served.getElementById(here.id);
+      if (part) exchange(here, part);
+    }
   }
   timer = setTimeout(refresh, every);
 }
 
-let typing;
 function narrow() {
   clearTimeout(typing);
   typing = setTimeout(() => {
-    history.replaceState(null, "", "/?" + new URLSearchParams(new FormData(filter)));
+    const chosen = [...new FormData(filter)].filter(([, value]) => value);
+    history.replaceState(null, "", "/" + (chosen.length ? "?" + new URLSearchParams(chosen) : ""));
     refresh();
   }, 200);
+}
+
+document.documentElement.classList.add("js");
+document.addEventListener("visibilitychange", () => document.hidden ? clearTimeout(timer) : refresh());
+if (filter) {
+  filter.addEventListener("input", narrow);
+  filter.addEventListener("submit", (event) => { event.preventDefault(); narrow(); });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea")) return;
+    event.preventDefault();
+    filter.elements.q.select();
+  });
 }
 
 async function rotate(event) {
@@ -64,20 +77,19 @@ async function rotate(event) {
   }
 }
 
-document.documentElement.classList.add("js");
-filter.addEventListener("input", narrow);
-filter.addEventListener("submit", (event) => { event.preventDefault(); narrow(); });
-document.addEventListener("visibilitychange", () => document.hidden ? clearTimeout(timer) : refresh());
 if (dialog) {
-  find("rows").addEventListener("click", (event) => {
-    const button = event.target.closest(".rotate");
-    if (!button) return;
-    dialog.dataset.policy = find("dialog-policy").textContent = button.dataset.policy;
-    find("outcome").textContent = "";
-    dialog.showModal();
-  });
   find("rotation").addEventListener("submit", rotate);
   find("cancel").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("close", () => { find("rotation").reset(); find("rotate-" + dialog.dataset.policy)?.focus(); });
+  dialog.addEventListener("close", () => { find("rotation").reset(); find("rotate")?.focus(); });
 }
+document.addEventListener("click", (event) => {
+  if (event.target.id === "rotate") {
+    find("outcome").textContent = "";
+    dialog.showModal();
+  }
+  const copied = event.target.closest(".copy")?.previousElementSibling;
+  if (!copied) return;
+  getSelection().selectAllChildren(copied); // and where there is no clipboard, over plain HTTP, it is marked at least
+  navigator.clipboard?.writeText(copied.textContent).then(() => { find("copied").textContent = "Copied " + copied.textContent; }, () => {});
+});
 timer = setTimeout(refresh, every);

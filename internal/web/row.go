@@ -2,132 +2,136 @@ package web
 
 import (
 	"cmp"
-	"fmt"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
-	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-const rowsPerPage = 100
-
-// row is one policy on the status page.
+// row is one policy on the page. There is one for each policy, however few are shown, so it only points at the snapshot.
 type row struct {
-	PolicyView
-	zone *time.Location
-	now  time.Time
+	*rotator.PolicyStatus
+	Needs bool  // attention
+	worst alert // why
+	now   time.Time
 }
 
-func rowsOf(s rotator.Snapshot, v View, now time.Time) []row {
-	rows := make([]row, 0, len(v.Policies)+len(v.Unmanaged))
-	for i, p := range v.Policies {
-		rows = append(rows, row{p, s.Policies[i].Policy.Schedule.Location(), now})
-	}
-	for _, p := range v.Unmanaged {
-		rows = append(rows, row{p, time.UTC, now})
+func rowsOf(s *rotator.Snapshot, now time.Time) []row {
+	refused := s.Refused()
+	rows := make([]row, 0, len(s.Policies)+len(s.Removed))
+	for _, all := range [][]rotator.PolicyStatus{s.Policies, s.Removed} {
+		for i := range all {
+			r := row{PolicyStatus: &all[i], now: now}
+			if alerts := alertsOf(r.PolicyStatus, refused[r.Policy.Workspace], now); len(alerts) > 0 {
+				r.Needs, r.worst = true, alerts[0]
+			}
+			rows = append(rows, r)
+		}
 	}
 	return rows
 }
 
-// needsAttention reports whether a person should look.
-func (r *row) needsAttention() bool {
-	return r.State == plan.StateError || r.State == plan.StateFailing || r.Failure != nil || len(r.Drift) > 0 || r.Keys.Lost > 0 || r.tooOld()
-}
+func (r *row) zone() *time.Location { return r.Policy.Schedule.Location() }
 
-func (r *row) tooOld() bool { return r.Key != nil && r.MaxAge > 0 && r.now.After(r.Key.MaxAgeEnds) }
+// Now is when the page was made.
+func (r *row) Now() time.Time { return r.now }
+
+func (r *row) removed() bool { return r.Policy.Mode == plan.ModeRemoved }
 
 // Class returns the row's CSS classes.
 func (r *row) Class() string {
-	class := ""
-	switch {
-	case r.needsAttention():
-		class = "attention"
-	case r.State != plan.StateOK:
-		class = "waiting"
+	if r.Needs {
+		return string(r.State) + " attention"
 	}
-	if r.tooOld() {
-		class += " over"
+	return string(r.State)
+}
+
+// Note is what there is to say beside the state, in one line.
+func (r *row) Note() string {
+	v := viewOf(r.PolicyStatus)
+	words := v.Sentence()
+	if r.Needs {
+		words = matter{alert: r.worst, row: r}.Words()
 	}
-	return class
+	all := []string{words, strings.Replace(v.HealedLeak(r.now), "leaked", "Leaked", 1), v.Unguarded()}
+	return strings.Join(slices.DeleteFunc(all, func(s string) bool { return s == "" }), "; ")
 }
 
 // Rotatable reports whether a rotation can be requested.
-func (r *row) Rotatable() bool {
-	return r.Reason != ledger.ReasonRemoved && r.Mode != plan.ModePaused
-}
+func (r *row) Rotatable() bool { return !r.removed() && r.Policy.Mode != plan.ModePaused }
 
-// limit returns when the current key should be replaced: at the end of its max_age, or else at the next rotation.
-func (r *row) limit() (at time.Time, words string) {
-	if !r.Key.MaxAgeEnds.IsZero() {
-		return r.Key.MaxAgeEnds, "allowed"
+// Age is the current key's age in words.
+func (r *row) Age() string { return viewOf(r.PolicyStatus).Age(r.now) }
+
+// limit returns the age at which the current key should be replaced: max_age, or else the gap of the schedule in which it was
+// made. 0: there is none.
+func (r *row) limit() (age time.Duration, words string) {
+	if r.Policy.MaxAge > 0 {
+		return r.Policy.MaxAge, "allowed"
 	}
-	return r.NextRotation, "until the next rotation"
-}
-
-// Life says how old the current key is, and of what limit.
-func (r *row) Life() string {
-	if r.Key == nil || r.Key.Created.IsZero() {
-		return "no key"
+	if r.removed() || r.Policy.Mode == plan.ModeManual {
+		return 0, ""
 	}
-	at, words := r.limit()
-	if at.IsZero() {
-		return r.Age(r.now) + ", without a limit"
+	if run := r.Policy.Schedule.Next(r.Current.Created); !run.IsZero() {
+		return run.Sub(r.Current.Created), "between runs"
 	}
-	return fmt.Sprintf("%s of %s %s", r.Age(r.now), Span(at.Sub(r.Key.Created)), words)
+	return 0, ""
 }
 
-// Healed says that a leaked key was replaced within the last day.
-func (r *row) Healed() string {
-	return strings.Replace(r.HealedLeak(r.now), "leaked", "Leaked", 1)
+// Limit says of which age the bar is a part.
+func (r *row) Limit() string {
+	if age, words := r.limit(); age > 0 {
+		return "of " + Span(age) + " " + words
+	}
+	return "without a limit"
 }
 
-// Percent returns the elapsed share of the current key's life.
+// Percent is the current key's age as a part of its limit.
 func (r *row) Percent() int {
-	at, _ := r.limit()
-	whole := at.Sub(r.Key.Created)
-	if at.IsZero() || whole <= 0 {
+	limit, _ := r.limit()
+	if limit <= 0 {
 		return 0
 	}
-	return int(min(max(100*r.now.Sub(r.Key.Created).Seconds()/whole.Seconds(), 0), 100))
+	return int(min(max(100*r.now.Sub(r.Current.Created).Seconds()/limit.Seconds(), 0), 100))
+}
+
+// Over reports whether the current key is older than its max_age.
+func (r *row) Over() bool {
+	return r.Current != nil && r.Policy.MaxAge > 0 && r.now.Sub(r.Current.Created) > r.Policy.MaxAge
 }
 
 // NextAt is when the next rotation is due.
-func (r *row) NextAt() moment { return momentOf(r.NextRotation, r.now, r.zone, "none") }
+func (r *row) NextAt() moment { return momentOf(r.NextDue, r.now, r.zone(), r.noNext()) }
 
-// LastAt is when the policy was rotated last.
-func (r *row) LastAt() moment { return momentOf(r.LastRotation, r.now, r.zone, "never") }
-
-// Old says for each retiring key when it stops working or is deleted.
-func (r *row) Old() []string {
-	all := r.Leaving(r.now)
-	for i, k := range r.Retiring {
-		all[i] += " (" + absolute(k.Until, r.zone) + ")"
+// noNext says why no rotation is due at any time.
+func (r *row) noNext() string {
+	switch {
+	case r.State == plan.StateError:
+		return "none: needs a decision"
+	case r.State == plan.StatePaused, r.Policy.Mode == plan.ModeManual:
+		return "none: " + string(r.Policy.Mode)
 	}
-	if r.InUse && len(all) > 0 {
-		all = append(all, "An old key is still in use.")
-	}
-	return all
+	return "none"
 }
 
-// Trouble describes the last failure.
-func (r *row) Trouble() string {
-	f := r.Failure
-	if f == nil {
-		return ""
+// LastAt is when the policy was rotated last.
+func (r *row) LastAt() moment { return momentOf(r.LastRotation, r.now, r.zone(), "never") }
+
+// Old says for each retiring key when it stops working or is deleted.
+func (r *row) Old() string { return strings.Join(viewOf(r.PolicyStatus).Leaving(r.now), "; ") }
+
+// Labels are the policy's labels, as NAME=VALUE.
+func (r *row) Labels() []string { return labelsOf(r.Policy) }
+
+func labelsOf(p *plan.Policy) []string {
+	all := make([]string, 0, len(p.Labels))
+	for name, value := range p.Labels {
+		all = append(all, name+"="+value)
 	}
-	text := fmt.Sprintf("Failed at %s, %s: %s.", f.Stage, momentOf(f.At, r.now, r.zone, "").Relative, strings.TrimSuffix(f.Message, "."))
-	if f.Count > 1 {
-		text += fmt.Sprintf(" %d times in a row.", f.Count)
-	}
-	if f.NextTry.After(r.now) {
-		text += " Tries again in " + Span(f.NextTry.Sub(r.now)) + "."
-	}
-	return text
+	slices.Sort(all)
+	return all
 }
 
 // moment is a time as the page shows it.
@@ -147,76 +151,4 @@ func momentOf(t, now time.Time, zone *time.Location, never string) moment {
 func absolute(t time.Time, zone *time.Location) string {
 	t = t.In(zone)
 	return t.Format("2006-01-02 15:04:05 ") + cmp.Or(zone.String(), "UTC")
-}
-
-// selection is a query and the rows it selects.
-type selection struct {
-	Query, State        string
-	States              []string
-	Rows                []*row
-	Page, Pages         int
-	Previous, Following string // links; "" where there is none
-	Summary             string
-}
-
-// selected filters and orders rows, those that need attention first, and returns one page of them.
-func selected(rows []row, query url.Values) selection {
-	s := selection{Query: strings.TrimSpace(query.Get("q")), State: query.Get("state"), States: []string{"", "attention"}}
-	for _, state := range plan.States() {
-		s.States = append(s.States, string(state))
-	}
-	needing := 0
-	var attention, rest []*row
-	for i := range rows {
-		r := &rows[i]
-		needs := r.needsAttention()
-		if needs {
-			needing++
-		}
-		switch matches := r.matches(strings.ToLower(s.Query), s.State, needs); {
-		case matches && needs:
-			attention = append(attention, r)
-		case matches:
-			rest = append(rest, r)
-		}
-	}
-	kept := slices.Concat(attention, rest)
-	s.Summary = fmt.Sprintf("Policies: %d. Need attention: %d.", len(rows), needing)
-	if len(kept) != len(rows) {
-		s.Summary += fmt.Sprintf(" Match the filter: %d.", len(kept))
-	}
-	s.paginate(query.Get("page"), kept)
-	return s
-}
-
-func (r *row) matches(text, state string, needs bool) bool {
-	if state == "attention" && !needs || state != "" && state != "attention" && state != string(r.State) {
-		return false
-	}
-	if text == "" {
-		return true
-	}
-	all := []string{r.Name, r.Workspace, r.ServiceAccount, r.Sink.Path, r.Words()}
-	if r.Key != nil {
-		all = append(all, r.Key.ID)
-	}
-	return strings.Contains(strings.ToLower(strings.Join(all, "\n")), text)
-}
-
-// paginate takes the numbered page of rows; a number out of range means the first or the last.
-func (s *selection) paginate(page string, rows []*row) {
-	s.Pages = max(1, (len(rows)+rowsPerPage-1)/rowsPerPage)
-	n, _ := strconv.Atoi(page) // 0 when it is no number
-	s.Page = min(max(n, 1), s.Pages)
-	first := (s.Page - 1) * rowsPerPage
-	s.Rows = rows[first:min(first+rowsPerPage, len(rows))]
-	link := func(n int) string {
-		return "/?" + url.Values{"q": {s.Query}, "state": {s.State}, "page": {strconv.Itoa(n)}}.Encode()
-	}
-	if s.Page > 1 {
-		s.Previous = link(s.Page - 1)
-	}
-	if s.Page < s.Pages {
-		s.Following = link(s.Page + 1)
-	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,76 +12,193 @@ import (
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
-func TestRowsAreFilteredOrderedAndPaged(t *testing.T) {
-	t.Parallel()
-	rows := make([]row, 10_000)
-	for i := range rows {
-		rows[i] = row{PolicyView{Name: fmt.Sprintf("policy-%04d", i), State: plan.StateOK}, time.UTC, time.Now()}
+// listed makes the list that a query asks for.
+func listed(t *testing.T, s rotator.Snapshot, query string, now time.Time) list {
+	t.Helper()
+	q, err := url.ParseQuery(query)
+	if err != nil {
+		t.Fatal(err)
 	}
-	rows[9_998].State = plan.StateFailing
-	rows[9_999].Drift = []string{"name"}
-	for _, c := range []struct {
-		query, first     string
-		rows, page, last int
-	}{
-		{"", "policy-9998", 100, 1, 100},
-		{"page=2", "policy-0098", 100, 2, 100},
-		{"page=100", "policy-9898", 100, 100, 100},
-		{"page=1000", "policy-9898", 100, 100, 100},
-		{"page=-1", "policy-9998", 100, 1, 100},
-		{"q=Y-12", "policy-1200", 100, 1, 1},
-		{"state=attention", "policy-9998", 2, 1, 1},
-		{"state=failing", "policy-9998", 1, 1, 1},
-		{"state=ok&q=9999", "policy-9999", 1, 1, 1},
-		{"q=nobody", "", 0, 1, 1},
+	return listOf(s, parseQuery("/", q), now, frame{})
+}
+
+// names are the policies that are shown, with the groups before theirs.
+func (l list) names() []string {
+	var all []string
+	for _, g := range l.Groups {
+		if g.Title != "" {
+			all = append(all, fmt.Sprintf("[%s %d]", g.Title, g.Count))
+		}
+		for _, r := range g.Rows {
+			all = append(all, r.Policy.Name)
+		}
+	}
+	return all
+}
+
+func TestTheListIsFilteredOrderedAndGrouped(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)
+	at := func(hours int) time.Time { return now.Add(time.Duration(hours) * time.Hour) }
+	one := func(name, workspace, team string, state plan.State, created, next int) rotator.PolicyStatus {
+		s := rotator.PolicyStatus{Policy: &plan.Policy{Name: name, Workspace: workspace, ServiceAccount: "svcacc_" + name, Sink: ledger.Sink{Ref: ledger.Ref{Path: "app/" + name}}}, State: state}
+		if team != "" {
+			s.Policy.Labels = map[string]string{"team": team}
+		}
+		if created != 0 {
+			s.Current, s.LastRotation = &ledger.KeyRef{ID: "key-of-" + name, Created: at(created)}, at(created)
+		}
+		if next != 0 {
+			s.NextDue = at(next)
+		}
+		return s
+	}
+	s := rotator.Snapshot{Policies: []rotator.PolicyStatus{
+		one("a", "west", "speech", plan.StateOK, -9, 5),
+		one("b", "east", "", plan.StateError, 0, 0),
+		one("c", "west", "studio", plan.StateOK, -30, 1),
+		one("d", "east", "speech", plan.StatePaused, -2, 0),
+	}, Workspaces: []rotator.WorkspaceStatus{{Name: "east"}, {Name: "west"}}}
+	s.Policies[2].Retiring = []ledger.Retiring{{KeyRef: ledger.KeyRef{ID: "old-one"}, State: ledger.InQuarantine}}
+	for query, want := range map[string]string{
+		"":                                  "a b c d",
+		"sort=policy":                       "a b c d",
+		"sort=-policy":                      "d c b a",
+		"sort=state":                        "b d a c",
+		"sort=-state":                       "a c d b",
+		"sort=workspace":                    "b d a c",
+		"sort=-workspace":                   "a c b d",
+		"sort=age":                          "d a c b",
+		"sort=-age":                         "c a d b",
+		"sort=next":                         "c a b d",
+		"sort=-next":                        "a c b d",
+		"sort=last":                         "c a d b",
+		"sort=-last":                        "d a c b",
+		"sort=-old":                         "c a b d",
+		"group=workspace":                   "[east 2] b d [west 2] a c",
+		"group=workspace&sort=-age":         "[east 2] d b [west 2] c a",
+		"group=label:team":                  "[speech 2] a d [studio 1] c [without team 1] b",
+		"workspace=east":                    "b d",
+		"workspace=north":                   "",
+		"label=team%3Dspeech":               "a d",
+		"label=team%3Dnobody":               "",
+		"state=paused":                      "d",
+		"state=attention":                   "b",
+		"q=SVCACC_C":                        "c",
+		"q=old-one":                         "c",
+		"q=studio":                          "c",
+		"q=app/b&workspace=east":            "b",
+		"label=team%3Dspeech&state=ok&q=a":  "a",
+		"label=team%3Dspeech&state=failing": "",
 	} {
-		query, err := url.ParseQuery(c.query)
-		if err != nil {
-			t.Fatal(err)
+		if got := strings.Join(listed(t, s, query, now).names(), " "); got != want {
+			t.Errorf("%s: %s, want %s", query, got, want)
 		}
-		s := selected(rows, query)
-		first := ""
-		if len(s.Rows) > 0 {
-			first = s.Rows[0].Name
+	}
+	l := listed(t, s, "workspace=east&sort=-age", now)
+	var tabs []string
+	for _, tab := range l.Tabs {
+		tabs = append(tabs, fmt.Sprintf("%s %d %s", tab.Name, tab.Count, tab.Link))
+	}
+	want := []string{" 2 /?sort=-age&workspace=east", "attention 1 /?sort=-age&state=attention&workspace=east", "paused 1 /?sort=-age&state=paused&workspace=east", "error 1 /?sort=-age&state=error&workspace=east"}
+	if !slices.Equal(tabs, want) {
+		t.Errorf("the states are %q", tabs)
+	}
+	for _, c := range l.Columns {
+		if c.Title == "Key age" && (c.Order != "descending" || c.Link != "/?sort=age&workspace=east") || c.Title == "Old" && (c.Order != "" || c.Link != "/?sort=-old&workspace=east") {
+			t.Errorf("a column is %+v", c)
 		}
-		if first != c.first || len(s.Rows) != c.rows || s.Page != c.page || s.Pages != c.last {
-			t.Errorf("%q: %d rows from %s, page %d of %d", c.query, len(s.Rows), first, s.Page, s.Pages)
+	}
+}
+
+func TestTheListIsPaged(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	s := fleet(t, 1000, now)
+	for query, want := range map[string]string{
+		"":                                 "1 1-100 of 1000,  /?page=2",
+		"page=2":                           "2 101-200 of 1000, /?page=1 /?page=3",
+		"page=10":                          "10 901-1000 of 1000, /?page=9 ",
+		"page=1000":                        "10 901-1000 of 1000, /?page=9 ",
+		"workspace=emea-03&page=2":         "1 1-100 of 100,  ",
+		"q=nobody":                         "1 1-0 of 0,  ",
+		"group=label:tier&page=6":          "6 501-600 of 1000, /?group=label%3Atier&page=5 /?group=label%3Atier&page=7",
+		"sort=-age&label=tier%3Dprod&q=00": "1 1-", // what is asked for stays
+	} {
+		l := listed(t, s, query, now)
+		if got := fmt.Sprintf("%d %d-%d of %d, %s %s", l.Page, l.First, l.Last, l.Matching, l.Previous, l.Following); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %s, want %s", query, got, want)
 		}
-		if (s.Previous == "") != (c.page == 1) || (s.Following == "") != (c.page == c.last) {
-			t.Errorf("%q: links %q and %q", c.query, s.Previous, s.Following)
+	}
+	if names := listed(t, s, "group=label:tier&page=6", now).names(); names[0] != "[staging 500]" {
+		t.Errorf("a group that goes on begins with %s", names[0])
+	}
+}
+
+// TestBadParameters: each is ignored, in a sentence, and nothing else is.
+func TestBadParameters(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	s := fleet(t, 200, now)
+	for query, want := range map[string]string{
+		"state=broken":                        "state=broken is ignored: it is not a state of the list, or attention.",
+		"label=team":                          "label=team is ignored: it is not NAME=VALUE.",
+		"label=%3Dspeech":                     "label==speech is ignored: it is not NAME=VALUE.",
+		"group=account":                       "group=account is ignored: it is not workspace or label:NAME.",
+		"group=label:":                        "group=label: is ignored: it is not workspace or label:NAME.",
+		"sort=colour":                         "sort=colour is ignored: it is not state, policy, workspace, age, next, last, old, or one of them after a minus.",
+		"sort=--age":                          "sort=--age is ignored: it is not state, policy, workspace, age, next, last, old, or one of them after a minus.",
+		"page=0":                              "page=0 is ignored: it is not a number from 1.",
+		"page=last":                           "page=last is ignored: it is not a number from 1.",
+		"page=99999999999999999999":           "page=99999999999999999999 is ignored: it is not a number from 1.",
+		"q=" + strings.Repeat("x", 201):       "q=xxxxxxxxxxxxxxxxxxxx… is ignored: it is not at most 200 bytes of text.",
+		"workspace=" + strings.Repeat("x", 9): "",
+		"q=%ff":                               "q=\xff is ignored: it is not at most 200 bytes of text.",
+		"state=ok&nonsense=1":                 "",
+	} {
+		l := listed(t, s, query, now)
+		if got := strings.Join(l.Faults, "|"); got != want {
+			t.Errorf("%s: %q, want %q", query, got, want)
+		}
+		if want != "" && (l.Matching != 200 || strings.Contains(l.Link(paramState, "ok"), "broken")) {
+			t.Errorf("%s: %d policies, and the link %s", query, l.Matching, l.Link(paramState, "ok"))
 		}
 	}
 }
 
 func TestRowInWords(t *testing.T) {
 	t.Parallel()
-	oslo, err := time.LoadLocation("Europe/Oslo")
+	oslo, err := schedule.Parse("0 3 * * *", "Europe/Oslo")
 	if err != nil {
 		t.Fatal(err)
 	}
 	now := time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)
 	at := func(hours int) time.Time { return now.Add(time.Duration(hours) * time.Hour) }
-	r := row{PolicyView{
-		State: plan.StateFailing, Key: &KeyView{Created: at(-9)}, NextRotation: at(3), InUse: true,
-		Retiring: []RetiringView{{KeyView: KeyView{ID: "k1"}, State: ledger.InOverlap, Until: at(2)}, {KeyView: KeyView{ID: "k2"}, State: ledger.InQuarantine, Until: at(5)}},
+	status := rotator.PolicyStatus{
+		Policy: &plan.Policy{Name: "p", Schedule: oslo}, State: plan.StateFailing, Current: &ledger.KeyRef{Created: at(-9)}, NextDue: at(3), InUse: true,
+		Retiring: []ledger.Retiring{{KeyRef: ledger.KeyRef{ID: "k1"}, State: ledger.InOverlap, Until: at(2)}, {KeyRef: ledger.KeyRef{ID: "k2"}, State: ledger.InQuarantine, Until: at(5)}},
 		Failure:  &ledger.Failure{Stage: ledger.StageClaim, Reason: ledger.ReasonSinkSealed, Message: "Vault is sealed; unseal Vault", At: at(-1), Count: 3, NextTry: at(1)},
-	}, oslo, now}
-	want := "Failed at claim, 1h0m ago: Vault is sealed; unseal Vault. 3 times in a row. Tries again in 1h0m."
-	if got := r.Trouble(); got != want {
+	}
+	row := func() *row { return &rowsOf(&rotator.Snapshot{Policies: []rotator.PolicyStatus{status}}, now)[0] }
+	if got, want := row().Note(), "Failed at claim, 1h0m ago: Vault is sealed; unseal Vault. 3 times in a row. Tries again in 1h0m."; got != want {
 		t.Errorf("it says %q", got)
 	}
-	want = "k1 works for another 2h0m (2026-03-03 15:00:00 Europe/Oslo)|k2 is disabled, deleted in 5h0m (2026-03-03 18:00:00 Europe/Oslo)|An old key is still in use."
-	if got := strings.Join(r.Old(), "|"); got != want {
+	if got, want := row().Old(), "k1 works for another 2h0m; k2 is disabled, deleted in 5h0m"; got != want {
 		t.Errorf("it says %q", got)
 	}
-	if r.Percent() != 75 || r.Life() != "9h0m of 12h0m until the next rotation" || r.Class() != "attention" {
-		t.Errorf("%d %q %q", r.Percent(), r.Life(), r.Class())
+	if r := row(); r.Percent() != 39 || r.Limit() != "of 23h0m between runs" || r.Class() != "failing attention" || r.Over() {
+		t.Errorf("%d %q %q", r.Percent(), r.Limit(), r.Class())
 	}
-	r.MaxAge, r.Key.MaxAgeEnds = ledger.Duration(8*time.Hour), at(-1)
-	if r.Percent() != 100 || r.Life() != "9h0m of 8h0m allowed" || r.Class() != "attention over" {
-		t.Errorf("%d %q %q", r.Percent(), r.Life(), r.Class())
+	status.Policy.MaxAge = 8 * time.Hour
+	if r := row(); r.Percent() != 100 || r.Limit() != "of 8h0m allowed" || r.Age() != "9h0m" || !r.Over() {
+		t.Errorf("%d %q %q", r.Percent(), r.Limit(), r.Age())
+	}
+	status.State, status.NextDue = plan.StateError, time.Time{}
+	if got := row().NextAt().Never; got != "none: needs a decision" {
+		t.Errorf("the next rotation is %q", got)
 	}
 }
 

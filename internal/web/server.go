@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"github.com/rekeyd/rekeyd/config"
+	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/internal/outbox"
 	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator"
@@ -48,17 +49,20 @@ type Options struct {
 
 // Server answers HTTP requests about one rotator.
 type Server struct {
-	cfg    Options
-	http   *http.Server
-	page   *template.Template
-	tokens *throttle // wrong admin tokens
+	cfg   Options
+	http  *http.Server
+	pages *template.Template
+	// What the pages show, of the rotator.
+	snapshot func() rotator.Snapshot
+	listed   func(policy string) (elevenlabs.Key, bool)
+	tokens   *throttle // wrong admin tokens
 }
 
 // New returns a server that does not listen yet.
 func New(o Options) *Server {
 	return &Server{
-		cfg:    o,
-		page:   pages(),
+		cfg:   o,
+		pages: pages(), snapshot: o.Rotator.Snapshot, listed: o.Rotator.ListedKey,
 		tokens: newThrottle(),
 		http: &http.Server{
 			ReadHeaderTimeout: 5 * time.Second,
@@ -70,13 +74,6 @@ func New(o Options) *Server {
 			ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug), // clients cause these errors
 		},
 	}
-}
-
-// pages returns the templates of the status page, and as "policy" that of the page of one policy.
-func pages() *template.Template {
-	page := template.Must(template.New("page").Funcs(template.FuncMap{"join": strings.Join}).Parse(pageHTML))
-	template.Must(page.New("policy").Parse(policyHTML))
-	return page
 }
 
 // Serve answers on l until Shutdown, and closes l. The toolkit adds TLS and authentication: it wraps the handler and
@@ -109,13 +106,12 @@ func (s *Server) handler(local bool) http.Handler {
 	mux.Handle("GET /metrics", s.cfg.Metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { s.probe(w, s.cfg.Alive()) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { s.probe(w, s.cfg.Ready(r.Context())) })
-	mux.Handle("GET /{$}", visible(s.pageHTML))
-	mux.Handle("GET /page.json", visible(s.pageParts))
+	mux.Handle("GET /{$}", visible(s.listPage))
 	mux.Handle("GET /policies/{name}", visible(s.policyPage))
 	mux.Handle("GET /api/v1/policies", visible(s.policies))
 	mux.Handle("GET /api/v1/policies/{name}", visible(s.policy))
-	mux.HandleFunc("GET /page.css", asset("text/css; charset=utf-8", pageCSS))
-	mux.HandleFunc("GET /page.js", asset("text/javascript; charset=utf-8", pageJS))
+	mux.HandleFunc("GET /page.css", asset("text/css; charset=utf-8", "page.css"))
+	mux.HandleFunc("GET /page.js", asset("text/javascript; charset=utf-8", "page.js"))
 	if s.cfg.Pprof {
 		mux.Handle("GET /debug/pprof/{name...}", s.profiles(local))
 	}

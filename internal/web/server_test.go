@@ -45,7 +45,7 @@ func TestStatusPageIsServedWhereItIsAllowed(t *testing.T) {
 	} {
 		d := w.build(map[string]string{"REKEYD_STATUS_PAGE": c.mode, "REKEYD_WEB_CONFIG_FILE": c.file})
 		h := d.handler(c.local)
-		for _, path := range []string{"/", "/page.json", "/api/v1/policies"} {
+		for _, path := range []string{"/", "/policies/tts-prod", "/api/v1/policies"} {
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
 			r.TLS = c.tls
 			got := httptest.NewRecorder()
@@ -77,7 +77,7 @@ func TestPages(t *testing.T) {
 	url, _ := w.run(w.build(nil))
 	eventually(t, "a key", func() bool {
 		_, body, _ := ask(t, url+"/", "")
-		return strings.Contains(body, `class="badge">ok`) && !strings.Contains(body, "Not ready")
+		return strings.Contains(body, `class="state ok"`) && !strings.Contains(body, "Not ready")
 	})
 	_, body, header := ask(t, url+"/", "")
 	csp := header.Get("Content-Security-Policy")

@@ -84,36 +84,44 @@ type WorkspaceView struct {
 
 // ViewOf returns the view of a snapshot.
 func ViewOf(s rotator.Snapshot) View {
-	v := View{Policies: viewsOf(s.Policies), Unmanaged: viewsOf(s.Removed), Workspaces: make([]WorkspaceView, len(s.Workspaces)), StoreError: text(s.StoreDown)}
-	for i, ws := range s.Workspaces {
-		v.Workspaces[i] = WorkspaceView{ws.Name, ws.LastReconcile, text(ws.Err)}
+	return View{Policies: viewsOf(s.Policies), Unmanaged: viewsOf(s.Removed), Workspaces: workspacesOf(s.Workspaces), StoreError: text(s.StoreDown)}
+}
+
+func workspacesOf(all []rotator.WorkspaceStatus) []WorkspaceView {
+	views := make([]WorkspaceView, len(all))
+	for i, ws := range all {
+		views[i] = WorkspaceView{ws.Name, ws.LastReconcile, text(ws.Err)}
 	}
-	return v
+	return views
 }
 
 func viewsOf(policies []rotator.PolicyStatus) []PolicyView {
 	views := make([]PolicyView, len(policies))
 	for i := range policies {
-		s := &policies[i]
-		views[i] = PolicyView{
-			Name: s.Policy.Name, Workspace: s.Policy.Workspace, ServiceAccount: s.Policy.ServiceAccount, Sink: s.Policy.Sink,
-			Mode: s.Policy.Mode, MaxAge: ledger.Duration(s.Policy.MaxAge), Labels: s.Policy.Labels, State: s.State, Reason: s.Reason, Message: s.Message,
-			Group: s.Policy.Group, HeldBy: s.HeldBy, LastRotation: s.LastRotation, NextRotation: s.NextDue.UTC(),
-			Retiring: []RetiringView{}, Keys: s.Keys, InUse: s.InUse, Drift: append([]string{}, s.Drift...), Failure: s.Failure,
-			history: s.History,
-		}
-		if s.Current != nil {
-			key := keyView(*s.Current, s.Policy.MaxAge)
-			if s.ThirdPartyDisable.Has() {
-				key.ThirdPartyDisable = &s.ThirdPartyDisable.Value
-			}
-			views[i].Key = &key
-		}
-		for _, r := range s.Retiring {
-			views[i].Retiring = append(views[i].Retiring, RetiringView{keyView(r.KeyRef, s.Policy.MaxAge), r.State, leaves(s, r), s.Missing[r.ID], r.Proof})
-		}
+		views[i] = viewOf(&policies[i])
 	}
 	return views
+}
+
+func viewOf(s *rotator.PolicyStatus) PolicyView {
+	v := PolicyView{
+		Name: s.Policy.Name, Workspace: s.Policy.Workspace, ServiceAccount: s.Policy.ServiceAccount, Sink: s.Policy.Sink,
+		Mode: s.Policy.Mode, MaxAge: ledger.Duration(s.Policy.MaxAge), Labels: s.Policy.Labels, State: s.State, Reason: s.Reason, Message: s.Message,
+		Group: s.Policy.Group, HeldBy: s.HeldBy, LastRotation: s.LastRotation, NextRotation: s.NextDue.UTC(),
+		Retiring: []RetiringView{}, Keys: s.Keys, InUse: s.InUse, Drift: append([]string{}, s.Drift...), Failure: s.Failure,
+		history: s.History,
+	}
+	if s.Current != nil {
+		key := keyView(*s.Current, s.Policy.MaxAge)
+		if s.ThirdPartyDisable.Has() {
+			key.ThirdPartyDisable = &s.ThirdPartyDisable.Value
+		}
+		v.Key = &key
+	}
+	for _, r := range s.Retiring {
+		v.Retiring = append(v.Retiring, RetiringView{keyView(r.KeyRef, s.Policy.MaxAge), r.State, leaves(s, r), s.Missing[r.ID], r.Proof})
+	}
+	return v
 }
 
 // leaves says when a retiring key leaves its state, at the latest; what nothing was decided about yet goes by the ledger.

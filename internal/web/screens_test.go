@@ -1,0 +1,49 @@
+package web
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+)
+
+// widths are those of a desk, a tablet and a phone.
+func widths() []int64 { return []int64{1280, 768, 390} }
+
+// views are pages of one fleet, by name.
+func views(first string) map[string]string {
+	return map[string]string{"list": "/", "groups": "/?group=label:team&state=attention", "nothing": "/?q=nothing&state=bad", "policy": "/policies/" + first}
+}
+
+// TestScreenshots draws every view for 3, 200 and 10,000 policies into the folder REKEYD_SCREENSHOTS.
+func TestScreenshots(t *testing.T) {
+	dir := os.Getenv("REKEYD_SCREENSHOTS")
+	if dir == "" {
+		t.Skip("REKEYD_SCREENSHOTS names no folder to draw into")
+	}
+	now := time.Now()
+	b := newBrowser(t)
+	for _, n := range []int{3, 200, 10_000} {
+		s := fleet(t, n, now)
+		url := shows(t, s)
+		for name, path := range views(listed(t, s, "state=attention", now).names()[0]) {
+			for _, scheme := range []string{"light", "dark"} {
+				b.scheme(scheme)
+				for _, px := range widths() {
+					b.do(b.wide(px), chromedp.Navigate(url+path), chromedp.WaitVisible(chromedp.CSS("main")))
+					image, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
+					if err != nil {
+						t.Fatal(err)
+					}
+					file := filepath.Join(dir, fmt.Sprintf("%s-%d-%s-%d.png", name, n, scheme, px))
+					if err := os.WriteFile(file, image, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+	}
+}
