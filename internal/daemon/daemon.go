@@ -91,7 +91,8 @@ func New(cfg Config) (*Daemon, error) {
 	}
 	d.web = web.New(web.Options{
 		ConfigFile: cfg.Env.WebConfigFile, StatusPage: cfg.Env.StatusPage, AdminToken: cfg.Env.AdminToken, Pprof: cfg.Env.Pprof, Version: cfg.Version,
-		Rotator: d.rotator, Metrics: d.metrics.Handler(), Alive: func() error { return d.alive(time.Now()) }, Ready: d.ready,
+		MaxRotationsPerHour: cfg.Env.MaxRotationsPerHour,
+		Rotator:             d.rotator, Metrics: d.metrics.Handler(), Alive: func() error { return d.alive(time.Now()) }, Ready: d.ready,
 		Reload:      func(ctx context.Context) (int, error) { return d.reload(ctx, true) },
 		ReloadFault: d.reloadFault, Redactor: redactor, Logger: log,
 	})

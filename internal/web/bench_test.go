@@ -12,7 +12,7 @@ func BenchmarkPages(b *testing.B) {
 	now := time.Now()
 	snapshot := fleet(b, 10_000, now)
 	handler := servedOf(b, snapshot).handler(true)
-	for _, path := range []string{"/", "/?q=studio&sort=-age&group=label:team", "/policies/" + snapshot.Policies[0].Policy.Name, "/api/v1/policies"} {
+	for _, path := range []string{"/", "/?q=studio&sort=-age&group=label:team", "/policies/" + snapshot.Policies[0].Policy.Name, "/calendar", "/api/v1/policies"} {
 		b.Run(path, func(b *testing.B) {
 			b.ReportAllocs()
 			size := 0

@@ -26,7 +26,7 @@ type browser struct {
 	ctx context.Context //nolint:containedctx // chromedp keeps the tab in it
 }
 
-func newBrowser(t *testing.T) browser {
+func newBrowser(t *testing.T, options ...chromedp.ExecAllocatorOption) browser {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	switch {
@@ -37,8 +37,8 @@ func newBrowser(t *testing.T) browser {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
-		chromedp.WSURLReadTimeout(time.Minute), chromedp.WindowSize(1280, 800))...)
+	options = append(options, chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.WSURLReadTimeout(time.Minute), chromedp.WindowSize(1280, 800))
+	ctx, cancel = chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:], options...)...)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
@@ -207,10 +207,7 @@ func TestStatusPageOfManyPoliciesInABrowser(t *testing.T) {
 func TestStatusPageWithoutJavaScript(t *testing.T) {
 	t.Parallel()
 	_, url := sights(t)
-	b := newBrowser(t)
-	if _, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
-		t.Fatal(err)
-	}
+	b := newBrowser(t, chromedp.Flag("blink-settings", "scriptEnabled=false"))
 	b.do(chromedp.Navigate(url+"/"), chromedp.WaitVisible(chromedp.CSS("#policy-tts-prod")))
 	b.do(chromedp.SendKeys(chromedp.CSS(`[name=q]`), "narr"+kb.Enter))
 	b.until("filtered by the daemon", `location.search.startsWith("?q=narr&") && document.querySelectorAll(".list tbody tr").length === 1`)
@@ -272,7 +269,7 @@ func TestCopying(t *testing.T) {
 
 // axeViews are pages of one fleet and what a person may have opened on them.
 func axeViews(first string) []string {
-	return []string{"/", "/?group=label:team&state=attention", "/?q=nothing&state=bad", "/policies/" + first}
+	return []string{"/", "/?group=label:team&state=attention", "/?q=nothing&state=bad", "/policies/" + first, "/calendar", "/calendar?group=bad&hour=" + time.Now().UTC().Format(hourLayout)}
 }
 
 // TestAxe finds no violation of the rules of WCAG 2.2 AA and of good practice, on each view at each width, light and dark.

@@ -46,8 +46,8 @@ func fleet(t testing.TB, n int, now time.Time) rotator.Snapshot {
 		if i%3 == 0 {
 			p.MaxAge = 400 * time.Hour
 		}
-		if i%10 == 4 {
-			p.Group, p.Window = "failover-"+team, 4*time.Hour
+		if i%50 == 4 {
+			p.Group, p.Window = fmt.Sprintf("failover-%d", i/100), 4*time.Hour
 		}
 		created := now.Add(-time.Duration(i%30) * time.Hour)
 		if _, counts := p.Schedule.Every(); !counts {

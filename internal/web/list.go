@@ -62,6 +62,7 @@ type group struct {
 // listOf chooses and orders the policies that the query asks for, and makes one page of them.
 func listOf(s rotator.Snapshot, q query, now time.Time, f frame) list {
 	rows := rowsOf(&s, now)
+	f.Here = q.path
 	l := list{frame: f, query: q, now: now, Attention: attentionOf(s, rows, f.reloadFault)}
 	counts, labels := map[string]int{}, map[[2]string]bool{}
 	kept := make([]*row, 0, len(rows))
@@ -79,6 +80,7 @@ func listOf(s rotator.Snapshot, q query, now time.Time, f frame) list {
 			counts[needing]++
 		}
 		if r.inState(q.State) {
+			r.group = q.groupOf(r)
 			kept = append(kept, r)
 		}
 	}
@@ -159,10 +161,8 @@ func (q query) order(rows []*row) {
 		"old":       func(x, y *row) int { return cmp.Compare(len(x.Retiring), len(y.Retiring)) },
 	}[column]
 	slices.SortStableFunc(rows, func(x, y *row) int {
-		if q.Group != "" {
-			if g, h := q.groupOf(x), q.groupOf(y); g != h {
-				return cmp.Or(sign(g == "", h == "", false), cmp.Compare(g, h))
-			}
+		if x.group != y.group {
+			return cmp.Or(sign(x.group == "", y.group == "", false), cmp.Compare(x.group, y.group))
 		}
 		order := 0
 		if by != nil {
@@ -226,15 +226,15 @@ func (l *list) paginate(rows []*row) {
 	}
 	sizes, needing := map[string]int{}, map[string]int{}
 	for _, r := range rows {
-		g := l.groupOf(r)
+		g := r.group
 		sizes[g]++
 		if r.Needs {
 			needing[g]++
 		}
 	}
 	for len(shown) > 0 {
-		g, n := l.groupOf(shown[0]), 1
-		for n < len(shown) && l.groupOf(shown[n]) == g {
+		g, n := shown[0].group, 1
+		for n < len(shown) && shown[n].group == g {
 			n++
 		}
 		title := g

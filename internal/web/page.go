@@ -25,12 +25,13 @@ func pages() *template.Template {
 // frame is what every page shows around its own.
 type frame struct {
 	Version     string
+	Here        string // the path, of a page that is linked on every page
 	Ready       string // why the daemon is not
 	reloadFault string
 }
 
 func (s *Server) frame(r *http.Request) frame {
-	return frame{s.cfg.Version, text(s.cfg.Ready(r.Context())), s.cfg.ReloadFault()}
+	return frame{Version: s.cfg.Version, Ready: text(s.cfg.Ready(r.Context())), reloadFault: s.cfg.ReloadFault()}
 }
 
 // listPage serves the page of all policies.

@@ -1,6 +1,6 @@
 // Keeps the page up to date with what the daemon would serve now, and asks for rotations. Nothing is stored.
 "use strict";
-const every = 3000; // milliseconds
+const every = Number(document.body.dataset.every ?? 3000); // milliseconds
 const find = (id) => document.getElementById(id);
 const filter = find("filter");
 const dialog = find("dialog");
@@ -39,7 +39,7 @@ function narrow() {
   clearTimeout(typing);
   typing = setTimeout(() => {
     const chosen = [...new FormData(filter)].filter(([, value]) => value);
-    history.replaceState(null, "", "/" + (chosen.length ? "?" + new URLSearchParams(chosen) : ""));
+    history.replaceState(null, "", location.pathname + (chosen.length ? "?" + new URLSearchParams(chosen) : ""));
     refresh();
   }, 200);
 }

@@ -147,8 +147,11 @@ func (r *row) inState(state string) bool {
 	return state == "" || state == string(r.State) || state == needing && r.Needs
 }
 
-// groupOf is the group that the policy belongs to.
+// groupOf is the group that the policy belongs to; "" where rows are not grouped.
 func (q query) groupOf(r *row) string {
+	if q.Group == "" {
+		return ""
+	}
 	if name, byLabel := strings.CutPrefix(q.Group, groupLabel); byLabel {
 		return r.Policy.Labels[name]
 	}

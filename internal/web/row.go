@@ -13,8 +13,9 @@ import (
 // row is one policy on the page. There is one for each policy, however few are shown, so it only points at the snapshot.
 type row struct {
 	*rotator.PolicyStatus
-	Needs bool  // attention
-	worst alert // why
+	Needs bool   // attention
+	worst alert  // why
+	group string // of the list
 	now   time.Time
 }
 

@@ -15,7 +15,7 @@ func widths() []int64 { return []int64{1280, 768, 390} }
 
 // views are pages of one fleet, by name.
 func views(first string) map[string]string {
-	return map[string]string{"list": "/", "groups": "/?group=label:team&state=attention", "nothing": "/?q=nothing&state=bad", "policy": "/policies/" + first}
+	return map[string]string{"list": "/", "groups": "/?group=label:team&state=attention", "nothing": "/?q=nothing&state=bad", "policy": "/policies/" + first, "calendar": "/calendar"}
 }
 
 // TestScreenshots draws every view for 3, 200 and 10,000 policies into the folder REKEYD_SCREENSHOTS.

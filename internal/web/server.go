@@ -32,19 +32,20 @@ const (
 
 // Options configure a [Server].
 type Options struct {
-	ConfigFile  string              // the web config, with TLS and basic auth; "": neither
-	StatusPage  string              // on, off or auto
-	AdminToken  config.SecretSource // authorises calls that change something; unset: they do not exist
-	Pprof       bool                // serve profiles, where the client may have them
-	Version     string              // shown on the page
-	Rotator     *rotator.Rotator
-	Metrics     http.Handler
-	Alive       func() error                             // why /healthz fails
-	Ready       func(context.Context) error              // why /readyz fails
-	Reload      func(context.Context) (n int, err error) // loads the policies again and counts them
-	ReloadFault func() string                            // why the last reload failed; "" when it did not
-	Redactor    *secret.Redactor
-	Logger      *slog.Logger
+	ConfigFile          string              // the web config, with TLS and basic auth; "": neither
+	StatusPage          string              // on, off or auto
+	AdminToken          config.SecretSource // authorises calls that change something; unset: they do not exist
+	Pprof               bool                // serve profiles, where the client may have them
+	Version             string              // shown on the page
+	MaxRotationsPerHour int                 // per workspace; 0 is no limit
+	Rotator             *rotator.Rotator
+	Metrics             http.Handler
+	Alive               func() error                             // why /healthz fails
+	Ready               func(context.Context) error              // why /readyz fails
+	Reload              func(context.Context) (n int, err error) // loads the policies again and counts them
+	ReloadFault         func() string                            // why the last reload failed; "" when it did not
+	Redactor            *secret.Redactor
+	Logger              *slog.Logger
 }
 
 // Server answers HTTP requests about one rotator.
@@ -107,6 +108,7 @@ func (s *Server) handler(local bool) http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { s.probe(w, s.cfg.Alive()) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { s.probe(w, s.cfg.Ready(r.Context())) })
 	mux.Handle("GET /{$}", visible(s.listPage))
+	mux.Handle("GET /calendar", visible(s.calendarPage))
 	mux.Handle("GET /policies/{name}", visible(s.policyPage))
 	mux.Handle("GET /api/v1/policies", visible(s.policies))
 	mux.Handle("GET /api/v1/policies/{name}", visible(s.policy))
