@@ -17,8 +17,9 @@ func BenchmarkPages(b *testing.B) {
 			b.ReportAllocs()
 			size := 0
 			for b.Loop() {
-				answer := httptest.NewRecorder()
-				handler.ServeHTTP(answer, httptest.NewRequestWithContext(b.Context(), http.MethodGet, path, nil))
+				answer, request := httptest.NewRecorder(), httptest.NewRequestWithContext(b.Context(), http.MethodGet, path, nil)
+				request.Header.Set("Accept-Encoding", "gzip")
+				handler.ServeHTTP(answer, request)
 				if answer.Code != http.StatusOK {
 					b.Fatal(answer.Code)
 				}
