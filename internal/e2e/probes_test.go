@@ -69,7 +69,7 @@ func TestAProbeFailsAndIsMended(t *testing.T) {
 		return nil
 	})
 	// The secrets are in no log, page or metric.
-	for _, page := range []string{"/", "/metrics", "/api/v1/policies"} {
+	for _, page := range []string{"/", "/calendar", "/policies/tts-prod", "/metrics", "/api/v1/policies"} {
 		if _, body := process.Request(t, http.MethodGet, d.url+page, "", ""); strings.Contains(body, fmt.Sprint(record["api_key"])) {
 			t.Errorf("%s shows a secret", page)
 		}

@@ -35,7 +35,7 @@ func newBrowser(t *testing.T, options ...chromedp.ExecAllocatorOption) browser {
 	case err != nil:
 		t.Skip("chromium is not installed, so the status page is not tested")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	t.Cleanup(cancel)
 	options = append(options, chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.WSURLReadTimeout(time.Minute), chromedp.WindowSize(1280, 800))
 	ctx, cancel = chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:], options...)...)
@@ -267,16 +267,11 @@ func TestCopying(t *testing.T) {
 	}
 }
 
-// axeViews are pages of one fleet and what a person may have opened on them.
-func axeViews(first string) []string {
-	return []string{"/", "/?group=label:team&state=attention", "/?q=nothing&state=bad", "/policies/" + first, "/calendar", "/calendar?group=bad&hour=" + time.Now().UTC().Format(hourLayout)}
-}
-
 // TestAxe finds no violation of the rules of WCAG 2.2 AA and of good practice, on each view at each width, light and dark.
 func TestAxe(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	s := fleet(t, 200, now)
+	s := fleet(t, 100, now)
 	b := newBrowser(t)
 	localtest.NPM(b.ctx, t, "axetest")
 	axe, err := os.ReadFile("axetest/node_modules/axe-core/axe.min.js")
@@ -284,7 +279,7 @@ func TestAxe(t *testing.T) {
 		t.Fatal(err)
 	}
 	url, grounds := shows(t, s), map[string]bool{}
-	for _, path := range axeViews(listed(t, s, "state=attention", now).names()[0]) {
+	for _, path := range views(t, s, now) {
 		for _, scheme := range []string{"light", "dark"} {
 			b.scheme(scheme)
 			for _, px := range widths() {
@@ -292,16 +287,15 @@ func TestAxe(t *testing.T) {
 				if got := b.text(`document.documentElement.scrollWidth`); got != fmt.Sprint(px) {
 					t.Errorf("%s: %d px wide, it needs %s", path, px, got)
 				}
-				if b.text(`document.querySelector("#rotate") !== null`) == "true" {
-					b.do(chromedp.Evaluate[chromedp.Void](`document.querySelector("#rotate").click()`))
-				}
-				for range 2 { // with the dialog, and without
-					b.do(chromedp.Evaluate[chromedp.Void](string(axe)))
+				b.do(chromedp.Evaluate[chromedp.Void](string(axe)))
+				for _, opened := range []string{"false", `document.querySelector("#rotate")?.click() === undefined && document.querySelector("#dialog")?.open`} {
+					if b.text(opened) != "true" && opened != "false" {
+						continue // there is nothing to open
+					}
 					found, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](violations, chromedp.EvalAwaitPromise))
 					if err != nil || found != "" {
 						t.Errorf("%s, %s, %d px: %v\n%s", path, scheme, px, err, found)
 					}
-					b.do(chromedp.Evaluate[chromedp.Void](`document.querySelector("#dialog")?.close()`))
 				}
 				grounds[b.text(`getComputedStyle(document.body).backgroundColor`)] = true
 			}

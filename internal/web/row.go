@@ -36,9 +36,6 @@ func rowsOf(s *rotator.Snapshot, now time.Time) []row {
 
 func (r *row) zone() *time.Location { return r.Policy.Schedule.Location() }
 
-// Now is when the page was made.
-func (r *row) Now() time.Time { return r.now }
-
 func (r *row) removed() bool { return r.Policy.Mode == plan.ModeRemoved }
 
 // Class returns the row's CSS classes.
@@ -56,8 +53,13 @@ func (r *row) Note() string {
 	if r.Needs {
 		words = matter{alert: r.worst, row: r}.Words()
 	}
-	all := []string{words, strings.Replace(v.HealedLeak(r.now), "leaked", "Leaked", 1), v.Unguarded()}
+	all := []string{words, r.Healed(), v.Unguarded()}
 	return strings.Join(slices.DeleteFunc(all, func(s string) bool { return s == "" }), "; ")
+}
+
+// Healed says that a leaked key was replaced within the last day.
+func (r *row) Healed() string {
+	return strings.Replace(viewOf(r.PolicyStatus).HealedLeak(r.now), "leaked", "Leaked", 1)
 }
 
 // Rotatable reports whether a rotation can be requested.

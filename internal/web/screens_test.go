@@ -4,18 +4,27 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"github.com/rekeyd/rekeyd/rotator"
 )
 
 // widths are those of a desk, a tablet and a phone.
 func widths() []int64 { return []int64{1280, 768, 390} }
 
 // views are pages of one fleet, by name.
-func views(first string) map[string]string {
-	return map[string]string{"list": "/", "groups": "/?group=label:team&state=attention", "nothing": "/?q=nothing&state=bad", "policy": "/policies/" + first, "calendar": "/calendar"}
+func views(t *testing.T, s rotator.Snapshot, now time.Time) map[string]string {
+	t.Helper()
+	drifted := slices.IndexFunc(s.Policies, func(p rotator.PolicyStatus) bool { return len(p.Drift) > 0 && len(p.Retiring) > 0 })
+	return map[string]string{
+		"list": "/", "groups": "/?group=label:team&state=attention", "nothing": "/?q=nothing&state=bad",
+		"policy": "/policies/" + listed(t, s, "state=attention", now).names()[0], "drift": "/policies/" + s.Policies[max(drifted, 0)].Policy.Name,
+		"calendar": "/calendar", "hour": "/calendar?sort=bad&hour=" + now.UTC().Format(hourLayout),
+	}
 }
 
 // TestScreenshots draws every view for 3, 200 and 10,000 policies into the folder REKEYD_SCREENSHOTS.
@@ -29,7 +38,7 @@ func TestScreenshots(t *testing.T) {
 	for _, n := range []int{3, 200, 10_000} {
 		s := fleet(t, n, now)
 		url := shows(t, s)
-		for name, path := range views(listed(t, s, "state=attention", now).names()[0]) {
+		for name, path := range views(t, s, now) {
 			for _, scheme := range []string{"light", "dark"} {
 				b.scheme(scheme)
 				for _, px := range widths() {
