@@ -17,7 +17,7 @@ import (
 type options struct {
 	json, online, revoke, yes, rotate, redact bool
 	all, dryRun, exitCode                     bool
-	labels                                    []string
+	labels, states                            []string
 	runs                                      int
 	from, since, reason, account, workspace   string
 	file, policyFile, mount, prefix           string
@@ -108,6 +108,8 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 	_ = planned.RegisterFlagCompletionFunc("policy-file", policyFiles) // it exists
 	status := add(groupLook, &cobra.Command{Use: "status [POLICY...]", Short: "Show how each policy stands", Example: "  rekeyd status --workspace eu\n  rekeyd status tts-prod -o json",
 		Long: "Show state, current key, its age, the next rotation, old keys and the last error of each policy."}, 0, manyNames, a.status)
+	status.Flags().StringSliceVar(&o.states, "state", nil, "only policies in the states `S,...`")
+	_ = status.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(stateNames(), cobra.ShellCompDirectiveNoFileComp)) // it exists
 	status.Flags().BoolVar(&o.exitCode, "exit-code", false, "exit status 3 if a policy that is shown is failing or in error")
 	history := add(groupLook, &cobra.Command{Use: "history [POLICY...]", Short: "Show what became of each rotation", Example: "  rekeyd history tts-prod\n  rekeyd history --since 2026-03-01T00:00:00Z -o json",
 		Long: "Show what the ledger remembers of each rotation, newest last: who asked and why, what became of the old key, and the evidence.\nRemoved policies are included. It reads the ledger only."}, 0, manyNames, a.history)

@@ -42,6 +42,17 @@ func TestStatusExitCode(t *testing.T) {
 	w.must(3, "status", "--exit-code")
 	w.must(3, "status", "--exit-code", "--json")
 	w.must(0, "status", "--exit-code", "dubbing")
+	w.must(0, "status", "--exit-code", "--state", "ok,due")
+	if out := w.must(0, "status", "--state", "failing,error"); !strings.HasPrefix(out, "tts-prod") || strings.Contains(out, "dubbing") {
+		t.Errorf("in error: %s", out)
+	}
+	if out := w.must(0, "status", "--state", "rotating", "-o", "json"); !strings.Contains(out, `"policies": []`) {
+		t.Errorf("rotating: %s", out)
+	}
+	w.must(2, "status", "--state", "erorr")
+	if got := w.must(0, "__complete", "status", "--state", ""); !strings.HasPrefix(got, "ok\ndue\nrotating\n") {
+		t.Errorf("completion offers %q", got)
+	}
 	w.env["ELEVENLABS_BASE_URL"] = "http://127.0.0.1:1"
 	w.must(1, "status", "--exit-code")
 }

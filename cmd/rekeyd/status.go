@@ -20,11 +20,20 @@ import (
 
 // status is `rekeyd status`. It changes nothing.
 func (a app) status(ctx context.Context, o options, names []string) error {
+	for _, state := range o.states {
+		if !slices.Contains(stateNames(), state) {
+			return usageError{fmt.Errorf("--state is %q, which is no state; %s", state, config.Suggestion(state, stateNames()))}
+		}
+	}
 	snapshot, err := a.survey(ctx, o, names)
 	if err != nil {
 		return err
 	}
 	view := web.ViewOf(snapshot)
+	if len(o.states) > 0 {
+		others := func(p web.PolicyView) bool { return !slices.Contains(o.states, string(p.State)) }
+		view.Policies, view.Unmanaged = slices.DeleteFunc(view.Policies, others), slices.DeleteFunc(view.Unmanaged, others)
+	}
 	if o.json {
 		err = a.json(view)
 	} else {
@@ -34,6 +43,14 @@ func (a app) status(ctx context.Context, o options, names []string) error {
 		return errToDo
 	}
 	return err
+}
+
+func stateNames() []string {
+	var names []string
+	for _, state := range plan.States() {
+		names = append(names, string(state))
+	}
+	return names
 }
 
 func troubled(p web.PolicyView) bool {
