@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,7 +19,7 @@ func TestThePlanOfAPullRequest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, common.vault)
 	dir, temp := t.TempDir(), t.TempDir()
-	script := stepOf(t, "../../docs/examples/github-actions/policies.yaml", "plan", "Plan")
+	script := stepOf(t, "../../docs/examples/github-actions/policies.yaml", "plan", "Plan").Run
 	run := func(stdin string, name string, args ...string) string {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), name, args...)
@@ -71,12 +74,35 @@ func TestThePlanOfAPullRequest(t *testing.T) {
 	}
 }
 
-// stepOf returns the script of a step of a workflow.
-func stepOf(t *testing.T, file, job, step string) string {
+// TestTheMatcherOfTheWorkflow: it finds file, line and column in what rekeyd check says.
+func TestTheMatcherOfTheWorkflow(t *testing.T) {
+	t.Parallel()
+	var matcher struct {
+		ProblemMatcher []struct{ Pattern []struct{ Regexp string } }
+	}
+	if err := json.Unmarshal([]byte(stepOf(t, "../../docs/examples/github-actions/policies.yaml", "check", "Check").Env["MATCHER"]), &matcher); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, common.vault)
+	w.policy("@every 2 hours")
+	_, _, stderr := w.command([]string{"PATH=/bin"}, "check", w.policyFile)
+	found := regexp.MustCompile(matcher.ProblemMatcher[0].Pattern[0].Regexp).FindStringSubmatch(strings.TrimSpace(stderr))
+	if len(found) != 6 || !slices.Equal(found[1:5], []string{"error", w.policyFile, "4", "15"}) || !strings.HasPrefix(found[5], `policy "tts-prod": schedule `) {
+		t.Errorf("%q in\n%s", found, stderr)
+	}
+}
+
+type workflowStep struct {
+	Name, Run string
+	Env       map[string]string
+}
+
+// stepOf returns a step of a workflow.
+func stepOf(t *testing.T, file, job, step string) workflowStep {
 	t.Helper()
 	var workflow struct {
 		Jobs map[string]struct {
-			Steps []struct{ Name, Run string }
+			Steps []workflowStep
 		}
 	}
 	text, err := os.ReadFile(file)
@@ -88,9 +114,9 @@ func stepOf(t *testing.T, file, job, step string) string {
 	}
 	for _, s := range workflow.Jobs[job].Steps {
 		if s.Name == step {
-			return s.Run
+			return s
 		}
 	}
 	t.Fatalf("%s has no step %s in job %s", file, step, job)
-	return ""
+	return workflowStep{}
 }
