@@ -78,8 +78,11 @@ func (s Settings) Words(field string) string {
 		}
 		return fmt.Sprint(*s.CharacterLimit)
 	}
-	if text := s.Text(field); text != NoneWord {
+	switch text := s.Text(field); {
+	case text != NoneWord:
 		return text
+	case field == FieldThirdPartyDisable:
+		return "not set"
 	}
 	return "no limit"
 }

@@ -104,3 +104,22 @@ func TestNormalisingLeavesTheOriginal(t *testing.T) {
 		t.Errorf("changed: %+v", s)
 	}
 }
+
+func TestSettingsInWords(t *testing.T) {
+	t.Parallel()
+	limit := int64(7)
+	full := Settings{Permissions: Permissions{Names: []string{"a", "b"}}, AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, CharacterLimit: &limit,
+		Optional: Optional{TTSConcurrency: Some[int64](3), DubbingConcurrency: None[int64](), ThirdPartyDisable: None[bool]()}}
+	for want, s := range map[string]Settings{
+		"[a, b]|[10.0.0.0/8]|7|3|no limit||not set": full,
+		"all|every address|no limit||||":            {Permissions: Permissions{All: true}},
+	} {
+		var words []string
+		for _, field := range s.Fields() {
+			words = append(words, s.Words(field))
+		}
+		if got := strings.Join(words, "|"); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}

@@ -122,7 +122,7 @@ func sights(t *testing.T) (w *world, url string) {
 	t.Helper()
 	w = newWorld(t)
 	file := policies("dubbing", "narration", "tts-prod")
-	file = strings.Replace(file, "max_age: 30h", "timezone: Europe/Oslo", 1)
+	file = strings.Replace(file, "max_age: 30h", "timezone: Europe/Oslo, labels: {team: studio}", 1)
 	file += "  - {name: agents, service_account: svcacc_gone, schedule: '0 3 * * 1', permissions: all, sink: {path: app/agents}}\n" +
 		"  - {name: archive, service_account: svcacc_a, schedule: '0 3 1 * *', mode: paused, permissions: all, sink: {path: app/archive}}\n"
 	w.Write(w.PolicyFile, file)
@@ -160,6 +160,10 @@ func TestStatusPageInABrowser(t *testing.T) {
 	b.press("/", "Slash")
 	b.do(chromedp.KeyEvent("NARR"))
 	b.until("found with the keyboard", names+` === "narration" && document.activeElement.name === "q" && location.search === "?q=NARR"`)
+	b.do(chromedp.Navigate(url+"/?group=label:team"), chromedp.WaitVisible(chromedp.CSS(".group")))
+	if got := b.text(`[...document.querySelectorAll(".list tbody th")].map(e => e.textContent).join()`); got != "studio 1,dubbing,without team 4, 1 in need of attention,agents,archive,narration,tts-prod" {
+		t.Errorf("grouped by team: %s", got)
+	}
 	b.do(chromedp.Navigate(url + "/?state=paused"))
 	if got := b.text(names); got != "archive" {
 		t.Errorf("paused: %s", got)

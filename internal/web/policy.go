@@ -198,7 +198,7 @@ func (r rotationRow) Steps() []step {
 		all = append(all, step{r.at(r.Disabled), "disabled", r.PreviousKeyID, ""})
 	}
 	if death := r.Death(); death != "" {
-		all = append(all, step{r.at(r.ProofAt), "tried once more", r.PreviousKeyID, "its secret: " + death})
+		all = append(all, step{r.at(r.ProofAt), "secret " + death, r.PreviousKeyID, ""})
 	}
 	if !r.Deleted.IsZero() {
 		all = append(all, step{r.at(r.Deleted), "deleted", r.PreviousKeyID, ""})
