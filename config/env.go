@@ -60,7 +60,7 @@ type Env struct {
 	VaultRole            string       `env:"REKEYD_VAULT_ROLE" help:"role to log in as: kubernetes, jwt, cert"`
 	VaultRoleID          string       `env:"REKEYD_VAULT_ROLE_ID" help:"role id, for approle"`
 	VaultSecretID        SecretSource `env:"REKEYD_VAULT_SECRET_ID" least:"1" help:"secret id, for approle"`
-	VaultSecretIDWrapped SecretSource `env:"REKEYD_VAULT_SECRET_ID_WRAPPED" least:"1" help:"wrapping token of a secret id, unwrapped once"`
+	VaultSecretIDWrapped SecretSource `env:"REKEYD_VAULT_SECRET_ID_WRAPPED" least:"1" help:"wrapping token of a secret id, unwrapped once; unused where there is a secret id"`
 	VaultJWTFile         string       `env:"REKEYD_VAULT_JWT_FILE,default=/var/run/secrets/kubernetes.io/serviceaccount/token" help:"file of the token, for kubernetes and jwt"`
 	VaultTokenFile       string       `env:"REKEYD_VAULT_TOKEN_FILE" help:"file of the Vault token, for token_file"`
 

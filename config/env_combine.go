@@ -152,9 +152,6 @@ func (l *envLoader) vault() {
 			l.fault(n.name, "is not set, but REKEYD_VAULT_AUTH is %s; set %s, or choose another method", e.VaultAuth, n.advice)
 		}
 	}
-	if e.VaultAuth == "approle" && e.VaultSecretID.IsSet() && e.VaultSecretIDWrapped.IsSet() {
-		l.fault("REKEYD_VAULT_SECRET_ID", "and REKEYD_VAULT_SECRET_ID_WRAPPED are both set; unset one of them")
-	}
 }
 
 // need is a variable that an auth method requires.

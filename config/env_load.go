@@ -28,6 +28,9 @@ func LoadAPI(env envconfig.Lookuper) (Env, Workspace, error) {
 	return e, Workspace{"default", e.BaseURL, KeySource{Secret: e.APIKey}}, err
 }
 
+// LoadListener reads the environment of a command that asks the daemon beside it, which needs neither policies nor Vault.
+func LoadListener(env envconfig.Lookuper) (Env, error) { return loadEnv(env, func(*envLoader) {}) }
+
 // HasPolicies reports whether the environment names a policy file, or holds one.
 func HasPolicies(env envconfig.Lookuper) bool {
 	_, file := nonEmpty(env).Lookup("REKEYD_POLICY_FILE")

@@ -135,7 +135,6 @@ func TestEnvCombinations(t *testing.T) {
 		{"REKEYD_SINK": "file", "REKEYD_POLICIES": "x", "REKEYD_EVENTS_SECRET": "verysecret"},
 		{"VAULT_ADDR": "http://v", "REKEYD_POLICIES": "x", "REKEYD_VAULT_AUTH": "token_file"},
 		{"VAULT_ADDR": "http://v", "REKEYD_POLICIES": "x", "REKEYD_VAULT_AUTH": "approle"},
-		{"VAULT_ADDR": "http://v", "REKEYD_POLICIES": "x", "REKEYD_VAULT_AUTH": "approle", "REKEYD_VAULT_ROLE_ID": "r", "REKEYD_VAULT_SECRET_ID": "verysecret", "REKEYD_VAULT_SECRET_ID_WRAPPED": "verysecret"},
 		{"VAULT_ADDR": "http://v", "REKEYD_POLICIES": "x", "REKEYD_VAULT_AUTH": "kubernetes"},
 		{"VAULT_ADDR": "http://v", "REKEYD_POLICIES": "x", "REKEYD_VAULT_AUTH": "jwt"},
 		{"VAULT_ADDR": "http://v", "REKEYD_POLICIES": "x", "REKEYD_VAULT_AUTH": "cert"},

@@ -183,8 +183,12 @@ func tryFile(root *os.Root, dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(file.Close(), root.Remove(name))
+	_, err = file.Write(make([]byte, trySize))
+	return errors.Join(err, file.Sync(), file.Close(), root.Remove(name))
 }
+
+// trySize is about what an entry and a record need; a disk that is full takes an empty file.
+const trySize = 64 << 10
 
 // makeFolder makes the store's own folder and syncs its parent.
 func (f *File) makeFolder() error {

@@ -162,7 +162,7 @@ func built() (v, rev string) {
 
 // health is `rekeyd health`, for images without a shell or an HTTP client.
 func (a app) health(ctx context.Context, _ options, _ []string) error {
-	env, err := config.LoadEnv(a.lookuper)
+	env, err := config.LoadListener(a.lookuper)
 	if err != nil {
 		return err
 	}

@@ -66,6 +66,7 @@ func TestCommands(t *testing.T) {
 		{args: "check --online tts-prod", status: 2, stderr: "--online asks with the environment's policies"},
 		{args: "version", stdout: "rekeyd "},
 		{args: "health", change: map[string]string{"REKEYD_LISTEN_ADDR": "127.0.0.1:1"}, status: 1, stderr: "rekeyd: error: asking the daemon: "},
+		{args: "health", change: map[string]string{"REKEYD_LISTEN_ADDR": "127.0.0.1:1", "VAULT_ADDR": "", "VAULT_TOKEN": "", "REKEYD_SINK": "", "REKEYD_POLICY_FILE": "", "REKEYD_POLICIES": ""}, status: 1, stderr: "rekeyd: error: asking the daemon: "},
 		{args: "health --fast", status: 2, stderr: "unknown flag: --fast"},
 		{args: "help", stdout: "List the next runs"},
 		{args: "help env", stdout: "REKEYD_POLICY_FILE"},

@@ -50,7 +50,7 @@ func (d *Daemon) Examine(ctx context.Context) []Finding {
 		x.workspace(ctx, name)
 	}
 	if stored {
-		x.leaks(ctx)
+		x.plans(ctx)
 		x.probes(ctx)
 	}
 	for i := range x.findings {
@@ -128,6 +128,8 @@ func (x *examination) reachable(ctx context.Context) bool {
 	switch {
 	case err != nil:
 		return x.note(err, "token", "")
+	case x.d.cfg.Env.VaultAuth == "approle" && !x.d.cfg.Env.VaultSecretID.IsSet():
+		x.say(LevelWarning, "token", "valid, but its wrapped secret id is used up by this check; give the daemon a new one, and commands an unwrapped one in REKEYD_VAULT_SECRET_ID")
 	case expiry.IsZero():
 		x.say(LevelOK, "token", "valid, and never ends")
 	case renewable:
@@ -232,15 +234,20 @@ func (x *examination) account(subject string, accounts []elevenlabs.ServiceAccou
 	x.say(LevelError, "account "+id, "%s has no such service account, named by %s; it has: %s", subject, strings.Join(policies, ", "), cmp.Or(strings.Join(candidates, ", "), "none"))
 }
 
-// leaks names the policies whose current key ElevenLabs may not disable. What cannot be read is reported elsewhere.
-func (x *examination) leaks(ctx context.Context) {
+// plans says of each policy what stands in its way as it is now, and whether ElevenLabs may disable its current key. What cannot be
+// read, and an account that does not exist, is reported elsewhere.
+func (x *examination) plans(ctx context.Context) {
 	snapshot, err := x.d.rotator.Survey(ctx)
 	if err != nil {
 		return
 	}
 	for _, p := range web.ViewOf(snapshot).Policies {
+		subject := "policy " + p.Name
+		if p.State == plan.StateError && p.Reason != ledger.ReasonUnknownAccount {
+			x.say(LevelError, subject, "%s", p.Message)
+		}
 		if text := p.Unguarded(); text != "" {
-			x.say(LevelWarning, "policy "+p.Name, "%s; a leak of it goes unnoticed", text)
+			x.say(LevelWarning, subject, "%s; a leak of it goes unnoticed", text)
 		}
 	}
 }

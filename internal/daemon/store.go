@@ -86,7 +86,7 @@ func chooseLogin(o *sinks.VaultOptions, env config.Env) error {
 		o.Login, o.Reread = sinks.TokenLogin(file), file
 	case "approle":
 		o.Login = sinks.AppRoleLogin(mount, env.VaultRoleID, held(env.VaultSecretID))
-		if env.VaultSecretIDWrapped.IsSet() {
+		if !env.VaultSecretID.IsSet() { // a command beside the daemon has one, so that it leaves the daemon's wrapped one alone
 			o.Login = sinks.WrappedAppRoleLogin(mount, env.VaultRoleID, held(env.VaultSecretIDWrapped), o.Redactor)
 		}
 	case "kubernetes":

@@ -46,6 +46,19 @@ func TestCheckOnlineOfAGoodSetup(t *testing.T) {
 	w.examined(0, nil, "keys: 1")
 }
 
+// TestCheckOnlineMeetsWhatTheFirstRunWould: it goes on after the first fault.
+func TestCheckOnlineMeetsWhatTheFirstRunWould(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, common.vault)
+	w.calm(", adopt: key_nobody_knows")
+	w.examined(1, nil, "ok      account "+account+": exists", "error   policy tts-prod: service account "+account+" has no key key_nobody_knows to adopt; its keys are: none")
+	w.calm("")
+	if _, err := w.root.KVv2("secret").Put(t.Context(), w.sink(), map[string]any{"api_key": "somebody else's"}); err != nil {
+		t.Fatal(err)
+	}
+	w.examined(1, nil, "error   policy tts-prod: the ledger is empty and secret/"+w.sink()+" holds a value that belongs to no known key; set adopt")
+}
+
 // A cluster whose standbys answer reads: what follows is said. The real Vault stands behind what OpenBao says of itself.
 func TestCheckOnlineOfStandbys(t *testing.T) {
 	t.Parallel()

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	vaultapi "github.com/hashicorp/vault/api"
+
 	"github.com/rekeyd/rekeyd/internal/process"
 	"github.com/rekeyd/rekeyd/internal/vaulttest"
 )
@@ -144,6 +146,30 @@ func TestAWrappedSecretIDThatWasUsed(t *testing.T) {
 	}
 	d.end()
 	process.CheckNoSecretIn(t, w.said, map[string]string{"wrapping token": s.WrapInfo.Token})
+}
+
+// TestACommandLeavesTheWrappedSecretIDAlone where it has a secret id of its own; else it says that it used it up.
+func TestACommandLeavesTheWrappedSecretIDAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, vaulttest.Start(t))
+	env := variables(first(setUp(t, w.vault, "approle")))
+	issue := func() *vaultapi.Secret {
+		s, err := w.root.Logical().WriteWithContext(t.Context(), "auth/approle/role/rekeyd/secret-id", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	plain, _ := issue().Data["secret_id"].(string)
+	w.root.SetWrappingLookupFunc(func(string, string) string { return "5m" })
+	wrapped := issue().WrapInfo.Token
+	w.root.SetWrappingLookupFunc(nil)
+	w.calm("")
+	env["VAULT_TOKEN"], env["REKEYD_VAULT_SECRET_ID_WRAPPED"], env["REKEYD_VAULT_SECRET_ID"] = "", wrapped, plain
+	w.examined(0, env, "ok      token: valid")
+	env["REKEYD_VAULT_SECRET_ID"] = ""
+	w.examined(0, env, "warning token: valid, but its wrapped secret id is used up by this check") // so it was still there
+	w.examined(1, env, "another process may have unwrapped it")
 }
 
 func first(a, _ string) string { return a }
