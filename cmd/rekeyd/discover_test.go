@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -99,6 +101,22 @@ func TestDiscoverWithoutVault(t *testing.T) {
 	}
 	w.must(2, "discover", "--workspace", "eu")
 	w.must(2, "discover", "--prefix", "/")
+}
+
+// TestDiscoverWhatMayBeSeen: a folder that may not be listed hides its records, and no others.
+func TestDiscoverWhatMayBeSeen(t *testing.T) {
+	t.Parallel()
+	w := discovered(t)
+	w.kv.Before(func(r *http.Request) error {
+		if strings.Contains(r.URL.Path, "metadata/elevenlabs/speech") {
+			return errors.New("not for you")
+		}
+		return nil
+	})
+	status, text, stderr := w.run("discover")
+	if status != 0 || !strings.Contains(text, "of which 1 was found") || !strings.Contains(text, "\n# Not known: not all records could be read: listing secret/elevenlabs/speech") || !strings.Contains(stderr, "warning: not all records could be read") {
+		t.Errorf("exit status %d: %s%.900s", status, stderr, text)
+	}
 }
 
 func TestDiscoverAnEmptyWorkspace(t *testing.T) {

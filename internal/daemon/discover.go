@@ -126,13 +126,10 @@ func (d *Discovery) readLedger(ctx context.Context, store ledger.Store, root led
 	return nil
 }
 
-// readRecords finds the records that hold a key that could be adopted.
+// readRecords finds the records that hold a key that could be adopted. What cannot be listed or read is left out, and the error
+// is the last.
 func (d *Discovery) readRecords(ctx context.Context, store ledger.Store, under, root ledger.Ref) error {
-	refs, err := d.list(ctx, store, under, root)
-	if err != nil {
-		return err
-	}
-	var refused error
+	refs, refused := d.list(ctx, store, under, root)
 	var values []recordValue
 	for _, ref := range refs {
 		d.Records[ref] = true
@@ -206,12 +203,11 @@ func (d *Discovery) match(values []recordValue) {
 }
 
 // list returns the records at and below a path, without the ledger.
-func (d *Discovery) list(ctx context.Context, store ledger.Store, under, root ledger.Ref) ([]ledger.Ref, error) {
-	var refs []ledger.Ref
+func (d *Discovery) list(ctx context.Context, store ledger.Store, under, root ledger.Ref) (refs []ledger.Ref, refused error) {
 	for folders := []ledger.Ref{under}; len(folders) > 0; folders = folders[1:] {
 		names, err := store.List(ctx, folders[0])
 		if err != nil {
-			return nil, err
+			refused = err
 		}
 		for _, name := range names {
 			folder, isFolder := strings.CutSuffix(name, "/")
@@ -226,7 +222,7 @@ func (d *Discovery) list(ctx context.Context, store ledger.Store, under, root le
 			}
 		}
 	}
-	return refs, nil
+	return refs, refused
 }
 
 // Proposable returns the account's keys that a policy could take over: neither disabled nor rekeyd's.
