@@ -33,15 +33,11 @@ func (a app) discover(ctx context.Context, o options, _ []string) error {
 	for _, lack := range d.Lacks {
 		a.printError("warning", errors.New(lack))
 	}
-	p := proposal{Discovery: d, under: under, names: map[string]bool{}, sinks: map[ledger.Ref]bool{}}
-	for _, name := range d.Policies {
-		p.names[name] = true
-	}
-	text := p.file(ctx)
+	text, proposed := propose(ctx, d, under)
 	if err := a.print("%s", safe(text)); err != nil {
 		return err
 	}
-	if p.proposed == 0 {
+	if proposed == 0 {
 		return fmt.Errorf("discovering workspace %s: none of its %s has an enabled key that a policy could take over, so there is no policy in the file", d.Workspace, count(len(d.Accounts), "service account", "service accounts"))
 	}
 	return nil
@@ -56,6 +52,23 @@ type proposal struct {
 	sinks    map[ledger.Ref]bool // taken
 	proposed int
 	adopted  int
+	careful  bool // each policy is checked by itself
+}
+
+// propose writes the policy file, and says how many policies it has. Where a policy is not valid, it is written again, with
+// each checked by itself, which takes its time.
+func propose(ctx context.Context, d *daemon.Discovery, under ledger.Ref) (text string, policies int) {
+	for _, careful := range []bool{false, true} {
+		p := proposal{Discovery: d, under: under, names: map[string]bool{}, sinks: map[ledger.Ref]bool{}, careful: careful}
+		for _, name := range d.Policies {
+			p.names[name] = true
+		}
+		text, policies = p.file(ctx), p.proposed
+		if _, err := config.CheckPolicies(ctx, config.Source{Text: strings.Replace(text, p.head(p.BaseURL), p.head(vendorURL), 1)}); err == nil {
+			break
+		}
+	}
+	return text, policies
 }
 
 // file is the policy file.
@@ -153,12 +166,8 @@ func (p *proposal) policy(ctx context.Context, a elevenlabs.ServiceAccount, k el
 		block += "    mode: paused # adopt: " + remark(k.ID) + "\n"
 	}
 	block += "    sink: {mount: " + scalar(sink.Mount) + ", path: " + scalar(sink.Path) + ", field: " + scalar(sink.Field) + "}\n"
-	if _, err := config.CheckPolicies(ctx, config.Source{Text: p.head(vendorURL) + "\npolicies:\n" + block}); err != nil {
-		for line := range strings.Lines(err.Error()) {
-			_, text, _ := strings.Cut(strings.TrimSpace(line), ": ")
-			about += "  # Not possible: " + remark(text) + "\n"
-		}
-		return about + commented(block)
+	if why := p.faults(ctx, block); why != "" {
+		return about + why + commented(block)
 	}
 	p.names[name], p.sinks[sink.Ref] = true, true
 	p.proposed++
@@ -166,6 +175,23 @@ func (p *proposal) policy(ctx context.Context, a elevenlabs.ServiceAccount, k el
 		p.adopted++
 	}
 	return about + block
+}
+
+// faults says why a policy is not valid, as comments.
+func (p *proposal) faults(ctx context.Context, block string) string {
+	if !p.careful {
+		return ""
+	}
+	_, err := config.CheckPolicies(ctx, config.Source{Text: p.head(vendorURL) + "\npolicies:\n" + block})
+	if err == nil {
+		return ""
+	}
+	var out strings.Builder
+	for line := range strings.Lines(err.Error()) {
+		_, text, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		out.WriteString("  # Not possible: " + remark(text) + "\n")
+	}
+	return out.String()
 }
 
 // place chooses the record that holds the key, and says what else is known about where it is.

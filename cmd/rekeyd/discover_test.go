@@ -161,13 +161,12 @@ func FuzzDiscover(f *testing.F) {
 	f.Fuzz(func(t *testing.T, account, name, key, keyName, hint, permission string) {
 		k := elevenlabs.Key{ID: key, Name: keyName, Hint: hint, Settings: elevenlabs.Settings{Permissions: elevenlabs.Permissions{Names: []string{permission}}}}
 		d := &daemon.Discovery{Workspace: "default", Accounts: []elevenlabs.ServiceAccount{{ID: account, Name: name, Keys: []elevenlabs.Key{k}}}, Keys: map[string]*daemon.DiscoveredKey{key: {}}}
-		p := proposal{Discovery: d, under: ledger.Ref{Mount: "secret", Path: "elevenlabs"}, names: map[string]bool{}, sinks: map[ledger.Ref]bool{}}
-		text := p.file(t.Context())
+		text, proposed := propose(t.Context(), d, ledger.Ref{Mount: "secret", Path: "elevenlabs"})
 		c, err := config.CheckPolicies(t.Context(), config.Source{Text: text})
-		if p.proposed == 0 {
+		if proposed == 0 {
 			return
 		}
-		if err != nil || len(c.Policies) != p.proposed {
+		if err != nil || len(c.Policies) != proposed {
 			t.Fatalf("%v in\n%s", err, text)
 		}
 		if got := c.Policies[0]; got.ServiceAccount != account {
