@@ -48,6 +48,7 @@ test: vault helm ## run every test, race detector on, on a real Vault server too
 check: ## what a change needs before it is sent, in two minutes on a warm machine: fast tests, lint, generated files
 	$(GOTEST) -short ./rotator/... ./config/... ./sinks/... ./elevenlabs/... ./cmd/rekeyd ./internal/archtest ./internal/conformance ./internal/events ./internal/memkv ./internal/metrics
 	$(GOTEST) -run='^Test(Generated|Types)$$' ./internal/charttest
+	$(GOTEST) ./internal/mixintest
 	$(GOTEST) -run='^TestLinks' ./internal/doctest
 	@$(MAKE) --no-print-directory lint
 
@@ -133,8 +134,12 @@ prometheus: vault ## check alerts and dashboard, and let a real Prometheus and A
 	deploy/prometheus/check.sh
 	$(GOTEST) -tags=prometheus -count=1 -run='^TestPrometheus' ./internal/e2e
 
+.PHONY: mixin
+mixin: ## format deploy/mixin, and write alerts and dashboard from it
+	$(GO) test ./internal/mixintest -count=1 -run '^TestMixin$$' -update
+
 .PHONY: manifests
-manifests: ## write deploy/kubernetes from the chart, and the chart's copies of alerts and dashboard
+manifests: mixin ## write deploy/kubernetes from the chart, and the chart's copies of alerts and dashboard
 	$(GO) test ./internal/charttest -count=1 -run '^TestGenerated$$' -update
 
 .PHONY: image

@@ -12,9 +12,10 @@ trap 'rm -rf "$work"' EXIT
 
 promtool check config deploy/prometheus/prometheus.yml
 promtool test rules deploy/prometheus/alerts_test.yaml
-amtool check-config deploy/prometheus/alertmanager.yml
+amtool check-config deploy/prometheus/alertmanager.yml deploy/prometheus/alertmanager-*.yaml
 
 # promtool reads queries in rules only.
-jq '{groups: [{name: "dashboard", rules: [[.panels[].targets[]?.expr] | to_entries[] | {record: "panel:query\(.key)", expr: .value}]}]}' \
+jq '{groups: [{name: "dashboard", rules: [[(.panels[].targets[]?, .annotations.list[]).expr] | to_entries[]
+  | {record: "panel:query\(.key)", expr: .value | gsub("\\$__rate_interval"; "5m")}]}]}' \
   deploy/grafana/rekeyd.json >"$work/dashboard.yaml"
 promtool check rules "$work/dashboard.yaml"

@@ -94,7 +94,7 @@ func (r *receivers) alertmanager(t *testing.T, server, example string) (p *proce
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for name, content := range map[string]string{"slack-url": r.URL + "/slack", "pagerduty-key": "key-of-pages", "pagerduty-low-key": "key-of-the-rest"} {
+	for name, content := range map[string]string{"slack-url": r.URL + "/slack", "pagerduty-key": "key-of-pages", "pagerduty-low-key": "key-of-the-rest", "pagerduty-speech-key": "key-of-speech"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -134,18 +134,26 @@ func adapter(t *testing.T, alertmanager, secret string) (url string) {
 func TestNotifications(t *testing.T) {
 	t.Parallel()
 	server, amtool := alertmanagerTools(t)
+	_, inhibitions, _ := strings.Cut(text(t, "../../deploy/prometheus/alertmanager.yml"), "\ninhibit_rules:")
 	for example, want := range map[string]map[string]string{
-		"alertmanager-slack.yaml":     {"critical": "slack-oncall", "warning": "slack", "info": "slack"},
-		"alertmanager-pagerduty.yaml": {"critical": "pagerduty", "warning": "pagerduty-low", "info": "none"},
+		"alertmanager-slack.yaml": {"severity=critical": "slack-oncall", "severity=warning": "slack", "severity=info": "slack",
+			"severity=critical label_team=speech": "slack-speech,slack-oncall", "severity=warning label_team=speech": "slack-speech",
+			"severity=warning label_team=music": "slack"},
+		"alertmanager-pagerduty.yaml": {"severity=critical": "pagerduty", "severity=warning": "pagerduty-low", "severity=info": "none",
+			"severity=critical label_team=speech": "pagerduty-speech", "severity=critical label_team=music": "pagerduty"},
 	} {
 		file := "../../deploy/prometheus/" + example
+		if _, same, _ := strings.Cut(text(t, file), "\ninhibit_rules:"); same != inhibitions || same == "" {
+			t.Errorf("%s has other inhibitions than alertmanager.yml", example)
+		}
 		if out, err := exec.CommandContext(t.Context(), amtool, "check-config", file).CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", example, err, out)
 		}
-		for severity, receiver := range want {
-			out, err := exec.CommandContext(t.Context(), amtool, "config", "routes", "test", "--config.file="+file, "severity="+severity).Output()
+		for labels, receiver := range want {
+			args := append([]string{"config", "routes", "test", "--config.file=" + file}, strings.Fields(labels)...)
+			out, err := exec.CommandContext(t.Context(), amtool, args...).Output()
 			if strings.TrimSpace(string(out)) != receiver {
-				t.Errorf("%s: severity %s goes to %s (%v), want %s", example, severity, out, err, receiver)
+				t.Errorf("%s: %s goes to %s (%v), want %s", example, labels, out, err, receiver)
 			}
 		}
 	}
