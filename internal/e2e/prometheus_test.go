@@ -250,6 +250,16 @@ func (p prometheusServer) until(query, value string) {
 // firing is the alerts that fire, written as name and policy, workspace or instance.
 func (p prometheusServer) firing() map[string]bool {
 	p.t.Helper()
+	fire := map[string]bool{}
+	for a := range strings.Lines(p.firingIn("")) {
+		fire[strings.TrimSuffix(a, "\n")] = true
+	}
+	return fire
+}
+
+// firingIn is those of one installation, or of all, one a line.
+func (p prometheusServer) firingIn(namespace string) string {
+	p.t.Helper()
 	var data struct {
 		Alerts []struct {
 			Labels map[string]string
@@ -259,13 +269,13 @@ func (p prometheusServer) firing() map[string]bool {
 	if err := p.get("/api/v1/alerts", &data); err != nil {
 		p.t.Error(err)
 	}
-	fire := map[string]bool{}
+	var fire strings.Builder
 	for _, a := range data.Alerts {
-		if a.State == "firing" {
-			fire[a.Labels["alertname"]+" "+cmp.Or(a.Labels["policy"], a.Labels["workspace"], a.Labels["instance"])] = true
+		if a.State == "firing" && (namespace == "" || namespace == a.Labels["namespace"]) {
+			fmt.Fprintln(&fire, a.Labels["alertname"], cmp.Or(a.Labels["policy"], a.Labels["workspace"], a.Labels["instance"]))
 		}
 	}
-	return fire
+	return fire.String()
 }
 
 // alerts waits until these alerts fire and no other.
