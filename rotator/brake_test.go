@@ -1,6 +1,7 @@
 package rotator_test
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,10 +32,16 @@ func TestTheBrakeHoldsThroughRestarts(t *testing.T) {
 		r, stop := w.daemon(options{max: most}, ps...)
 		defer stop()
 		after(time.Minute)
+		if n := strings.Count(w.logs.String(), `msg="rotation waits for the hourly limit"`); n < len(ps)-most {
+			t.Errorf("%d policies are logged as throttled", n)
+		}
 		throttled := 0
 		for i := range ps {
-			if w.state(r, i).State == plan.StateThrottled {
+			if s := w.state(r, i); s.State == plan.StateThrottled {
 				throttled++
+				if want := "5 rotations within an hour (REKEYD_MAX_ROTATIONS_PER_HOUR is 5); it goes on after 04:0"; !strings.Contains(s.Message, want) {
+					t.Errorf("it says %q, want %q", s.Message, want)
+				}
 			}
 		}
 		if throttled != len(ps)-most {

@@ -42,9 +42,9 @@ func (e *MovedError) Error() string {
 	return fmt.Sprintf("reading the history of %s: policy %s took its ledger entry over; run: rekeyd history %s", e.Policy, e.To, e.To)
 }
 
-// logCommands logs the rotations that commands made between two reads of an entry. Without an earlier entry only the last one is
+// logOthers logs the rotations that commands and other replicas made between two reads of an entry. Without an earlier entry only the last one is
 // new for certain: the others may have come with a rename.
-func (r *Rotator) logCommands(policy string, was, is *ledger.Entry) {
+func (r *Rotator) logOthers(policy string, was, is *ledger.Entry) {
 	added := is.Rotations()
 	if was == nil {
 		added = added[max(0, len(added)-1):]
@@ -58,15 +58,17 @@ func (r *Rotator) logCommands(policy string, was, is *ledger.Entry) {
 		}
 	}
 	for _, p := range added {
-		reported := p.By == ledger.ByLeak && p.Reason == ledger.ReasonRevoke
-		if p.By == ledger.ByCommand || reported {
-			what := "changed by a command"
-			if reported {
-				what = "key reported as leaked, and replaced by another process"
-			}
-			r.opt.Logger.Info(what, "policy", policy, "trigger", string(p.Reason), "words", p.Words, "rotation", p.Rotation,
-				"key_id", p.KeyID, "previous_key_id", p.PreviousKeyID)
+		what := "rotated by another process"
+		switch {
+		case p.By == ledger.ByCommand:
+			what = "changed by a command"
+		case p.By == ledger.ByLeak && p.Reason == ledger.ReasonRevoke:
+			what = "key reported as leaked, and replaced by another process"
+		case was != nil && was.Intent != nil && was.Intent.Rotation == p.Rotation && was.Claim != nil && was.Claim.Holder == r.holder:
+			continue // it began here, and the answer to its commit was lost
 		}
+		r.opt.Logger.Info(what, "policy", policy, "trigger", string(p.Reason), "words", p.Words, "rotation", p.Rotation,
+			"key_id", p.KeyID, "previous_key_id", p.PreviousKeyID)
 	}
 }
 

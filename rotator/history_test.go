@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
@@ -137,6 +138,9 @@ func TestCommandsAreLoggedByADaemon(t *testing.T) {
 		if n := lines(); n != 2 {
 			t.Errorf("after its own work it logs %d changes by commands", n)
 		}
+		if n := strings.Count(w.logs.String(), "rotated by another process"); n != 0 {
+			t.Errorf("it logs %d rotations of its own as those of another process", n)
+		}
 		stop()
 	})
 }
@@ -168,6 +172,57 @@ func TestEventsSayWhatWasProven(t *testing.T) {
 		want := "rotated first [verified probed]|rotated schedule [verified probed]|retired overlap_ended [rejected]|retired quarantine_ended [rejected]"
 		if got := strings.Join(got, "|"); got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	})
+}
+
+// TestOtherReplicasAreLogged: each rotation has one line in each replica, which says who made it.
+func TestOtherReplicasAreLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		p := testPolicy(t, nil)
+		_, first := w.start(p)
+		after(5 * time.Minute)
+		_, second := w.start(p)
+		after(76 * time.Hour)
+		first()
+		second()
+		rotated, told := w.countEvents(rotator.EventRotated), strings.Count(w.logs.String(), `msg="rotated by another process"`)
+		if rotated != 5 || told != rotated-1 { // the first one, before the other replica was there
+			t.Errorf("%d rotations, and %d lines of other replicas", rotated, told)
+		}
+	})
+}
+
+// TestAFailureThatRepeatsIsLoggedOnceADay, and when its reason changes.
+func TestAFailureThatRepeatsIsLoggedOnceADay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		p := testPolicy(t, nil)
+		r, stop := w.start(p)
+		defer stop()
+		after(2 * time.Hour)
+		lines := func() int { return strings.Count(w.logs.String(), `msg="rotation failed"`) }
+		fail := func(status int) {
+			t.Helper()
+			err := w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status, Operation: "createAPIKey", Status: status, Code: "no", Message: "no"}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		fail(403)
+		after(20 * time.Hour) // due since 3 o'clock
+		if n, failures := lines(), w.state(r, 0).Failures; n != 1 || failures < 10 {
+			t.Errorf("%d lines of %d failures", n, failures)
+		}
+		after(10 * time.Hour)
+		if n := lines(); n != 2 {
+			t.Errorf("%d lines after a day", n)
+		}
+		fail(422)
+		after(3 * time.Hour)
+		if n := lines(); n != 3 {
+			t.Errorf("%d lines after the reason changed", n)
 		}
 	})
 }

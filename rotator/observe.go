@@ -70,9 +70,15 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 		k.explained, read = ws.seq(r), true
 		r.tried(st, a)
 	}
-	if k.record == nil && p.Mode != plan.ModeRemoved && (in.resync || plan.WantsRecord(p, k.entry)) {
-		if err := r.lookAtRecord(ctx, st, p); err != nil {
-			r.requestResync(st, in.resync)
+	// Once every entry is known each record is read, due or not, so that a missing right shows at once.
+	if k.record == nil && p.Mode != plan.ModeRemoved && (in.resync || plan.WantsRecord(p, k.entry) || !k.recordTried && !o.Uncounted) {
+		err := r.lookAtRecord(ctx, st, p)
+		k.recordTried, k.unread = true, nil
+		if err != nil {
+			if !ledger.IsOutage(err) {
+				k.unread = r.storeFailure(err)
+			}
+			r.requestResync(st, true)
 			return p, o, err
 		}
 		read = true
@@ -297,6 +303,7 @@ func (r *Rotator) observed(st *policyState, p plan.Policy, ws *workspace) plan.O
 	}
 	o.Owner = r.owner
 	o.Rotations, o.Uncounted = ws.rotationsLocked(r.opt.Wall(), p.Name), r.running && ws.uncounted > 0
+	o.RoomAt = ws.oldest.Add(time.Hour)
 	o.Skew, o.ClockUnknown = r.wrongClockLocked(ws.api), ws.listing == nil
 	o.AdminRefused = errors.Is(ws.err, elevenlabs.ErrInvalidKey)
 	o.OthersDue, o.Answers = p.AdminOf != "" && r.othersDueLocked(p) || r.yieldsTurnLocked(p, k.entry), ws.healthySince

@@ -58,7 +58,9 @@ func (j *job) conclude(s plan.Step, out outcome) {
 			return // it was called off, so it did not fail
 		}
 		r.noteFailure(j.st, j.p, f, j.begun)
-		j.log.Error("rotation failed", "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)
+		if j.st.known.loggedFailure.news(f.stage, f.reason) {
+			j.log.Error("rotation failed", "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)
+		}
 	case failedClaim:
 		j.st.known.retryAt = r.opt.Wall().Add(j.wait(1, f))
 		if ledger.IsOutage(f.err) {
@@ -158,11 +160,15 @@ func (r *Rotator) noteStoreFailure(st *policyState, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := &st.status
-	changed := st.known.loggedOutage != ReasonOf(err)
-	st.known.loggedOutage = ReasonOf(err)
 	s.State, s.Reason, st.last.failed = plan.StateFailing, ReasonOf(err), true
-	s.Failure = &ledger.Failure{Stage: ledger.StageClaim, Reason: s.Reason, Message: message(err, s.Reason), At: r.opt.Wall(), Count: 1}
-	if changed {
+	s.Failure = r.storeFailure(err)
+	if st.known.loggedOutage.news(ledger.StageClaim, s.Reason) {
 		r.logLocked(slog.LevelError, "reading policy state failed", "policy", st.policy.Name, "failure", s.Reason, "err", err)
 	}
+}
+
+// storeFailure is how a failed read or write of the store is displayed.
+func (r *Rotator) storeFailure(err error) *ledger.Failure {
+	reason := ReasonOf(err)
+	return &ledger.Failure{Stage: ledger.StageClaim, Reason: reason, Message: message(err, reason), At: r.opt.Wall(), Count: 1}
 }

@@ -634,7 +634,7 @@ func TestPlan(t *testing.T) {
 			if strings.Contains(d.Message, "sk_") {
 				t.Errorf("a secret is repeated: %s", d.Message)
 			}
-			if (d.State == plan.StateError || d.Reason == ledger.ReasonClockSkew) != (d.Message != "") {
+			if (d.State == plan.StateError || d.State == plan.StateThrottled || d.Reason == ledger.ReasonClockSkew) != (d.Message != "") {
 				t.Errorf("state %s with message %q", d.State, d.Message)
 			}
 			if again := plan.Plan(p, o, now); !slices.Equal(again.Steps, d.Steps) {

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
@@ -21,6 +22,13 @@ type unreadable struct {
 	mu     sync.Mutex
 	prefix string // "-": none
 	outage bool   // the store is sealed, rather than that the token lacks a right
+	failed int
+}
+
+func (s *unreadable) refusals() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
 }
 
 func (s *unreadable) set(prefix string) {
@@ -32,7 +40,11 @@ func (s *unreadable) set(prefix string) {
 func (s *unreadable) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.Doc, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch refused := strings.HasPrefix(ref.Path, s.prefix); {
+	refused := strings.HasPrefix(ref.Path, s.prefix)
+	if refused {
+		s.failed++
+	}
+	switch {
 	case refused && s.outage:
 		return ledger.Doc{}, &ledger.Error{Op: "reading", Reason: ledger.ReasonSinkSealed, Outage: true, Err: errors.New("Vault is sealed")}
 	case refused:
@@ -98,6 +110,9 @@ func TestAnOutageIsNoticedWhileNothingIsDue(t *testing.T) {
 		}
 		store.set("")
 		after(time.Minute + time.Second)
+		if n := strings.Count(w.logs.String(), `msg="store unavailable" failure=sink_sealed`); n != 1 {
+			t.Errorf("the outage has %d lines", n)
+		}
 		if rotator.ReasonOf(r.Snapshot().StoreDown) != ledger.ReasonSinkSealed {
 			t.Errorf("a minute after it was sealed: %v", r.Snapshot().StoreDown)
 		}
@@ -105,6 +120,50 @@ func TestAnOutageIsNoticedWhileNothingIsDue(t *testing.T) {
 		after(time.Minute + time.Second)
 		if err := r.Snapshot().StoreDown; err != nil {
 			t.Errorf("a minute after it was unsealed: %v", err)
+		}
+		if n := strings.Count(w.logs.String(), `msg="store available again"`); n != 1 {
+			t.Errorf("its end has %d lines", n)
+		}
+		w.must(w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status500}}}))
+		after(time.Minute + time.Second)
+		if n := strings.Count(w.logs.String(), `msg="listing workspace failed"`); n != 1 {
+			t.Errorf("an outage of ElevenLabs has %d lines", n)
+		}
+	})
+}
+
+// TestARecordThatCannotBeRead is noticed within a minute of the start although nothing is due, is shown until it can be read, and
+// costs its policy no more calls than anything else.
+func TestARecordThatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		store := &unreadable{Store: w.store, prefix: "-"}
+		w.store = store
+		p := testPolicy(t, func(p *plan.Policy) { p.Schedule = mustParse(t, "0 3 15 * *") })
+		_, stop := w.start(p)
+		after(time.Minute)
+		stop()
+
+		store.set("elevenlabs/tts-prod")
+		r, stop := w.start(p)
+		defer stop()
+		for at := time.Minute; at < 5*time.Hour; at += time.Minute {
+			after(time.Minute)
+			s := r.Snapshot().Policies[0]
+			if s.State != plan.StateFailing || s.Failure == nil || s.Failure.Reason != ledger.ReasonSinkDenied || s.Failures != 0 {
+				t.Fatalf("after %s it is %s, %d failures: %+v", at, s.State, s.Failures, s.Failure)
+			}
+			if err := r.Ready(); err != nil {
+				t.Fatalf("after %s it is not ready: %v", at, err)
+			}
+		}
+		if n := store.refusals(); n > 40 {
+			t.Errorf("it was read %d times in five hours", n)
+		}
+		store.set("-")
+		after(plan.MaxBackoff + time.Minute)
+		if s := r.Snapshot().Policies[0]; s.State != plan.StateOK || s.Failure != nil {
+			t.Errorf("now that it can be read it is %s: %+v", s.State, s.Failure)
 		}
 	})
 }

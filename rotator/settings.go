@@ -76,3 +76,12 @@ func (j *job) refusedSetting(err error, wanted elevenlabs.Optional) error {
 	}
 	return fmt.Errorf("ElevenLabs refuses %s %s, %s; set it in policy %s to %s: %w", field, wanted.Text(field), whose, j.p.Name, instead, err)
 }
+
+// changes says of each setting that differs what it is and what it becomes.
+func changes(from, to elevenlabs.Settings) []string {
+	var all []string
+	for _, field := range from.Diff(to) {
+		all = append(all, fmt.Sprintf("%s: %s to %s", field, from.Words(field), to.Words(field)))
+	}
+	return all
+}

@@ -414,6 +414,9 @@ func TestAPatchLeavesUnmanagedSettings(t *testing.T) {
 		if k := w.wantSettings(p, "after the patch", "tts 10, dubbing 5, music 0, third party false"); k.Permissions == nil {
 			t.Error("the drift was not patched")
 		}
+		if want := `changes="[permissions: all to `; !strings.Contains(w.logs.String(), want) || !strings.Contains(w.logs.String(), "tts_concurrency_limit: 99 to 10") {
+			t.Errorf("the log does not say what was patched:\n%s", w.logs)
+		}
 	})
 }
 

@@ -77,6 +77,8 @@ type knowledge struct {
 	version       int
 	followed      bool             // entry is what was read last, so that what commands add to it is noticed
 	record        *plan.RecordView // nil: must be read before it is used
+	recordTried   bool             // it was read, or its read failed, since the start
+	unread        *ledger.Failure  // why it cannot be read; nil: it could be at the last try
 	explained     int              // listing whose unknown keys have already caused a new read of the ledger
 	renumbered    string           // the current key, if the versions of its record began anew since it was published
 	currentID     string
@@ -94,7 +96,8 @@ type knowledge struct {
 	quarantined   map[string]time.Time // when this process first saw each key in quarantine there; monotonic
 	retryAt       time.Time            // next attempt, if the ledger could not be written
 	countedOutage ledger.Reason        // the outage that was already counted as this policy's failure
-	loggedOutage  ledger.Reason        // the failure of the store that was already logged; "" once the policy is ok
+	loggedOutage  logged               // the last failure of the store; forgotten once the policy is ok
+	loggedFailure logged               // the last failed rotation
 	patchAfter    time.Time
 	pace          pace
 	mended        int    // version of the entry whose future times were logged
@@ -105,6 +108,22 @@ type knowledge struct {
 	elsewhere     map[string]string // keys that the ledger reserves for other policies, as seen at an adoption
 	digest        string            // of the settings applied when the policy was loaded
 	digestKnown   bool
+}
+
+// logged is a failure that was logged.
+type logged struct {
+	stage  ledger.Stage
+	reason ledger.Reason
+	at     time.Time
+}
+
+// news reports whether a failure is to be logged: one that repeats is logged once a day.
+func (l *logged) news(stage ledger.Stage, reason ledger.Reason) bool {
+	if l.stage == stage && l.reason == reason && time.Since(l.at) < 24*time.Hour {
+		return false
+	}
+	*l = logged{stage, reason, time.Now()}
+	return true
 }
 
 // load sets the policy, at the start and at each reload.
@@ -208,7 +227,7 @@ func (r *Rotator) readEntryAt(ctx context.Context, st *policyState, name string,
 	r.mu.Unlock()
 	k.followPlace(*p, e, doc.Version)
 	if k.followed {
-		r.logCommands(name, k.entry, e)
+		r.logOthers(name, k.entry, e)
 	}
 	k.followed = true
 	k.setEntry(e, doc.Version, time.Now())

@@ -202,8 +202,11 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 		s.Current, s.Retiring, s.History, s.LastRotation, s.MovedTo = e.Current, e.Retiring, e.Packed(), e.LastRotation, e.MovedTo
 		s.Failure = e.Failure
 	}
+	if u := st.known.unread; u != nil && (s.State == plan.StateOK || s.State == plan.StateDue) {
+		s.State, s.Reason, s.Failure, st.last.failed = plan.StateFailing, u.Reason, u, true
+	}
 	if s.State == plan.StateOK {
-		st.known.loggedOutage = ""
+		st.known.loggedOutage = logged{}
 	}
 	if st.known.countedOutage != "" && (s.State == plan.StateDue || s.State == plan.StateFailing) && (o.Entry == nil || o.Entry.Failure == nil) {
 		s.State, s.Failure, st.last.failed = plan.StateFailing, was.Failure, true // the ledger could not be written
@@ -230,6 +233,9 @@ func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Obse
 	}
 	if s.HeldBy != "" && s.HeldBy != was.HeldBy {
 		r.logLocked(slog.LevelInfo, "rotation waits for its group", "policy", s.Policy.Name, "group", s.Policy.Group, "held_by", s.HeldBy)
+	}
+	if s.State == plan.StateThrottled && was.State != plan.StateThrottled {
+		r.logLocked(slog.LevelInfo, "rotation waits for the hourly limit", "policy", s.Policy.Name, "why", s.Message)
 	}
 	if s.State == plan.StateError && (was.State != plan.StateError || was.Reason != s.Reason) {
 		e.Type, e.Reason = EventError, s.Reason
@@ -259,7 +265,7 @@ func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Obse
 // rotated counts and reports a completed rotation.
 func (j *job) rotated(c committed, old *ledger.KeyRef) {
 	k := &j.st.known
-	k.countedOutage, k.retryAt, k.digestKnown = "", time.Time{}, false
+	k.countedOutage, k.retryAt, k.digestKnown, k.unread, k.loggedFailure = "", time.Time{}, false, nil, logged{}
 	k.record = &plan.RecordView{Version: c.Version, HasValue: true, Match: c.ID, Hash: c.Hash, KeyID: c.ID, Policy: j.p.Name, RotatedAt: c.Published}
 	e := Event{Type: EventRotated, Policy: j.p.Name, Workspace: c.Workspace, KeyID: c.ID, KeyName: c.Name, Reason: c.reason,
 		Evidence: evidenceOf(c.KeyRef, j.entry()), At: c.Published, Duration: time.Since(j.begun)}

@@ -82,6 +82,7 @@ func (j *job) patch(ctx context.Context, s plan.Step) outcome {
 		return claimFailed(err)
 	}
 	j.st.known.digest = applied.Digest
+	before := j.listedKey(s.KeyID).Settings
 	got, err := j.patchKey(ctx, s)
 	if err != nil {
 		f := failed(ledger.StageCommit, err)
@@ -92,7 +93,7 @@ func (j *job) patch(ctx context.Context, s plan.Step) outcome {
 	settled := *applied
 	settled.Ignored = got.Diff(j.p.Settings)
 	j.r.updateListing(j.workspaceName, s.Account, s.KeyID, func(k *elevenlabs.Key) { k.Settings = got })
-	j.audit("settings patched", "key_id", s.KeyID, "ignored", settled.Ignored)
+	j.audit("settings patched", "key_id", s.KeyID, "changes", changes(before, j.p.Settings), "ignored", settled.Ignored)
 	j.r.opt.Observe(Event{Type: EventDrifted, Policy: j.p.Name, Workspace: j.workspaceName, KeyID: s.KeyID, KeyName: j.entry().Current.Name,
 		Reason: s.Reason, At: j.r.opt.Wall()})
 	return released(j.release(ctx, func(e *ledger.Entry) { e.Applied = &settled }))

@@ -3,12 +3,19 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/rekeyd/rekeyd/config"
+	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // settle is how long the policy file must stay unchanged before a reload; triggers within that time share one reload.
@@ -42,6 +49,7 @@ func (d *Daemon) reload(ctx context.Context, asked bool) (int, error) {
 	if err == nil && !asked && c.Digest == d.digest && d.lastFailed == "" {
 		return len(c.Policies), nil
 	}
+	was := d.rotator.Snapshot().Policies
 	if err == nil {
 		err = d.apply(c)
 	}
@@ -54,8 +62,49 @@ func (d *Daemon) reload(ctx context.Context, asked bool) (int, error) {
 		return 0, fmt.Errorf("reloading policies: %w", err)
 	}
 	d.lastFailed = ""
-	d.log.Info("policies reloaded", "policies", len(c.Policies))
+	added, removed, changed := difference(was, c.Policies)
+	d.log.Info("policies reloaded", "policies", len(c.Policies), "added", added, "removed", removed, "changed", changed)
 	return len(c.Policies), nil
+}
+
+// difference names the policies that a reload adds, removes and changes, and of the latter what changes.
+func difference(was []rotator.PolicyStatus, is []plan.Policy) (added, removed, changed []string) {
+	before := map[string]plan.Policy{}
+	for _, s := range was {
+		before[s.Policy.Name] = *s.Policy
+	}
+	for _, p := range is {
+		old, known := before[p.Name]
+		delete(before, p.Name)
+		if fields := fieldsChanged(old, p); !known {
+			added = append(added, p.Name)
+		} else if len(fields) > 0 {
+			changed = append(changed, p.Name+" ("+strings.Join(fields, ", ")+")")
+		}
+	}
+	return few(added), few(slices.Sorted(maps.Keys(before))), few(changed)
+}
+
+// fieldsChanged names the fields that differ, as the policy file does.
+func fieldsChanged(old, p plan.Policy) []string {
+	fields := old.Settings.Diff(p.Settings)
+	a, b := reflect.ValueOf(old), reflect.ValueOf(p)
+	for i := range a.NumField() {
+		name := a.Type().Field(i).Name
+		if name != "Settings" && !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
+			fields = append(fields, strings.ToLower(regexp.MustCompile(`([a-z])([A-Z])`).ReplaceAllString(name, "${1}_$2")))
+		}
+	}
+	return fields
+}
+
+// few keeps a line of the log short.
+func few(names []string) []string {
+	const most = 20
+	if len(names) <= most {
+		return names
+	}
+	return append(slices.Clone(names[:most]), fmt.Sprintf("and %d more", len(names)-most))
 }
 
 // reloadFault returns why the last reload failed.

@@ -101,6 +101,9 @@ func TestASignalTogetherWithAFileEventReloadsOnce(t *testing.T) {
 	hangup <- syscall.SIGHUP
 	w.Write(w.PolicyFile, policies("other"))
 	eventually(t, "the new policies", w.has(url, "other"))
+	eventually(t, "what changed", func() bool {
+		return w.Log.Count(`"policies":1,"added":["other"],"removed":["tts-prod"],"changed":null`) == 1
+	})
 	w.Write(w.PolicyFile, policies("last"))
 	eventually(t, "the last policies", w.has(url, "last"))
 	if err := stop(); err != nil {

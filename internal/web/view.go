@@ -173,7 +173,7 @@ func (p PolicyView) Sentence() string {
 	case plan.StateFailing:
 		return string(p.Reason)
 	case plan.StateThrottled:
-		return "its workspace has had its rotations for this hour"
+		return cmp.Or(p.Message, "its workspace has had its rotations for this hour")
 	case plan.StateError:
 		return cmp.Or(p.Message, string(p.Reason))
 	}
@@ -199,6 +199,8 @@ func (p PolicyView) Age(now time.Time) string {
 // Next says when the next rotation is due.
 func (p PolicyView) Next(now time.Time) string {
 	switch d := p.NextRotation.Sub(now); {
+	case p.NextRotation.IsZero() && p.State == plan.StateError:
+		return "none: needs a decision"
 	case p.NextRotation.IsZero():
 		return "none"
 	case d <= 0:

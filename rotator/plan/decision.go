@@ -129,6 +129,7 @@ type Observed struct {
 
 	Rotations    int // of the workspace in the last hour, as far as this replica knows
 	MaxRotations int
+	RoomAt       time.Time // when the oldest rotation of the last hour will be an hour ago
 	Uncounted    bool      // entries of the workspace are unread, so Rotations is incomplete
 	RetryAt      time.Time // next attempt, if the ledger could not be written
 	PatchAfter   time.Time // a patch failed: the next attempt

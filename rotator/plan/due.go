@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -112,6 +113,8 @@ func planRotation(p Policy, o Observed, now time.Time, why ledger.Reason, d Deci
 	case !Exempt(why) && o.MaxRotations > 0 && o.Uncounted:
 		return wait(d.State, ledger.ReasonNotObserved)
 	case !Exempt(why) && o.MaxRotations > 0 && o.Rotations >= o.MaxRotations:
+		d.Message = fmt.Sprintf("workspace %s has had %d rotations within an hour (REKEYD_MAX_ROTATIONS_PER_HOUR is %d); it goes on after %s",
+			p.Workspace, o.Rotations, o.MaxRotations, o.RoomAt.UTC().Format("15:04 UTC"))
 		return wait(StateThrottled, ledger.ReasonThrottled)
 	}
 	d.add(Step{Action: ActRotate, Reason: why, Workspace: p.Workspace, Account: p.ServiceAccount})
