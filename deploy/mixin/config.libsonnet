@@ -27,6 +27,7 @@
       RekeydRotationOverdue: { 'for': '10m', severity: 'warning', after: '30m' },
       RekeydNoFirstKey: { 'for': '15m', severity: 'warning' },
       RekeydThrottled: { 'for': '30m', severity: 'warning' },
+      RekeydKeyLimit: { 'for': '5m', severity: 'warning' },
       RekeydKeyDisabled: { 'for': '2m', severity: 'critical', within: '1h' },
       RekeydLeakStorm: { 'for': '1m', severity: 'critical' },
       RekeydKeyVanished: { 'for': '5m', severity: 'critical' },

@@ -77,6 +77,13 @@
       description: 'The rotation of policy {{ $labels.policy }} has waited for at least %(lasted)s, since its workspace has used up REKEYD_MAX_ROTATIONS_PER_HOUR.',
     },
 
+    // rekeyd has already ended a quarantine early where it could; ElevenLabs does not say how near the limit is.
+    RekeydKeyLimit: {
+      expr: q.withInfo('%s == 1' % problemLately('key_limit')),
+      summary: 'the service account of policy {{ $labels.policy }} has no room for another key',
+      description: 'ElevenLabs refuses a new key for policy {{ $labels.policy }}, since its service account has as many as it may. The published key keeps working, and is not rotated before others are deleted.',
+    },
+
     // A key can be disabled while rekeyd is down, so the alert looks at the time and not for an increase.
     RekeydKeyDisabled: {
       expr: q.withInfo(|||
