@@ -69,7 +69,7 @@ func try(t *testing.T, stdin string, args ...string) (out, fault string) {
 		t.Fatal(err)
 	}
 	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), binary, args...) //nolint:gosec // built by us
+	cmd := exec.CommandContext(t.Context(), binary, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
 	if err := cmd.Run(); err != nil {
 		return "", err.Error() + ": " + stderr.String()

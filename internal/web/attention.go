@@ -31,6 +31,7 @@ const (
 	workspaceDown
 	reloadFailed
 	replicasDisagree
+	keyLimit
 	rotationFailing
 	retirementFailing
 	oldKeyAccepted
@@ -45,7 +46,7 @@ const (
 func (a alert) Name() string {
 	return [...]string{
 		"RekeydSinkDown", "RekeydLeakStorm", "RekeydKeyDisabled", "RekeydKeyVanished", "RekeydAdminKeyRefused", "RekeydRecordChanged",
-		"RekeydKeyTooOld", "RekeydNoFirstKey", "RekeydWorkspaceDown", "RekeydReloadFailed", "RekeydReplicasDisagree", "RekeydRotationFailing",
+		"RekeydKeyTooOld", "RekeydNoFirstKey", "RekeydWorkspaceDown", "RekeydReloadFailed", "RekeydReplicasDisagree", "RekeydKeyLimit", "RekeydRotationFailing",
 		"RekeydRetirementFailing", "RekeydOldKeyAccepted", "RekeydThrottled", "RekeydRotationOverdue", "RekeydOldKeyInUse", "RekeydLostKeys", "RekeydDrift",
 	}[a]
 }
@@ -112,6 +113,8 @@ func alertFor(p rotator.Problem) (alert, bool) {
 		return recordChanged, true
 	case rotator.Problem(ledger.ReasonReplicasDiffer):
 		return replicasDisagree, true
+	case rotator.Problem(ledger.ReasonKeyLimit):
+		return keyLimit, true
 	case rotator.ProblemRetireFailing:
 		return retirementFailing, true
 	case rotator.ProblemStillAccepted:
