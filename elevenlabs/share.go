@@ -33,10 +33,14 @@ type round struct {
 	err    error
 }
 
+// together is by how much other calls that wait for the budget may come later and go before a listing: each makes one more that
+// shares it.
+const together = time.Second
+
 // gatherCalls is how many calls of the budget a listing with patience leaves to others after the last listing, so that one
-// serves many. With the default budget it is three seconds.
+// serves many. With the default budget it is four seconds.
 const (
-	gatherCalls = 15
+	gatherCalls = 20
 	maxGather   = 5 * time.Second
 )
 
@@ -124,6 +128,9 @@ func (c *Client) join(ctx context.Context, account string, all bool) (*round, er
 	}
 	s.mu.Unlock()
 	at := time.Now().Add(patience(ctx))
+	if patience(ctx) >= 0 {
+		at = at.Add(together)
+	}
 	if wait > 0 {
 		timer := time.AfterFunc(wait, func() { c.budget.enqueue(r.place, at) })
 		defer timer.Stop()
