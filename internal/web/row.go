@@ -106,17 +106,8 @@ func (r *row) Over() bool {
 }
 
 // NextAt is when the next rotation is due.
-func (r *row) NextAt() moment { return momentOf(r.NextDue, r.now, r.zone(), r.noNext()) }
-
-// noNext says why no rotation is due at any time.
-func (r *row) noNext() string {
-	switch {
-	case r.State == plan.StateError:
-		return "none: needs a decision"
-	case r.State == plan.StatePaused, r.Policy.Mode == plan.ModeManual:
-		return "none: " + string(r.Policy.Mode)
-	}
-	return "none"
+func (r *row) NextAt() moment {
+	return momentOf(r.NextDue, r.now, r.zone(), viewOf(r.PolicyStatus).noNext())
 }
 
 // LastAt is when the policy was rotated last.

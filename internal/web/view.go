@@ -202,12 +202,23 @@ func (p PolicyView) Next(now time.Time) string {
 	case p.NextRotation.IsZero() && p.State == plan.StateError:
 		return "none: needs a decision"
 	case p.NextRotation.IsZero():
-		return "none"
+		return p.noNext()
 	case d <= 0:
 		return "now"
 	default:
 		return "in " + Span(d)
 	}
+}
+
+// noNext says why no rotation is due at any time.
+func (p PolicyView) noNext() string {
+	switch {
+	case p.State == plan.StateError:
+		return "none: needs a decision"
+	case p.State == plan.StatePaused, p.Mode == plan.ModeManual:
+		return "none: " + string(p.Mode)
+	}
+	return "none"
 }
 
 // Leaving says for each retiring key how long it works, or, once it is disabled, when it will be deleted.
