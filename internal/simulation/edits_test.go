@@ -159,6 +159,9 @@ func (w *world) rename(p plan.Policy) bool {
 	if r := w.oracle.at(p.Sink.String()); w.renamed || p.Name != base(p.Name) || r.path != p.Sink.String() {
 		return false // one whose key is still to move is another policy under another name
 	}
+	if data, _ := w.kv.Get(p.Sink.String(), 0); data == nil {
+		return false // so is one whose record others have deleted: nothing says whose place it was
+	}
 	w.renamed = true
 	w.edit(p.Name, func(p *plan.Policy) { p.Name += otherName })
 	if w.rng.IntN(4) == 0 {
