@@ -19,12 +19,17 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
+var workspaceName = regexp.MustCompile(`^[A-Za-z0-9._-]{0,64}$`) // as in a policy file
+
 // discover is `rekeyd discover`: a policy file for a workspace as it is. It changes nothing.
 func (a app) discover(ctx context.Context, o options, _ []string) error {
 	v, _ := built()
 	under := ledger.Ref{Mount: strings.Trim(o.mount, "/"), Path: strings.Trim(o.prefix, "/")}
 	if under.Mount == "" || under.Path == "" {
 		return usageError{errors.New("rekeyd discover: --mount and --prefix name where the records are, such as secret and elevenlabs")}
+	}
+	if !workspaceName.MatchString(o.workspace) || elevenlabs.LooksSecret(o.workspace) {
+		return usageError{errors.New("rekeyd discover: --workspace is not a workspace's name; write 1 to 64 of a-z A-Z 0-9 . _ -")}
 	}
 	d, err := daemon.Discover(ctx, a.lookuper, o.workspace, v, under)
 	if err != nil {

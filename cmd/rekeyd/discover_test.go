@@ -99,8 +99,26 @@ func TestDiscoverWithoutVault(t *testing.T) {
 	if status, said := w.checked(text); status != 0 {
 		t.Errorf("exit status %d: %s", status, said)
 	}
-	w.must(2, "discover", "--workspace", "eu")
+	w.must(2, "discover", "--workspace", "e u")
+	w.must(2, "discover", "--workspace", "sk_0123456789abcdef0123456789abcdef0123456789abcdef")
 	w.must(2, "discover", "--prefix", "/")
+	w.env["REKEYD_POLICIES"] = text
+	w.must(2, "discover", "--workspace", "eu")
+}
+
+// TestDiscoverNamesAWorkspace: of several workspaces, before any file knows them.
+func TestDiscoverNamesAWorkspace(t *testing.T) {
+	t.Parallel()
+	w := discovered(t)
+	text := w.must(0, "discover", "--workspace", "eu")
+	for _, want := range []string{"# Workspace eu as it is: ", "\n  - name: eu\n    base_url: ", "\n  workspace: eu\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%.900s", want, text)
+		}
+	}
+	if status, said := w.checked(text); status != 0 {
+		t.Errorf("exit status %d: %s", status, said)
+	}
 }
 
 // TestDiscoverWhatMayBeSeen: a folder that may not be listed hides its records, and no others.

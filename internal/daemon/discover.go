@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/sethvargo/go-envconfig"
 
+	"github.com/rekeyd/rekeyd/config"
 	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
@@ -45,9 +47,13 @@ type Holder struct {
 }
 
 // Discover looks at a workspace, the ledger, and the records below a path, and changes nothing. It needs neither policies nor
-// Vault: what it cannot ask is among what is lacking.
+// Vault: what it cannot ask is among what is lacking. Without policies, the workspace is that of the environment, under any name.
 func Discover(ctx context.Context, lookuper envconfig.Lookuper, workspace, version string, under ledger.Ref) (*Discovery, error) {
-	api, err := OpenAPI(lookuper, workspace, version)
+	known := workspace
+	if !config.HasPolicies(lookuper) {
+		known = ""
+	}
+	api, err := OpenAPI(lookuper, known, version)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +62,7 @@ func Discover(ctx context.Context, lookuper envconfig.Lookuper, workspace, versi
 	if err != nil {
 		return nil, err
 	}
-	d := &Discovery{Workspace: api.Workspace, BaseURL: api.BaseURL, Keys: map[string]*DiscoveredKey{}, Records: map[ledger.Ref]bool{}}
+	d := &Discovery{Workspace: cmp.Or(workspace, api.Workspace), BaseURL: api.BaseURL, Keys: map[string]*DiscoveredKey{}, Records: map[ledger.Ref]bool{}}
 	if d.Accounts, err = client.ServiceAccounts(ctx); err != nil {
 		return nil, fmt.Errorf("listing workspace %s: %w", api.Workspace, err)
 	}
