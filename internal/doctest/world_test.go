@@ -43,7 +43,7 @@ type place struct {
 }
 
 // worlds are the places that a page may ask for.
-var worlds = map[string]func(t *testing.T) place{"programs": bare, "checkout": checkout, "vault": withVault, "running": running}
+var worlds = map[string]func(t *testing.T) place{"programs": bare, "checkout": checkout, "vault": withVault, "workspaces": threeWorkspaces, "running": running}
 
 // bare has rekeyd, the simulator, vault and the folder deploy of the repository; nothing runs.
 func bare(t *testing.T) place {
@@ -119,11 +119,28 @@ const policies = `policies:
 // simulator is managed, ROOT_TOKEN may do all in Vault; VAULT_TOKEN is rekeyd's, with the policy as shipped.
 func withVault(t *testing.T) place {
 	t.Helper()
+	return inPlaceOf(t)
+}
+
+// threeWorkspaces is withVault, with no policy file and no admin key, and with a simulator in the place of three of the vendor's
+// addresses. SIM_MAIN, SIM_EU and SIM_US are where they are managed.
+func threeWorkspaces(t *testing.T) place {
+	t.Helper()
+	main, eu, us := programs.StartSimulator(t, "sk_admin_of_main", 2), programs.StartSimulator(t, "sk_admin_of_eu", 3), programs.StartSimulator(t, "sk_admin_of_us", 4)
+	p := inPlaceOf(t, "https://api.elevenlabs.io", main.URL, "https://api.eu.residency.elevenlabs.io", eu.URL, "https://api.us.elevenlabs.io", us.URL)
+	p.env = append(p.env, "REKEYD_POLICY_FILE=", "ELEVENLABS_API_KEY=", "ELEVENLABS_BASE_URL="+main.URL,
+		"SIM_MAIN="+main.URL+"/_sim", "SIM_EU="+eu.URL+"/_sim", "SIM_US="+us.URL+"/_sim")
+	return p
+}
+
+// inPlaceOf is withVault, where more addresses, each followed by the one that takes its place, may be named.
+func inPlaceOf(t *testing.T, addresses ...string) place {
+	t.Helper()
 	p := bare(t)
 	vault := vaulttest.StartPersistent(t)
 	sim := programs.StartSimulator(t, "sk_admin_of_the_docs", 1, "svcacc_9f8b7c6d5e4a3b2c1d0e=Speech", "svcacc_studio=Studio")
 	daemon := free(t)
-	p.actual = strings.NewReplacer("127.0.0.1:9466", daemon, "http://127.0.0.1:8200", vault.Addr, "http://127.0.0.1:8642", sim.URL, "127.0.0.1:8300", free(t))
+	p.actual = strings.NewReplacer(append(addresses, "127.0.0.1:9466", daemon, "http://127.0.0.1:8200", vault.Addr, "http://127.0.0.1:8642", sim.URL, "127.0.0.1:8300", free(t))...)
 	hcl, err := os.ReadFile(filepath.Join(repository, "deploy/vault/policy.hcl"))
 	if err != nil {
 		t.Fatal(err)
