@@ -27,6 +27,7 @@ type app struct {
 	stdout, stderr io.Writer
 	hangup         <-chan os.Signal
 	terminal       func(stream any) bool // nil: as the operating system says
+	plain          *bool                 // --no-color, once the flags are read
 }
 
 // Exit statuses.

@@ -21,9 +21,9 @@ func (a app) check(ctx context.Context, o options, files []string) error {
 	}
 	a.warn(append(s.Env.Warnings(), s.Policies.Warnings...))
 	if o.online {
-		return a.examine(ctx, s, o.json)
+		return a.examine(ctx, s, o.format)
 	}
-	return a.print("ok: %s\n", extent(s.Policies))
+	return a.passed(o.format, daemon.Finding{Level: daemon.LevelOK, Text: extent(s.Policies)})
 }
 
 // checkFiles checks policy files without an environment, all of them before it ends.
@@ -32,6 +32,7 @@ func (a app) checkFiles(ctx context.Context, o options, files []string) error {
 		return usageError{errors.New("rekeyd check: --online asks with the environment's policies; name no file")}
 	}
 	var faults config.Faults
+	passed := []daemon.Finding{}
 	for _, file := range files {
 		c, err := config.CheckPolicies(ctx, config.Source{Path: file})
 		if found := (config.Faults)(nil); errors.As(err, &found) {
@@ -39,14 +40,29 @@ func (a app) checkFiles(ctx context.Context, o options, files []string) error {
 			continue
 		}
 		a.warn(c.Warnings)
-		if err := a.print("ok: %s: %s\n", safe(file), extent(c)); err != nil {
-			return err
-		}
+		passed = append(passed, daemon.Finding{Level: daemon.LevelOK, Subject: file, Text: extent(c)})
 	}
+	err := a.passed(o.format, passed...)
 	if len(faults) > 0 {
 		return faults
 	}
-	return nil
+	return err
+}
+
+// passed says what has no fault.
+func (a app) passed(f format, findings ...daemon.Finding) error {
+	if f.document() {
+		return a.document(f, findings)
+	}
+	var errs []error
+	for _, found := range findings {
+		text := found.Text
+		if found.Subject != "" {
+			text = found.Subject + ": " + text
+		}
+		errs = append(errs, a.print("ok: %s\n", text))
+	}
+	return errors.Join(errs...)
 }
 
 func extent(c *config.Config) string {
@@ -54,7 +70,7 @@ func extent(c *config.Config) string {
 }
 
 // examine is the doctor's report, one line each.
-func (a app) examine(ctx context.Context, s daemon.Settings, asJSON bool) error {
+func (a app) examine(ctx context.Context, s daemon.Settings, f format) error {
 	s.Env.LogLevel = "error"
 	d, err := a.build(s, io.Discard, nil)
 	if err != nil {
@@ -63,8 +79,8 @@ func (a app) examine(ctx context.Context, s daemon.Settings, asJSON bool) error 
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout(s.Env))
 	defer cancel()
 	findings := d.Examine(ctx)
-	if asJSON {
-		err = a.json(findings)
+	if f.document() {
+		err = a.document(f, findings)
 	} else {
 		err = a.report(findings)
 	}

@@ -2,10 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,12 +16,14 @@ import (
 
 // options are the flags of all commands; each command sets its own.
 type options struct {
-	json, online, revoke, yes, rotate, redact bool
-	all, dryRun, exitCode                     bool
-	labels, states                            []string
-	runs                                      int
-	from, since, reason, account, workspace   string
-	file, policyFile, mount, prefix           string
+	format                                  format
+	online, revoke, yes, rotate, redact     bool
+	all, dryRun, exitCode, watch            bool
+	interval                                time.Duration
+	labels, states                          []string
+	runs                                    int
+	from, since, reason, account, workspace string
+	file, policyFile, mount, prefix         string
 }
 
 // Groups of commands in the help.
@@ -39,8 +42,9 @@ const (
 
 // root returns the command line: every command with its help, which goes to stdout, flags and completion.
 func (a app) root(stdout io.Writer) *cobra.Command {
+	a.plain = new(bool)
 	v, rev := built()
-	var o options
+	o := options{format: formatTable}
 	root := &cobra.Command{Use: "rekeyd", Version: v + " (revision " + rev + ")", Args: knownCommand, SilenceErrors: true, SilenceUsage: true,
 		Long: `rekeyd rotates the API keys of ElevenLabs service accounts and publishes them in Vault.
 
@@ -66,6 +70,7 @@ Exit status: 0 done, 1 failed, 2 usage or configuration, 3 plan has something to
 	for _, title := range []string{groupDaemon, groupLook, groupChange, groupHelp} {
 		root.AddGroup(&cobra.Group{ID: title, Title: title})
 	}
+	root.PersistentFlags().BoolVar(a.plain, "no-color", false, "no colours, as with NO_COLOR in the environment")
 	a.addCommands(root, &o)
 	addHelp(root)
 	return root
@@ -106,13 +111,17 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 			"With --policy-file: what it would do once that file is loaded, and first how the file differs."}, 0, manyNames, a.plan)
 	planned.Flags().StringVar(&o.policyFile, "policy-file", "", "plan for the policies of `FILE` instead of those in force")
 	_ = planned.RegisterFlagCompletionFunc("policy-file", policyFiles) // it exists
-	status := add(groupLook, &cobra.Command{Use: "status [POLICY...]", Short: "Show how each policy stands", Example: "  rekeyd status --workspace eu\n  rekeyd status tts-prod -o json",
-		Long: "Show state, current key, its age, the next rotation, old keys and the last error of each policy."}, 0, manyNames, a.status)
+	status := add(groupLook, &cobra.Command{Use: "status [POLICY...]", Short: "Show how each policy stands", Example: "  rekeyd status --workspace eu --watch\n  rekeyd status tts-prod -o json",
+		Long: "Show state, current key, its age, the next rotation, old keys and the last error of each policy. One policy that is named is\n" +
+			"shown in full, as -o wide shows several. With --watch, a terminal is redrawn until Ctrl-C; a pipe has the table once, then the\n" +
+			"line of each policy that changed, and -o json or yaml the whole document again when something changed."}, 0, manyNames, a.status)
 	status.Flags().StringSliceVar(&o.states, "state", nil, "only policies in the states `S,...`")
 	_ = status.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(stateNames(), cobra.ShellCompDirectiveNoFileComp)) // it exists
 	status.Flags().BoolVar(&o.exitCode, "exit-code", false, "exit status 3 if a policy that is shown is failing or in error")
+	status.Flags().BoolVarP(&o.watch, "watch", "w", false, "look again until Ctrl-C, and show what changed")
+	status.Flags().DurationVar(&o.interval, "interval", 10*time.Second, "with --watch: `TIME` between two looks, from "+duration(leastInterval)+" to "+duration(mostInterval))
 	history := add(groupLook, &cobra.Command{Use: "history [POLICY...]", Short: "Show what became of each rotation", Example: "  rekeyd history tts-prod\n  rekeyd history --since 2026-03-01T00:00:00Z -o json",
-		Long: "Show what the ledger remembers of each rotation, newest last: who asked and why, what became of the old key, and the evidence.\nRemoved policies are included. It reads the ledger only."}, 0, manyNames, a.history)
+		Long: "Show what the ledger remembers of each rotation, newest last: who asked and why, what became of the old key, and the evidence.\nRemoved policies are included. It reads the ledger only. -o wide adds the old keys' ids and times, probes and words."}, 0, manyNames, a.history)
 	history.Flags().StringVar(&o.since, "since", "", "rotations of which a step was at or after this `TIME` (RFC 3339)")
 	schedule := add(groupLook, &cobra.Command{Use: "schedule [POLICY...]", Short: "List the next runs", Example: "  rekeyd schedule tts-prod\n  rekeyd schedule -n 10 --from 2026-03-01T00:00:00Z",
 		Long: "List the next runs of each schedule, without the network: in the policy's zone, a tab, and in UTC. Those of several policies are\n" +
@@ -176,14 +185,14 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 
 // addOutput adds the flags that choose the format.
 func (o *options) addOutput(c *cobra.Command) {
-	c.Flags().BoolVar(&o.json, "json", false, "the same as -o json")
-	c.Flags().FuncP("output", "o", "`FORMAT`: table or json (default table)", func(format string) error {
-		if o.json = format == "json"; !o.json && format != "table" {
-			return errors.New("write table or json")
+	c.Flags().BoolFunc("json", "the same as -o json", func(text string) error {
+		if on, err := strconv.ParseBool(text); err != nil || !on {
+			return err
 		}
-		return nil
+		return o.format.Set(string(formatJSON))
 	})
-	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp)) // it exists
+	c.Flags().VarP(&o.format, "output", "o", "`FORMAT`: "+knownFormats())
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats(), cobra.ShellCompDirectiveNoFileComp)) // it exists
 }
 
 // addHelp adds cobra's own commands. By default they answer an unknown command or shell with help and exit status 0.

@@ -43,8 +43,8 @@ func (a app) conformance(ctx context.Context, o options, _ []string) error {
 		}
 	}
 	report, err := s.Run(ctx)
-	if o.json {
-		err = errors.Join(a.json(report), err)
+	if o.format.document() {
+		err = errors.Join(a.document(o.format, report), err)
 	} else {
 		err = errors.Join(a.showConformance(report), err)
 	}

@@ -33,7 +33,7 @@ func TestConformanceReports(t *testing.T) {
 	t.Parallel()
 	w := onlyAPI(t)
 	text := w.must(0, "conformance", "--account", "svcacc_a", "--yes")
-	for _, part := range []string{"A01\tholds\t", "A20\tcould not be asked\t", "until a new key works: at once (asked after ", "20 hold, 0 differ, 5 could not be asked; ", "a host that is not ElevenLabs'"} {
+	for _, part := range []string{"A01  holds  ", "A20  could not be asked  ", "until a new key works: at once (asked after ", "20 hold, 0 differ, 5 could not be asked; ", "a host that is not ElevenLabs'"} {
 		if !strings.Contains(text, part) {
 			t.Errorf("no %q in:\n%s", part, text)
 		}
@@ -98,7 +98,7 @@ func TestConformanceRefuses(t *testing.T) {
 		"holds what looks like a secret":                   {"--yes", "--account", "sk_0123456789abcdef0123456789abcdef0123456789abcdef"},
 		`there is no workspace "other"; known are default`: {"--yes", "--account", "svcacc_a", "--workspace", "other"},
 		"1 argument is given":                              {"--yes", "--account", "svcacc_a", "more"},
-		"write table or json":                              {"--yes", "--account", "svcacc_a", "-o", "xml"},
+		"write table, wide, json or yaml":                  {"--yes", "--account", "svcacc_a", "-o", "xml"},
 	} {
 		status, stdout, stderr := w.run(append([]string{"conformance"}, args...)...)
 		if status != 2 || stdout != "" || !strings.Contains(stderr, want) || strings.Contains(stderr, "sk_") {

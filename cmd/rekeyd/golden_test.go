@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -152,7 +154,13 @@ func TestStatusSession(t *testing.T) {
 	w.must(0, "rotate", "tts-prod", "dubbing", "tts-prod")
 	w.must(0, "rotate", "tts-prod")
 	w.must(0, "status")
+	w.must(0, "status", "-o", "wide")
+	w.must(0, "status", "tts-prod")
 	w.must(0, "status", "tts-prod", "--json")
+	w.must(0, "status", "tts-prod", "-o", "yaml")
+	w.must(2, "status", "-o", "xml")
+	w.must(2, "status", "--watch", "--exit-code")
+	w.must(2, "status", "--watch", "--interval", "1ms")
 	w.env["REKEYD_POLICIES"] = twoPolicies[:strings.Index(twoPolicies, "  - {name: dubbing")]
 	w.must(0, "status")
 	w.tty = true
@@ -200,8 +208,16 @@ func TestStatusOfEverything(t *testing.T) {
 	view := web.ViewOf(everything(t))
 	var out bytes.Buffer
 	a := app{lookuper: envconfig.MapLookuper(nil), stdout: &out, terminal: func(any) bool { return true }}
-	if err := a.table(statusRows(view, instant), trouble(view)); err != nil {
-		t.Fatal(err)
+	all := slices.Concat(view.Policies, view.Unmanaged)
+	for _, wide := range []bool{false, true} {
+		if err := a.table(statusRows(all, wide, instant), trouble(all)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range all {
+		if err := errors.Join(a.print("\n"), a.detail(p, instant)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	checkGolden(t, "status_all", out.String())
 }

@@ -42,10 +42,10 @@ func (a app) history(ctx context.Context, o options, names []string) error {
 	}
 	found, lacks := rotations(ctx, d, all, len(names) > 0)
 	found = slices.DeleteFunc(found, func(r web.RotationView) bool { return r.Last().Before(since) })
-	if o.json {
-		err = a.json(found)
+	if o.format.document() {
+		err = a.document(o.format, found)
 	} else {
-		err = a.table(historyRows(found), make([]string, len(found)))
+		err = a.table(historyRows(found, o.format == formatWide), make([]string, len(found)))
 	}
 	return errors.Join(lacks, err)
 }
@@ -88,20 +88,25 @@ func recorded(ctx context.Context, d *daemon.Daemon, c *config.Config, names []s
 // sorted returns the names in order, each once.
 func sorted(names []string) []string { return slices.Compact(slices.Sorted(slices.Values(names))) }
 
-func historyRows(rotations []web.RotationView) [][]string {
-	rows := [][]string{{"PUBLISHED", "POLICY", "BY", "REASON", "KEY", "OLD KEY", "PROOF", "PROBES", "WORDS"}}
+// historyRows are the rows of the table; wide ones say when which key ended, and have a person's words.
+func historyRows(rotations []web.RotationView, wide bool) [][]string {
+	rows := [][]string{{"PUBLISHED", "POLICY", "BY", "REASON", "KEY", "OLD KEY", "PROOF"}}
+	if wide {
+		rows[0] = append(rows[0], "PROBES", "WORDS")
+	}
 	for _, r := range rotations {
 		old, at := r.Fate()
-		if old != "" {
+		if wide && old != "" {
 			old = r.PreviousKeyID + " " + old
+			if !at.IsZero() {
+				old += " " + at.Format(time.RFC3339)
+			}
 		}
-		if !at.IsZero() {
-			old += " " + at.Format(time.RFC3339)
+		row := []string{r.Published.Format(time.RFC3339), r.Policy, string(r.By), string(r.Reason), r.KeyID, cmp.Or(old, "-"), cmp.Or(r.Death(), "-")}
+		if wide {
+			row = append(row, cmp.Or(r.Answers(), "-"), cmp.Or(r.Words, "-"))
 		}
-		rows = append(rows, []string{
-			r.Published.Format(time.RFC3339), r.Policy, string(r.By), string(r.Reason), r.KeyID,
-			cmp.Or(old, "-"), cmp.Or(r.Death(), "-"), cmp.Or(r.Answers(), "-"), cmp.Or(r.Words, "-"),
-		})
+		rows = append(rows, row)
 	}
 	return rows
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -58,17 +59,17 @@ func TestHistoryOfTroubledEntries(t *testing.T) {
 		}
 	}
 	put(1, nil)
-	if out := w.must(0, "history"); strings.Count(out, "\n") != 1 || !strings.Contains(out, "tts-prod") {
+	if out := w.must(0, "history"); strings.Count(out, "\n") != 2 || !strings.Contains(out, "tts-prod") {
 		t.Errorf("beside an entry without a history:\n%s", out)
 	}
 	w.must(0, "rotate", "dubbing")
-	if out := w.must(0, "history", "dubbing"); strings.Count(out, "\n") != 1 || !strings.Contains(out, "command") {
+	if out := w.must(0, "history", "dubbing"); strings.Count(out, "\n") != 2 || !strings.Contains(out, "command") {
 		t.Errorf("after the first rotation that it remembers:\n%s", out)
 	}
 	put(99, history)
 	for _, names := range [][]string{nil, {"tts-prod", "dubbing"}} {
 		status, out, stderr := w.run(append([]string{"history"}, names...)...)
-		if status != 1 || strings.Count(out, "\n") != 1 || !strings.Contains(out, "tts-prod") || strings.Count(stderr, "\n") != 1 ||
+		if status != 1 || strings.Count(out, "\n") != 2 || !strings.Contains(out, "tts-prod") || strings.Count(stderr, "\n") != 1 ||
 			!strings.Contains(stderr, "reading the history of dubbing") || !strings.Contains(stderr, "schema is 99") {
 			t.Errorf("%v: exit status %d\n%s%s", names, status, out, stderr)
 		}
@@ -97,16 +98,20 @@ func TestHistoryInWords(t *testing.T) {
 	t.Parallel()
 	hour := func(n int) time.Time { return instant.Add(time.Duration(n) * time.Hour) }
 	probes := []ledger.ProbeAnswer{{Path: "/v1/models", Status: 204}, {Path: "/v1/voices", Status: 403}}
-	rows := historyRows(web.HistoryOf("p", []ledger.Past{
+	past := web.HistoryOf("p", []ledger.Past{
 		{By: ledger.BySchedule, Reason: ledger.ReasonFirst, KeyID: "k1", Published: hour(0)},
 		{By: ledger.BySchedule, Reason: ledger.ReasonSchedule, KeyID: "k2", PreviousKeyID: "k1", Published: hour(1), Disabled: hour(2), Deleted: hour(3), Proof: ledger.Rejected, Probes: probes},
 		{By: ledger.ByHTTP, Reason: ledger.ReasonRequested, KeyID: "k3", PreviousKeyID: "k2", Published: hour(4), Disabled: hour(5), Proof: ledger.StillAccepted, Probes: probes[:1], Words: "w"},
 		{By: ledger.ByLeak, Reason: ledger.ReasonExposed, KeyID: "k4", PreviousKeyID: "k3", Published: hour(6), Proof: ledger.NotTried},
 		{By: ledger.BySchedule, Reason: ledger.ReasonSchedule, KeyID: "k5", PreviousKeyID: "k4", Published: hour(7)},
-	}))
+	})
+	rows := historyRows(past, true)
 	var got strings.Builder
 	for _, row := range rows[1:] {
 		got.WriteString(strings.Join(row, "|") + "\n")
+	}
+	if narrow := historyRows(past, false)[2]; strings.Join(narrow, "|") != "2026-03-23T13:00:00Z|p|schedule|schedule|k2|deleted|rejected" {
+		t.Errorf("the narrow row is %q", narrow)
 	}
 	want := `2026-03-23T12:00:00Z|p|schedule|first|k1|-|-|-|-
 2026-03-23T13:00:00Z|p|schedule|schedule|k2|k1 deleted 2026-03-23T15:00:00Z|rejected|1 of 2|-
@@ -127,10 +132,10 @@ func TestAForgedReasonOnItsWayToTheScreen(t *testing.T) {
 		for _, terminal := range []bool{true, false} {
 			var out bytes.Buffer
 			a := app{stdout: &out, lookuper: noColor{}, terminal: func(any) bool { return terminal }}
-			if err := a.table(historyRows(past), []string{""}); err != nil {
+			if err := a.table(historyRows(past, true), []string{""}); err != nil {
 				t.Fatal(err)
 			}
-			if err := a.json(past); err != nil {
+			if err := errors.Join(a.document(formatJSON, past), a.document(formatYAML, past)); err != nil {
 				t.Fatal(err)
 			}
 			if !harmless(out.String()) {
@@ -147,13 +152,13 @@ func TestAHealedLeakInStatus(t *testing.T) {
 	s.Policies[2].History = ledger.Pack([]ledger.Past{{By: ledger.ByLeak, Started: instant.Add(-time.Hour), Published: instant.Add(-time.Hour + 6*time.Second)}})
 	view := web.ViewOf(s)
 	const words = "ok; leaked, replaced 6s after it was seen"
-	if got := statusRows(view, instant)[3][1]; got != words {
+	if got := statusRows(view.Policies, true, instant)[3][1]; got != words {
 		t.Errorf("an hour later: %q", got)
 	}
-	if got := statusRows(view, instant.Add(23*time.Hour))[3][1]; got != words {
+	if got := statusRows(view.Policies, true, instant.Add(23*time.Hour))[3][1]; got != words {
 		t.Errorf("almost a day later: %q", got)
 	}
-	if got := statusRows(view, instant.Add(24*time.Hour))[3][1]; got != "ok" {
+	if got := statusRows(view.Policies, true, instant.Add(24*time.Hour))[3][1]; got != "ok" {
 		t.Errorf("a day later: %q", got)
 	}
 }

@@ -35,19 +35,19 @@ func (a app) leaked(ctx context.Context, o options, _ []string) error {
 	if err != nil {
 		return err
 	}
-	if !o.json {
+	if !o.format.document() {
 		if err := a.print("%s\n", leakText(l)); err != nil {
 			return err
 		}
 	}
 	if l.Known && o.rotate {
 		var out daemon.Outcome
-		if l, out, err = d.EndLeak(ctx, l, found); err == nil && !o.json {
+		if l, out, err = d.EndLeak(ctx, l, found); err == nil && !o.format.document() {
 			err = a.print("%s\n", leakEnd(l, rotated(out, true, time.Now())))
 		}
 	}
-	if o.json {
-		err = errors.Join(a.json(l), err)
+	if o.format.document() {
+		err = errors.Join(a.document(o.format, l), err)
 	}
 	if err == nil && !l.Known {
 		return errNotOurs

@@ -36,7 +36,7 @@ func (a app) rotate(ctx context.Context, o options, names []string) error {
 	if o.all {
 		names = namesOf(s.Policies)
 	}
-	return a.each(ctx, s, names, o.json, func(ctx context.Context, name string) (daemon.Outcome, string, error) {
+	return a.each(ctx, s, names, o.format, func(ctx context.Context, name string) (daemon.Outcome, string, error) {
 		out, err := d.Rotate(ctx, name, rotator.RotateOptions{Revoke: o.revoke, Reason: o.reason})
 		return out, rotated(out, o.revoke, time.Now()), err
 	})
@@ -62,8 +62,8 @@ func (a app) rehearse(ctx context.Context, o options, names []string) error {
 		}
 		table.Policies = append(table.Policies, one)
 	}
-	if o.json {
-		err = a.json(table)
+	if o.format.document() {
+		err = a.document(o.format, table)
 	} else {
 		err = a.print("%sDry run: nothing was changed.\n", safe(table.text(a.painter(), now)))
 	}
@@ -94,34 +94,51 @@ func (a app) rollback(ctx context.Context, o options, names []string) error {
 	if err != nil {
 		return err
 	}
-	return a.each(ctx, s, names, o.json, func(ctx context.Context, name string) (daemon.Outcome, string, error) {
+	return a.each(ctx, s, names, o.format, func(ctx context.Context, name string) (daemon.Outcome, string, error) {
 		out, err := d.Rollback(ctx, name)
 		return out, fmt.Sprintf("%s: rolled back; the key is %s again%s", out.Policy, out.KeyID, previously(out, time.Now())), err
 	})
 }
 
 // each runs a verb for one policy after another, regardless of failures, and reports the result of each.
-func (a app) each(ctx context.Context, s daemon.Settings, names []string, asJSON bool, do func(context.Context, string) (daemon.Outcome, string, error)) error {
+func (a app) each(ctx context.Context, s daemon.Settings, names []string, f format, do func(context.Context, string) (daemon.Outcome, string, error)) error {
 	var errs []error
 	outcomes := []daemon.Outcome{}
+	names = distinct(names)
 	for i, name := range names {
-		if slices.Contains(names[:i], name) {
-			continue
-		}
+		a.sayNth(f, i+1, len(names), name)
 		out, text, err := a.within(ctx, s.Env, name, do)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		outcomes = append(outcomes, out)
-		if !asJSON {
+		if !f.document() {
 			errs = append(errs, a.print("%s\n", text))
 		}
 	}
-	if asJSON {
-		errs = append(errs, a.json(outcomes))
+	if f.document() {
+		errs = append(errs, a.document(f, outcomes))
 	}
 	return errors.Join(errs...)
+}
+
+// distinct returns the names in their order, each once.
+func distinct(names []string) []string {
+	var all []string
+	for _, name := range names {
+		if !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+// sayNth tells a person at a terminal how far the work on many is.
+func (a app) sayNth(f format, n, of int, what string) {
+	if of > 1 && !f.document() && a.isTerminal(a.stderr) {
+		a.say("%d of %d: %s\n", n, of, what)
+	}
 }
 
 // within bounds the work on one policy.

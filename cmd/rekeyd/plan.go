@@ -41,8 +41,8 @@ func (a app) plan(ctx context.Context, o options, names []string) error {
 	if len(names) > 0 || o.chooses() {
 		plan.Edits = slices.DeleteFunc(edits, func(e edit) bool { return !plan.has(e.Policy) })
 	}
-	if o.json {
-		err = a.json(plan)
+	if o.format.document() {
+		err = a.document(o.format, plan)
 	} else {
 		err = a.print("%s", safe(plan.text(a.painter(), now)))
 	}

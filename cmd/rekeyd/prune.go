@@ -37,17 +37,17 @@ func (a app) prune(ctx context.Context, o options, names []string) error {
 	if err != nil {
 		return err
 	}
-	if !o.json {
+	if !o.format.document() {
 		if err := a.showLost(lost, time.Now()); err != nil {
 			return err
 		}
 	}
 	result := pruned{Found: append([]rotator.LostKey{}, lost...), Pruned: []string{}}
 	if err = a.confirm(len(lost), o.yes); err == nil {
-		result.Pruned, err = a.pruneAll(ctx, d, lost, o.json)
+		result.Pruned, err = a.pruneAll(ctx, d, lost, o.format)
 	}
-	if o.json {
-		err = errors.Join(a.json(result), err)
+	if o.format.document() {
+		err = errors.Join(a.document(o.format, result), err)
 	}
 	return err
 }
@@ -113,10 +113,11 @@ func (a app) confirm(n int, yes bool) error {
 	return errors.New("pruning: not confirmed, nothing was changed")
 }
 
-func (a app) pruneAll(ctx context.Context, d *daemon.Daemon, lost []rotator.LostKey, quiet bool) ([]string, error) {
+func (a app) pruneAll(ctx context.Context, d *daemon.Daemon, lost []rotator.LostKey, f format) ([]string, error) {
 	done := []string{}
 	var errs []error
-	for _, k := range lost {
+	for i, k := range lost {
+		a.sayNth(f, i+1, len(lost), k.KeyID)
 		if err := d.Prune(ctx, k); err != nil {
 			errs = append(errs, err)
 			continue
@@ -126,7 +127,7 @@ func (a app) pruneAll(ctx context.Context, d *daemon.Daemon, lost []rotator.Lost
 		if k.Removed {
 			text = "disabled " + k.KeyID + "; the daemon deletes it after its quarantine"
 		}
-		if !quiet {
+		if !f.document() {
 			errs = append(errs, a.print("%s\n", text))
 		}
 	}

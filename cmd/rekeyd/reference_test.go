@@ -13,12 +13,13 @@ import (
 const commandLineHead = `# Command line
 
 What ` + "`rekeyd help`" + ` and ` + "`rekeyd COMMAND --help`" + ` say; this page is made from them. [operating.md](operating.md) shows each
-command at work. Flags may come before or after the names of policies. Every command has ` + "`--help`" + `; those that look or change
-write a table, or JSON with ` + "`-o json`" + ` or ` + "`--json`" + `.
+command at work. Flags may come before or after the names of policies. Every command has ` + "`--help`" + ` and ` + "`--no-color`" + `; those
+that look or change write a table, with ` + "`-o wide`" + ` whole sentences where the table cuts them, or for programs the same document as
+JSON (` + "`-o json`, `--json`" + `) or YAML (` + "`-o yaml`" + `).
 `
 
 // common are the lines about flags that the page tells once.
-var common = regexp.MustCompile(`(?m)^      --json .*\n|^  -o, --output FORMAT .*\n|^  -h, --help .*\n`)
+var common = regexp.MustCompile(`(?m)^      --json .*\n|^  -o, --output FORMAT .*\n|^  -h, --help .*\n|\nGlobal Flags:\n      --no-color .*\n`)
 
 // TestCommandLineReference holds docs/cli.md against what the commands say of themselves.
 func TestCommandLineReference(t *testing.T) {

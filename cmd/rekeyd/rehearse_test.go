@@ -43,7 +43,7 @@ func TestStatusExitCode(t *testing.T) {
 	w.must(3, "status", "--exit-code", "--json")
 	w.must(0, "status", "--exit-code", "dubbing")
 	w.must(0, "status", "--exit-code", "--state", "ok,due")
-	if out := w.must(0, "status", "--state", "failing,error"); !strings.HasPrefix(out, "tts-prod") || strings.Contains(out, "dubbing") {
+	if out := w.must(0, "status", "--state", "failing,error"); !strings.Contains(out, "\ntts-prod  ") || strings.Contains(out, "dubbing") {
 		t.Errorf("in error: %s", out)
 	}
 	if out := w.must(0, "status", "--state", "rotating", "-o", "json"); !strings.Contains(out, `"policies": []`) {

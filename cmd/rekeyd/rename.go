@@ -13,7 +13,7 @@ func (a app) rename(ctx context.Context, o options, names []string) error {
 	if err != nil {
 		return err
 	}
-	return a.each(ctx, s, names[1:], o.json, func(ctx context.Context, name string) (daemon.Outcome, string, error) {
+	return a.each(ctx, s, names[1:], o.format, func(ctx context.Context, name string) (daemon.Outcome, string, error) {
 		out, err := d.Rename(ctx, names[0], name)
 		text := fmt.Sprintf("%s: it has the ledger entry of %s now", name, names[0])
 		if out.KeyID != "" {

@@ -43,8 +43,8 @@ func (a app) schedule(_ context.Context, o options, names []string) error {
 		runs = append(runs, runsOf(p, start, o.runs)...)
 	}
 	slices.SortStableFunc(runs, func(x, y run) int { return cmp.Or(cmp.Compare(x.UTC, y.UTC), cmp.Compare(x.Policy, y.Policy)) })
-	if o.json {
-		return a.json(runs)
+	if o.format.document() {
+		return a.document(o.format, runs)
 	}
 	for _, r := range runs {
 		line := r.Local + "\t" + r.UTC

@@ -8,7 +8,6 @@ import (
 	"os"
 	"reflect"
 	"strings"
-	"text/tabwriter"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -26,8 +25,11 @@ const (
 // painter colours text, or leaves it as it is.
 type painter struct{ on bool }
 
-// painter returns the painter of stdout: colours are for terminals, unless NO_COLOR or TERM=dumb refuses them.
+// painter returns the painter of stdout: colours are for terminals, unless --no-color, NO_COLOR or TERM=dumb refuses them.
 func (a app) painter() painter {
+	if a.plain != nil && *a.plain {
+		return painter{}
+	}
 	refused, _ := a.lookuper.Lookup("NO_COLOR")
 	kind, _ := a.lookuper.Lookup("TERM")
 	return painter{a.isTerminal(a.stdout) && refused == "" && kind != "dumb"}
@@ -80,15 +82,22 @@ func stripControls(text string) string {
 
 // escapeControls escapes the same characters as JSON does, and keeps JSON valid. Line breaks stay.
 func escapeControls(text []byte) []byte {
+	return escapeRunes(text, func(out []byte, r rune) []byte {
+		for _, unit := range utf16.Encode([]rune{r}) {
+			out = fmt.Appendf(out, `\u%04x`, unit)
+		}
+		return out
+	})
+}
+
+func escapeRunes(text []byte, escape func(out []byte, r rune) []byte) []byte {
 	if !bytes.ContainsFunc(text, isControl) {
 		return text
 	}
 	var out []byte
 	for _, r := range string(text) {
 		if isControl(r) {
-			for _, unit := range utf16.Encode([]rune{r}) {
-				out = fmt.Appendf(out, `\u%04x`, unit)
-			}
+			out = escape(out, r)
 			continue
 		}
 		out = utf8.AppendRune(out, r) // an invalid byte becomes U+FFFD
@@ -125,30 +134,6 @@ func (a app) isTerminal(stream any) bool {
 	}
 	nowhere, err := os.Stat(os.DevNull) // also a character device, and a service's stdin
 	return err != nil || !os.SameFile(info, nowhere)
-}
-
-// columns aligns the cells of all rows. Each row is one line, whatever its content.
-func columns(rows [][]string) []string {
-	var out strings.Builder
-	aligned := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
-	for _, row := range rows {
-		_, _ = fmt.Fprintln(aligned, tabbed(row)) // a Builder does not fail
-	}
-	_ = aligned.Flush()
-	var lines []string
-	for line := range strings.Lines(out.String()) {
-		lines = append(lines, strings.TrimRight(line, " \n"))
-	}
-	return lines
-}
-
-// tabbed is a row with tabs between its cells.
-func tabbed(row []string) string {
-	var cells []string
-	for _, cell := range row {
-		cells = append(cells, stripControls(cell))
-	}
-	return strings.Join(cells, "\t")
 }
 
 // progress shows the log of the work on policies to a person at a terminal. It leaves out failures, which are reported at

@@ -3,10 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -25,24 +25,60 @@ func (a app) status(ctx context.Context, o options, names []string) error {
 			return usageError{fmt.Errorf("--state is %q, which is no state; %s", state, config.Suggestion(state, stateNames()))}
 		}
 	}
-	snapshot, err := a.survey(ctx, o, names)
+	switch {
+	case o.watch && o.exitCode:
+		return usageError{errors.New("rekeyd status: --watch ends with an interrupt alone; leave out --exit-code")}
+	case o.interval < leastInterval || o.interval > mostInterval:
+		return usageError{fmt.Errorf("--interval is %s; write one from %s to %s", o.interval, duration(leastInterval), duration(mostInterval))}
+	}
+	look, err := a.surveyor(o, names)
 	if err != nil {
 		return err
 	}
-	view := web.ViewOf(snapshot)
-	if len(o.states) > 0 {
-		others := func(p web.PolicyView) bool { return !slices.Contains(o.states, string(p.State)) }
-		view.Policies, view.Unmanaged = slices.DeleteFunc(view.Policies, others), slices.DeleteFunc(view.Unmanaged, others)
+	if o.watch {
+		return a.watch(ctx, o, look)
 	}
-	if o.json {
-		err = a.json(view)
-	} else {
-		err = a.table(statusRows(view, time.Now()), trouble(view))
+	view, err := look(ctx)
+	if err != nil {
+		return err
 	}
-	if err = errors.Join(err, unreachable(view)); err == nil && o.exitCode && slices.ContainsFunc(view.Policies, troubled) {
+	if err = errors.Join(a.show(o, view, names), unreachable(view)); err == nil && o.exitCode && slices.ContainsFunc(view.Policies, troubled) {
 		return errToDo
 	}
 	return err
+}
+
+// surveyor returns a function that observes the chosen policies in the chosen states.
+func (a app) surveyor(o options, names []string) (func(context.Context) (web.View, error), error) {
+	s, err := a.load()
+	if err != nil {
+		return nil, err
+	}
+	look, err := a.observer(s, o, names)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) (web.View, error) {
+		snapshot, err := look(ctx)
+		view := web.ViewOf(snapshot)
+		if len(o.states) > 0 {
+			others := func(p web.PolicyView) bool { return !slices.Contains(o.states, string(p.State)) }
+			view.Policies, view.Unmanaged = slices.DeleteFunc(view.Policies, others), slices.DeleteFunc(view.Unmanaged, others)
+		}
+		return view, err
+	}, nil
+}
+
+// show writes a view. One policy that is named is told of in full.
+func (a app) show(o options, view web.View, names []string) error {
+	now, all := time.Now(), slices.Concat(view.Policies, view.Unmanaged)
+	switch {
+	case o.format.document():
+		return a.document(o.format, view)
+	case o.format == formatTable && len(names) == 1 && len(all) == 1:
+		return a.detail(all[0], now)
+	}
+	return a.table(statusRows(all, o.format == formatWide, now), trouble(all))
 }
 
 func stateNames() []string {
@@ -67,23 +103,34 @@ func (a app) survey(ctx context.Context, o options, names []string) (rotator.Sna
 }
 
 func (a app) observe(ctx context.Context, s daemon.Settings, o options, names []string) (rotator.Snapshot, error) {
-	err := known(s.Policies, names)
+	look, err := a.observer(s, o, names)
 	if err != nil {
 		return rotator.Snapshot{}, err
 	}
+	return look(ctx)
+}
+
+// observer returns a function that observes the chosen policies, with one login however often it is called.
+func (a app) observer(s daemon.Settings, o options, names []string) (func(context.Context) (rotator.Snapshot, error), error) {
+	err := known(s.Policies, names)
+	if err != nil {
+		return nil, err
+	}
 	if names, err = o.choose(s.Policies, names); err != nil {
-		return rotator.Snapshot{}, err
+		return nil, err
 	}
 	s.Env.LogLevel = "error" // findings are shown, not logged
 	d, err := a.build(s, io.Discard, nil)
 	if err != nil {
-		return rotator.Snapshot{}, fmt.Errorf("preparing the survey: %w", err)
+		return nil, fmt.Errorf("preparing the survey: %w", err)
 	}
-	snapshot, err := d.Survey(ctx, names...)
-	if err != nil {
-		return snapshot, fmt.Errorf("observing the policies: %w", err)
-	}
-	return snapshot, nil
+	return func(ctx context.Context) (rotator.Snapshot, error) {
+		snapshot, err := d.Survey(ctx, names...)
+		if err != nil {
+			return snapshot, fmt.Errorf("observing the policies: %w", err)
+		}
+		return snapshot, nil
+	}, nil
 }
 
 // chosen returns the policies that are named or chosen, or all of them.
@@ -112,31 +159,82 @@ func unreachable(v web.View) error {
 	return errors.Join(errs...)
 }
 
-func statusRows(v web.View, now time.Time) [][]string {
+// statusRows are the rows of the table. Narrow ones have words, wide ones have sentences.
+func statusRows(all []web.PolicyView, wide bool, now time.Time) [][]string {
 	rows := [][]string{{"POLICY", "STATE", "KEY", "KEY AGE", "NEXT ROTATION", "OLD KEYS", "LAST ERROR"}}
-	for _, p := range slices.Concat(v.Policies, v.Unmanaged) {
-		key, words := "-", p.Words()
-		if p.Key != nil {
-			key = p.Key.ID
+	for _, p := range all {
+		state, old, failure := p.Clause(now), p.LeavingInShort(now), p.FailureInShort(now)
+		if wide {
+			state, old, failure = strings.Join(sentences(p, now), "; "), strings.Join(p.Leaving(now), "; "), p.LastFailure()
 		}
-		if len(p.Drift) > 0 {
-			words += "; differs in " + strings.Join(p.Drift, ", ")
-		}
-		if leak := p.HealedLeak(now); leak != "" {
-			words += "; " + leak
-		}
-		rows = append(rows, []string{
-			p.Name, words, key, p.Age(now), p.Next(now),
-			cmp.Or(strings.Join(p.Leaving(now), "; "), "-"), cmp.Or(p.LastFailure(), "-"),
-		})
+		rows = append(rows, []string{p.Name, state, keyID(p), p.Age(now), p.Next(now), cmp.Or(old, "-"), cmp.Or(failure, "-")})
 	}
 	return rows
 }
 
+func keyID(p web.PolicyView) string {
+	if p.Key == nil {
+		return "-"
+	}
+	return p.Key.ID
+}
+
+// sentences say how a policy stands.
+func sentences(p web.PolicyView, now time.Time) []string {
+	all := []string{p.Words()}
+	if len(p.Drift) > 0 {
+		all = append(all, "differs in "+strings.Join(p.Drift, ", "))
+	}
+	if leak := p.HealedLeak(now); leak != "" {
+		all = append(all, leak)
+	}
+	return all
+}
+
+// detail tells of one policy, a line for each fact.
+func (a app) detail(p web.PolicyView, now time.Time) error {
+	var rows [][]string
+	add := func(title string, facts ...string) {
+		for _, fact := range slices.DeleteFunc(facts, func(fact string) bool { return fact == "" }) {
+			rows = append(rows, []string{title, fact})
+			title = ""
+		}
+	}
+	at := func(t time.Time, relative string) string {
+		if t.IsZero() {
+			return relative
+		}
+		return t.UTC().Format(time.RFC3339) + " (" + relative + ")"
+	}
+	add("Policy:", p.Name)
+	add("State:", append(sentences(p, now), p.Unguarded())...)
+	add("Last error:", p.LastFailure())
+	if p.Key != nil {
+		add("Key:", p.Key.ID+" "+p.Key.Name)
+		add("Created:", at(p.Key.Created, p.Age(now)+" ago"))
+	}
+	if !p.LastRotation.IsZero() {
+		add("Last rotation:", at(p.LastRotation, web.Span(now.Sub(p.LastRotation))+" ago"))
+	}
+	add("Next rotation:", at(p.NextRotation, p.Next(now)))
+	add("Old keys:", p.Leaving(now)...)
+	add("Record:", p.Sink.String()+", field "+p.Sink.Field)
+	add("Service account:", p.ServiceAccount+" in workspace "+p.Workspace)
+	add("Mode:", string(p.Mode))
+	add("Group:", p.Group)
+	for _, name := range slices.Sorted(maps.Keys(p.Labels)) {
+		add("Label:", name+"="+p.Labels[name])
+	}
+	lines := columns(rows)
+	colors := make([]string, len(lines))
+	colors[0], colors[1] = bold, trouble([]web.PolicyView{p})[0]
+	return a.lines(lines, colors)
+}
+
 // trouble gives each policy's line its colour.
-func trouble(v web.View) []string {
+func trouble(all []web.PolicyView) []string {
 	var colors []string
-	for _, p := range slices.Concat(v.Policies, v.Unmanaged) {
+	for _, p := range all {
 		switch {
 		case troubled(p):
 			colors = append(colors, red)
@@ -147,36 +245,4 @@ func trouble(v web.View) []string {
 		}
 	}
 	return colors
-}
-
-// table writes rows: aligned, coloured and with their heading for a person, with tabs for programs.
-func (a app) table(rows [][]string, colors []string) error {
-	var lines []string
-	if p := a.painter(); a.isTerminal(a.stdout) {
-		lines = columns(rows)
-		for i, color := range append([]string{bold}, colors...) {
-			lines[i] = string(p.paint(color, lines[i]))
-		}
-	} else {
-		for _, row := range rows[1:] {
-			lines = append(lines, tabbed(row))
-		}
-	}
-	for _, line := range lines {
-		if err := a.print("%s\n", safe(line)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (a app) json(v any) error {
-	text, err := json.MarshalIndent(v, "", "  ")
-	if err == nil {
-		_, err = a.stdout.Write(append(escapeControls(text), '\n'))
-	}
-	if err != nil {
-		return fmt.Errorf("writing to stdout: %w", err)
-	}
-	return nil
 }

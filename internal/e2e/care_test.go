@@ -82,7 +82,7 @@ func TestOneListingIsNoProof(t *testing.T) {
 	id := w.current()
 	w.sim.Ask(http.MethodDelete, "keys/"+id, nil, &struct{}{})
 	before := w.writes()
-	w.says(w.verb(0, "status"), id, "missing from the last listing")
+	w.says(w.verb(0, "status", "-o", "wide"), id, "missing from the last listing")
 	w.says(w.verb(0, "plan"), "missing from the last listing", "nothing to do now")
 	if w.writes() != before {
 		t.Error("looking changed something")
@@ -99,7 +99,7 @@ func TestKeyDisabledByAPerson(t *testing.T) {
 	if after, v := w.record(); v != version || !reflect.DeepEqual(before, after) || len(w.history("createAPIKey")) != 1 {
 		t.Error("a person's decision was overruled")
 	}
-	w.says(w.verb(0, "status"), "error: ", "rekeyd rotate tts-prod")
+	w.says(w.verb(0, "status", "-o", "wide"), "error: ", "rekeyd rotate tts-prod")
 	w.verb(0, "rotate", "tts-prod")
 	if second := w.current(); second == first || !w.key(first).Disabled {
 		t.Error("rotate did not replace the disabled key, or enabled it")
@@ -172,7 +172,7 @@ func TestAdopt(t *testing.T) {
 	w.calm("")
 	d := w.start(nil)
 	d.state("error", "record_changed")
-	w.says(w.verb(0, "status"), id+" (by hand, hint ", other+" (another, hint ")
+	w.says(w.verb(0, "status", "-o", "wide"), id+" (by hand, hint ", other+" (another, hint ")
 	w.calm(", adopt: " + id)
 	d.state("ok", "")
 	if keys := w.sim.Keys(); len(keys) != 2 || keys[0].Disabled || keys[1].Disabled {
@@ -232,7 +232,7 @@ func TestPolicyRemoved(t *testing.T) {
 	if w.current() != second {
 		t.Error("the current key is not in the record any more")
 	}
-	w.says(w.verb(0, "status"), "removed from the policy file", "rekeyd prune tts-prod", second)
+	w.says(w.verb(0, "status", "-o", "wide"), "removed from the policy file", "rekeyd prune tts-prod", second)
 	w.verb(0, "prune", "tts-prod", "--yes")
 	process.Eventually(t, process.Patience, func() error {
 		if !w.gone(second) {

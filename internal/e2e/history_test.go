@@ -95,7 +95,7 @@ func TestAnAuditorTakesTheHistory(t *testing.T) {
 	if n := len(w.exported("tts-prod", "--since", all[0].Published.Format(time.RFC3339))); n != 4 {
 		t.Errorf("%d rotations since the first one", n)
 	}
-	w.says(w.verb(0, "status"), "; leaked, replaced ", " after it was seen")
+	w.says(w.verb(0, "status", "-o", "wide"), "; leaked, replaced ", " after it was seen")
 	process.Eventually(t, process.Patience, func() error {
 		_, page := d.get("/policies/tts-prod")
 		_, body := d.get("/api/v1/policies/tts-prod")
@@ -112,8 +112,8 @@ func TestAnAuditorTakesTheHistory(t *testing.T) {
 
 	// The policy is removed, ElevenLabs is down, and so is the daemon.
 	status, stdout, stderr := w.command(append(w.environment(map[string]string{"REKEYD_POLICY_FILE": "", "ELEVENLABS_BASE_URL": "http://127.0.0.1:1"}),
-		"REKEYD_POLICIES=policies: [{name: other, service_account: "+account+", schedule: '@every 24h', permissions: all, sink: {path: elevenlabs/"+w.id+"/other}}]"), "history")
-	if status != 0 || strings.Count(stdout, "\n") != 4 || !strings.Contains(stdout, "\ttts-prod\tleak\texposed_publicly\t"+third+"\t"+second+" disabled already\t") {
+		"REKEYD_POLICIES=policies: [{name: other, service_account: "+account+", schedule: '@every 24h', permissions: all, sink: {path: elevenlabs/"+w.id+"/other}}]"), "history", "-o", "wide")
+	if status != 0 || strings.Count(stdout, "\n") != 5 || !strings.Contains(strings.Join(strings.Fields(stdout), " "), " tts-prod leak exposed_publicly "+third+" "+second+" disabled already ") {
 		t.Errorf("of a removed policy: exit status %d\n%s%s", status, stdout, stderr)
 	}
 	w.says(w.verb(2, "history", "tts-prd"), "did you mean tts-prod?")

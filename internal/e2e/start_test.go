@@ -111,7 +111,7 @@ func TestStatusOnlyLooks(t *testing.T) {
 	w := newWorld(t, common.vault)
 	w.policy("@every 1h")
 	status, stdout, stderr := w.command(w.environment(nil), "status")
-	if status != 0 || !strings.HasPrefix(stdout, "tts-prod\t") {
+	if status != 0 || !strings.Contains(stdout, "\ntts-prod  ") {
 		t.Errorf("exit status %d, %q, %q", status, stdout, stderr)
 	}
 	if _, version := w.record(); version != 0 || len(w.sim.Keys()) != 0 {

@@ -186,7 +186,7 @@ func TestRollback(t *testing.T) {
 		if got := w.current(); got != first || w.key(second).Disabled {
 			t.Errorf("the record holds %s, want %s; and %s stays enabled", got, first, second)
 		}
-		w.says(w.verb(0, "status"), "\tok\t", first)
+		w.says(w.verb(0, "status"), "  ok  ", first)
 		stop()
 		d.end()
 	})

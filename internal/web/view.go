@@ -180,6 +180,21 @@ func (p PolicyView) Sentence() string {
 	return "" // rotating, paused
 }
 
+// Clause is Words in a few: for a table, where the whole sentence stands elsewhere.
+func (p PolicyView) Clause(now time.Time) string {
+	text := string(p.State)
+	if p.Reason != "" && string(p.Reason) != text {
+		text += ": " + string(p.Reason)
+	}
+	if len(p.Drift) > 0 {
+		text += ", drift"
+	}
+	if p.HealedLeak(now) != "" {
+		text += ", leak replaced"
+	}
+	return text
+}
+
 // Unguarded says that ElevenLabs may not disable the current key, which nothing replaces then when it leaks; "" otherwise.
 func (p PolicyView) Unguarded() string {
 	if p.Key == nil || p.Key.ThirdPartyDisable == nil || *p.Key.ThirdPartyDisable {
@@ -244,6 +259,19 @@ func (p PolicyView) Leaving(now time.Time) []string {
 	return all
 }
 
+// LeavingInShort says for each retiring key how long it stays in which state.
+func (p PolicyView) LeavingInShort(now time.Time) string {
+	var all []string
+	for _, r := range p.Retiring {
+		text := string(r.State) + " " + Span(r.Until.Sub(now))
+		if r.Proof == ledger.StillAccepted {
+			text += ", still accepted"
+		}
+		all = append(all, text)
+	}
+	return strings.Join(all, "; ")
+}
+
 // waiting says which evidence is missing, and until when it is waited for.
 func (r RetiringView) waiting() string {
 	var all []string
@@ -265,6 +293,14 @@ func (p PolicyView) LastFailure() string {
 		return ""
 	}
 	return fmt.Sprintf("%s: %s: %s (%s)", f.Stage, f.Reason, f.Message, f.At.UTC().Format(time.RFC3339))
+}
+
+// FailureInShort is the reason of LastFailure, and how long ago it was.
+func (p PolicyView) FailureInShort(now time.Time) string {
+	if p.Failure == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s, %s ago", p.Failure.Reason, Span(now.Sub(p.Failure.At)))
 }
 
 // Span writes a duration in its two largest units: 3d4h, 5m10s.

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/rekeyd/rekeyd/internal/web"
+)
+
+// Bounds of --interval: every look reads the ledger and lists the workspaces.
+const (
+	leastInterval = time.Second
+	mostInterval  = time.Hour
+)
+
+// watch is `rekeyd status --watch`, until an interrupt, which is its regular end. Once it has begun, what fails is told and
+// tried again.
+func (a app) watch(ctx context.Context, o options, look func(context.Context) (web.View, error)) error {
+	w := watcher{app: a, options: o}
+	for {
+		view, err := look(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && w.shown == nil:
+			return err
+		case err != nil:
+			w.complain(err)
+		default:
+			if err := w.draw(view, time.Now()); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(o.interval):
+		}
+	}
+}
+
+// watcher shows one view after another. As with kubectl get --watch, a pipe has the whole table once, and then the line of each
+// policy that changed. A terminal is redrawn. Programs get the whole document again when something changed.
+type watcher struct {
+	app
+	options
+	shown map[string]string // each policy as it was shown last, as JSON
+	last  string            // the last complaint
+}
+
+func (w *watcher) draw(view web.View, now time.Time) error {
+	all, before := slices.Concat(view.Policies, view.Unmanaged), w.shown
+	w.shown = map[string]string{}
+	for _, p := range all {
+		text, err := json.Marshal(p)
+		if err != nil {
+			return fmt.Errorf("comparing policy %s: %w", p.Name, err)
+		}
+		w.shown[p.Name] = string(text)
+	}
+	var err error
+	lines, colors := columns(statusRows(all, w.format == formatWide, now)), append([]string{bold}, trouble(all)...)
+	switch {
+	case w.redraws():
+		head := fmt.Sprintf("Every %s, last at %s; Ctrl-C ends it", duration(w.interval), now.UTC().Format(time.RFC3339))
+		err = w.print("\x1b[H\x1b[2J%s\n\n", safe(head))
+		w.last = "" // it is no longer on the screen
+	case w.format.document() && maps.Equal(before, w.shown):
+		return nil
+	case w.format == formatYAML:
+		err = w.print("---\n")
+	case before != nil:
+		for i := len(all); i >= 0; i-- {
+			if i == 0 || before[all[i-1].Name] == w.shown[all[i-1].Name] {
+				lines, colors = slices.Delete(lines, i, i+1), slices.Delete(colors, i, i+1)
+			}
+		}
+	}
+	if w.format.document() {
+		err = errors.Join(err, w.document(w.format, view))
+	} else {
+		err = errors.Join(err, w.lines(lines, colors))
+	}
+	w.complain(unreachable(view))
+	return err
+}
+
+// redraws reports whether stdout is a screen that can be drawn on again.
+func (w *watcher) redraws() bool {
+	kind, _ := w.lookuper.Lookup("TERM")
+	return w.isTerminal(w.stdout) && kind != "dumb" && !w.format.document()
+}
+
+// complain writes an error to stderr, once while it stays the same.
+func (w *watcher) complain(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != w.last && err != nil {
+		w.printError("error", err)
+	}
+	w.last = text
+}
