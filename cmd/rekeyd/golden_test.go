@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -185,6 +186,60 @@ func TestCheckSession(t *testing.T) {
 	w.must(1, "check", "--online")
 	w.must(1, "check", "--online", "--json")
 	w.golden("check")
+}
+
+// TestEveryCommandOnATerminalAndInAPipe has each command once, with its output for a person and for what reads a pipe.
+func TestEveryCommandOnATerminalAndInAPipe(t *testing.T) {
+	t.Parallel()
+	for name, terminal := range map[string]bool{"every_terminal": true, "every_pipe": false} {
+		w := newWorld(t)
+		w.pty, w.env["TERM"], w.env["REKEYD_LISTEN_ADDR"] = terminal, "xterm", "127.0.0.1:1"
+		w.must(2, "run", "--fast")
+		w.must(1, "health")
+		w.must(0, "check")
+		w.must(3, "plan")
+		w.must(0, "rotate", "dubbing", "tts-prod") // in the order of their names, which is that of history within one second
+		if _, _, err := w.sim.AddKey("svcacc_b", elevensim.KeySpec{Name: "by hand", Secret: "sk_" + strings.Repeat("0", 44) + "1111"}); err != nil {
+			t.Fatal(err)
+		}
+		w.must(0, "discover")
+		w.must(0, "rotate", "--all", "--dry-run")
+		w.must(0, "rotate", "tts-prod", "--reason", "a drill")
+		w.must(0, "rollback", "tts-prod")
+		w.must(1, "rename", "tts-prod", "dubbing")
+		w.must(0, "status")
+		w.must(0, "status", "-o", "wide")
+		w.must(0, "status", "tts-prod")
+		w.must(0, "status", "-o", "yaml")
+		w.must(0, "history")
+		w.must(0, "history", "-o", "wide")
+		w.must(0, "schedule", "--from", "2026-03-23T12:00:00Z", "-n", "1")
+		w.lose("svcacc_a", "tts-prod", "aaaaaaaaaa")
+		w.lose("svcacc_a", "tts-prod", "bbbbbbbbbb")
+		if w.typed = "2\n"; terminal {
+			w.must(0, "prune")
+		} else {
+			w.must(0, "prune", "--yes")
+		}
+		w.typed = "sk_0123456789abcdef0123456789abcdef0123456789abcdef\n"
+		w.must(1, "leaked")
+		w.typed = ""
+		w.must(2, "conformance")
+		w.must(1, "debug", "bundle", "-o", os.DevNull)
+		w.must(0, "help", "status")
+		w.must(2, "completion")
+		w.must(0, "version")
+		session := w.session.String()
+		for _, c := range documented() {
+			if !strings.Contains(session, "$ "+c.CommandPath()) {
+				t.Errorf("%s is in no golden output", c.CommandPath())
+			}
+		}
+		if colours := strings.Contains(session, "\x1b["); colours != terminal {
+			t.Errorf("%s: colours %t", name, colours)
+		}
+		w.golden(name)
+	}
 }
 
 // TestPlanOfEverything shows each kind of change, in colours and without.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/creack/pty"
 	"github.com/sethvargo/go-envconfig"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
@@ -29,6 +30,7 @@ type world struct {
 	kv      *memkv.Server
 	env     map[string]string
 	tty     bool   // a person is there
+	pty     bool   // at a real terminal, where stdout and stderr are one
 	typed   string // what the person types
 	session strings.Builder
 	log     strings.Builder // of all commands
@@ -70,7 +72,12 @@ func (w *world) run(args ...string) (status int, stdout, stderr string) {
 	var out, errs bytes.Buffer
 	a := app{lookuper: envconfig.MapLookuper(maps.Clone(w.env)), stdin: strings.NewReader(w.typed), stdout: &out, stderr: &errs}
 	a.terminal = func(any) bool { return w.tty }
+	end := func() {}
+	if w.pty {
+		end = w.sit(&a, &out)
+	}
 	status = a.run(w.t.Context(), args)
+	end()
 	fmt.Fprintf(&w.session, "$ rekeyd %s\n%s", strings.Join(args, " "), out.String())
 	for line := range strings.Lines(errs.String()) {
 		if strings.HasPrefix(line, "{") {
@@ -81,6 +88,40 @@ func (w *world) run(args ...string) (status int, stdout, stderr string) {
 	}
 	fmt.Fprintf(&w.session, "exit status %d\n\n", status)
 	return status, out.String(), errs.String()
+}
+
+// sit gives a command a real terminal, and the person there, who types when asked. What the terminal showed is in out at the end.
+func (w *world) sit(a *app, out *bytes.Buffer) (end func()) {
+	w.t.Helper()
+	screen, terminal, err := pty.Open()
+	if err == nil {
+		err = pty.Setsize(terminal, &pty.Winsize{Rows: 50, Cols: 250})
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	a.stdin, a.stdout, a.stderr, a.terminal = terminal, terminal, terminal, nil
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		buffer, typed := make([]byte, 1<<10), w.typed
+		for {
+			n, err := screen.Read(buffer)
+			out.Write(bytes.ReplaceAll(buffer[:n], []byte("\r"), nil))
+			if asked := bytes.HasSuffix(out.Bytes(), []byte(": ")); asked && typed != "" {
+				_, _ = screen.WriteString(typed)
+				typed = ""
+			}
+			if err != nil { // the terminal is closed
+				return
+			}
+		}
+	}()
+	return func() {
+		_ = terminal.Close()
+		<-read
+		_ = screen.Close()
+	}
 }
 
 // must runs a command that has to end with this status.
@@ -114,6 +155,8 @@ func (w *world) golden(name string) {
 		{`rekeyd\.[a-z0-9]{8}\.([a-z-]+)\.[a-z0-9]{10}`, "rekeyd.OWNER.$1.ROTATION"},
 		{`"rotation": "[a-z0-9]{10}"`, `"rotation": "ROTATION"`},
 		{`\b(\d+d\d+h|\d+h\d+m|\d+m\d+s|\d+s)\b`, "SPAN"},
+		{`created \d{4}-\d\d-\d\d\b`, "created DATE"},
+		{`rekeyd \S+ \(revision \S+\)`, "rekeyd VERSION (revision REVISION)"},
 		{`(TIME \(in SPAN\)|TIME) +`, "$1 "},
 		{`(\S) {3,}`, "$1  "}, // columns are as wide as the widest time
 	} {
