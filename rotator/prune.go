@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
@@ -158,6 +159,9 @@ func (r *Rotator) listedAs(workspace, account, id string) (elevenlabs.Key, bool)
 // is harmless however late it arrives.
 func (r *Rotator) giveUp(ctx context.Context, k LostKey) error { return r.mark(ctx, k, true) }
 
+// pruneWaits is how many seconds prune waits for another process's work on a policy.
+const pruneWaits = 15
+
 // mark sets or removes the mark in the ledger that a lost key is abandoned.
 func (r *Rotator) mark(ctx context.Context, k LostKey, given bool) error {
 	_, _, rotation, ours := ledger.ParseKeyName(k.KeyName)
@@ -165,7 +169,7 @@ func (r *Rotator) mark(ctx context.Context, k LostKey, given bool) error {
 		return errors.New("its name was not given by rekeyd")
 	}
 	name := k.Policy
-	for attempt, renames := 1, 0; ; {
+	for attempt, renames, waits := 1, 0, 0; ; {
 		doc, err := r.opt.Store.Read(ctx, r.entryRef(name), 0)
 		if err != nil {
 			return fmt.Errorf("reading ledger entry of %s: %w", name, err)
@@ -186,6 +190,9 @@ func (r *Rotator) mark(ctx context.Context, k LostKey, given bool) error {
 			return nil
 		case given && e.Knows(k.KeyID, rotation):
 			return fmt.Errorf("the ledger entry of policy %s names it now", name)
+		case (e.Claim != nil || e.Intent != nil) && waits < pruneWaits && sleep(ctx, time.Second):
+			waits++ // a step of a daemon takes seconds
+			continue
 		case e.Claim != nil || e.Intent != nil:
 			return fmt.Errorf("policy %s is being worked on; try again when that has ended", name)
 		}

@@ -46,10 +46,13 @@ func (s *Session) ours(k elevenlabs.Key) bool {
 	return false
 }
 
-// keys lists the account's keys, and remembers what must not be in the report.
+// keys lists the account's keys, in a request of its own, and remembers what must not be in the report.
 func (s *Session) keys(ctx context.Context) (keys []elevenlabs.Key, err error) {
 	err = s.ask(ctx, func(ctx context.Context) error {
-		keys, err = s.api.Keys(ctx, s.opt.Account)
+		reserved, err := s.api.Reserve(ctx)
+		if err == nil {
+			keys, err = s.api.Keys(reserved, s.opt.Account)
+		}
 		return err
 	})
 	for _, k := range keys {
