@@ -74,7 +74,9 @@ formula() {
 # parts OS: what its binaries were built from; both architectures are of the same modules. The licences are those found in the modules' sources, which
 # the build has fetched and held against go.sum: nothing is looked for at the module proxy or the checksum database. Ours is known.
 parts() {
-  GOPROXY=off GOSUMDB=off "$work/cyclonedx-gomod" bin -json -licenses -std -noserial -notimestamp -version "$VERSION" "$work/rekeyd_${number}_$1_amd64"/rekeyd* \
+  local binary=$work/rekeyd_${number}_$1_amd64/rekeyd
+  [ "$1" != windows ] || binary+=.exe
+  GOPROXY=off GOSUMDB=off "$work/cyclonedx-gomod" bin -json -licenses -std -noserial -notimestamp -version "$VERSION" "$binary" \
     2>"$work/parts.log" >"$work/parts.json" || { cat "$work/parts.log" >&2; exit 1; }
   jq '.metadata.component.licenses = [{license: {id: "Apache-2.0"}}]' "$work/parts.json" >"$dist/rekeyd_${number}_$1.cdx.json"
 }
