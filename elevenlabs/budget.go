@@ -22,6 +22,7 @@ const (
 	cut       = 0.85
 	growth    = 0.002
 	deepest   = 8    // one refusal divides the rate by no more, however little was answered
+	few       = 4    // requests of late, counting those in flight
 	lowest    = 0.05 // requests a second
 	unbounded = 1000 // requests a second; a higher rate than this is none
 
@@ -275,14 +276,18 @@ func (b *budget) learn(e *Error, sent time.Time) {
 	}
 }
 
-// slowLocked lowers the rate below what was answered of late.
+// slowLocked lowers the rate below what was answered of late. A refusal of one of few requests says little about the rate: others may
+// have used the limit up.
 func (b *budget) slowLocked(now time.Time) {
 	limit := float64(b.limiter.Limit())
 	if math.IsInf(limit, 1) {
 		limit = unbounded
 	}
-	answered := max(b.answers.rate(now), limit/deepest)
-	b.limitLocked(now, rate.Limit(max(cut*min(limit, answered), min(lowest, limit))))
+	answered, least := b.answers.rate(now), limit/deepest
+	if b.inFlight+b.answers.now+b.answers.last < few {
+		least = limit
+	}
+	b.limitLocked(now, rate.Limit(max(cut*min(limit, max(answered, least)), min(lowest, limit))))
 }
 
 func (b *budget) growLocked(now time.Time) {

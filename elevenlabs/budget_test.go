@@ -41,7 +41,7 @@ func busy(t *testing.T, c *Client, so time.Duration) (answered, refused int64) {
 	return yes.Load(), no.Load()
 }
 
-// A limit that nobody published is found and used, whatever it is.
+// An unpublished limit is found and used, whatever it is.
 func TestAHiddenRateIsFound(t *testing.T) {
 	for _, limit := range []float64{2, 10, 100} {
 		for _, retryAfter := range []string{"", "1"} {
@@ -69,6 +69,28 @@ func TestAHiddenRateIsFound(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A refusal of a request that was alone does not take most of the budget away: it was not too much.
+func TestAnOddRefusalCostsLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		status := 429
+		c := newClient(t, "http://127.0.0.1", func(o *Options) {
+			o.Rate = 5
+			o.Transport = inProcess(func(*http.Request) (int, http.Header, string) { return status, nil, refusedRate })
+		})
+		if result, _ := c.Probe(t.Context(), secret.New("sk_probe")); result != Inconclusive {
+			t.Fatal(result)
+		}
+		if got := float64(c.budget.limiter.Limit()); got < 5*cut-0.01 || got > 5*cut+0.01 {
+			t.Errorf("the rate is %v, want %v", got, 5*cut)
+		}
+		status = 200
+		<-time.After(3 * time.Minute)
+		if c.budget.try(); c.budget.limiter.Limit() != 5 {
+			t.Errorf("after three minutes the rate is %v, want 5", c.budget.limiter.Limit())
+		}
+	})
 }
 
 // A limit of requests at once lowers the number in flight, not the rate.
@@ -102,7 +124,7 @@ func TestAHiddenConcurrencyIsFound(t *testing.T) {
 	}
 }
 
-// Who has less patience goes first, and nobody waits for ever.
+// Less patience goes first, and each request gets its turn.
 func TestTheOrderOfWaitingRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -229,7 +251,7 @@ func TestASharedListingIsNotLeft(t *testing.T) {
 		if keys, err := c.Keys(t.Context(), "a2"); err != nil || len(keys) != 1 {
 			t.Errorf("%v, %v", keys, err)
 		}
-		if _, err := c.Keys(t.Context(), "nobody"); err != nil {
+		if _, err := c.Keys(t.Context(), "unknown"); err != nil {
 			t.Error(err) // alone: this service answers for every account
 		}
 		if c.budget.inFlight != 0 || len(c.budget.waiting) != 0 {

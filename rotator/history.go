@@ -42,8 +42,8 @@ func (e *MovedError) Error() string {
 	return fmt.Sprintf("reading the history of %s: policy %s took its ledger entry over; run: rekeyd history %s", e.Policy, e.To, e.To)
 }
 
-// logOthers logs the rotations that commands and other replicas made between two reads of an entry. Without an earlier entry only the last one is
-// new for certain: the others may have come with a rename.
+// logOthers logs the rotations that commands and other replicas made between two reads of an entry. Without an earlier entry only
+// the last one is new for certain: the others may have come with a rename.
 func (r *Rotator) logOthers(policy string, was, is *ledger.Entry) {
 	added := is.Rotations()
 	if was == nil {

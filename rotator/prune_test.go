@@ -5,12 +5,14 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
@@ -103,6 +105,44 @@ func TestPruneLooksAgain(t *testing.T) {
 			t.Error("nothing was rotated")
 		}
 	})
+}
+
+// TestPruneWaitsForAStep of another process, but not for one that does not end.
+func TestPruneWaitsForAStep(t *testing.T) {
+	for name, ends := range map[string]bool{"it ends": true, "it does not end": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newArena(t)
+				p := testPolicy(t, nil)
+				_, stop := w.daemon(options{}, p)
+				after(time.Minute)
+				stop()
+				owner, _, _, _ := ledger.ParseKeyName(w.inRecord(p).Name)
+				id, _, err := w.sim.AddKey(account, elevensim.KeySpec{Name: ledger.KeyName(owner, p.Name, "lostlostlo")})
+				w.must(err)
+				path := "secret/rekeyd/policies/" + p.Name
+				entry, _ := w.kv.Get(path, 0)
+				entry["claim"] = map[string]any{"holder": "otherreplica", "nonce": 1, "since": time.Now().UTC()}
+				_, err = w.kv.Put(path, entry)
+				w.must(err)
+				if ends {
+					time.AfterFunc(5*time.Second, func() {
+						delete(entry, "claim")
+						_, _ = w.kv.Put(path, entry)
+					})
+				}
+				begun := time.Now()
+				err = w.pruneAll(w.build(options{}, p))
+				took, gone := time.Since(begun), !slices.ContainsFunc(w.alive(), func(k elevensim.Key) bool { return k.ID == id })
+				if gone != ends || took > 20*time.Second {
+					t.Errorf("gone %t after %v (%v)", gone, took, err)
+				}
+				if !ends {
+					wantError(t, err, "is being worked on; try again when that has ended")
+				}
+			})
+		})
+	}
 }
 
 // TestPruneAsksWhatDaemonsHave: a command with an old policy file takes nothing from a daemon.

@@ -114,17 +114,8 @@ func (r *Rotator) ListedKey(policy string) (elevenlabs.Key, bool) {
 	if st == nil || st.status.Current == nil {
 		return elevenlabs.Key{}, false
 	}
-	c := st.status.Current
-	ws := r.workspaces[c.Workspace]
-	if ws == nil || ws.listing == nil {
-		return elevenlabs.Key{}, false
-	}
-	keys := ws.listing.accounts[c.Account]
-	i := slices.IndexFunc(keys, func(k elevenlabs.Key) bool { return k.ID == c.ID })
-	if i < 0 {
-		return elevenlabs.Key{}, false
-	}
-	return keys[i], true
+	key, _, listed := r.listedKeyLocked(*st.status.Current)
+	return key, listed
 }
 
 // Ready returns why the rotator cannot work, nil if it can.

@@ -66,7 +66,7 @@ func (r *Rotator) queueLocked(st *policyState) {
 	r.wakeUp.Signal()
 }
 
-// urgentLocked reports whether somebody waits for the policy: a person, or readers whose key is listed as disabled.
+// urgentLocked reports whether a person waits for the policy, or readers whose key is listed as disabled.
 func (r *Rotator) urgentLocked(st *policyState) bool {
 	if st.request != nil {
 		return true

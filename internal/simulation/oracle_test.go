@@ -39,7 +39,7 @@ type life struct {
 	hidden    bool        // versions of its record since cannot be read, so that nobody can tell whether it was published
 	revoked   bool        // an operator wanted it dead
 	pruned    bool        // an operator gave it up
-	condemned bool        // somebody found it and sent a delete, which may not arrive
+	condemned bool        // a process found it and sent a delete, which may not arrive
 	orphan    bool        // made in a time that Vault has forgotten
 	ahead     bool        // its replacement may not have waited for its group
 	leaving   time.Time   // when the ledger first said that it is in overlap
