@@ -66,8 +66,23 @@ func (l *loop) run(rotate func(i int)) []time.Duration {
 
 // eight makes the eight calls of a rotation that could be recovered: ledger, record, create, verify, list, record, read
 // back, ledger.
-func (l *loop) eight(i int) {
-	ledger, record := fmt.Sprint("bare/ledger/", i), fmt.Sprint("bare/records/", i)
+func (l *loop) eight(i int) { l.rotate("bare", i) }
+
+// first makes the eleven calls of a first key: whether there are an entry and a record, and what may be done to both, and then
+// the eight.
+func (l *loop) first(folder string) func(i int) {
+	folder = "bare/" + folder
+	return func(i int) {
+		ledger, record := fmt.Sprint(folder, "/ledger/", i), fmt.Sprint(folder, "/records/", i)
+		l.version(ledger)
+		l.version(record)
+		l.send(http.MethodPost, l.w.vault.Addr+"/v1/sys/capabilities-self", "X-Vault-Token", l.w.token, map[string]any{"paths": []string{ledger, record}}, nil)
+		l.rotate(folder, i)
+	}
+}
+
+func (l *loop) rotate(folder string, i int) {
+	ledger, record := fmt.Sprint(folder, "/ledger/", i), fmt.Sprint(folder, "/records/", i)
 	keys := l.w.sim.URL + "/v1/service-accounts/" + account(i) + "/api-keys"
 	entry := l.versions(ledger)
 	l.put(ledger, begun, entry)

@@ -52,6 +52,42 @@ func (w *world) race(rounds int) (bare, ours []figure) {
 	return bare, ours[2:]
 }
 
+// TestColdStart starts rekeyd with an empty ledger and 1,000 policies, again and again in new folders, in turn with the bare loop.
+func TestColdStart(t *testing.T) {
+	if !asked(t) {
+		return
+	}
+	for _, latency := range []time.Duration{0, 20 * time.Millisecond} {
+		w := newWorld(t, vaulttest.Start(t))
+		w.setLatency(latency)
+		l := newLoop(t, w, concurrency)
+		var bare, ours []figure
+		for round := range 7 {
+			folder := fmt.Sprint("cold-", round)
+			bare = append(bare, l.figure("bare loop", l.first(folder), "11"))
+			ours = append(ours, w.coldStart(folder))
+		}
+		t.Logf("ElevenLabs answers after %s, %d first keys from a cold start, concurrency %d\n\n%s\nof the bare loop in each round: %s",
+			latency, accounts, concurrency, table([]figure{median(bare), median(ours)}), rounds(bare, ours))
+	}
+}
+
+// coldStart times from the start of the process.
+func (w *world) coldStart(folder string) figure {
+	w.t.Helper()
+	w.configure("0 0 1 1 *", folder)
+	used, begun := cpu(), time.Now()
+	d, metrics := w.start()
+	w.await(accounts)
+	spent := cpuSince(used, "rekeyd", "vault", "elevensim")
+	calls := sum(w.scrape(metrics), `rekeyd_requests_total`) / accounts
+	w.t.Logf("calls of %d first keys: %s", accounts, callsByKind("", w.scrape(metrics)))
+	if status := d.Stop(); status != 0 {
+		w.t.Errorf("rekeyd ended with %d: %s", status, w.said())
+	}
+	return figureOf("rekeyd", w.published(w.t.Context(), begun, folder), fmt.Sprintf("%.2f", calls), spent)
+}
+
 // fullMinute returns the first one that is at least so far away.
 func fullMinute(away time.Duration) time.Time {
 	return time.Now().Add(away).Truncate(time.Minute).Add(time.Minute)
@@ -68,7 +104,7 @@ func (w *world) rotateAll(metrics string, due time.Time) figure {
 	spent, after := cpuSince(used, "rekeyd", "vault", "elevensim"), w.scrape(metrics)
 	w.t.Logf("calls of %d rotations: %s", accounts, callsByKind(before, after))
 	calls := (sum(after, `rekeyd_requests_total`) - sum(before, `rekeyd_requests_total`)) / accounts
-	return figureOf("rekeyd", w.published(w.t.Context(), due), fmt.Sprintf("%.2f", calls), spent)
+	return figureOf("rekeyd", w.published(w.t.Context(), due, ""), fmt.Sprintf("%.2f", calls), spent)
 }
 
 // median returns the figure in the middle of those in order of their speed.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -83,24 +84,32 @@ func (w *world) setLatency(d time.Duration) {
 // daemon starts rekeyd with a policy for each account, due at each full minute, and returns it with every first key made.
 func (w *world) daemon() (d *process.Process, metrics string) {
 	w.t.Helper()
+	w.configure("* * * * *", "")
+	d, metrics = w.start()
+	w.await(accounts)
+	return d, metrics
+}
+
+// configure gives the daemon a policy for each account, with ledger and records in folders of that name.
+func (w *world) configure(schedule, folder string) {
+	w.t.Helper()
 	file := filepath.Join(w.t.TempDir(), "policies.yaml")
 	var b strings.Builder
-	fmt.Fprintf(&b, "defaults: {schedule: \"* * * * *\", overlap: %s, quarantine: 5s, permissions: [text_to_speech, user_read]}\npolicies:\n", overlap)
+	fmt.Fprintf(&b, "defaults: {schedule: %q, overlap: %s, quarantine: 5s, permissions: [text_to_speech, user_read]}\npolicies:\n", schedule, overlap)
 	for i := range accounts {
-		fmt.Fprintf(&b, "- {name: p-%[1]d, service_account: %[2]s, sink: {path: elevenlabs/p-%[1]d}}\n", i, account(i))
+		fmt.Fprintf(&b, "- {name: p-%d, service_account: %s, sink: {path: %s}}\n", i, account(i), record(folder, i))
 	}
 	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
 	w.env = []string{
-		"REKEYD_POLICY_FILE=" + file, "REKEYD_LISTEN_ADDR=127.0.0.1:0", "REKEYD_MIN_INTERVAL=1m", fmt.Sprint("REKEYD_CONCURRENCY=", concurrency),
+		"REKEYD_POLICY_FILE=" + file, "REKEYD_LEDGER_PATH=" + path.Join("rekeyd", folder), "REKEYD_LISTEN_ADDR=127.0.0.1:0", "REKEYD_MIN_INTERVAL=1m", fmt.Sprint("REKEYD_CONCURRENCY=", concurrency),
 		"REKEYD_API_RATE=100000", "REKEYD_MAX_ROTATIONS_PER_HOUR=1000000", "ELEVENLABS_API_KEY=" + w.adminKey, "ELEVENLABS_BASE_URL=" + w.sim.URL,
 		"VAULT_ADDR=" + w.vault.Addr, "VAULT_TOKEN=" + w.vault.Token(w.t, w.policy), "HOME=" + w.t.TempDir(),
 	}
-	d, metrics = w.start()
-	w.await(accounts)
-	return d, metrics
 }
+
+func record(folder string, i int) string { return path.Join("elevenlabs", folder, fmt.Sprint("p-", i)) }
 
 // start starts the daemon as it was before. Its log goes to a file, which nobody but us reads, and we seldom: whoever
 // looks on by a pipe or by scrapes takes time from it.
@@ -166,13 +175,13 @@ func sum(exposition, series string) float64 {
 	return total
 }
 
-// published returns, by Vault's own clock, how long after due each record was written.
-func (w *world) published(ctx context.Context, due time.Time) []time.Duration {
+// published returns, by Vault's own clock, how long after due each record of the folder was written.
+func (w *world) published(ctx context.Context, due time.Time, folder string) []time.Duration {
 	w.t.Helper()
 	client := w.vault.Client(w.t)
 	took := make([]time.Duration, accounts)
 	for i := range took {
-		s, err := client.Logical().ReadWithContext(ctx, fmt.Sprint("secret/metadata/elevenlabs/p-", i))
+		s, err := client.Logical().ReadWithContext(ctx, "secret/metadata/"+record(folder, i))
 		if err != nil || s == nil {
 			w.t.Fatalf("reading what Vault knows of record %d: %v", i, err)
 		}
