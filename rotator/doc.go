@@ -1,6 +1,6 @@
 // Package rotator keeps the API keys of service accounts as their policies say.
 //
-// A policy flows one way. [Rotator.Load] takes it; cron, a listing of its workspace or the end of an overlap wakes it; what is
+// A policy flows one way. [Rotator.Load] takes it; its schedule, a listing of its workspace or the end of an overlap wakes it; what is
 // known of it (ledger entry, record, listed keys) becomes a [plan.Observed]; [plan.Plan], a pure function, decides what to do
 // and why; the rotator performs one step of that and observes again. A step returns an outcome, and what follows from a
 // failure (log, counts, events, the next try) is done in one place, conclude (outcome.go).

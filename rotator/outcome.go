@@ -58,7 +58,7 @@ func (j *job) conclude(s plan.Step, out outcome) {
 			return // it was called off, so it did not fail
 		}
 		r.noteFailure(j.st, j.p, f, j.begun)
-		if j.st.known.loggedFailure.news(f.stage, f.reason) {
+		if logs(&j.st.known.loggedFailure, f.stage, f.reason) {
 			j.log.Error("rotation failed", "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)
 		}
 	case failedClaim:
@@ -138,9 +138,9 @@ func (r *Rotator) noteFailure(st *policyState, p plan.Policy, f *stageError, beg
 		tried.Failed = true
 		st.request = &tried
 	}
-	st.status.Failures++
-	st.status.State, st.status.Reason, st.last.failed = plan.StateFailing, f.reason, true
-	st.status.Failure = &ledger.Failure{Stage: f.stage, Reason: f.reason, Message: message(f.err, f.reason), At: r.opt.Wall(), Count: 1}
+	st.display.failures++
+	st.display.state, st.display.reason, st.last.failed = plan.StateFailing, f.reason, true
+	st.display.failure = &ledger.Failure{Stage: f.stage, Reason: f.reason, Message: message(f.err, f.reason), At: r.opt.Wall(), Count: 1}
 	r.observeLocked(Event{Type: EventFailed, Policy: p.Name, Workspace: p.Workspace, Stage: f.stage, Reason: f.reason, At: r.opt.Wall(), Duration: time.Since(begun)})
 }
 
@@ -159,11 +159,11 @@ func (r *Rotator) noteStoreFailure(st *policyState, err error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := &st.status
-	s.State, s.Reason, st.last.failed = plan.StateFailing, ReasonOf(err), true
-	s.Failure = r.storeFailure(err)
-	if st.known.loggedOutage.news(ledger.StageClaim, s.Reason) {
-		r.logLocked(slog.LevelError, "reading policy state failed", "policy", st.policy.Name, "failure", s.Reason, "err", err)
+	s := &st.display
+	s.state, s.reason, st.last.failed = plan.StateFailing, ReasonOf(err), true
+	s.failure = r.storeFailure(err)
+	if logs(&st.known.loggedOutage, ledger.StageClaim, s.reason) {
+		r.logLocked(slog.LevelError, "reading policy state failed", "policy", st.policy.Name, "failure", s.reason, "err", err)
 	}
 }
 

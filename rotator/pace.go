@@ -28,12 +28,13 @@ const (
 // pace holds the waits between the tries of one policy, and what they cost. It is kept per process; what must survive a restart
 // is in the ledger. All times are monotonic.
 type pace struct {
-	tries map[plan.Attempt]tries
+	tries []tries // one of each attempt
 	spent []expense
 	hour  time.Duration // in which callsPerHour count; 0: an hour
 }
 
 type tries struct {
+	of         plan.Attempt
 	count      int
 	last, next time.Time
 	logged     ledger.Reason
@@ -60,57 +61,55 @@ func (p *pace) counts() time.Duration { return 61 * p.lasts() }
 // tried notes one more try and when the next may follow. It returns the number of tries.
 func (p *pace) tried(a plan.Attempt, wait func(count int) time.Duration) int {
 	now := time.Now()
-	for old, t := range p.tries {
-		if now.Sub(t.last) > 2*plan.MaxBackoff { // it waited for an hour at most, and was not due since
-			delete(p.tries, old)
-		}
+	// A try waits for MaxBackoff at most: what was not tried for twice as long is no longer due.
+	p.tries = slices.DeleteFunc(p.tries, func(t tries) bool { return now.Sub(t.last) > 2*plan.MaxBackoff })
+	t := p.noted(a)
+	if t == nil {
+		p.tries = append(p.tries, tries{of: a})
+		t = &p.tries[len(p.tries)-1]
 	}
-	if p.tries == nil {
-		p.tries = map[plan.Attempt]tries{}
-	}
-	t := p.tries[a]
 	t.count++
 	t.last, t.next = now, now.Add(wait(t.count))
-	p.tries[a] = t
 	return t.count
 }
 
+// noted returns the tries of an attempt, nil if there are none.
+func (p *pace) noted(a plan.Attempt) *tries {
+	i := slices.IndexFunc(p.tries, func(t tries) bool { return t.of == a })
+	if i < 0 {
+		return nil
+	}
+	return &p.tries[i]
+}
+
 // waits returns how long it is until the next try.
-func (p *pace) waits(a plan.Attempt) time.Duration { return time.Until(p.tries[a].next) }
+func (p *pace) waits(a plan.Attempt) time.Duration {
+	if t := p.noted(a); t != nil {
+		return time.Until(t.next)
+	}
+	return 0
+}
 
 // forget ends the waits of actions that succeeded.
 func (p *pace) forget(actions ...plan.Action) {
-	for a := range p.tries {
-		if slices.Contains(actions, a.Action) {
-			delete(p.tries, a)
-		}
-	}
+	p.tries = slices.DeleteFunc(p.tries, func(t tries) bool { return slices.Contains(actions, t.of.Action) })
 }
 
 // hurry allows one try of everything at once. If it fails, the waits keep growing.
 func (p *pace) hurry() {
-	for a, t := range p.tries {
-		t.next = time.Time{}
-		p.tries[a] = t
+	for i := range p.tries {
+		p.tries[i].next = time.Time{}
 	}
 }
 
 // news reports whether a failure differs from the last one logged for these tries.
 func (p *pace) news(a plan.Attempt, reason ledger.Reason) bool {
-	t := p.tries[a]
-	if t.logged == reason {
+	t := p.noted(a)
+	if t == nil || t.logged == reason {
 		return false
 	}
 	t.logged = reason
-	p.tries[a] = t
 	return true
-}
-
-// seen notes the entry's version at the last try.
-func (p *pace) seen(a plan.Attempt, version int) {
-	t := p.tries[a]
-	t.version = version
-	p.tries[a] = t
 }
 
 // charge counts calls that made no progress.
@@ -158,11 +157,11 @@ const costOfALook = 6
 // pacing returns the waits in wall time; the zero value means none.
 func (p *pace) pacing(wall time.Time) plan.Pacing {
 	var x plan.Pacing
-	for a, t := range p.tries {
+	for _, t := range p.tries {
 		if x.Next == nil {
 			x.Next = make(map[plan.Attempt]time.Time, len(p.tries))
 		}
-		x.Next[a] = wall.Add(time.Until(t.next))
+		x.Next[t.of] = wall.Add(time.Until(t.next))
 	}
 	if p.affords(costOf(plan.ActRotate)) == 0 {
 		return x
@@ -221,9 +220,10 @@ func (r *Rotator) paceStep(st *policyState, s plan.Step, m *meter, version int, 
 		return
 	}
 	a := plan.AttemptOf(s)
-	before := k.pace.tries[a].version
 	n := r.tried(st, a)
-	k.pace.seen(a, version)
+	t := k.pace.noted(a)
+	before := t.version
+	t.version = version
 	moved := before != version            // other writers changed the entry, which usually explains it
 	answered := s.Action == plan.ActProve // it is asked again because of the answer that it had
 	if out.again && !out.progress && out.failure == nil && !answered && (n > 1 && !moved || n > explainedFor) {
@@ -280,7 +280,7 @@ func (r *Rotator) tooSoon(st *policyState, p plan.Policy, ws *workspace, asked b
 	k := &st.known
 	k.pace.hour = min(time.Hour, 60*r.opt.ReconcileInterval, 4*r.opt.ResyncInterval)
 	spent := k.pace.affords(costOfALook) > 0
-	if asked && k.pace.waits(lookAsked()) <= 0 && (!spent || k.pace.tries[lookAsked()].count == 0) {
+	if asked && k.pace.waits(lookAsked()) <= 0 && (!spent || k.pace.noted(lookAsked()) == nil) {
 		return false
 	}
 	if !spent && k.pace.waits(plan.Attempt{Action: look}) <= 0 {
@@ -292,7 +292,7 @@ func (r *Rotator) tooSoon(st *policyState, p plan.Policy, ws *workspace, asked b
 	if spent && !k.loaded {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		st.status.Reason = ledger.ReasonCallBudget
+		st.display.reason = ledger.ReasonCallBudget
 	}
 	return true
 }

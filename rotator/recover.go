@@ -274,7 +274,7 @@ func (j *job) sweep(ctx context.Context, s plan.Step) outcome {
 	}
 	if err := j.deleteLost(ctx, k.Key); err != nil {
 		j.r.mu.Lock()
-		j.st.status.Unswept++
+		j.st.display.unswept++
 		j.r.mu.Unlock()
 		return outcome{failure: failed(ledger.StageRetire, err), as: failedRetirement}
 	}

@@ -14,13 +14,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/robfig/cron/v3"
-
 	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
-	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
 // Options is what a [Rotator] needs. The durations and counts are the REKEYD_ variables of the same names.
@@ -66,7 +63,6 @@ type Rotator struct {
 	reloaded         chan struct{} // holds a value once the set of policies changed
 	stopping         bool
 	running          bool
-	cron             *cron.Cron
 	loops            sync.WaitGroup // begun only while running, with mu held
 	randomMu         sync.Mutex
 	lags             atomic.Bool // a read lagged behind a write
@@ -129,7 +125,7 @@ func (r *Rotator) Load(policies []plan.Policy, clients map[string]*elevenlabs.Cl
 		if r.policies[name] == nil {
 			p := *st.policy
 			p.Mode = plan.ModeRemoved
-			st.policy, st.status.Policy = &p, &p
+			st.policy = &p
 			r.removed[name] = st
 		}
 	}
@@ -148,7 +144,6 @@ func (r *Rotator) Load(policies []plan.Policy, clients map[string]*elevenlabs.Cl
 		default:
 		}
 	}
-	r.swapCron()
 	r.foretellLocked()
 	for _, st := range r.orderedLocked() {
 		r.enqueueLocked(st)
@@ -192,45 +187,6 @@ func (r *Rotator) loadWorkspaces(clients map[string]*elevenlabs.Client) {
 	}
 }
 
-// swapCron replaces the whole scheduler: a change to a live one takes milliseconds per entry when there are many.
-func (r *Rotator) swapCron() {
-	c := cron.New(cron.WithLocation(time.UTC))
-	for _, st := range r.policies {
-		if st.policy.Mode == plan.ModeAuto {
-			o := &cronEntry{r, st.policy}
-			c.Schedule(o, o)
-		}
-	}
-	if !r.running {
-		return
-	}
-	if r.cron != nil {
-		r.cron.Stop()
-	}
-	r.cron = c
-	c.Start()
-}
-
-// cronEntry is a policy's entry in the scheduler. Each run, delayed by the splay, only wakes the policy: whether it is due is
-// decided from the ledger.
-type cronEntry struct {
-	r *Rotator
-	p *plan.Policy
-}
-
-// Next implements cron.Schedule.
-func (o *cronEntry) Next(t time.Time) time.Time {
-	splay := schedule.SplayOf(o.p.Name, o.p.Splay)
-	next := o.p.Schedule.Next(t.Add(-splay))
-	if next.IsZero() {
-		return next
-	}
-	return next.Add(splay)
-}
-
-// Run implements cron.Job.
-func (o *cronEntry) Run() { o.r.wake(o.p.Name) }
-
 // Run works until ctx ends, then finishes the work in flight within the shutdown timeout. Unfinished work recovers at the next
 // start. It is called once.
 func (r *Rotator) Run(ctx context.Context) error {
@@ -244,7 +200,6 @@ func (r *Rotator) Run(ctx context.Context) error {
 	for _, ws := range r.workspaces {
 		ws.beginLocked(r)
 	}
-	r.swapCron()
 	r.mu.Unlock()
 	for range r.opt.Concurrency {
 		workers.Go(func() { r.worker(work, &workers) })
@@ -265,9 +220,6 @@ func (r *Rotator) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stopping, r.running = true, false
-	if r.cron != nil {
-		r.cron.Stop()
-	}
 	for _, ws := range r.workspaces {
 		ws.stop()
 	}

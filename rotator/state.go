@@ -17,15 +17,15 @@ type policyState struct {
 	policy      *plan.Policy // replaced whole, never changed
 	ws          *workspace
 	place       place
-	urgent      bool  // as it was enqueued
 	inbox       inbox // for the next look, which takes it whole
+	urgent      bool  // as it was enqueued
 	counted     bool  // its entry was read for the hourly limit, or found unreadable
+	mayTakeBack bool  // it was added by a reload and has not taken its entry back since
 	request     *plan.Request
-	timer       *time.Timer  // the next look at a known time
-	loadedAt    int          // the Load that added it; 0: it is only in the ledger
-	mayTakeBack bool         // it was added by a reload and has not taken its entry back since
-	order       uint64       // differs between replicas, so that each works in its own order
-	status      PolicyStatus // what is displayed; no decision reads it
+	timer       *time.Timer // the next look at a known time
+	loadedAt    int         // the Load that added it; 0: it is only in the ledger
+	order       uint64      // differs between replicas, so that each works in its own order
+	display     display     // no decision reads it
 	last        last
 
 	known knowledge // owned by the one worker that has the policy
@@ -71,13 +71,16 @@ func (l last) due(now time.Time) bool {
 
 // knowledge is what was read about a policy. Only the worker that has the policy touches it.
 type knowledge struct {
-	loaded        bool
+	loaded      bool
+	followed    bool // entry is what was read last, so that what commands add to it is noticed
+	recordTried bool // it was read, or its read failed, since the start
+	used        bool // the current key was seen in use
+	digestKnown bool
+
 	ledgerError   string
 	entry         *ledger.Entry // nil: the ledger has none
 	version       int
-	followed      bool             // entry is what was read last, so that what commands add to it is noticed
 	record        *plan.RecordView // nil: must be read before it is used
-	recordTried   bool             // it was read, or its read failed, since the start
 	unread        *ledger.Failure  // why it cannot be read; nil: it could be at the last try
 	explained     int              // listing whose unknown keys have already caused a new read of the ledger
 	renumbered    string           // the current key, if the versions of its record began anew since it was published
@@ -92,12 +95,11 @@ type knowledge struct {
 	disabledKey   string               // the current key whose disabling was already reported
 	usage         map[string]usage     // of retiring keys, by id
 	credits       int64                // of the current key, at its last listing
-	used          bool                 // the current key was seen in use
 	quarantined   map[string]time.Time // when this process first saw each key in quarantine there; monotonic
 	retryAt       time.Time            // next attempt, if the ledger could not be written
 	countedOutage ledger.Reason        // the outage that was already counted as this policy's failure
-	loggedOutage  logged               // the last failure of the store; forgotten once the policy is ok
-	loggedFailure logged               // the last failed rotation
+	loggedOutage  *logged              // the last failure of the store; forgotten once the policy is ok
+	loggedFailure *logged              // the last failed rotation
 	patchAfter    time.Time
 	pace          pace
 	mended        int    // version of the entry whose future times were logged
@@ -107,7 +109,6 @@ type knowledge struct {
 	movedAway     string            // the current key, if another replica moved it away from the policy's place
 	elsewhere     map[string]string // keys that the ledger reserves for other policies, as seen at an adoption
 	digest        string            // of the settings applied when the policy was loaded
-	digestKnown   bool
 }
 
 // logged is a failure that was logged.
@@ -117,12 +118,12 @@ type logged struct {
 	at     time.Time
 }
 
-// news reports whether a failure is to be logged: one that repeats is logged once a day.
-func (l *logged) news(stage ledger.Stage, reason ledger.Reason) bool {
-	if l.stage == stage && l.reason == reason && time.Since(l.at) < 24*time.Hour {
+// logs reports whether a failure is to be logged, and notes it: one that repeats is logged once a day.
+func logs(last **logged, stage ledger.Stage, reason ledger.Reason) bool {
+	if l := *last; l != nil && l.stage == stage && l.reason == reason && time.Since(l.at) < 24*time.Hour {
 		return false
 	}
-	*l = logged{stage, reason, time.Now()}
+	*last = &logged{stage, reason, time.Now()}
 	return true
 }
 
@@ -132,10 +133,8 @@ func (st *policyState) load(p *plan.Policy, ws *workspace) {
 	changed := st.ws != nil && !reflect.DeepEqual(*st.policy, *p)
 	st.inbox.resync, st.inbox.edited = st.inbox.resync || changed, st.inbox.edited || changed
 	st.policy, st.ws = p, ws
-	st.status.Policy = p
-	if st.status.State == "" {
-		st.status.State = plan.StateDue
-		st.status.Reason = ledger.ReasonNotObserved
+	if st.display.state == "" {
+		st.display.state, st.display.reason = plan.StateDue, ledger.ReasonNotObserved
 	}
 }
 

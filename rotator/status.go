@@ -95,10 +95,10 @@ func (r *Rotator) Snapshot() Snapshot {
 	defer r.mu.Unlock()
 	s := Snapshot{StoreDown: r.outage.down(r.opt.Ledger.Mount), Policies: make([]PolicyStatus, 0, len(r.policies))}
 	for _, name := range slices.Sorted(maps.Keys(r.policies)) {
-		s.Policies = append(s.Policies, r.policies[name].status)
+		s.Policies = append(s.Policies, r.policies[name].statusLocked())
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.removed)) {
-		s.Removed = append(s.Removed, r.removed[name].status)
+		s.Removed = append(s.Removed, r.removed[name].statusLocked())
 	}
 	for _, ws := range r.sortedWorkspaces {
 		s.Workspaces = append(s.Workspaces, WorkspaceStatus{ws.name, ws.lastSuccess, ws.lastAttempt, ws.err})
@@ -111,10 +111,10 @@ func (r *Rotator) ListedKey(policy string) (elevenlabs.Key, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	st := r.policies[policy]
-	if st == nil || st.status.Current == nil {
+	if st == nil || st.last.entry == nil || st.last.entry.Current == nil {
 		return elevenlabs.Key{}, false
 	}
-	key, _, listed := r.listedKeyLocked(*st.status.Current)
+	key, _, listed := r.listedKeyLocked(*st.last.entry.Current)
 	return key, listed
 }
 
@@ -178,35 +178,57 @@ func (r *Rotator) Survey(ctx context.Context, names ...string) (Snapshot, error)
 	return s, ctx.Err()
 }
 
+// display is what is shown of a policy beside its last entry and decision.
+type display struct {
+	state             plan.State // the decision's, or that of a failure since
+	reason            ledger.Reason
+	failure           *ledger.Failure
+	keys              plan.KeyCounts
+	inUse             bool
+	thirdPartyDisable elevenlabs.Value[bool]
+	disabled          map[ledger.Reason]time.Time
+	successes         int
+	failures          int
+	unswept           int
+}
+
+// statusLocked is what is displayed of the policy.
+func (st *policyState) statusLocked() PolicyStatus {
+	d, x := st.last.decision, st.display
+	s := PolicyStatus{Policy: st.policy, State: x.state, Reason: x.reason, Message: d.Message, HeldBy: d.HeldBy, Loaded: st.last.planned, Steps: d.Steps,
+		NextDue: d.NextDue, NextReason: d.NextReason, Leaves: d.Leaves, Missing: d.Missing, Keys: x.keys, InUse: x.inUse, Drift: d.Drift,
+		ThirdPartyDisable: x.thirdPartyDisable, Failure: x.failure, Successes: x.successes, Failures: x.failures, Disabled: x.disabled, Unswept: x.unswept}
+	if e := st.last.entry; e != nil {
+		s.Current, s.Retiring, s.History, s.LastRotation, s.MovedTo = e.Current, e.Retiring, e.Packed(), e.LastRotation, e.MovedTo
+	}
+	return s
+}
+
 // updateStatus displays the new observation and decision.
 func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, d plan.Decision) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	was := st.statusLocked()
 	st.last = last{entry: o.Entry, decision: d, planned: true, failed: o.Entry != nil && o.Entry.Failure != nil}
-	s := &st.status
-	was := *s
-	s.State, s.Reason, s.Message, s.Steps = d.State, d.Reason, d.Message, d.Steps
-	s.NextReason, s.Leaves, s.Missing = d.NextReason, d.Leaves, d.Missing
-	s.NextDue, s.Drift, s.HeldBy, s.Loaded = d.NextDue, d.Drift, d.HeldBy, true
-	s.Current, s.Retiring, s.History, s.LastRotation, s.MovedTo = nil, nil, "", time.Time{}, ""
-	if e := o.Entry; e != nil {
-		s.Current, s.Retiring, s.History, s.LastRotation, s.MovedTo = e.Current, e.Retiring, e.Packed(), e.LastRotation, e.MovedTo
-		s.Failure = e.Failure
+	s := &st.display
+	s.state, s.reason = d.State, d.Reason
+	if o.Entry != nil {
+		s.failure = o.Entry.Failure
 	}
-	if u := st.known.unread; u != nil && (s.State == plan.StateOK || s.State == plan.StateDue) {
-		s.State, s.Reason, s.Failure, st.last.failed = plan.StateFailing, u.Reason, u, true
+	if u := st.known.unread; u != nil && (s.state == plan.StateOK || s.state == plan.StateDue) {
+		s.state, s.reason, s.failure, st.last.failed = plan.StateFailing, u.Reason, u, true
 	}
-	if s.State == plan.StateOK {
-		st.known.loggedOutage = logged{}
+	if s.state == plan.StateOK {
+		st.known.loggedOutage = nil
 	}
-	if st.known.countedOutage != "" && (s.State == plan.StateDue || s.State == plan.StateFailing) && (o.Entry == nil || o.Entry.Failure == nil) {
-		s.State, s.Failure, st.last.failed = plan.StateFailing, was.Failure, true // the ledger could not be written
+	if st.known.countedOutage != "" && (s.state == plan.StateDue || s.state == plan.StateFailing) && (o.Entry == nil || o.Entry.Failure == nil) {
+		s.state, s.failure, st.last.failed = plan.StateFailing, was.Failure, true // the ledger could not be written
 	}
-	s.Keys = plan.CountKeys(p, o)
-	s.InUse = len(o.InUse) > 0
-	s.ThirdPartyDisable = plan.CurrentSettings(o).ThirdPartyDisable
+	s.keys = plan.CountKeys(p, o)
+	s.inUse = len(o.InUse) > 0
+	s.thirdPartyDisable = plan.CurrentSettings(o).ThirdPartyDisable
 	if !slices.ContainsFunc(d.Steps, func(x plan.Step) bool { return x.Action == plan.ActSweep }) {
-		s.Unswept = 0
+		s.unswept = 0
 	}
 	r.emitTransitions(st, was, o)
 }
@@ -214,7 +236,7 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 // emitTransitions reports what changed since the last status. It skips removed policies: they need no report, and after a rename
 // the state under the old name is out of date.
 func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Observed) {
-	s := &st.status
+	s := st.statusLocked()
 	if s.Policy.Mode == plan.ModeRemoved {
 		return
 	}
@@ -248,7 +270,7 @@ func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Obse
 		disabled = map[ledger.Reason]time.Time{}
 	}
 	disabled[e.Reason] = e.At
-	s.Disabled = disabled
+	st.display.disabled = disabled
 	r.observeLocked(e)
 	r.logLocked(slog.LevelWarn, "current key was disabled by others", "policy", s.Policy.Name, "key_id", k.ID, "disable_reason", e.Reason)
 }
@@ -256,7 +278,7 @@ func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Obse
 // rotated counts and reports a completed rotation.
 func (j *job) rotated(c committed, old *ledger.KeyRef) {
 	k := &j.st.known
-	k.countedOutage, k.retryAt, k.digestKnown, k.unread, k.loggedFailure = "", time.Time{}, false, nil, logged{}
+	k.countedOutage, k.retryAt, k.digestKnown, k.unread, k.loggedFailure = "", time.Time{}, false, nil, nil
 	k.record = &plan.RecordView{Version: c.Version, HasValue: true, Match: c.ID, Hash: c.Hash, KeyID: c.ID, Policy: j.p.Name, RotatedAt: c.Published}
 	e := Event{Type: EventRotated, Policy: j.p.Name, Workspace: c.Workspace, KeyID: c.ID, KeyName: c.Name, Reason: c.reason,
 		Evidence: evidenceOf(c.KeyRef, j.entry()), At: c.Published, Duration: time.Since(j.begun)}
@@ -264,7 +286,7 @@ func (j *job) rotated(c committed, old *ledger.KeyRef) {
 		e.PreviousKeyID, e.PreviousValidUntil = old.ID, c.previousUntil
 	}
 	j.r.mu.Lock()
-	j.st.status.Successes++
+	j.st.display.successes++
 	j.r.mu.Unlock()
 	j.audit("rotated", "key_id", c.ID, "previous_key_id", e.PreviousKeyID, "sink", c.Sink.String(), "recovered", c.recovered,
 		"duration_ms", e.Duration.Milliseconds())

@@ -111,18 +111,23 @@ const slow = 3 * time.Second
 // worker works on one policy at a time until the rotator stops or a slow policy got it replaced. Its place keeps two workers off
 // one policy.
 func (r *Rotator) worker(ctx context.Context, workers *sync.WaitGroup) {
+	var replacement *time.Timer
 	for {
 		st, ws := r.next()
 		if st == nil {
 			return
 		}
-		replacement := time.AfterFunc(slow, func() {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			if !r.stopping {
-				workers.Go(func() { r.worker(ctx, workers) })
-			}
-		})
+		if replacement == nil {
+			replacement = time.AfterFunc(slow, func() {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				if !r.stopping {
+					workers.Go(func() { r.worker(ctx, workers) })
+				}
+			})
+		} else {
+			replacement.Reset(slow)
+		}
 		r.work(ctx, st)
 		replaced := !replacement.Stop()
 		r.mu.Lock()
@@ -249,6 +254,10 @@ func (r *Rotator) countIfDue(st *policyState, err error) {
 	}
 }
 
+// wakesAfter is for how many reconcile intervals ahead a policy has a timer: each interval looks at it anyway, and most wait for
+// days.
+const wakesAfter = 10
+
 // wakeLater sets a timer for the time at which the plan may change by itself, so that overlaps end to the second.
 func (r *Rotator) wakeLater(st *policyState, d plan.Decision) {
 	wait := time.Duration(0)
@@ -258,8 +267,8 @@ func (r *Rotator) wakeLater(st *policyState, d plan.Decision) {
 	if wait <= 0 && !d.Wake.IsZero() {
 		wait = d.Wake.Sub(r.opt.Wall())
 	}
-	if wait <= 0 {
-		return // it is under way, or does not wait for a time
+	if wait <= 0 || wait > wakesAfter*r.opt.ReconcileInterval {
+		return // it is under way, does not wait for a time, or a later look sets the timer
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"time"
+	"unique"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
 )
@@ -200,7 +201,23 @@ func ParseEntry(text json.RawMessage, policy string) (*Entry, error) {
 		return nil, fmt.Errorf("reading ledger entry of %s: it lacks owner or salt", policy)
 	}
 	e.upgrade()
+	e.share(policy)
 	return &e, nil
+}
+
+// share makes thousands of entries in memory hold what is the same in most of them once.
+func (e *Entry) share(policy string) {
+	once := func(s *string) { *s = unique.Make(*s).Value() }
+	e.Policy = policy
+	once(&e.Owner)
+	for k := range e.Keys() {
+		once(&k.Workspace)
+		once(&k.Sink.Mount)
+		once(&k.Sink.Field)
+	}
+	if e.Applied != nil {
+		once(&e.Applied.Digest)
+	}
 }
 
 // upgrade converts the notes of earlier builds, which have no time.

@@ -31,8 +31,11 @@ func View(rec ledger.Record, e *ledger.Entry) *RecordView {
 		return v
 	}
 	v.Hash = ledger.HashValue(e.Salt, rec.Secret.Reveal())
-	if e.Current != nil && e.Current.Hash == v.Hash {
-		v.Match = e.Current.ID
+	if c := e.Current; c != nil && c.Hash == v.Hash {
+		v.Match, v.Hash = c.ID, c.Hash // not the copies that are equal: a view is kept
+		if v.KeyID == c.ID && v.Policy == e.Policy {
+			v.KeyID, v.Policy = c.ID, e.Policy
+		}
 		return v
 	}
 	for _, k := range e.Retiring {
