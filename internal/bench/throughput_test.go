@@ -85,7 +85,7 @@ func (w *world) coldStart(folder string) figure {
 	if status := d.Stop(); status != 0 {
 		w.t.Errorf("rekeyd ended with %d: %s", status, w.said())
 	}
-	return figureOf("rekeyd", w.published(w.t.Context(), begun, folder), fmt.Sprintf("%.2f", calls), spent)
+	return figureOf("rekeyd", w.published(w.t.Context(), begun), fmt.Sprintf("%.2f", calls), spent)
 }
 
 // fullMinute returns the first one that is at least so far away.
@@ -104,7 +104,7 @@ func (w *world) rotateAll(metrics string, due time.Time) figure {
 	spent, after := cpuSince(used, "rekeyd", "vault", "elevensim"), w.scrape(metrics)
 	w.t.Logf("calls of %d rotations: %s", accounts, callsByKind(before, after))
 	calls := (sum(after, `rekeyd_requests_total`) - sum(before, `rekeyd_requests_total`)) / accounts
-	return figureOf("rekeyd", w.published(w.t.Context(), due, ""), fmt.Sprintf("%.2f", calls), spent)
+	return figureOf("rekeyd", w.published(w.t.Context(), due), fmt.Sprintf("%.2f", calls), spent)
 }
 
 // median returns the figure in the middle of those in order of their speed.

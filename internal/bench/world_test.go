@@ -47,6 +47,7 @@ type world struct {
 	policy   string // Vault's, as shipped
 	token    string
 	env      []string // the daemon's
+	folder   string   // of the daemon's records
 	log      string   // the file of the daemon's log
 
 	mu     sync.Mutex
@@ -93,6 +94,7 @@ func (w *world) daemon() (d *process.Process, metrics string) {
 // configure gives the daemon a policy for each account, with ledger and records in folders of that name.
 func (w *world) configure(schedule, folder string) {
 	w.t.Helper()
+	w.folder = folder
 	file := filepath.Join(w.t.TempDir(), "policies.yaml")
 	var b strings.Builder
 	fmt.Fprintf(&b, "defaults: {schedule: %q, overlap: %s, quarantine: 5s, permissions: [text_to_speech, user_read]}\npolicies:\n", schedule, overlap)
@@ -175,13 +177,13 @@ func sum(exposition, series string) float64 {
 	return total
 }
 
-// published returns, by Vault's own clock, how long after due each record of the folder was written.
-func (w *world) published(ctx context.Context, due time.Time, folder string) []time.Duration {
+// published returns, by Vault's own clock, how long after due each of the daemon's records was written.
+func (w *world) published(ctx context.Context, due time.Time) []time.Duration {
 	w.t.Helper()
 	client := w.vault.Client(w.t)
 	took := make([]time.Duration, accounts)
 	for i := range took {
-		s, err := client.Logical().ReadWithContext(ctx, "secret/metadata/"+record(folder, i))
+		s, err := client.Logical().ReadWithContext(ctx, "secret/metadata/"+record(w.folder, i))
 		if err != nil || s == nil {
 			w.t.Fatalf("reading what Vault knows of record %d: %v", i, err)
 		}
