@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/internal/secret"
@@ -20,7 +19,7 @@ func (r *Rotator) othersDueLocked(p plan.Policy) bool {
 		}
 		d := st.last.decision
 		expired := d.State == plan.StateOK && st.last.due(r.opt.Wall()) // it became due since the last look
-		if !st.last.planned || expired || d.State == plan.StateRotating || slices.ContainsFunc(d.Steps, func(s plan.Step) bool { return s.Action == plan.ActRotate }) {
+		if !st.last.planned || expired || d.State == plan.StateRotating || d.Rotates() {
 			return true
 		}
 	}

@@ -42,14 +42,14 @@ type unsettled struct {
 func (j *job) conclude(s plan.Step, out outcome) {
 	r, f := j.r, out.failure
 	if out.progress || f != nil && out.as == failedRotation {
-		j.st.known.unsettled = unsettled{} // a rollback to its key would have its rotation id
+		j.st.known.unsettled = nil // a rollback to its key would have its rotation id
 	}
 	if f == nil {
 		return
 	}
 	switch out.as {
 	case failedUnsettled:
-		j.st.known.unsettled = unsettled{j.entry().Intent.Rotation, f}
+		j.st.known.unsettled = &unsettled{j.entry().Intent.Rotation, f}
 		if out.cause != nil {
 			j.log.Error("recovery incomplete", "err", out.cause)
 		}

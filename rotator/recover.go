@@ -24,9 +24,9 @@ func (j *job) recover(ctx context.Context) outcome {
 		return released(j.release(ctx, nil)) // a retirement: its notes stay in the entry, and it is tried again
 	}
 	j.log = j.log.With("rotation", in.Rotation)
-	f := j.st.known.unsettled.failure
-	if f == nil || j.st.known.unsettled.rotation != in.Rotation {
-		f = failedFor(ledger.StageCreate, ledger.ReasonInterrupted, "the process that worked on rotation %s stopped", in.Rotation)
+	f := failedFor(ledger.StageCreate, ledger.ReasonInterrupted, "the process that worked on rotation %s stopped", in.Rotation)
+	if u := j.st.known.unsettled; u != nil && u.rotation == in.Rotation {
+		f = u.failure
 	}
 	j.lost = since                     // the create was sent before that; its key may not be listed yet
 	j.unsure, j.attempted = true, true // a frozen holder may still know the record's current version

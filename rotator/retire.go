@@ -17,10 +17,10 @@ import (
 // after reading ledger and record again, and only while the record holds another key that works. The claim is refused unless the
 // known entry is the newest, and the record is read from a node that has shown the claim.
 func (j *job) retire(ctx context.Context, s plan.Step) outcome {
-	key := j.stillRetiring(s)
-	if key == nil {
-		return outcome{again: true} // another process has done it, or is doing it
+	if !j.stillPlanned(s) {
+		return outcome{again: true} // an earlier step has changed the entry, or shows that another process did
 	}
+	key := ledger.ClonePtr(j.entry().RetiringKey(s.KeyID))
 	kind := ledger.CallDisable
 	if s.Action == plan.ActDelete {
 		kind = ledger.CallDelete
@@ -71,28 +71,6 @@ func (j *job) retire(ctx context.Context, s plan.Step) outcome {
 		proof = j.endOf(ctx, key.KeyRef)
 	}
 	return j.retired(ctx, s, *key, gone || s.Action == plan.ActDelete, proof)
-}
-
-// stillRetiring returns the key if the step is still due under the entry just read.
-func (j *job) stillRetiring(s plan.Step) *ledger.Retiring {
-	e := j.entry()
-	if e == nil || e.MovedTo != "" || e.Claim != nil || ledger.CurrentID(e) == s.KeyID {
-		return nil
-	}
-	key := e.RetiringKey(s.KeyID)
-	switch {
-	case key == nil:
-		return nil
-	case s.Reason == ledger.ReasonRevoke:
-		return ledger.ClonePtr(key)
-	case s.Reason == ledger.ReasonLateEnable && key.State == ledger.InQuarantine:
-		return ledger.ClonePtr(key)
-	case (key.State == ledger.InOverlap) != (s.Action == plan.ActDisable):
-		return nil
-	case s.Reason != ledger.ReasonDisabledOutside && j.r.opt.Wall().Before(key.Until):
-		return nil
-	}
-	return ledger.ClonePtr(key)
 }
 
 // stillUnread reports whether the record does not hold a key that was just disabled: another writer may have put it back after

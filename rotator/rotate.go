@@ -159,14 +159,8 @@ func (j *job) lookAgain(ctx context.Context, in *ledger.Intent) (ledger.Record, 
 	j.r.mu.Lock()
 	ws := j.st.ws
 	j.r.mu.Unlock()
-	o := j.r.observed(j.st, j.p, ws)
-	unclaimed := o.Entry.Clone()
-	unclaimed.Claim, unclaimed.Intent = nil, nil
-	o.Entry, o.MaxRotations = unclaimed, 0
-	for _, s := range plan.Plan(j.p, o, j.r.opt.Wall()).Steps {
-		if s.Action == plan.ActRotate {
-			return rec, j.stillOurs(ctx, rec, in.Seen)
-		}
+	if plan.Due(j.p, j.r.observed(j.st, j.p, ws), j.r.opt.Wall()) {
+		return rec, j.stillOurs(ctx, rec, in.Seen)
 	}
 	return rec, fmt.Errorf("%w (%s)", errNotDue, in.Reason)
 }

@@ -105,7 +105,7 @@ type knowledge struct {
 	mended        int    // version of the entry whose future times were logged
 	inherits      string // the predecessor that was last found
 	groupHeld     string // the holder of the group when it was last read
-	unsettled     unsettled
+	unsettled     *unsettled
 	movedAway     string            // the current key, if another replica moved it away from the policy's place
 	elsewhere     map[string]string // keys that the ledger reserves for other policies, as seen at an adoption
 	digest        string            // of the settings applied when the policy was loaded

@@ -242,15 +242,8 @@ func (r *Rotator) countIfDue(st *policyState, err error) {
 	r.mu.Lock()
 	p, ws := *st.policy, st.ws
 	r.mu.Unlock()
-	o := r.observed(st, p, ws)
-	if o.Record == nil && (o.Entry == nil || o.Entry.Current == nil) {
-		o.Record = &plan.RecordView{} // as if a first key were due
-	}
-	for _, s := range plan.Plan(p, o, r.opt.Wall()).Steps {
-		if s.Action == plan.ActRotate {
-			r.noteOnce(st, failed(ledger.StageClaim, err))
-			return
-		}
+	if plan.DueUnread(p, r.observed(st, p, ws), r.opt.Wall()) {
+		r.noteOnce(st, failed(ledger.StageClaim, err))
 	}
 }
 

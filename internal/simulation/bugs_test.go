@@ -76,7 +76,7 @@ func bugs() []bug {
 
 		// … and what others do.
 		{"leave the twin of a doubled create", "plan/plan.go", "|| o.twin(k.ID, rotation)", "|| false", 300, "doubled", 2},
-		{"retire under another's claim", "retire.go", "if e == nil || e.MovedTo != \"\" || e.Claim != nil ||", "if e == nil || e.MovedTo != \"\" ||", 2000, "crash,late", 12},
+		{"retire under another's claim", "retire.go", "if !j.stillPlanned(s) {", "if j.entry() == nil || j.entry().RetiringKey(s.KeyID) == nil {", 2000, "crash,late", 12},
 		{"retire though the current key does not work", "retire.go", "\treturn j.currentWorks(ctx, c, rec.Secret)", "\t_ = rec\n\treturn nil", 2000, "do=person disables and enables", 1},
 		{"adopt a key that is another policy's", "adopt.go", "if !ledger.ValidKeyID(key.ID) {", "if true {\n\t\treturn \"\", nil\n\t}\n\tif !ledger.ValidKeyID(key.ID) {", 2000, "adopt", 1},
 		{"take the refusal of one mount for an outage of all", "outage.go", "for _, place := range append(mounts, \"\") {", "for place := range b.outages {", 1000, "team", 7},

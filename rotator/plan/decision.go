@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
@@ -162,6 +163,11 @@ func (d *Decision) wakeAt(t time.Time) {
 }
 
 func (d *Decision) add(s Step) { d.Steps = append(d.Steps, s) }
+
+// Rotates reports whether a rotation is among the steps.
+func (d Decision) Rotates() bool {
+	return slices.ContainsFunc(d.Steps, func(s Step) bool { return s.Action == ActRotate })
+}
 
 // fail turns the decision into an error, which a person has to resolve before anything is rotated.
 func (d Decision) fail(reason ledger.Reason, format string, args ...any) Decision {

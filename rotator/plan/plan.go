@@ -10,7 +10,24 @@ import (
 )
 
 // Plan decides what to do about a policy. It is a pure function, and the daemon acts only on its decisions.
-func Plan(p Policy, o Observed, now time.Time) Decision {
+func Plan(p Policy, o Observed, now time.Time) Decision { return decide(p, o, now, false) }
+
+// Due reports whether a rotation that has taken its claim is due: by all that Plan looks at, but for the claim itself and the
+// hourly limit, which has counted the rotation.
+func Due(p Policy, o Observed, now time.Time) bool {
+	o.MaxRotations = 0
+	return decide(p, o, now, true).Rotates()
+}
+
+// DueUnread reports whether a rotation is due as far as is known without a record that cannot be read.
+func DueUnread(p Policy, o Observed, now time.Time) bool {
+	if o.Record == nil && (o.Entry == nil || o.Entry.Current == nil) {
+		o.Record = &RecordView{} // as if a first key were due
+	}
+	return Plan(p, o, now).Rotates()
+}
+
+func decide(p Policy, o Observed, now time.Time, claimed bool) Decision {
 	d := Decision{State: StateOK}
 	if o.LedgerError != "" {
 		return d.fail(ledger.ReasonLedgerInvalid, "%s", o.LedgerError)
@@ -18,14 +35,15 @@ func Plan(p Policy, o Observed, now time.Time) Decision {
 	if slices.Contains(ledger.RecordFields(), p.Sink.Field) {
 		return d.fail(ledger.ReasonSinkField, "policy %s publishes its secret in field %s, which rekeyd itself writes; choose another sink.field", p.Name, p.Sink.Field)
 	}
-	d = planPace(o, now, planSkew(o, plan(p, o, now, d)))
+	d = planPace(o, now, planSkew(o, plan(p, o, now, claimed, d)))
 	if p.Mode == ModePaused {
 		d.Steps, d.State, d.Reason, d.NextDue = nil, StatePaused, ledger.ReasonPaused, time.Time{}
 	}
 	return d
 }
 
-func plan(p Policy, o Observed, now time.Time, d Decision) Decision {
+// plan takes a claim for another process's, unless claimed says that it is the asker's.
+func plan(p Policy, o Observed, now time.Time, claimed bool, d Decision) Decision {
 	e := o.Entry
 	if p.Mode == ModeRemoved && (e == nil || e.MovedTo != "") {
 		return d // nothing is left under this name
@@ -41,7 +59,7 @@ func plan(p Policy, o Observed, now time.Time, d Decision) Decision {
 		return d.fail(ledger.ReasonMovedAway, "policy %s was taken over by policy %s; remove it from this replica's policy file, or, where the rename is undone, run: rekeyd rename %s %s",
 			p.Name, e.MovedTo, e.MovedTo, p.Name)
 	}
-	if e.Claim != nil || e.Intent != nil {
+	if !claimed && (e.Claim != nil || e.Intent != nil) {
 		return planClaimed(p, o, d)
 	}
 	planSweep(o, &d)
@@ -107,6 +125,9 @@ func (o Observed) twin(id, rotation string) bool {
 func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
 	defer planProofs(o, d)
 	for _, r := range o.Entry.Retiring {
+		if r.ID == ledger.CurrentID(o.Entry) {
+			continue // an entry that was changed by hand; readers have this key
+		}
 		if o.Entry.Current == nil && p.Mode != ModeRemoved && (o.Record == nil || o.Record.MayBe(r.KeyRef)) {
 			continue // readers have no other key
 		}
@@ -320,7 +341,7 @@ func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
 		return changed
 	}
 	d = planDrift(p, o, now, d)
-	if slices.ContainsFunc(d.Steps, func(s Step) bool { return s.Action == ActRotate }) {
+	if d.Rotates() {
 		return d // the schedule no longer matters
 	}
 	d.NextDue, d.NextReason = NextDue(p, o.Entry)
