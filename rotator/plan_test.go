@@ -497,6 +497,9 @@ func TestPlan(t *testing.T) {
 		}, "", plan.StateOK, ""},
 		{"quarantine ended, and the key is gone", func(s stage) { s.o.Entry.Retiring[0].Until, s.o.Keys = *s.now, s.o.Keys[1:] }, "delete quarantine_ended k1", plan.StateOK, ""},
 		{"quarantine ended, and the key works", func(s stage) { s.o.Entry.Retiring[0].Until, s.o.Keys[0].Disabled = *s.now, false }, "", plan.StateOK, ""},
+		{"overlap ended, of the current key", func(s stage) {
+			s.o.Entry.Retiring[0].KeyRef, s.o.Entry.Retiring[0].State, s.o.Entry.Retiring[0].Until = *s.o.Entry.Current, ledger.InOverlap, *s.now
+		}, "", plan.StateOK, ""},
 		{"enabled in quarantine by a person", func(s stage) { s.o.Enabled, s.o.Keys[0].Disabled = []string{"k1"}, false }, "", plan.StateOK, ledger.ReasonQuarantineEnabled},
 		{"enabled in quarantine by a late call of ours", func(s stage) {
 			s.o.Enabled, s.o.Keys[0].Disabled = []string{"k1"}, false
@@ -885,5 +888,52 @@ func TestADecisionPromisesWhatComes(t *testing.T) {
 	o.Record.Match, o.Record.KeyID, o.Record.Hash = "", "", "another"
 	if d := plan.Plan(p, o, planNow); d.State != plan.StateError || !d.NextDue.IsZero() {
 		t.Errorf("%s, and the next rotation is due at %s", d.State, d.NextDue)
+	}
+}
+
+// TestDue holds what a rotation asks once it has its claim.
+func TestDue(t *testing.T) {
+	claim := func(o *plan.Observed) {
+		o.Entry.Claim = &ledger.Claim{Holder: "me"}
+		o.Entry.Intent = &ledger.Intent{Rotation: "r"}
+	}
+	late := func(o *plan.Observed) { o.Entry.LastRotation = planNow.Add(-8 * 24 * time.Hour) }
+	for _, c := range []struct {
+		name   string
+		change func(o *plan.Observed)
+		due    bool
+	}{
+		{"not due", func(*plan.Observed) {}, false},
+		{"due", late, true},
+		{"due, and its rotation fills the hourly limit", func(o *plan.Observed) { late(o); o.Rotations, o.MaxRotations = 1, 1 }, true},
+		{"due, by a wrong clock", func(o *plan.Observed) { late(o); o.Skew = time.Hour }, false},
+		{"due, and its group is held", func(o *plan.Observed) { late(o); o.GroupHeld = "other" }, false},
+		{"the key vanished from the record", func(o *plan.Observed) { o.Record = &plan.RecordView{} }, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, o := planStage(t)
+			c.change(&o)
+			claim(&o)
+			if plan.Due(p, o, planNow) != c.due {
+				t.Errorf("due: %v", !c.due)
+			}
+			if plan.Plan(p, o, planNow).Rotates() {
+				t.Error("the plan rotates what is claimed")
+			}
+		})
+	}
+}
+
+func TestDueUnread(t *testing.T) {
+	p, o := planStage(t)
+	o.Record = nil
+	if plan.DueUnread(p, o, planNow) {
+		t.Error("due although the schedule is not")
+	}
+	if o.Entry.LastRotation = planNow.Add(-8 * 24 * time.Hour); !plan.DueUnread(p, o, planNow) {
+		t.Error("not due although the schedule is")
+	}
+	if o.Entry = nil; !plan.DueUnread(p, o, planNow) {
+		t.Error("no first key is due")
 	}
 }
