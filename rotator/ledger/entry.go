@@ -188,7 +188,11 @@ func (e *Entry) MarshalJSON() ([]byte, error) {
 func ParseEntry(text json.RawMessage, policy string) (*Entry, error) {
 	var e Entry
 	err := DecodeStrictly(text, &e)
-	if schema := schemaOf(text); schema != "1" && schema != strconv.Itoa(EntrySchema) {
+	schema := strconv.Itoa(e.Schema)
+	if err != nil { // a newer schema may be why
+		schema = schemaOf(text)
+	}
+	if schema != "1" && schema != strconv.Itoa(EntrySchema) {
 		return nil, fmt.Errorf("reading ledger entry of %s: its schema is %s and this build knows %d; run the version of rekeyd that wrote it, or a newer one", policy, Shorten(schema), EntrySchema)
 	}
 	if err != nil {
