@@ -13,13 +13,19 @@ import (
 
 func (r *Rotator) groupRef(group string) ledger.Ref { return r.opt.Ledger.Join("groups").Join(group) }
 
-// lookAtGroup reads which policy holds the group, if a planned rotation would have to wait for it.
+// lookAtGroup reads which policy holds the group, if a planned rotation would have to wait for it. While the rotation waits for
+// something else the group is not read: each look would spend the call budget that the rotation waits for.
 func (r *Rotator) lookAtGroup(ctx context.Context, st *policyState, p plan.Policy, o *plan.Observed) error {
 	now, k := r.opt.Wall(), &st.known
-	waits := func(s plan.Step) bool {
-		return s.Action == plan.ActRotate && !plan.BypassesGroup(p, o.Entry, s.Reason, now)
+	if p.Group == "" {
+		return nil
 	}
-	if p.Group == "" || !slices.ContainsFunc(plan.Plan(p, *o, now).Steps, waits) {
+	d := plan.Plan(p, *o, now)
+	waits := func(s plan.Step) bool {
+		_, later := d.Later[s]
+		return s.Action == plan.ActRotate && !later && !plan.BypassesGroup(p, o.Entry, s.Reason, now)
+	}
+	if !slices.ContainsFunc(d.Steps, waits) {
 		return nil
 	}
 	if a := (plan.Attempt{Action: lookGroup}); k.pace.waits(a) <= 0 {
