@@ -24,10 +24,10 @@ type Redactor struct {
 	held map[[sha256.Size]byte]*held // by the hash of the secret
 }
 
-// held is one secret in each spelling that a remote might quote. The spellings are Secrets because fmt prints unexported
-// fields.
+// held is one secret, with each spelling that a remote might quote once a text is searched for them: each request adds its key, and
+// few have a text to cut. The spellings are Secrets because fmt prints unexported fields.
 type held struct {
-	forms []Secret
+	forms func() []Secret
 	users int
 }
 
@@ -45,7 +45,7 @@ func (r *Redactor) Add(s Secret) (remove func()) {
 		r.held = map[[sha256.Size]byte]*held{}
 	}
 	if r.held[id] == nil {
-		r.held[id] = &held{forms: spellings(value)}
+		r.held[id] = &held{forms: sync.OnceValue(func() []Secret { return spellings(value) })}
 	}
 	r.held[id].users++
 	return sync.OnceFunc(func() { r.drop(id) })
@@ -111,7 +111,7 @@ func (r *Redactor) Cut(text string) string {
 	var found []span
 	r.mu.RLock()
 	for _, h := range r.held {
-		for _, form := range h.forms {
+		for _, form := range h.forms() {
 			found = appendSpans(found, text, form.Reveal())
 		}
 	}
