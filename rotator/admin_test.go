@@ -134,6 +134,7 @@ func TestEveryRemoteWriteOfAnAdminKey(t *testing.T) {
 			t.Run(fmt.Sprintf("%s %s", at.name, m), func(t *testing.T) {
 				t.Parallel()
 				w, p := newAdminWorld(t)
+				brief(&p)
 				w.keepAdmin(p)
 				synctest.Test(t, func(*testing.T) {
 					p.Adopt = w.putAdminKey(p)

@@ -26,10 +26,14 @@ import (
 )
 
 // TestAnyStateCostsABoundedNumberOfCalls puts policies into arbitrary states of entry, record and listing, has the remotes
-// give each of them the same answers for ever, and counts its calls for a day (SPEC 9.11).
+// give each of them the same answers for ever, and counts its calls for ten hours, in every fourth world for a day (SPEC 9.11).
+// Under the race detector, which makes this ten times as slow, it plays every sixth world; make test plays them all without.
 func TestAnyStateCostsABoundedNumberOfCalls(t *testing.T) {
 	long(t)
 	for seed := range uint64(boundedWorlds) {
+		if raceDetector && seed%6 != 1 {
+			continue
+		}
 		t.Run(fmt.Sprintf("world %d", seed), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { newMaze(t, seed).run() })
@@ -40,13 +44,20 @@ func TestAnyStateCostsABoundedNumberOfCalls(t *testing.T) {
 const (
 	boundedWorlds   = 60
 	boundedPolicies = 10
-	dayHours        = 24
 	// What work that succeeds may cost: a rotation, and the leaving of a key.
 	callsOfSuccess = 24
 )
 
 // answers is what the remotes say to one policy, always: by operation, "" is that they serve.
 type answers map[string]string
+
+// hours is how long a world is watched. Waits grow to an hour within six, and the latest schedule that is due by then is at 06:00.
+func (m *maze) hours() int {
+	if m.seed%4 == 0 {
+		return 24
+	}
+	return 10
+}
 
 // maze is a world of policies in arbitrary states.
 type maze struct {
@@ -396,7 +407,7 @@ func (m *maze) run() {
 			_ = r.Request(p.Name, rotator.RotateOptions{Revoke: m.chance(50)}) // refused where it is paused
 		}
 	}
-	after(dayHours * time.Hour)
+	after(time.Duration(m.hours()) * time.Hour)
 	snapshot := r.Snapshot()
 	cancel()
 	if err := <-done; err != nil {
@@ -405,7 +416,7 @@ func (m *maze) run() {
 	for i, p := range m.policies {
 		m.check(p, snapshot.Policies[i])
 	}
-	if most := 2 * dayHours * 60; m.probes > most { // of the mount and of the server, once per reconcile interval
+	if most := 2 * m.hours() * 60; m.probes > most { // of the mount and of the server, once per reconcile interval
 		m.t.Errorf("seed %d: %d probes of the store, at most %d are expected", m.seed, m.probes, most)
 	}
 }
@@ -426,9 +437,10 @@ func (m *maze) check(p plan.Policy, s rotator.PolicyStatus) {
 	for i, from := range calls {
 		n := 0
 		for _, c := range calls[i:] {
-			if c.Sub(from) < time.Hour {
-				n++
+			if c.Sub(from) >= time.Hour {
+				break
 			}
+			n++
 		}
 		for _, done := range m.success[p.Name] {
 			if d := done.Sub(from); d > -time.Minute && d < time.Hour+time.Minute {

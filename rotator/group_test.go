@@ -44,6 +44,12 @@ func TestAGroupTakesTurns(t *testing.T) {
 		defer stopOther()
 		untilThree()
 		first := overlapping(r)
+		for range 5 { // the replicas may have called each other's first try off
+			if len(first) == 0 {
+				after(time.Minute)
+				first = overlapping(r)
+			}
+		}
 		if len(first) != 1 {
 			t.Fatalf("in overlap at once: %v", first)
 		}
@@ -109,9 +115,13 @@ func TestAGroupSurvivesEveryCrash(t *testing.T) {
 	for _, call := range []string{"read secret/rekeyd/groups", "write secret/rekeyd/groups", "write secret/rekeyd/policies", "POST"} {
 		for _, m := range []mode{applied, notApplied, diesBefore, diesAfter} {
 			t.Run(call+" "+string(m), func(t *testing.T) {
+				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					w := newWorld(t)
 					ps := []plan.Policy{grouped(t, "tts-a"), grouped(t, "tts-b")}
+					for i := range ps {
+						ps[i].Overlap = time.Hour
+					}
 					_, stop := w.start(ps...)
 					after(time.Minute)
 					stop()
@@ -122,7 +132,7 @@ func TestAGroupSurvivesEveryCrash(t *testing.T) {
 					stopDead()
 					_, stop = w.start(ps...)
 					defer stop()
-					after(10 * time.Hour)
+					after(4 * time.Hour)
 					for i := range ps {
 						if w.inRecord(ps[i]).ID == before[i] {
 							t.Errorf("%s was not rotated", ps[i].Name)

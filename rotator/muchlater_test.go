@@ -36,7 +36,7 @@ func TestEveryRemoteWriteMuchLater(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					w := newArena(t)
-					p := testPolicy(t, func(p *plan.Policy) { p.Group = "tts" })
+					p := testPolicy(t, func(p *plan.Policy) { brief(p); p.Group = "tts" })
 					held := late(at.call, at.nth)
 					_, stopHeld := w.startProcess(held, p)
 					<-held.held
@@ -48,7 +48,7 @@ func TestEveryRemoteWriteMuchLater(t *testing.T) {
 					close(held.release)
 					after(2*time.Minute + 10*time.Second)
 					w.mustWork(p, "two intervals after the late call")
-					after(40 * time.Hour)
+					after(briefLife)
 					stopHeld()
 					stop()
 					w.mustWork(p, "in the end")

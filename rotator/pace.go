@@ -128,6 +128,9 @@ func (p *pace) charge(calls int) {
 
 // affords returns how long to wait until the budget allows this many calls.
 func (p *pace) affords(calls int) time.Duration {
+	if len(p.spent) == 0 {
+		return 0
+	}
 	now, sum := time.Now(), calls
 	for i := len(p.spent) - 1; i >= 0; i-- {
 		x := p.spent[i]
@@ -167,8 +170,14 @@ func (p *pace) pacing(wall time.Time) plan.Pacing {
 		return x
 	}
 	x.Affords = map[plan.Action]time.Time{}
+	waits := map[int]time.Duration{} // by cost, which most actions share
 	for _, a := range []plan.Action{plan.ActRecover, plan.ActAdopt, plan.ActInherit, plan.ActFollow, plan.ActEnable, plan.ActSweep, plan.ActDisable, plan.ActDelete, plan.ActRotate, plan.ActPatch, plan.ActProve} {
-		if d := p.affords(costOf(a)); d > 0 {
+		d, known := waits[costOf(a)]
+		if !known {
+			d = p.affords(costOf(a))
+			waits[costOf(a)] = d
+		}
+		if d > 0 {
 			x.Affords[a] = wall.Add(d)
 		}
 	}

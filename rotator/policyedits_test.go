@@ -73,9 +73,10 @@ func TestMetadataDeletedInMidRotation(t *testing.T) {
 	for _, path := range []string{"secret/rekeyd/policies/tts-prod", "secret/elevenlabs/tts-prod", "secret/rekeyd/owner"} {
 		for at, match := range matches {
 			t.Run(strings.ReplaceAll(path, "/", "_")+" before "+at, func(t *testing.T) {
+				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					w := newArena(t)
-					p := testPolicy(t, nil)
+					p := testPolicy(t, brief)
 					h := holdLater(w.api, match)
 					r, stop := w.daemon(options{api: h}, p)
 					defer stop()
@@ -93,8 +94,8 @@ func TestMetadataDeletedInMidRotation(t *testing.T) {
 							break
 						}
 					}
-					after(60 * time.Hour)
-					w.mustWork(p, "60 hours later")
+					after(briefLife)
+					w.mustWork(p, "in the end")
 					for _, s := range []rotator.PolicyStatus{w.state(r, 0), w.state(r2, 0)} {
 						if s.State != plan.StateOK {
 							t.Errorf("%s %s: %s", s.State, s.Reason, s.Message)

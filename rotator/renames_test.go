@@ -88,7 +88,7 @@ func TestARenameAfterACrash(t *testing.T) {
 	}{{"POST", 2}, {"write secret/elevenlabs", 2}, {"write secret/elevenlabs", 1}} { // 1: there is no current key yet
 		t.Run(fmt.Sprint(c.call, " ", c.nth), func(t *testing.T) {
 			w := newWorld(t)
-			old, renamed := testPolicy(t, nil), testPolicy(t, func(p *plan.Policy) { p.Name = "speech" })
+			old, renamed := testPolicy(t, brief), renamed(t, brief)
 			synctest.Test(t, func(*testing.T) {
 				proc := &process{fault: fault{call: c.call, nth: c.nth, mode: diesAfter}}
 				_, stop := w.startProcess(proc, old)
@@ -103,7 +103,7 @@ func TestARenameAfterACrash(t *testing.T) {
 				if entry := w.record(plan.Policy{Sink: ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: "rekeyd/policies/tts-prod"}}}); entry["moved_to"] != "speech" || entry["claim"] != nil {
 					t.Errorf("the old entry is marked %v, its claim is %v", entry["moved_to"], entry["claim"])
 				}
-				after(72 * time.Hour)
+				after(briefLife)
 				if k := w.inRecord(renamed); k.Disabled || !strings.Contains(k.Name, ".speech.") {
 					t.Errorf("the record holds %s, disabled %t", k.Name, k.Disabled)
 				}

@@ -447,7 +447,7 @@ func TestSettingsFourWays(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t)
 				synctest.Test(t, func(*testing.T) {
-					p := w.adopted(func(p *plan.Policy) { p.Settings.TTSConcurrency = elevenlabs.Some(int64(10)) })
+					p := w.adopted(func(p *plan.Policy) { brief(p); p.Settings.TTSConcurrency = elevenlabs.Some(int64(10)) })
 					w.guardReaders(p)
 					w.sim.OnChange(func(c elevensim.Change) {
 						if c.Kind == elevensim.Created && optionals(c.Key) != asCapped {

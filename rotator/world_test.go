@@ -21,7 +21,6 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 	"github.com/rekeyd/rekeyd/rotator/schedule"
-	"github.com/rekeyd/rekeyd/sinks"
 )
 
 const (
@@ -34,7 +33,7 @@ type world struct {
 	t     *testing.T
 	sim   *elevensim.Server
 	store ledger.Store
-	dir   string            // of the store
+	kept  *memory           // the store, unless the test has another
 	api   http.RoundTripper // to the simulator
 	urls  map[string]string // of the workspaces
 	last  *process          // that was started
@@ -192,12 +191,8 @@ func (p *process) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	dir := t.TempDir()
-	file, err := sinks.NewFile(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{t: t, store: file, dir: dir, logs: &lockedBuffer{}, urls: map[string]string{"default": "http://127.0.0.1"}}
+	kept := newMemory()
+	w := &world{t: t, store: kept, kept: kept, logs: &lockedBuffer{}, urls: map[string]string{"default": "http://127.0.0.1"}}
 	w.sim = elevensim.New(elevensim.Options{AdminKey: adminKey, Accounts: []elevensim.Account{{ID: account, Name: "tts"}}, Seed: 1})
 	w.api = elevensim.Transport(w.sim)
 	t.Cleanup(func() {

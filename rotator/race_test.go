@@ -1,0 +1,5 @@
+//go:build race
+
+package rotator_test
+
+const raceDetector = true
