@@ -316,3 +316,36 @@ func TestAWindowLeavesNoMemberOutForEver(t *testing.T) {
 		}
 	})
 }
+
+// TestAGroupIsNotReadWhileTheBudgetWaits: looks at the group would spend the call budget that the rotation waits for, for ever.
+func TestAGroupIsNotReadWhileTheBudgetWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		store := &outOfOrder{Store: w.store}
+		store.refuse = func(call string) bool { return strings.HasPrefix(call, "write rekeyd/policies/tts-b") }
+		w.store = store
+		other, p := grouped(t, "tts-a"), grouped(t, "tts-b")
+		other.Mode = plan.ModeManual
+		r, stop := w.start(other, p)
+		defer stop()
+		after(2 * time.Hour)
+		before := w.inRecord(p).ID
+		store.set.Store(true)
+		spent := false
+		for range 180 { // from 03:00 on each claim is refused, until that has spent the budget
+			after(time.Minute)
+			if spent = w.state(r, 1).Reason == ledger.ReasonCallBudget; spent {
+				break
+			}
+		}
+		if !spent {
+			t.Fatalf("the budget is not spent: %s %s", w.state(r, 1).State, w.state(r, 1).Reason)
+		}
+		store.set.Store(false)
+		after(2 * time.Hour)
+		if w.inRecord(p).ID == before {
+			s := w.state(r, 1)
+			t.Errorf("two hours later it was not rotated: %s %s", s.State, s.Reason)
+		}
+	})
+}
