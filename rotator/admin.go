@@ -19,7 +19,8 @@ func (r *Rotator) othersDueLocked(p plan.Policy) bool {
 		}
 		d := st.last.decision
 		expired := d.State == plan.StateOK && st.last.due(r.opt.Wall()) // it became due since the last look
-		if !st.last.planned || expired || d.State == plan.StateRotating || d.Rotates() {
+		unseen := d.Reason == ledger.ReasonNotObserved                  // the last look was before the first listing
+		if !st.last.planned || expired || unseen || d.State == plan.StateRotating || d.Rotates() {
 			return true
 		}
 	}
