@@ -36,7 +36,7 @@ func newArena(t *testing.T) *arena {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.store = store
+	w.store, w.keeps = store, true
 	return a
 }
 
@@ -119,7 +119,7 @@ func (w *world) build(o options, policies ...plan.Policy) *rotator.Rotator {
 		clients[name] = c
 	}
 	r, err := rotator.New(rotator.Options{
-		Store: w.store, Ledger: ledger.Ref{Mount: "secret", Path: "rekeyd"},
+		Store: w.store, KeepsVersions: w.keeps, Ledger: ledger.Ref{Mount: "secret", Path: "rekeyd"},
 		Logger:      slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Concurrency: 8, ReconcileInterval: time.Minute, ResyncInterval: 15 * time.Minute, ClaimTTL: o.claimTTL,
 		VerifyTimeout: 30 * time.Second, ShutdownTimeout: 25 * time.Second, Wall: o.wall, MaxRotationsPerHour: o.max,

@@ -2,7 +2,10 @@ package rotator_test
 
 import (
 	"context"
+	"fmt"
+	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -149,18 +152,67 @@ func TestProofOfTheEnd(t *testing.T) {
 	}
 }
 
-// TestNoProofWithoutTheSecret: a store that keeps no versions has it no more.
+// TestNoProofWithoutTheSecret: a store that keeps no versions has it no more, which is no problem that a person could solve.
 func TestNoProofWithoutTheSecret(t *testing.T) {
 	w := newWorld(t)
 	p := testPolicy(t, nil)
 	synctest.Test(t, func(t *testing.T) {
-		_, stop := w.start(p)
+		r, stop := w.start(p)
 		defer stop()
 		after(7*time.Hour + 5*time.Minute)
 		if e := w.entry(p); e.Retiring[0].Proof != ledger.NotTried {
 			t.Errorf("the proof is %q", e.Retiring[0].Proof)
 		}
+		if all := w.problems(r); len(all) > 0 {
+			t.Errorf("problems %q", all)
+		}
 	})
+}
+
+// problems are those of the only policy.
+func (w *world) problems(r *rotator.Rotator) []rotator.Problem {
+	s := w.state(r, 0)
+	return s.Problems("", time.Now())
+}
+
+// TestAMissingProofIsAProblem until the key is deleted: where the version that had its secret is gone, or no answer is clear.
+func TestAMissingProofIsAProblem(t *testing.T) {
+	unclear := elevensim.Rule{Kind: elevensim.Status500, Operation: "getUser"}
+	for _, destroyed := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newArena(t)
+			p := testPolicy(t, nil)
+			r, stop := w.daemon(options{}, p)
+			defer stop()
+			after(time.Minute)
+			old := w.inRecord(p)
+			after(6 * time.Hour) // rotated at 3, disabled at 7
+			if destroyed {
+				request, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://vault.invalid/v1/secret/destroy/"+p.Sink.Path,
+					strings.NewReader(fmt.Sprintf(`{"versions": [%d]}`, w.entry(p).Retiring[0].Version)))
+				w.must(err)
+				request.Header.Set("X-Vault-Token", "hvs.tok")
+				answer, err := w.kv.RoundTrip(request)
+				w.must(err)
+				w.must(answer.Body.Close())
+			} else {
+				w.setFaults(elevensim.Faults{Rules: []elevensim.Rule{unclear}})
+			}
+			after(64 * time.Minute)
+			if all := w.problems(r); (len(all) > 0) != destroyed {
+				t.Errorf("destroyed %t: just after the disable the problems are %q", destroyed, all)
+			}
+			after(10 * time.Minute)
+			if all := w.problems(r); !slices.Equal(all, []rotator.Problem{rotator.ProblemProofMissing}) {
+				t.Errorf("destroyed %t: the proof is %q, the problems %q", destroyed, w.entry(p).Retiring[0].Proof, all)
+			}
+			w.must(w.sim.DeleteKey(old.ID))
+			after(2 * time.Minute)
+			if all := w.problems(r); len(all) > 0 {
+				t.Errorf("destroyed %t: once the key is gone the problems are %q", destroyed, all)
+			}
+		})
+	}
 }
 
 // TestALeakedKeyIsProvenDead, although rekeyd did not disable it.

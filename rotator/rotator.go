@@ -22,9 +22,11 @@ import (
 
 // Options is what a [Rotator] needs. The durations and counts are the REKEYD_ variables of the same names.
 type Options struct {
-	Store  ledger.Store
-	Ledger ledger.Ref // folder of the ledger: policies/NAME, groups/NAME and owner lie below it
-	Logger *slog.Logger
+	Store ledger.Store
+	// KeepsVersions says that the store keeps earlier versions of a record, so that the secret of a disabled key can be tried.
+	KeepsVersions bool
+	Ledger        ledger.Ref // folder of the ledger: policies/NAME, groups/NAME and owner lie below it
+	Logger        *slog.Logger
 
 	Concurrency         int // rotations in flight; a slow one gets a substitute worker, but no workspace has more in flight
 	ReconcileInterval   time.Duration

@@ -63,6 +63,8 @@ type PolicyStatus struct {
 	MovedTo      string // the policy that took the ledger entry over; "": none
 	Keys         plan.KeyCounts
 	InUse        bool // a retiring key's usage still grows
+	Accepted     bool // a disabled key is still accepted
+	Unproven     bool // of a disabled key it is not known whether it is still accepted
 	Drift        []string
 	// ThirdPartyDisable is whether ElevenLabs may disable the current key when it leaks, as far as that is known.
 	ThirdPartyDisable elevenlabs.Value[bool]
@@ -185,6 +187,8 @@ type display struct {
 	failure           *ledger.Failure
 	keys              plan.KeyCounts
 	inUse             bool
+	accepted          bool
+	unproven          bool
 	thirdPartyDisable elevenlabs.Value[bool]
 	disabled          map[ledger.Reason]time.Time
 	successes         int
@@ -196,7 +200,7 @@ type display struct {
 func (st *policyState) statusLocked() PolicyStatus {
 	d, x := st.last.decision, st.display
 	s := PolicyStatus{Policy: st.policy, State: x.state, Reason: x.reason, Message: d.Message, HeldBy: d.HeldBy, Loaded: st.last.planned, Steps: d.Steps,
-		NextDue: d.NextDue, NextReason: d.NextReason, Leaves: d.Leaves, Missing: d.Missing, Keys: x.keys, InUse: x.inUse, Drift: d.Drift,
+		NextDue: d.NextDue, NextReason: d.NextReason, Leaves: d.Leaves, Missing: d.Missing, Keys: x.keys, InUse: x.inUse, Accepted: x.accepted, Unproven: x.unproven, Drift: d.Drift,
 		ThirdPartyDisable: x.thirdPartyDisable, Failure: x.failure, Successes: x.successes, Failures: x.failures, Disabled: x.disabled, Unswept: x.unswept}
 	if e := st.last.entry; e != nil {
 		s.Current, s.Retiring, s.History, s.LastRotation, s.MovedTo = e.Current, e.Retiring, e.Packed(), e.LastRotation, e.MovedTo
@@ -226,6 +230,7 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 	}
 	s.keys = plan.CountKeys(p, o)
 	s.inUse = len(o.InUse) > 0
+	s.accepted, s.unproven = openEnds(o, r.opt.Wall(), r.opt.KeepsVersions)
 	s.thirdPartyDisable = plan.CurrentSettings(o).ThirdPartyDisable
 	if !slices.ContainsFunc(d.Steps, func(x plan.Step) bool { return x.Action == plan.ActSweep }) {
 		s.unswept = 0

@@ -34,6 +34,7 @@ type world struct {
 	sim   *elevensim.Server
 	store ledger.Store
 	kept  *memory           // the store, unless the test has another
+	keeps bool              // the store keeps versions
 	api   http.RoundTripper // to the simulator
 	urls  map[string]string // of the workspaces
 	last  *process          // that was started
@@ -269,7 +270,7 @@ func (w *world) buildProcess(p *process, policies ...plan.Policy) *rotator.Rotat
 	p.Store, p.api, w.last = w.store, w.api, p
 	clients := w.clients(p)
 	r, err := rotator.New(rotator.Options{
-		Store: p, Ledger: ledger.Ref{Mount: "secret", Path: "rekeyd"},
+		Store: p, KeepsVersions: w.keeps, Ledger: ledger.Ref{Mount: "secret", Path: "rekeyd"},
 		Logger:      slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Concurrency: 4, ReconcileInterval: time.Minute, ResyncInterval: 15 * time.Minute, ClaimTTL: 2 * time.Minute,
 		VerifyTimeout: 30 * time.Second, ShutdownTimeout: 25 * time.Second,

@@ -36,6 +36,7 @@
       RekeydReplicasDisagree: { 'for': '10m', severity: 'warning' },
       RekeydOldKeyInUse: { 'for': '5m', severity: 'warning' },
       RekeydOldKeyAccepted: { 'for': '1h', severity: 'warning' },
+      RekeydProofMissing: { 'for': '1h', severity: 'warning' },
       RekeydRetirementFailing: { 'for': '10m', severity: 'warning' },
       RekeydDrift: { 'for': '15m', severity: 'warning' },
       RekeydLostKeys: { 'for': '30m', severity: 'warning' },

@@ -106,7 +106,7 @@ func New(cfg Config) (*Daemon, error) {
 func (d *Daemon) rotatorOptions(store ledger.Store) rotator.Options {
 	env := d.cfg.Env
 	return rotator.Options{
-		Store: store, Ledger: env.Ledger(), Logger: d.log,
+		Store: store, KeepsVersions: d.vault != nil, Ledger: env.Ledger(), Logger: d.log,
 		Concurrency: env.Concurrency, ReconcileInterval: env.ReconcileInterval, ResyncInterval: env.ResyncInterval,
 		ClaimTTL: env.ClaimTTL, VerifyTimeout: env.VerifyTimeout, ShutdownTimeout: env.ShutdownTimeout,
 		MaxRotationsPerHour: env.MaxRotationsPerHour, Redactor: d.redactor, Observe: d.observe, Wall: d.cfg.Wall,

@@ -24,7 +24,8 @@ import (
 func inTrouble() map[string]string {
 	return map[string]string{
 		"calm": "", "leaked": "", "disabled": "", "changed": "", "used": "", "lost": "", "differing": "",
-		"drifting": "on_drift: report", "stuck": "overlap: 1s", "accepted": "overlap: 1s, quarantine: 1h", "refused": "workspace: second",
+		"drifting": "on_drift: report", "stuck": "overlap: 1s", "accepted": "overlap: 1s, quarantine: 1h", "unproven": "overlap: 1s, quarantine: 1h",
+		"refused": "workspace: second",
 		"failing": `schedule: "@every 10s", overlap: 2s, max_age: 20s`, "hanging": `schedule: "@every 10s", overlap: 2s`,
 	}
 }
@@ -181,6 +182,14 @@ func (w *troubled) faults() []fault {
 			w.setRule("accepted", elevensim.Rule{})
 			w.rotate("accepted")
 			return func() { w.lag = 0; w.setRule("accepted", elevensim.Rule{}) }
+		}},
+		{[]string{"RekeydProofMissing unproven"}, func() func() {
+			_, id := w.published("unproven")
+			if err := w.root.KVv2("secret").PutMetadata(w.t.Context(), w.sinkOf("unproven"), vaultapi.KVMetadataPutInput{MaxVersions: 1}); err != nil {
+				w.t.Fatal(err)
+			}
+			w.rotate("unproven")
+			return func() { w.sim.Ask(http.MethodDelete, "keys/"+id, nil, &struct{}{}) }
 		}},
 		{[]string{"RekeydRotationFailing failing", "RekeydKeyTooOld failing"}, func() func() {
 			w.setRule("failing", elevensim.Rule{Kind: elevensim.Status, Status: http.StatusForbidden, Code: "forbidden", Operation: "createAPIKey"})

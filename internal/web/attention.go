@@ -35,6 +35,7 @@ const (
 	rotationFailing
 	retirementFailing
 	oldKeyAccepted
+	proofMissing
 	throttled
 	rotationOverdue
 	oldKeyInUse
@@ -47,7 +48,7 @@ func (a alert) Name() string {
 	return [...]string{
 		"RekeydSinkDown", "RekeydLeakStorm", "RekeydKeyDisabled", "RekeydKeyVanished", "RekeydAdminKeyRefused", "RekeydRecordChanged",
 		"RekeydKeyTooOld", "RekeydNoFirstKey", "RekeydWorkspaceDown", "RekeydReloadFailed", "RekeydReplicasDisagree", "RekeydKeyLimit", "RekeydRotationFailing",
-		"RekeydRetirementFailing", "RekeydOldKeyAccepted", "RekeydThrottled", "RekeydRotationOverdue", "RekeydOldKeyInUse", "RekeydLostKeys", "RekeydDrift",
+		"RekeydRetirementFailing", "RekeydOldKeyAccepted", "RekeydProofMissing", "RekeydThrottled", "RekeydRotationOverdue", "RekeydOldKeyInUse", "RekeydLostKeys", "RekeydDrift",
 	}[a]
 }
 
@@ -119,6 +120,8 @@ func alertFor(p rotator.Problem) (alert, bool) {
 		return retirementFailing, true
 	case rotator.ProblemStillAccepted:
 		return oldKeyAccepted, true
+	case rotator.ProblemProofMissing:
+		return proofMissing, true
 	case rotator.ProblemOldKeyInUse:
 		return oldKeyInUse, true
 	case rotator.ProblemNewKeyUnused: // shown with the old key
@@ -163,6 +166,8 @@ func (m matter) Words() string {
 		return "The old key is still in use, and its overlap ends within the hour."
 	case oldKeyAccepted:
 		return "ElevenLabs still accepts a key that is disabled."
+	case proofMissing:
+		return "A key is disabled, and nothing shows that ElevenLabs refuses it."
 	case retirementFailing:
 		return "An old key could not be disabled or deleted."
 	}

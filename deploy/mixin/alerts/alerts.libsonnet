@@ -147,6 +147,13 @@
       description: 'ElevenLabs has accepted a disabled key of policy {{ $labels.policy }} for at least %(lasted)s. `rekeyd status {{ $labels.policy }}` names it.',
     },
 
+    // Until the key is deleted at the end of its quarantine. The file sink keeps no former secret to try, and does not alert.
+    RekeydProofMissing: {
+      expr: q.withInfo('%s == 1' % problem('proof_missing')),
+      summary: 'nothing shows that ElevenLabs refuses a disabled key of policy {{ $labels.policy }}',
+      description: 'A key of policy {{ $labels.policy }} has been disabled for at least %(lasted)s, and its secret could not be tried, or the answer was not clear. `rekeyd history {{ $labels.policy }}` says which.',
+    },
+
     // The replica that retires the key knows first, the others when they read the ledger again: so all must say it.
     RekeydRetirementFailing: {
       expr: q.withInfo('%s == %s' % [
