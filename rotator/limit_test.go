@@ -1,6 +1,7 @@
 package rotator_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -26,9 +27,12 @@ func TestAFullAccountGivesUpItsOldestQuarantine(t *testing.T) {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		_, stop := w.start(p)
+		r, stop := w.start(p)
 		defer stop()
 		after(5 * time.Hour) // the first key, and the second at 03:00; the first is in quarantine
+		if all := w.problems(r); len(all) > 0 {
+			t.Errorf("before the account was full the problems are %q", all)
+		}
 		first, second := w.alive()[0], w.inRecord(p)
 		if first.ID == second.ID || !first.Disabled || len(w.alive()) != 2 {
 			t.Fatalf("after the second rotation: %+v", w.alive())
@@ -46,6 +50,17 @@ func TestAFullAccountGivesUpItsOldestQuarantine(t *testing.T) {
 		}
 		if w.countEvents(rotator.EventFailed) != 0 {
 			t.Error("the rotation for which room was made failed all the same")
+		}
+		if all := w.problems(r); !slices.Equal(all, []rotator.Problem{rotator.ProblemKeyLimitNear}) {
+			t.Errorf("once room was made the problems are %q", all)
+		}
+		if accounts := r.Snapshot().Workspaces[0].Accounts; !slices.Contains(accounts, rotator.AccountKeys{Account: account, Keys: 2}) {
+			t.Errorf("the accounts have these keys: %v", accounts)
+		}
+		w.setFaults(elevensim.Faults{KeyLimit: 9})
+		after(24 * time.Hour)
+		if all := w.problems(r); len(all) > 0 {
+			t.Errorf("once there is room the problems are %q", all)
 		}
 	})
 }

@@ -17,6 +17,7 @@ const (
 	ProblemNewKeyUnused  = Problem(ledger.ReasonNewKeyUnused)
 	ProblemStillAccepted = Problem(ledger.StillAccepted)
 	ProblemProofMissing  = Problem("proof_missing")
+	ProblemKeyLimitNear  = Problem("key_limit_near")
 	ProblemRetireFailing = Problem("retire_failing")
 	ProblemOther         = Problem("other")
 )
@@ -51,6 +52,9 @@ func (s *PolicyStatus) Problems(refused ledger.Reason, now time.Time) []Problem 
 	}
 	if s.Unproven {
 		all = append(all, ProblemProofMissing)
+	}
+	if s.RoomMade {
+		all = append(all, ProblemKeyLimitNear)
 	}
 	if s.Unswept >= retireFailsAt || slices.ContainsFunc(s.Retiring, func(r ledger.Retiring) bool { return r.Tries >= retireFailsAt }) {
 		all = append(all, ProblemRetireFailing)

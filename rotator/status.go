@@ -64,6 +64,7 @@ type PolicyStatus struct {
 	Keys         plan.KeyCounts
 	InUse        bool // a retiring key's usage still grows
 	Accepted     bool // a disabled key is still accepted
+	RoomMade     bool // the last rotation found its account full, and cut a quarantine short
 	Unproven     bool // of a disabled key it is not known whether it is still accepted
 	Drift        []string
 	// ThirdPartyDisable is whether ElevenLabs may disable the current key when it leaks, as far as that is known.
@@ -81,6 +82,13 @@ type WorkspaceStatus struct {
 	LastReconcile time.Time // zero: none since the start
 	LastTry       time.Time // of the last listing, successful or not; zero: none has ended yet
 	Err           error
+	Accounts      []AccountKeys // by id, as last listed; read-only
+}
+
+// AccountKeys counts the keys of a service account, whoever made them, disabled ones included.
+type AccountKeys struct {
+	Account string
+	Keys    int
 }
 
 // Snapshot is the rotator's state at one moment. Policies and workspaces are ordered by name.
@@ -103,7 +111,7 @@ func (r *Rotator) Snapshot() Snapshot {
 		s.Removed = append(s.Removed, r.removed[name].statusLocked())
 	}
 	for _, ws := range r.sortedWorkspaces {
-		s.Workspaces = append(s.Workspaces, WorkspaceStatus{ws.name, ws.lastSuccess, ws.lastAttempt, ws.err})
+		s.Workspaces = append(s.Workspaces, WorkspaceStatus{ws.name, ws.lastSuccess, ws.lastAttempt, ws.err, ws.listing.counts()})
 	}
 	return s
 }
@@ -204,6 +212,7 @@ func (st *policyState) statusLocked() PolicyStatus {
 		ThirdPartyDisable: x.thirdPartyDisable, Failure: x.failure, Successes: x.successes, Failures: x.failures, Disabled: x.disabled, Unswept: x.unswept}
 	if e := st.last.entry; e != nil {
 		s.Current, s.Retiring, s.History, s.LastRotation, s.MovedTo = e.Current, e.Retiring, e.Packed(), e.LastRotation, e.MovedTo
+		s.RoomMade = e.RoomMade()
 	}
 	return s
 }

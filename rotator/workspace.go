@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
@@ -36,6 +38,7 @@ type listing struct {
 	seq      int
 	begun    time.Time // monotonic, before the request
 	accounts map[string][]elevenlabs.Key
+	counted  []AccountKeys               // of accounts, without our later changes
 	owned    map[string][]elevenlabs.Key // by the policy in the key's name
 	strays   bool                        // owned has keys of policies that are not in this workspace
 }
@@ -116,6 +119,7 @@ func (r *Rotator) index(ws *workspace, accounts []elevenlabs.ServiceAccount, beg
 	l.seq++
 	for _, a := range accounts {
 		l.accounts[a.ID] = a.Keys
+		l.counted = append(l.counted, AccountKeys{a.ID, len(a.Keys)})
 		for i, k := range a.Keys {
 			owner, policy, _, ok := ledger.ParseKeyName(k.Name)
 			switch others := l.owned[policy]; {
@@ -127,7 +131,16 @@ func (r *Rotator) index(ws *workspace, accounts []elevenlabs.ServiceAccount, beg
 			}
 		}
 	}
+	slices.SortFunc(l.counted, func(a, b AccountKeys) int { return strings.Compare(a.Account, b.Account) })
 	return l
+}
+
+// counts is none before the first listing.
+func (l *listing) counts() []AccountKeys {
+	if l == nil {
+		return nil
+	}
+	return l.counted
 }
 
 // findStraysLocked notes whether a workspace lists keys of policies that are not in it. Usually there are none, which saves each

@@ -28,6 +28,11 @@
       RekeydNoFirstKey: { 'for': '15m', severity: 'warning' },
       RekeydThrottled: { 'for': '30m', severity: 'warning' },
       RekeydKeyLimit: { 'for': '5m', severity: 'warning' },
+      RekeydKeyLimitNear: { 'for': '5m', severity: 'warning' },
+      // Of a workspace, and of a service account; null is no limit. A workspace has 20 service accounts by default and up to 100 on
+      // request; one that has more than the limit evidently has a higher one. ElevenLabs publishes no limit of the keys of a
+      // service account.
+      RekeydWorkspaceLimitNear: { 'for': '1h', severity: 'warning', part: 0.9, accounts: 20, keys: null },
       RekeydKeyDisabled: { 'for': '2m', severity: 'critical', within: '1h' },
       RekeydLeakStorm: { 'for': '1m', severity: 'critical' },
       RekeydKeyVanished: { 'for': '5m', severity: 'critical' },

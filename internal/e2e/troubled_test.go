@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,7 +25,7 @@ import (
 func inTrouble() map[string]string {
 	return map[string]string{
 		"calm": "", "leaked": "", "disabled": "", "changed": "", "used": "", "lost": "", "differing": "",
-		"drifting": "on_drift: report", "stuck": "overlap: 1s", "accepted": "overlap: 1s, quarantine: 1h", "unproven": "overlap: 1s, quarantine: 1h",
+		"drifting": "on_drift: report", "stuck": "overlap: 1s", "accepted": "overlap: 1s, quarantine: 1h", "unproven": "overlap: 1s, quarantine: 1h", "crowded": "overlap: 1s, quarantine: 1h",
 		"refused": "workspace: second",
 		"failing": `schedule: "@every 10s", overlap: 2s, max_age: 20s`, "hanging": `schedule: "@every 10s", overlap: 2s`,
 	}
@@ -65,7 +66,9 @@ policies:
 	w.write(w.token, w.vaultToken)
 	w.write(w.adminKeyFile, w.adminKey)
 	w.setRule("", elevensim.Rule{})
-	change := map[string]string{"REKEYD_MAX_ROTATIONS_PER_HOUR": "10000", "REKEYD_CLAIM_TTL": "2m"}
+	events := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(events.Close)
+	change := map[string]string{"REKEYD_EVENTS_URL": events.URL, "REKEYD_EVENTS_SECRET": "secret-of-the-events", "REKEYD_MAX_ROTATIONS_PER_HOUR": "10000", "REKEYD_CLAIM_TTL": "2m"}
 	w.first = w.start(change)
 	maps.Copy(change, map[string]string{"REKEYD_POLICY_FILE": w.theirs, "VAULT_TOKEN": "", "REKEYD_VAULT_AUTH": "token_file", "REKEYD_VAULT_TOKEN_FILE": w.token})
 	w.second = w.start(change)
@@ -123,6 +126,20 @@ func (w *troubled) limit(policy string, to int) {
 	}
 }
 
+// replace rotates a policy and waits until its old key is disabled.
+func (w *troubled) replace(policy string) (id string) {
+	w.t.Helper()
+	_, id = w.published(policy)
+	w.rotate(policy)
+	process.Eventually(w.t, process.Patience, func() error {
+		if !w.key(id).Disabled {
+			return fmt.Errorf("key %s is enabled", id)
+		}
+		return nil
+	})
+	return id
+}
+
 // useOld rotates a policy and goes on with its old key until stop.
 func (w *troubled) useOld(policy string) (stop func()) {
 	w.t.Helper()
@@ -161,6 +178,15 @@ func (w *troubled) faults() []fault {
 			w.put(w.sinkOf("changed"), map[string]any{"api_key": "somebody else's", "key_id": "theirs"})
 			return func() { w.put(w.sinkOf("changed"), record) }
 		}},
+		{[]string{"RekeydKeyLimitNear crowded"}, func() func() { // before a disabled key is accepted
+			w.replace("crowded")
+			w.setRule("crowded", elevensim.Rule{Kind: elevensim.Status, Status: http.StatusBadRequest, Code: "max_api_keys_reached", Operation: "createAPIKey", Count: 1})
+			w.replace("crowded")
+			return func() {
+				w.setRule("crowded", elevensim.Rule{})
+				w.sim.Ask(http.MethodDelete, "keys/"+w.replace("crowded"), nil, &struct{}{}) // or it is accepted
+			}
+		}},
 		{[]string{"RekeydOldKeyInUse used"}, func() func() { return w.useOld("used") }},
 		{[]string{"RekeydLostKeys lost"}, func() func() {
 			record, _ := w.published("lost")
@@ -190,6 +216,16 @@ func (w *troubled) faults() []fault {
 			}
 			w.rotate("unproven")
 			return func() { w.sim.Ask(http.MethodDelete, "keys/"+id, nil, &struct{}{}) }
+		}},
+		{[]string{"RekeydWorkspaceLimitNear default"}, func() func() {
+			add := func(from, to int) {
+				for i := from; i <= to; i++ {
+					id := fmt.Sprintf("svcacc_more_%d", i)
+					w.sim.Ask(http.MethodPost, "accounts", elevensim.Account{ID: id, Name: id}, &struct{}{})
+				}
+			}
+			add(len(inTrouble())+1, 18) // there is one that no policy names, and one is of the second workspace
+			return func() { add(19, 21) }
 		}},
 		{[]string{"RekeydRotationFailing failing", "RekeydKeyTooOld failing"}, func() func() {
 			w.setRule("failing", elevensim.Rule{Kind: elevensim.Status, Status: http.StatusForbidden, Code: "forbidden", Operation: "createAPIKey"})

@@ -56,6 +56,9 @@ func (c *Collector) fill(g *gathering) {
 		if !ws.LastTry.IsZero() {
 			g.workspaceUp.add(boolToFloat(ws.Err == nil), name)
 		}
+		for _, a := range ws.Accounts {
+			g.accountKeys.add(float64(a.Keys), label("service_account", a.Account), name)
+		}
 		g.reconciled.time(ws.LastReconcile, name)
 		g.lostDeleted.add(float64(c.Lost(ws.Name)), name)
 	}
@@ -88,7 +91,7 @@ type gathering struct {
 	all []*dto.MetricFamily
 
 	info, rotations, last, next, created, maxAge, keys, state, inUse, drift, thirdParty, disabled, problem family
-	policies, reconciled, lostDeleted, tokenExpiry, sinkUp, workspaceUp, skew                              family
+	policies, reconciled, lostDeleted, tokenExpiry, sinkUp, workspaceUp, skew, accountKeys                 family
 
 	success, failure                            *dto.LabelPair
 	current, overlap, quarantine, lost, foreign *dto.LabelPair
@@ -122,6 +125,7 @@ func newGathering() *gathering {
 	g.reconciled = gauge("last_reconcile_timestamp_seconds", "When the workspace was last listed.")
 	g.sinkUp = gauge("sink_up", "Whether the ledger could be reached at the last call, which is at most one REKEYD_RECONCILE_INTERVAL ago.")
 	g.workspaceUp = gauge("workspace_up", "Whether the last listing of the workspace succeeded, and no call since was refused; absent before the first.")
+	g.accountKeys = gauge("service_account_keys", "Keys of the service account at the last listing, whoever made them, disabled ones included.")
 	g.skew = gauge("clock_skew_seconds", "How far this host's clock is ahead of the Date of the target's last answer; absent before that.")
 	g.lostDeleted = counter("lost_keys_deleted_total", "Keys with a lost secret that this process deleted.")
 	g.tokenExpiry = gauge("vault_token_expiry_timestamp_seconds", "When the Vault token ends; +Inf when it never does, absent until it is known.")

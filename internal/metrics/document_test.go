@@ -142,7 +142,7 @@ func quoted[S ~string](words []S) string {
 
 // problemReasons is every value of the label: the reasons of errors and of failed stages, and those of old keys.
 func problemReasons() []string {
-	all := []string{string(rotator.ProblemOldKeyInUse), string(rotator.ProblemNewKeyUnused), string(rotator.ProblemStillAccepted), string(rotator.ProblemProofMissing),
+	all := []string{string(rotator.ProblemOldKeyInUse), string(rotator.ProblemNewKeyUnused), string(rotator.ProblemStillAccepted), string(rotator.ProblemProofMissing), string(rotator.ProblemKeyLimitNear),
 		string(rotator.ProblemRetireFailing)}
 	for _, r := range slices.Concat(ledger.ErrorReasons(), ledger.FailureReasons()) {
 		if !slices.Contains(all, string(r)) {

@@ -61,7 +61,7 @@ func TestMetrics(t *testing.T) {
 		Policies: []rotator.PolicyStatus{busy("busy"), {Policy: &plan.Policy{Name: "new", Labels: map[string]string{"team": "Søk \"1\"", "_stage": "prod"}}, State: plan.StateDue},
 			{Policy: &plan.Policy{Name: "fine", Workspace: "refused"}, State: plan.StateOK, Unswept: 2}, {Policy: &plan.Policy{Name: "allowed"}, ThirdPartyDisable: elevenlabs.Some(true)},
 			{Policy: &plan.Policy{Name: "unlimited"}, ThirdPartyDisable: elevenlabs.None[bool]()}, {Policy: &plan.Policy{Name: "paused", Workspace: "refused"}, State: plan.StatePaused}},
-		Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0), LastTry: time.Unix(1, 0)}, {Name: "silent", Err: errors.New("down"), LastTry: time.Unix(1, 0)}, {Name: "unasked"}, {Name: "refused", LastTry: time.Unix(1, 0), Err: fmt.Errorf("listing: %w", elevenlabs.ErrInvalidKey)}},
+		Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0), LastTry: time.Unix(1, 0), Accounts: []rotator.AccountKeys{{Account: "svcacc", Keys: 15}}}, {Name: "silent", Err: errors.New("down"), LastTry: time.Unix(1, 0)}, {Name: "unasked"}, {Name: "refused", LastTry: time.Unix(1, 0), Err: fmt.Errorf("listing: %w", elevenlabs.ErrInvalidKey)}},
 	}
 	m.Watch(func() rotator.Snapshot { return shown }, skewed, nil)
 	m.Reloaded(true)
@@ -113,6 +113,7 @@ func TestMetrics(t *testing.T) {
 		`rekeyd_policy_info{label__stage="prod",label_team="Søk \"1\"",policy="new",service_account="",sink="/",workspace=""} 1`,
 		`rekeyd_sink_up 1`,
 		`rekeyd_workspace_up{workspace="default"} 1`,
+		`rekeyd_service_account_keys{service_account="svcacc",workspace="default"} 15`,
 		`rekeyd_workspace_up{workspace="silent"} 0`,
 		`rekeyd_workspace_up{workspace="refused"} 0`,
 		`rekeyd_clock_skew_seconds{target="elevenlabs"} -60`,

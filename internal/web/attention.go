@@ -40,6 +40,7 @@ const (
 	rotationOverdue
 	oldKeyInUse
 	lostKeys
+	keyLimitNear
 	drift
 )
 
@@ -48,7 +49,7 @@ func (a alert) Name() string {
 	return [...]string{
 		"RekeydSinkDown", "RekeydLeakStorm", "RekeydKeyDisabled", "RekeydKeyVanished", "RekeydAdminKeyRefused", "RekeydRecordChanged",
 		"RekeydKeyTooOld", "RekeydNoFirstKey", "RekeydWorkspaceDown", "RekeydReloadFailed", "RekeydReplicasDisagree", "RekeydKeyLimit", "RekeydRotationFailing",
-		"RekeydRetirementFailing", "RekeydOldKeyAccepted", "RekeydProofMissing", "RekeydThrottled", "RekeydRotationOverdue", "RekeydOldKeyInUse", "RekeydLostKeys", "RekeydDrift",
+		"RekeydRetirementFailing", "RekeydOldKeyAccepted", "RekeydProofMissing", "RekeydThrottled", "RekeydRotationOverdue", "RekeydOldKeyInUse", "RekeydLostKeys", "RekeydKeyLimitNear", "RekeydDrift",
 	}[a]
 }
 
@@ -120,6 +121,8 @@ func alertFor(p rotator.Problem) (alert, bool) {
 		return retirementFailing, true
 	case rotator.ProblemStillAccepted:
 		return oldKeyAccepted, true
+	case rotator.ProblemKeyLimitNear:
+		return keyLimitNear, true
 	case rotator.ProblemProofMissing:
 		return proofMissing, true
 	case rotator.ProblemOldKeyInUse:
@@ -166,6 +169,8 @@ func (m matter) Words() string {
 		return "The old key is still in use, and its overlap ends within the hour."
 	case oldKeyAccepted:
 		return "ElevenLabs still accepts a key that is disabled."
+	case keyLimitNear:
+		return "The last rotation found the service account full, and deleted an old key before its quarantine ended."
 	case proofMissing:
 		return "A key is disabled, and nothing shows that ElevenLabs refuses it."
 	case retirementFailing:

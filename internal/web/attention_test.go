@@ -44,7 +44,7 @@ func TestTheRunbookIsThatOfTheAlerts(t *testing.T) {
 		}
 	}
 	// What the page cannot know, or what keeps it from being served. A clock that is wrong is said by each policy that waits for it.
-	unseen := []string{"RekeydClockSkew", "RekeydDown", "RekeydLoopStalled", "RekeydEventsNotDelivered", "RekeydVaultTokenEnding"}
+	unseen := []string{"RekeydClockSkew", "RekeydDown", "RekeydLoopStalled", "RekeydEventsNotDelivered", "RekeydVaultTokenEnding", "RekeydWorkspaceLimitNear"}
 	for a := range drift + 1 {
 		if got := addresses[a.Name()]; got != a.Runbook() {
 			t.Errorf("%s: the page links to %s, the alert to %q", a.Name(), a.Runbook(), got)

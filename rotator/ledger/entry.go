@@ -310,6 +310,16 @@ func ClonePtr[T any](p *T) *T {
 // MadeRoom reports whether a quarantine was already cut short for the rotation that is due now.
 func (e *Entry) MadeRoom() bool { return e.LimitUsed != nil && e.LimitUsed.Equal(e.LastRotation) }
 
+// RoomMade reports whether the last rotation found its account full, and a quarantine was cut short for it.
+func (e *Entry) RoomMade() bool {
+	if e.LimitUsed == nil {
+		return false
+	}
+	rotations := slices.DeleteFunc(e.Rotations(), func(p Past) bool { return p.Reason == ReasonRollback })
+	n := len(rotations)
+	return n > 1 && rotations[n-2].Published.Equal(e.LimitUsed.Truncate(time.Second))
+}
+
 // RetiringKey returns the retiring key with this id.
 func (e *Entry) RetiringKey(id string) *Retiring {
 	for i := range e.Retiring {

@@ -77,11 +77,27 @@
       description: 'The rotation of policy {{ $labels.policy }} has waited for at least %(lasted)s, since its workspace has used up REKEYD_MAX_ROTATIONS_PER_HOUR.',
     },
 
-    // rekeyd has already ended a quarantine early where it could; ElevenLabs does not say how near the limit is.
+    // rekeyd has already ended a quarantine early where it could.
     RekeydKeyLimit: {
       expr: q.withInfo('%s == 1' % problemLately('key_limit')),
       summary: 'the service account of policy {{ $labels.policy }} has no room for another key',
       description: 'ElevenLabs refuses a new key for policy {{ $labels.policy }}, since its service account has as many as it may. The published key keeps working, and is not rotated before others are deleted.',
+    },
+
+    // Until a rotation finds room by itself. ElevenLabs does not say how near the limit is.
+    RekeydKeyLimitNear: {
+      expr: q.withInfo('%s == 1' % problem('key_limit_near')),
+      summary: 'the service account of policy {{ $labels.policy }} had room for another key only once an old one was deleted early',
+      description: 'The last rotation of policy {{ $labels.policy }} found its service account full. rekeyd deleted its oldest disabled key before the quarantine ended, and nothing else that it may delete is left, so the next rotation may fail.',
+    },
+
+    RekeydWorkspaceLimitNear: {
+      local limit = limits.RekeydWorkspaceLimitNear,
+      local keys = q.replicas('max', q.series('service_account_keys')),
+      local near(expr, most) = if most == null then [] else ['%s >= %d <= %d' % [expr, std.ceil(limit.part * most), most]],
+      expr: std.join('\nor\n', near('count without (service_account) (%s)' % keys, limit.accounts) + near(keys, limit.keys)),
+      summary: 'workspace {{ $labels.workspace }} is near a limit of ElevenLabs',
+      description: 'Workspace {{ $labels.workspace }} has {{ $value }} {{ with $labels.service_account }}keys in service account {{ . }}{{ else }}service accounts{{ end }}, and the limit is near.',
     },
 
     // A key can be disabled while rekeyd is down, so the alert looks at the time and not for an increase.
