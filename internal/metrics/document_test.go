@@ -29,7 +29,8 @@ func TestMetricsDocument(t *testing.T) {
 		Rest: m.Registry, Lost: m.LostKeys, Expiry: func() (time.Time, bool) { return time.Unix(1, 0), true },
 		Skew: skewed,
 		Snapshot: func() rotator.Snapshot {
-			return rotator.Snapshot{Policies: []rotator.PolicyStatus{busy("busy")}, Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0), LastTry: time.Unix(1, 0)}}}
+			return rotator.Snapshot{Policies: []rotator.PolicyStatus{busy("busy")}, Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0), LastTry: time.Unix(1, 0),
+				Accounts: []rotator.AccountKeys{{Account: "svcacc", Keys: 1}}}}}
 		},
 	}
 	m.Called("vault", "write", "200", time.Millisecond)
@@ -75,7 +76,7 @@ process did; the rest comes from the ledger, so it survives a restart, and repli
 	}
 	b.WriteString(`
 A policy has at most 22 series, plus one for each reason for which a key of it was disabled, plus one of ` + "`rekeyd_policy_problem`" + `
-for each problem, so that an alert can name both policy and problem.
+for each problem, so that an alert can name both policy and problem. A workspace has one series for each of its service accounts.
 
 ## Values of labels
 
