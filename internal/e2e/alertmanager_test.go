@@ -19,10 +19,11 @@ import (
 	"github.com/rekeyd/rekeyd/internal/process"
 )
 
-// notifications is what Alertmanager sends: each with the alerts in it.
+// notifications is what Alertmanager sends: each with the alerts in it, those that fire and those that ended.
 type notifications struct {
-	mu   sync.Mutex
-	sent []string
+	mu             sync.Mutex
+	sent, resolved []string
+	fired, ended   map[string]bool // alerts, in whichever notification
 }
 
 func alertOf(namespace, name, workspace, policy string) string {
@@ -31,29 +32,52 @@ func alertOf(namespace, name, workspace, policy string) string {
 
 func (n *notifications) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 	var body struct {
-		Alerts []struct{ Labels map[string]string }
+		Status string
+		Alerts []struct {
+			Status string
+			Labels map[string]string
+		}
 	}
 	err := json.NewDecoder(r.Body).Decode(&body)
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	var all []string
 	for _, a := range body.Alerts {
 		all = append(all, alertOf(a.Labels["namespace"], a.Labels["alertname"], a.Labels["workspace"], a.Labels["policy"]))
+		if n.fired == nil {
+			n.fired, n.ended = map[string]bool{}, map[string]bool{}
+		}
+		name := alertName(a.Labels)
+		if n.fired[name] = true; a.Status == "resolved" {
+			n.ended[name] = true
+		}
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	if err != nil {
 		all = append(all, err.Error())
 	}
-	n.sent = append(n.sent, strings.Join(all, ", "))
+	into := &n.sent
+	if body.Status == "resolved" {
+		into = &n.resolved
+	}
+	*into = append(*into, strings.Join(all, ", "))
 }
 
-func (n *notifications) sorted() []string {
+// missing is which of the alerts, as [prometheusServer.firing] writes them, no notification said to fire, or to have ended.
+func (n *notifications) missing(alerts []string) []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return slices.Sorted(slices.Values(n.sent))
+	return slices.DeleteFunc(slices.Clone(alerts), func(a string) bool { return n.fired[a] && n.ended[a] })
+}
+
+func (n *notifications) sorted() (sent, resolved []string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Sorted(slices.Values(n.sent)), slices.Sorted(slices.Values(n.resolved))
 }
 
 // TestPrometheusSendsOneNotificationOfARefusedAdminKey: 66 policies stop, and say so; a policy of another
-// workspace is heard, and one of another installation, whose workspace and policy have the same names.
+// workspace is heard, and one of another installation, whose workspace and policy have the same names. Each notification is
+// followed by that of its end once all is mended, and by nothing else.
 func TestPrometheusSendsOneNotificationOfARefusedAdminKey(t *testing.T) {
 	t.Parallel()
 	const policies = 66
@@ -87,11 +111,11 @@ policies: [{name: p00, workspace: second, service_account: %s, schedule: "@every
 		return nil
 	})
 	w.write(adminKeyFile, "sk_of_nobody")
-	w.put("elevenlabs/"+w.id+"/elsewhere", map[string]any{"api_key": "by hand"})
-	other.put("elevenlabs/"+other.id+"/p00", map[string]any{"api_key": "by hand"})
+	mend := []func(){w.byHand("elevenlabs/" + w.id + "/elsewhere"), other.byHand("elevenlabs/" + other.id + "/p00"), func() { w.write(adminKeyFile, w.adminKey) }}
 
 	n := new(notifications)
-	p := startPrometheus(t, startAlertmanager(t, n), d, d2)
+	configuration, alertmanager := startAlertmanager(t, n, groupWait)
+	p := startPrometheus(t, configuration, d, d2)
 	p.until(`sum(up)`, "2")
 	// Both p00 are one name here. The keys become too old half a minute after everything else fires.
 	fire := map[string]int{"RekeydAdminKeyRefused": 1, "RekeydRotationFailing": policies + 1, "RekeydKeyTooOld": policies,
@@ -103,8 +127,8 @@ policies: [{name: p00, workspace: second, service_account: %s, schedule: "@every
 			count[name]++
 		}
 		for name, want := range fire {
-			if count[name] != want || len(n.sorted()) < 5 {
-				return fmt.Errorf("%v fire, want at least %v; notifications: %q", count, fire, n.sorted())
+			if sent, _ := n.sorted(); count[name] != want || len(sent) < 5 {
+				return fmt.Errorf("%v fire, want at least %v; notifications: %q", count, fire, sent)
 			}
 		}
 		return nil
@@ -115,28 +139,49 @@ policies: [{name: p00, workspace: second, service_account: %s, schedule: "@every
 		alertOf(other.id, "RekeydRecordChanged", "second", "p00"), alertOf(other.id, "RekeydRotationFailing", "second", "p00"),
 	}
 	slices.Sort(want)
-	if got := n.sorted(); !slices.Equal(got, want) {
-		t.Errorf("notifications %q, want %q", got, want)
+	if sent, resolved := n.sorted(); !slices.Equal(sent, want) || len(resolved) > 0 {
+		t.Errorf("notifications %q, want %q; of ends %q", sent, want, resolved)
 	}
+	for _, m := range mend {
+		m()
+	}
+	process.Eventually(t, 3*time.Minute, func() error {
+		_, left := process.Request(t, http.MethodGet, alertmanager+"/api/v2/alerts", "", "") // what was inhibited too
+		if _, resolved := n.sorted(); len(resolved) < len(want) || strings.TrimSpace(left) != "[]" {
+			return fmt.Errorf("notifications of ends %q, want %q; Alertmanager still has %s", resolved, want, left)
+		}
+		return nil
+	})
+	if sent, resolved := n.sorted(); !slices.Equal(sent, want) || !slices.Equal(resolved, want) {
+		t.Errorf("once all is mended: notifications %q, of ends %q, want %q for both", sent, resolved, want)
+	}
+}
+
+// byHand has a person overwrite a record; mend puts back what was there.
+func (w *world) byHand(path string) (mend func()) {
+	w.t.Helper()
+	was, _ := w.document(path)
+	w.put(path, map[string]any{"api_key": "by hand"})
+	return func() { w.put(path, was) }
 }
 
 // groupWait is as much of what alertmanager.yml has as the haste of the rules asks for, and some scrapes.
 const groupWait = 5 * time.Second
 
-// startAlertmanager starts one with the configuration that is shipped and a receiver of the test's own. It returns what
-// Prometheus needs to know of it.
-func startAlertmanager(t *testing.T, receiver http.Handler) (configuration string) {
+// startAlertmanager starts one with the configuration that is shipped, shorter waits and a receiver of the test's own. It returns
+// what Prometheus needs to know of it.
+func startAlertmanager(t *testing.T, receiver http.Handler, wait time.Duration) (configuration, url string) {
 	t.Helper()
 	server := httptest.NewServer(receiver)
 	t.Cleanup(server.Close)
 	binary, _ := alertmanagerTools(t)
 	dir, address := t.TempDir(), freeAddress(t)
 	shipped := text(t, "../../deploy/prometheus/alertmanager.yml")
-	config := strings.NewReplacer("http://localhost:9095/", server.URL, "group_wait: 30s", "group_wait: "+groupWait.String()).Replace(shipped)
+	config := strings.NewReplacer("http://localhost:9095/", server.URL, "group_wait: 30s", fmt.Sprintf("group_wait: %s\n  group_interval: %s", wait, wait)).Replace(shipped)
 	if err := os.WriteFile(filepath.Join(dir, "alertmanager.yml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	process.Start(t, nil, binary, "--config.file="+filepath.Join(dir, "alertmanager.yml"), "--storage.path="+filepath.Join(dir, "data"),
 		"--web.listen-address="+address, "--cluster.listen-address=")
-	return fmt.Sprintf("alerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}\n", address)
+	return fmt.Sprintf("alerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}\n", address), "http://" + address
 }

@@ -29,12 +29,15 @@ import (
 const prometheusPatience = 90 * time.Second
 
 // TestPrometheus lets a real Prometheus watch two replicas of the real rekeyd through the shipped alerts and dashboard
-// while the simulator, Vault, people and the replicas themselves misbehave.
+// while the simulator, Vault, people and the replicas themselves misbehave. A real Alertmanager sends that each alert fired, and
+// that it ended.
 func TestPrometheus(t *testing.T) {
 	t.Parallel()
 	w := newTroubled(t)
 	checkMetrics(t, w.first)
-	p := startPrometheus(t, "", w.first, w.second)
+	n := new(notifications)
+	configuration, _ := startAlertmanager(t, n, 100*time.Millisecond)
+	p := startPrometheus(t, configuration, w.first, w.second)
 	p.until(`count(rekeyd_policy_state{state="ok"} == 1)`, fmt.Sprint(2*len(inTrouble())))
 	p.alerts()
 	panels := p.panels()
@@ -44,8 +47,16 @@ func TestPrometheus(t *testing.T) {
 		}
 		delete(panels, still)
 	}
-	p.watch(w.faults(), panels)
+	faults := w.faults()
+	told := heard(faults)
+	p.watch(faults, panels)
 	p.alerts()
+	process.Eventually(t, prometheusPatience, func() error {
+		if missing := n.missing(told); len(missing) > 0 {
+			return fmt.Errorf("Alertmanager did not send that these fired and ended: %q", missing)
+		}
+		return nil
+	})
 	checkMetrics(t, w.first)
 	w.first.Kill()
 	w.second.Kill()
@@ -272,10 +283,14 @@ func (p prometheusServer) firingIn(namespace string) string {
 	var fire strings.Builder
 	for _, a := range data.Alerts {
 		if a.State == "firing" && (namespace == "" || namespace == a.Labels["namespace"]) {
-			fmt.Fprintln(&fire, a.Labels["alertname"], cmp.Or(a.Labels["policy"], a.Labels["workspace"], a.Labels["instance"]))
+			fmt.Fprintln(&fire, alertName(a.Labels))
 		}
 	}
 	return fire.String()
+}
+
+func alertName(labels map[string]string) string {
+	return labels["alertname"] + " " + cmp.Or(labels["policy"], labels["workspace"], labels["instance"])
 }
 
 // alerts waits until these alerts fire and no other.

@@ -250,3 +250,15 @@ func (w *troubled) faults() []fault {
 		}},
 	}
 }
+
+// heard is the alerts of faults that no other alert inhibits.
+func heard(faults []fault) (all []string) {
+	for _, f := range faults {
+		for _, a := range f.alerts {
+			if a != "RekeydLoopStalled second" && a != "RekeydWorkspaceDown second" {
+				all = append(all, a)
+			}
+		}
+	}
+	return all
+}
