@@ -72,6 +72,57 @@ func (r *Rotator) logOthers(policy string, was, is *ledger.Entry) {
 	}
 }
 
+// logEnds logs the keys that commands and other replicas disabled or deleted between two reads of an entry. told is the ends that
+// this process logged although it could not write them.
+func (r *Rotator) logEnds(policy string, was, is *ledger.Entry, told []end) {
+	if was == nil || is.MovedTo != "" {
+		return // what came with a rename is old
+	}
+	var ids []string
+	for k := range was.Keys() {
+		ids = append(ids, k.ID)
+	}
+	for _, p := range is.Rotations() {
+		if p.PreviousKeyID != "" && !slices.Contains(ids, p.PreviousKeyID) && !slices.ContainsFunc(was.Rotations(), p.Same) {
+			ids = append(ids, p.PreviousKeyID)
+		}
+	}
+	for _, id := range ids {
+		before, now := endsOf(was, id), endsOf(is, id)
+		for _, e := range now {
+			if slices.Contains(before, e) || slices.Contains(told, e) {
+				continue
+			}
+			args := []any{"policy", policy, "key_id", id}
+			if past := is.PastOf(id); past != nil {
+				args = append(args, "replaced_by", past.KeyID, "proof", string(past.Proof))
+			}
+			r.opt.Logger.Info(e.what+" by another process", args...)
+		}
+	}
+}
+
+// end is a step towards the end of a key, in the words of the log.
+type end struct{ what, keyID string }
+
+const (
+	keyDisabled = "key disabled"
+	keyDeleted  = "key deleted"
+)
+
+// endsOf is what the entry says that rekeyd did to a former key. A key that prune took from a removed policy was never replaced, so
+// no rotation remembers its end.
+func endsOf(e *ledger.Entry, id string) (all []end) {
+	past, key := e.PastOf(id), e.RetiringKey(id)
+	if past != nil && !past.Disabled.IsZero() || past == nil && key != nil && key.State == ledger.InQuarantine {
+		all = append(all, end{keyDisabled, id})
+	}
+	if past != nil && !past.Deleted.IsZero() || past == nil && key == nil && ledger.CurrentID(e) != id {
+		all = append(all, end{keyDeleted, id})
+	}
+	return all
+}
+
 // Evidence is what a rotation or a retirement was proven by: one of these words, or one of a [ledger.Proof].
 type Evidence string
 

@@ -191,6 +191,44 @@ func TestOtherReplicasAreLogged(t *testing.T) {
 		if rotated != 5 || told != rotated-1 { // the first one, before the other replica was there
 			t.Errorf("%d rotations, and %d lines of other replicas", rotated, told)
 		}
+		for what, want := range map[string]int{"key disabled": 3, "key deleted": 3} {
+			made, told := strings.Count(w.logs.String(), `msg="`+what+`"`), strings.Count(w.logs.String(), `msg="`+what+` by another process"`)
+			if made != want || told != want {
+				t.Errorf("%s: %d lines of what was done, and %d of other replicas, want %d", what, made, told, want)
+			}
+		}
+	})
+}
+
+// TestEndsByOthersAreLoggedOnce: a daemon has one line for each key that a command disabled, none after a restart, and none for what
+// it does itself, although the answer to that was lost.
+func TestEndsByOthersAreLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		p := testPolicy(t, nil)
+		lines := func(what string) int { return strings.Count(w.logs.String(), `msg="`+what+`"`) }
+		_, stop := w.start(p)
+		after(20 * time.Minute)
+		old := w.inRecord(p).ID
+		if err := w.buildProcess(&process{}, p).Rotate(context.Background(), p.Name, rotator.RotateOptions{Revoke: true}); err != nil {
+			t.Fatal(err)
+		}
+		after(20 * time.Minute)
+		want := `msg="key disabled by another process" policy=` + p.Name + ` key_id=` + old + ` replaced_by=` + w.inRecord(p).ID + ` proof=rejected`
+		if n := lines("key disabled by another process"); n != 1 || !strings.Contains(w.logs.String(), want) {
+			t.Errorf("%d lines of a key that a command disabled:\n%s\nwant %s", n, w.logs, want)
+		}
+		stop() // the next one deletes the old key, and does not learn at once that this is written
+		lost := &process{fault: fault{call: "write secret/rekeyd/policies/", nth: 2, mode: applied}}
+		_, stop = w.startProcess(lost, p)
+		after(7 * time.Hour) // the quarantine ended
+		if n, own := lines("key disabled by another process")+lines("key deleted by another process"), lines("key deleted"); n != 1 || own != 1 {
+			t.Errorf("after a restart and the daemon's own delete there are %d lines of others, and %d of its own", n, own)
+		}
+		if !lost.fault.hit {
+			t.Error("no answer was lost")
+		}
+		stop()
 	})
 }
 

@@ -233,9 +233,9 @@ func (j *job) retired(ctx context.Context, s plan.Step, key ledger.Retiring, gon
 			r.Reason = ledger.ReasonRevoke // rollback refuses it
 		}
 	})
-	what := "key disabled"
+	what := keyDisabled
 	if gone {
-		what = "key deleted"
+		what = keyDeleted
 		j.r.updateListing(key.Workspace, key.Account, key.ID, nil)
 	} else {
 		j.r.updateListing(key.Workspace, key.Account, key.ID, func(k *elevenlabs.Key) { k.Disabled = true })
@@ -250,6 +250,7 @@ func (j *job) retired(ctx context.Context, s plan.Step, key ledger.Retiring, gon
 	j.r.opt.Observe(Event{Type: kind, Policy: j.p.Name, Workspace: key.Workspace, KeyID: key.ID, KeyName: key.Name, Reason: s.Reason,
 		Evidence: endEvidence(key.ID, j.entry()), At: j.r.opt.Wall()})
 	if err != nil {
+		j.st.known.told = append(j.st.known.told, end{what, key.ID})
 		return outcome{} // recovery drops the claim, and the call is repeated, which is harmless
 	}
 	return outcome{again: true, progress: true}
@@ -314,13 +315,17 @@ func (j *job) makeRoom(ctx context.Context) bool {
 		j.log.Error("making room for a new key failed", "key_id", oldest.ID, "err", err)
 		return false
 	}
-	j.audit("key deleted", "key_id", oldest.ID, "service_account", oldest.Account, "because", string(ledger.ReasonKeyLimit))
+	j.audit(keyDeleted, "key_id", oldest.ID, "service_account", oldest.Account, "because", string(ledger.ReasonKeyLimit))
 	j.r.updateListing(oldest.Workspace, oldest.Account, oldest.ID, nil)
 	j.r.opt.Observe(Event{Type: EventRetired, Policy: j.p.Name, Workspace: oldest.Workspace, KeyID: oldest.ID, KeyName: oldest.Name, Reason: ledger.ReasonKeyLimit,
 		Evidence: endEvidence(oldest.ID, j.entry()), At: j.r.opt.Wall()})
-	return j.write(ctx, func(e *ledger.Entry) {
+	err = j.write(ctx, func(e *ledger.Entry) {
 		j.takeClaim(e)
 		noteEnd(e, oldest.ID, j.now(), true)
 		e.DropRetiring(oldest.ID)
-	}) == nil
+	})
+	if err != nil {
+		j.st.known.told = append(j.st.known.told, end{keyDeleted, oldest.ID})
+	}
+	return err == nil
 }

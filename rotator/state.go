@@ -80,6 +80,7 @@ type knowledge struct {
 	ledgerError   string
 	entry         *ledger.Entry // nil: the ledger has none
 	version       int
+	told          []end            // ends of keys that were logged here and may not be in the entry yet
 	record        *plan.RecordView // nil: must be read before it is used
 	unread        *ledger.Failure  // why it cannot be read; nil: it could be at the last try
 	explained     int              // listing whose unknown keys have already caused a new read of the ledger
@@ -227,8 +228,9 @@ func (r *Rotator) readEntryAt(ctx context.Context, st *policyState, name string,
 	k.followPlace(*p, e, doc.Version)
 	if k.followed {
 		r.logOthers(name, k.entry, e)
+		r.logEnds(name, k.entry, e, k.told)
 	}
-	k.followed = true
+	k.followed, k.told = true, nil
 	k.setEntry(e, doc.Version, time.Now())
 	r.noteRecent(st, e)
 	return nil
