@@ -90,6 +90,31 @@ func TestAFullAccountWhoseCurrentKeyLeaked(t *testing.T) {
 	})
 }
 
+// A leaked key that cannot be replaced is a problem of its own for as long as its readers are refused.
+func TestALeakedKeyThatIsNotReplacedStaysAProblem(t *testing.T) {
+	w := newWorld(t)
+	p := testPolicy(t, nil)
+	disabled := rotator.Problem(ledger.ReasonKeyDisabled)
+	synctest.Test(t, func(t *testing.T) {
+		r, stop := w.start(p)
+		defer stop()
+		after(time.Minute)
+		w.setFaults(elevensim.Faults{KeyLimit: 1})
+		w.must(w.sim.DisableKey(w.inRecord(p).ID, "exposed_publicly"))
+		for range 3 {
+			after(time.Hour)
+			if all := w.problems(r); !slices.Contains(all, disabled) || !slices.Contains(all, rotator.Problem(ledger.ReasonKeyLimit)) || w.state(r, 0).CutOff != ledger.ReasonExposed {
+				t.Errorf("the problems are %q, readers are refused for %q", all, w.state(r, 0).CutOff)
+			}
+		}
+		w.setFaults(elevensim.Faults{})
+		after(time.Hour + time.Minute)
+		if all := w.problems(r); len(all) > 0 || w.state(r, 0).CutOff != "" {
+			t.Errorf("once it is replaced the problems are %q, readers are refused for %q", all, w.state(r, 0).CutOff)
+		}
+	})
+}
+
 // Where no quarantine can be ended, the create fails, and says why.
 func TestAFullAccountWithoutQuarantineIsAFailure(t *testing.T) {
 	w := newWorld(t)

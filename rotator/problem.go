@@ -28,6 +28,9 @@ const (
 	retireFailsAt = 2                // attempts in a row: a single failure may be transient
 )
 
+// cutOff are the problems that say of themselves that the current key is disabled.
+var cutOff = []Problem{Problem(ledger.ReasonKeyDisabled), Problem(ledger.ReasonTrialEnded), Problem(ledger.ReasonDowngraded), Problem(ledger.ReasonLeakStorm)}
+
 // Problems are the reasons for a person to look at the policy. A refused workspace counts before any work is due.
 func (s *PolicyStatus) Problems(refused ledger.Reason, now time.Time) []Problem {
 	var all []Problem
@@ -37,6 +40,9 @@ func (s *PolicyStatus) Problems(refused ledger.Reason, now time.Time) []Problem 
 	}
 	if refused != "" && Problem(refused) != reason && s.State != plan.StatePaused {
 		all = append(all, Problem(refused))
+	}
+	if s.CutOff != "" && !slices.Contains(cutOff, reason) {
+		all = append(all, Problem(ledger.ReasonKeyDisabled)) // as long as it lasts, whatever keeps it from being replaced
 	}
 	ends := func(r ledger.Retiring) bool { return r.State == ledger.InOverlap && r.Until.Sub(now) < overlapEnds }
 	if s.InUse && slices.ContainsFunc(s.Retiring, ends) {

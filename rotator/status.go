@@ -62,10 +62,11 @@ type PolicyStatus struct {
 	History      ledger.Packed
 	MovedTo      string // the policy that took the ledger entry over; "": none
 	Keys         plan.KeyCounts
-	InUse        bool // a retiring key's usage still grows
-	Accepted     bool // a disabled key is still accepted
-	RoomMade     bool // the last rotation found its account full, and cut a quarantine short
-	Unproven     bool // of a disabled key it is not known whether it is still accepted
+	InUse        bool          // a retiring key's usage still grows
+	Accepted     bool          // a disabled key is still accepted
+	CutOff       ledger.Reason // for which the current key is listed as disabled, so that its readers are refused; "" while it is enabled
+	RoomMade     bool          // the last rotation found its account full, and cut a quarantine short
+	Unproven     bool          // of a disabled key it is not known whether it is still accepted
 	Drift        []string
 	// ThirdPartyDisable is whether ElevenLabs may disable the current key when it leaks, as far as that is known.
 	ThirdPartyDisable elevenlabs.Value[bool]
@@ -192,6 +193,7 @@ func (r *Rotator) Survey(ctx context.Context, names ...string) (Snapshot, error)
 type display struct {
 	state             plan.State // the decision's, or that of a failure since
 	reason            ledger.Reason
+	cutOff            ledger.Reason
 	failure           *ledger.Failure
 	keys              plan.KeyCounts
 	inUse             bool
@@ -208,7 +210,7 @@ type display struct {
 func (st *policyState) statusLocked() PolicyStatus {
 	d, x := st.last.decision, st.display
 	s := PolicyStatus{Policy: st.policy, State: x.state, Reason: x.reason, Message: d.Message, HeldBy: d.HeldBy, Loaded: st.last.planned, Steps: d.Steps,
-		NextDue: d.NextDue, NextReason: d.NextReason, Leaves: d.Leaves, Missing: d.Missing, Keys: x.keys, InUse: x.inUse, Accepted: x.accepted, Unproven: x.unproven, Drift: d.Drift,
+		NextDue: d.NextDue, NextReason: d.NextReason, Leaves: d.Leaves, Missing: d.Missing, Keys: x.keys, InUse: x.inUse, CutOff: x.cutOff, Accepted: x.accepted, Unproven: x.unproven, Drift: d.Drift,
 		ThirdPartyDisable: x.thirdPartyDisable, Failure: x.failure, Successes: x.successes, Failures: x.failures, Disabled: x.disabled, Unswept: x.unswept}
 	if e := st.last.entry; e != nil {
 		s.Current, s.Retiring, s.History, s.LastRotation, s.MovedTo = e.Current, e.Retiring, e.Packed(), e.LastRotation, e.MovedTo
@@ -238,7 +240,10 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 		s.state, s.failure, st.last.failed = plan.StateFailing, was.Failure, true // the ledger could not be written
 	}
 	s.keys = plan.CountKeys(p, o)
-	s.inUse = len(o.InUse) > 0
+	s.inUse, s.cutOff = len(o.InUse) > 0, ""
+	if k, listed := o.Key(ledger.CurrentID(o.Entry)); listed && k.Disabled {
+		s.cutOff = plan.DisableReason(k.DisableReason)
+	}
 	s.accepted, s.unproven = openEnds(o, r.opt.Wall(), r.opt.KeepsVersions)
 	s.thirdPartyDisable = plan.CurrentSettings(o).ThirdPartyDisable
 	if !slices.ContainsFunc(d.Steps, func(x plan.Step) bool { return x.Action == plan.ActSweep }) {

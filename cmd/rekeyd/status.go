@@ -182,6 +182,9 @@ func keyID(p web.PolicyView) string {
 // sentences say how a policy stands.
 func sentences(p web.PolicyView, now time.Time) []string {
 	all := []string{p.Words()}
+	if words := p.CutOff(); words != "" {
+		all = append(all, words)
+	}
 	if len(p.Drift) > 0 {
 		all = append(all, "differs in "+strings.Join(p.Drift, ", "))
 	}

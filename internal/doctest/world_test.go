@@ -3,12 +3,17 @@ package doctest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/rekeyd/rekeyd/internal/process"
@@ -43,7 +48,7 @@ type place struct {
 }
 
 // worlds are the places that a page may ask for.
-var worlds = map[string]func(t *testing.T) place{"programs": bare, "checkout": checkout, "vault": withVault, "workspaces": threeWorkspaces, "running": running}
+var worlds = map[string]func(t *testing.T) place{"programs": bare, "checkout": checkout, "vault": withVault, "workspaces": threeWorkspaces, "running": running, "told": told}
 
 // bare has rekeyd, the simulator, vault and the folder deploy of the repository; nothing runs.
 func bare(t *testing.T) place {
@@ -156,10 +161,40 @@ func inPlaceOf(t *testing.T, addresses ...string) place {
 	return p
 }
 
+// told is running, and what the daemon tells of in events.log: each event is a line.
+func told(t *testing.T) place {
+	t.Helper()
+	p := withVault(t)
+	var mu sync.Mutex
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		log, err := os.OpenFile(filepath.Join(p.dir, "events.log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err == nil {
+			_, err = io.Copy(log, io.MultiReader(r.Body, strings.NewReader("\n")))
+			err = errors.Join(err, log.Close())
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	}))
+	t.Cleanup(receiver.Close)
+	readable := strings.Replace(policies, "[dubbing_read]", "[dubbing_read, models_read]", 1) // so that a reader's call is answered 200
+	if err := os.WriteFile(filepath.Join(p.dir, "policies.yaml"), []byte(readable), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.env = append(p.env, "REKEYD_EVENTS_URL="+receiver.URL, "REKEYD_EVENTS_SECRET=secret-of-the-events-of-the-docs")
+	return p.started(t)
+}
+
 // running is withVault and a daemon, with the log rekeyd.log, that has made the first keys.
 func running(t *testing.T) place {
 	t.Helper()
-	p := withVault(t)
+	return withVault(t).started(t)
+}
+
+func (p place) started(t *testing.T) place {
+	t.Helper()
 	log := filepath.Join(p.dir, "rekeyd.log")
 	d := process.Start(t, p.env, "sh", "-c", `exec "$0" >"$1" 2>&1`, programs.Rekeyd, log)
 	process.Eventually(t, *patience, func() error {

@@ -95,7 +95,7 @@ func TestAnAuditorTakesTheHistory(t *testing.T) {
 	if n := len(w.exported("tts-prod", "--since", all[0].Published.Format(time.RFC3339))); n != 4 {
 		t.Errorf("%d rotations since the first one", n)
 	}
-	w.says(w.verb(0, "status", "-o", "wide"), "; leaked, replaced ", " after it was seen")
+	w.says(w.verb(0, "status", "-o", "wide"), "; leaked, replaced ", " ago")
 	process.Eventually(t, process.Patience, func() error {
 		_, page := d.get("/policies/tts-prod")
 		_, body := d.get("/api/v1/policies/tts-prod")

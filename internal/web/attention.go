@@ -155,6 +155,8 @@ func (m matter) Words() string {
 	}
 	s, now := m.row.PolicyStatus, m.row.now
 	switch m.alert {
+	case keyDisabled:
+		return m.row.cutOff()
 	case keyTooOld:
 		return fmt.Sprintf("The key is %s old, and max_age is %s.", Span(now.Sub(s.Current.Created)), Span(s.Policy.MaxAge))
 	case throttled:
@@ -196,10 +198,25 @@ func (r *row) trouble() string {
 	case r.State == plan.StateFailing:
 		return sentence(string(r.Reason))
 	}
-	for reason, at := range r.Disabled {
-		return fmt.Sprintf("A current key was disabled outside rekeyd (%s), seen %s ago.", reason, Span(r.now.Sub(at)))
-	}
 	return ""
+}
+
+// cutOff says whether readers are refused for a key that was disabled outside rekeyd, or have been.
+func (r *row) cutOff() string {
+	if words := viewOf(r.PolicyStatus).CutOff(); words != "" {
+		return strings.TrimSpace("R" + words[1:] + ". " + r.trouble())
+	}
+	last, why := time.Time{}, ledger.Reason("")
+	for reason, at := range r.Disabled {
+		if at.After(last) {
+			last, why = at, reason
+		}
+	}
+	became := "it is enabled again"
+	if c := r.Current; c != nil && !c.Published.Before(last.Truncate(time.Second)) { // it has whole seconds
+		became = "it is replaced: readers must read the record again"
+	}
+	return fmt.Sprintf("The key was disabled (%s), seen %s ago, and %s.", why, Span(r.now.Sub(last)), became)
 }
 
 // sentence gives words their full stop.

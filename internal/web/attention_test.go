@@ -82,6 +82,7 @@ func TestTheWorstComesFirstAndOnce(t *testing.T) {
 		policy("empty", "a", func(s *rotator.PolicyStatus) { decision(ledger.ReasonRecordChanged)(s); s.Current = nil }),
 		policy("fine", "a", func(*rotator.PolicyStatus) {}),
 		policy("leaking", "a", decision(ledger.ReasonLeakStorm)),
+		policy("cut", "a", func(s *rotator.PolicyStatus) { failing(ledger.ReasonKeyLimit)(s); s.CutOff = ledger.ReasonExposed }),
 		policy("late", "a", func(s *rotator.PolicyStatus) { s.State, s.NextDue = plan.StateThrottled, now.Add(-time.Hour) }),
 		policy("old", "a", func(s *rotator.PolicyStatus) { s.Policy.MaxAge = time.Minute }),
 		policy("refused", "b", failing(ledger.ReasonAdminKeyRefused)),
@@ -96,11 +97,11 @@ func TestTheWorstComesFirstAndOnce(t *testing.T) {
 	got := attentionOf(s, rowsOf(&s, now), "")
 	want := []string{
 		"RekeydLeakStorm leaking: decide.",
+		"RekeydKeyDisabled cut: Readers are refused, since the key is disabled (exposed_publicly). Failed at claim, 1m0s ago: it failed.",
 		"RekeydAdminKeyRefused : Workspace b: " + elevenlabs.ErrInvalidKey.Error(),
 		"RekeydRecordChanged empty: decide.",
-		"RekeydKeyTooOld old: The key is 1h0m old, and max_age is 1m0s.",
 	}
-	if words := said(got); !slices.Equal(words, want) || got.More != 3 || got.Policies != 7 {
+	if words := said(got); !slices.Equal(words, want) || got.More != 4 || got.Policies != 8 {
 		t.Errorf("it says %d of %d more:\n%s", got.More, got.Policies, strings.Join(words, "\n"))
 	}
 	s.StoreDown = errors.New("Vault is sealed")

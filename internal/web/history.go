@@ -71,13 +71,13 @@ func (r RotationView) Answers() string {
 // Death is the proof of the previous key's end in words; "" where there is none.
 func (r RotationView) Death() string { return strings.ReplaceAll(string(r.Proof), "_", " ") }
 
-// HealedLeak says that a leaked key was replaced within the last day, and how fast; "" otherwise.
+// HealedLeak says that a leaked key was replaced within the last day, and when; "" otherwise.
 func (p PolicyView) HealedLeak(now time.Time) string {
 	leak := plan.HealedLeak(p.history.Unpack(), now)
 	if leak == nil {
 		return ""
 	}
-	return "leaked, replaced " + Span(leak.Published.Sub(leak.Started)) + " after it was seen"
+	return "leaked, replaced " + Span(now.Sub(leak.Published)) + " ago"
 }
 
 // only returns the snapshot with that policy alone, loaded or removed.

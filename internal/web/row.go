@@ -53,8 +53,11 @@ func (r *row) Note() string {
 	if r.Needs {
 		words = matter{alert: r.worst, row: r}.Words()
 	}
-	all := []string{words, r.Healed(), v.Unguarded()}
-	return strings.Join(slices.DeleteFunc(all, func(s string) bool { return s == "" }), "; ")
+	all := slices.DeleteFunc([]string{words, r.Healed(), v.Unguarded()}, func(s string) bool { return s == "" })
+	if len(all) > 1 {
+		all[0] = strings.TrimSuffix(all[0], ".")
+	}
+	return strings.Join(all, "; ")
 }
 
 // Healed says that a leaked key was replaced within the last day.

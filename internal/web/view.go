@@ -55,6 +55,8 @@ type KeyView struct {
 	MaxAgeEnds time.Time `json:"max_age_ends,omitzero"`
 	// ThirdPartyDisable is whether ElevenLabs may disable the current key when it leaks; absent where that is unknown.
 	ThirdPartyDisable *bool `json:"third_party_disable_allowed,omitempty"`
+	// Disabled is why ElevenLabs lists the current key as disabled; absent while it is enabled.
+	Disabled ledger.Reason `json:"disabled,omitempty"`
 }
 
 func keyView(k ledger.KeyRef, maxAge time.Duration) KeyView {
@@ -116,6 +118,7 @@ func viewOf(s *rotator.PolicyStatus) PolicyView {
 		if s.ThirdPartyDisable.Has() {
 			key.ThirdPartyDisable = &s.ThirdPartyDisable.Value
 		}
+		key.Disabled = s.CutOff
 		v.Key = &key
 	}
 	for _, r := range s.Retiring {
@@ -186,6 +189,9 @@ func (p PolicyView) Clause(now time.Time) string {
 	if p.Reason != "" && string(p.Reason) != text {
 		text += ": " + string(p.Reason)
 	}
+	if p.CutOff() != "" {
+		text += ", key disabled"
+	}
 	if len(p.Drift) > 0 {
 		text += ", drift"
 	}
@@ -193,6 +199,14 @@ func (p PolicyView) Clause(now time.Time) string {
 		text += ", leak replaced"
 	}
 	return text
+}
+
+// CutOff says that the current key is disabled, whose readers are refused; "" while it is enabled.
+func (p PolicyView) CutOff() string {
+	if p.Key == nil || p.Key.Disabled == "" {
+		return ""
+	}
+	return "readers are refused, since the key is disabled (" + string(p.Key.Disabled) + ")"
 }
 
 // Unguarded says that ElevenLabs may not disable the current key, which nothing replaces then when it leaks; "" otherwise.
