@@ -25,8 +25,9 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	hangup         <-chan os.Signal
-	terminal       func(stream any) bool // nil: as the operating system says
-	plain          *bool                 // --no-color, once the flags are read
+	terminal       func(stream any) bool                      // nil: as the operating system says
+	size           func(stdout io.Writer) (rows, columns int) // of the terminal; nil: as the operating system says
+	plain          *bool                                      // --no-color, once the flags are read
 }
 
 // Exit statuses.

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/rekeyd/rekeyd/internal/web"
 )
@@ -70,6 +72,7 @@ func (w *watcher) draw(view web.View, now time.Time) error {
 		head := fmt.Sprintf("Every %s, last at %s; Ctrl-C ends it", duration(w.interval), now.UTC().Format(time.RFC3339))
 		err = w.print("\x1b[H\x1b[2J%s\n\n", safe(head))
 		w.last = "" // it is no longer on the screen
+		lines, colors = w.fit(lines, colors, all, unreachable(view))
 	case w.format.document() && maps.Equal(before, w.shown):
 		return nil
 	case w.format == formatYAML:
@@ -88,6 +91,41 @@ func (w *watcher) draw(view web.View, now time.Time) error {
 	}
 	w.complain(unreachable(view))
 	return err
+}
+
+// fit cuts a table to what is left of the screen below its head and above what will be complained of. The last line says what is not
+// shown.
+func (w *watcher) fit(lines, colors []string, all []web.PolicyView, complaint error) (fitting, painted []string) {
+	size := w.size
+	if size == nil {
+		size = sizeOf
+	}
+	rows, width := size(w.stdout)
+	if rows <= 0 || width <= 0 {
+		return lines, colors
+	}
+	height := func(line string) int { return 1 + (max(utf8.RuneCountInString(line), 1)-1)/width }
+	room := rows - 3 // the head, a blank line, and the one with the cursor
+	if complaint != nil {
+		for line := range strings.Lines(complaint.Error()) {
+			room -= height("rekeyd: error: " + line)
+		}
+	}
+	used, fits := 0, 1 // the heading stays
+	for i, line := range lines {
+		if used += height(line); used < room { // one is for the last line
+			fits = i + 1
+		}
+	}
+	if used <= room || fits == len(lines) {
+		return lines, colors
+	}
+	hidden := all[fits-1:]
+	words := fmt.Sprintf("%d more", len(hidden))
+	if n := len(slices.DeleteFunc(slices.Clone(hidden), func(p web.PolicyView) bool { return !troubled(p) })); n > 0 {
+		words += fmt.Sprintf(", %d failing or in error: --state failing,error", n)
+	}
+	return append(slices.Clone(lines[:fits]), words), append(slices.Clone(colors[:fits]), dim)
 }
 
 // redraws reports whether stdout is a screen that can be drawn on again.

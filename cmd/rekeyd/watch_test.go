@@ -88,6 +88,10 @@ func TestWatchOnATerminal(t *testing.T) {
 	eventuallySays(t, said, cleared+"Every 1s, last at ")
 	w.must(0, "rotate", "tts-prod")
 	eventuallySays(t, said, w.sim.State()[0].Keys[1].ID)
+	if err := pty.Setsize(terminal, &pty.Winsize{Rows: 5, Cols: 200}); err != nil {
+		t.Fatal(err)
+	}
+	eventuallySays(t, said, "2 more\x1b[0m\r\n")
 	if _, err := terminal.WriteString("\x03"); err != nil {
 		t.Fatal(err)
 	}
@@ -98,6 +102,34 @@ func TestWatchOnATerminal(t *testing.T) {
 	_ = terminal.Close()
 	if text := said.String(); strings.Count(text, cleared) != strings.Count(text, "POLICY") || strings.Count(text, cleared) < 2 {
 		t.Errorf("got %q", text)
+	}
+}
+
+// TestWatchFitsTheScreen: what is not shown is counted, wrapped lines and complaints too.
+func TestWatchFitsTheScreen(t *testing.T) {
+	t.Parallel()
+	all := []web.PolicyView{{Name: "a", State: plan.StateOK}, {Name: "b", State: plan.StateFailing}, {Name: "c", State: plan.StateError}, {Name: "d", State: plan.StateOK}}
+	lines := []string{"HEAD", "a", strings.Repeat("b", 11), "c", "d"}
+	colors := []string{bold, "", red, red, ""}
+	complaint := errors.New("one\ntwo")
+	for _, c := range []struct {
+		rows, columns int
+		complaint     error
+		want          string
+	}{
+		{0, 0, nil, "HEAD a bbbbbbbbbbb c d"},
+		{9, 80, nil, "HEAD a bbbbbbbbbbb c d"},
+		{8, 80, nil, "HEAD a bbbbbbbbbbb c d"},
+		{7, 80, nil, "HEAD a bbbbbbbbbbb 2 more, 1 failing or in error: --state failing,error"},
+		{8, 10, nil, "HEAD a bbbbbbbbbbb 2 more, 1 failing or in error: --state failing,error"},
+		{8, 80, complaint, "HEAD a 3 more, 2 failing or in error: --state failing,error"},
+		{1, 80, complaint, "HEAD 4 more, 2 failing or in error: --state failing,error"},
+	} {
+		w := watcher{app: app{size: func(io.Writer) (int, int) { return c.rows, c.columns }}}
+		got, painted := w.fit(lines, colors, all, c.complaint)
+		if strings.Join(got, " ") != c.want || len(painted) != len(got) {
+			t.Errorf("on %d rows of %d columns: %q, want %q", c.rows, c.columns, got, c.want)
+		}
 	}
 }
 
