@@ -142,7 +142,8 @@ func (r *Rotator) entries(ctx context.Context) ([]*ledger.Entry, error) {
 	}
 	slices.Sort(names)
 	var all []*ledger.Entry
-	for _, name := range names {
+	for i, name := range names {
+		Progress(ctx, i, len(names))
 		e, err := r.entryOf(ctx, name)
 		if err != nil {
 			return nil, fmt.Errorf("reading the ledger: %w", err)
@@ -157,7 +158,9 @@ func (r *Rotator) entries(ctx context.Context) ([]*ledger.Entry, error) {
 // publishedKeys returns the ids of the keys that the records of all policies and ledger entries name.
 func (r *Rotator) publishedKeys(ctx context.Context, entries []*ledger.Entry) (map[string]bool, error) {
 	ids := map[string]bool{}
-	for _, ref := range r.sinks(entries) {
+	records := r.sinks(entries)
+	for i, ref := range records {
+		Progress(ctx, i, len(records))
 		doc, err := r.opt.Store.Read(ctx, ref, 0)
 		if err != nil {
 			return nil, fmt.Errorf("reading records: %w", err)

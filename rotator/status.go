@@ -167,7 +167,8 @@ func (r *Rotator) Survey(ctx context.Context, names ...string) (Snapshot, error)
 	workspaces := slices.Collect(maps.Values(r.workspaces))
 	r.mu.Unlock()
 	// A key missing from a listing means something only if the ledger was read before the listing.
-	for _, st := range states {
+	for i, st := range states {
+		Progress(ctx, i, len(states))
 		r.requestResync(st, true)
 		if _, _, err := r.observe(ctx, st); err != nil {
 			r.noteStoreFailure(st, err)

@@ -141,6 +141,20 @@ func (a app) sayNth(f format, n, of int, what string) {
 	}
 }
 
+// surveying has the reading of many documents tell a person at a terminal how far it is.
+func (a app) surveying(ctx context.Context, f format) context.Context {
+	if f.document() || !a.isTerminal(a.stderr) {
+		return ctx
+	}
+	last := time.Now()
+	return rotator.WithProgress(ctx, func(done, of int) {
+		if time.Since(last) >= progressEvery {
+			last = time.Now()
+			a.say("  read %d of %d\n", done, of)
+		}
+	})
+}
+
 // within bounds the work on one policy.
 func (a app) within(ctx context.Context, env config.Env, name string, do func(context.Context, string) (daemon.Outcome, string, error)) (daemon.Outcome, string, error) {
 	limit := commandTimeout(env)

@@ -33,7 +33,7 @@ func (a app) prune(ctx context.Context, o options, names []string) error {
 	if names, err = o.choose(s.Policies, names); err != nil {
 		return err
 	}
-	lost, err := a.lost(ctx, d, s.Policies, names)
+	lost, err := a.lost(a.surveying(ctx, o.format), d, s.Policies, names)
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func (a app) status(ctx context.Context, o options, names []string) error {
 	if o.watch {
 		return a.watch(ctx, o, look)
 	}
-	view, err := look(ctx)
+	view, err := look(a.surveying(ctx, o.format))
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (a app) observe(ctx context.Context, s daemon.Settings, o options, names []
 	if err != nil {
 		return rotator.Snapshot{}, err
 	}
-	return look(ctx)
+	return look(a.surveying(ctx, o.format))
 }
 
 // observer returns a function that observes the chosen policies, with one login however often it is called.

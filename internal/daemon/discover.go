@@ -14,6 +14,7 @@ import (
 
 	"github.com/rekeyd/rekeyd/config"
 	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
@@ -100,7 +101,8 @@ func (d *Discovery) readLedger(ctx context.Context, store ledger.Store, root led
 		return err
 	}
 	d.Policies = names
-	for _, name := range names {
+	for i, name := range names {
+		rotator.Progress(ctx, i, len(names))
 		doc, err := store.Read(ctx, root.Join("policies").Join(name), 0)
 		if err != nil {
 			return err
@@ -137,7 +139,8 @@ func (d *Discovery) readLedger(ctx context.Context, store ledger.Store, root led
 func (d *Discovery) readRecords(ctx context.Context, store ledger.Store, under, root ledger.Ref) error {
 	refs, refused := d.list(ctx, store, under, root)
 	var values []recordValue
-	for _, ref := range refs {
+	for i, ref := range refs {
+		rotator.Progress(ctx, i, len(refs))
 		d.Records[ref] = true
 		doc, err := store.Read(ctx, ref, 0)
 		if err != nil {
