@@ -49,7 +49,7 @@ type CreatedKey struct {
 }
 
 // ProbeResult is what one request with a key proves about it.
-type ProbeResult int
+type ProbeResult int8
 
 // The results of Client.Probe.
 const (

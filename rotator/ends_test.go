@@ -27,12 +27,12 @@ func TestWhichEndsAreThoseOfOthers(t *testing.T) {
 	pruned := &ledger.Entry{Retiring: []ledger.Retiring{{KeyRef: ledger.KeyRef{ID: "k1"}, State: ledger.InQuarantine}}}
 	for name, tc := range map[string]struct {
 		was, is *ledger.Entry
-		told    []end
+		told    map[end]bool
 		want    string
 	}{
 		"nothing":                  {was: overlap, is: overlap},
 		"disabled":                 {was: overlap, is: disabled, want: "disabled"},
-		"disabled and logged here": {was: overlap, is: disabled, told: []end{{keyDisabled, "k1"}}},
+		"disabled and logged here": {was: overlap, is: disabled, told: map[end]bool{{keyDisabled, "k1"}: true}},
 		"deleted":                  {was: disabled, is: deleted, want: "deleted"},
 		"both between two reads":   {was: removed, is: deleted, want: "disabled deleted"},
 		"leaked":                   {was: removed, is: entry(ledger.InQuarantine, ledger.Past{})}, // ElevenLabs disabled it

@@ -74,7 +74,7 @@ func (r *Rotator) logOthers(policy string, was, is *ledger.Entry) {
 
 // logEnds logs the keys that commands and other replicas disabled or deleted between two reads of an entry. told is the ends that
 // this process logged although it could not write them.
-func (r *Rotator) logEnds(policy string, was, is *ledger.Entry, told []end) {
+func (r *Rotator) logEnds(policy string, was, is *ledger.Entry, told map[end]bool) {
 	if was == nil || is.MovedTo != "" {
 		return // what came with a rename is old
 	}
@@ -90,7 +90,7 @@ func (r *Rotator) logEnds(policy string, was, is *ledger.Entry, told []end) {
 	for _, id := range ids {
 		before, now := endsOf(was, id), endsOf(is, id)
 		for _, e := range now {
-			if slices.Contains(before, e) || slices.Contains(told, e) {
+			if slices.Contains(before, e) || told[e] {
 				continue
 			}
 			args := []any{"policy", policy, "key_id", id}
@@ -104,6 +104,14 @@ func (r *Rotator) logEnds(policy string, was, is *ledger.Entry, told []end) {
 
 // end is a step towards the end of a key, in the words of the log.
 type end struct{ what, keyID string }
+
+// tell notes an end that was logged.
+func (k *knowledge) tell(e end) {
+	if k.told == nil {
+		k.told = map[end]bool{}
+	}
+	k.told[e] = true
+}
 
 const (
 	keyDisabled = "key disabled"

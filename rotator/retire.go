@@ -250,7 +250,7 @@ func (j *job) retired(ctx context.Context, s plan.Step, key ledger.Retiring, gon
 	j.r.opt.Observe(Event{Type: kind, Policy: j.p.Name, Workspace: key.Workspace, KeyID: key.ID, KeyName: key.Name, Reason: s.Reason,
 		Evidence: endEvidence(key.ID, j.entry()), At: j.r.opt.Wall()})
 	if err != nil {
-		j.st.known.told = append(j.st.known.told, end{what, key.ID})
+		j.st.known.tell(end{what, key.ID})
 		return outcome{} // recovery drops the claim, and the call is repeated, which is harmless
 	}
 	return outcome{again: true, progress: true}
@@ -325,7 +325,7 @@ func (j *job) makeRoom(ctx context.Context) bool {
 		e.DropRetiring(oldest.ID)
 	})
 	if err != nil {
-		j.st.known.told = append(j.st.known.told, end{keyDeleted, oldest.ID})
+		j.st.known.tell(end{keyDeleted, oldest.ID})
 	}
 	return err == nil
 }

@@ -32,7 +32,7 @@ type policyState struct {
 }
 
 // place is where a policy is.
-type place int
+type place int8
 
 const (
 	idle    place = iota
@@ -76,11 +76,12 @@ type knowledge struct {
 	recordTried bool // it was read, or its read failed, since the start
 	used        bool // the current key was seen in use
 	digestKnown bool
+	proof       elevenlabs.ProbeResult
 
 	ledgerError   string
 	entry         *ledger.Entry // nil: the ledger has none
 	version       int
-	told          []end            // ends of keys that were logged here and may not be in the entry yet
+	told          map[end]bool     // ends of keys that were logged here and may not be in the entry yet
 	record        *plan.RecordView // nil: must be read before it is used
 	unread        *ledger.Failure  // why it cannot be read; nil: it could be at the last try
 	explained     int              // listing whose unknown keys have already caused a new read of the ledger
@@ -90,9 +91,8 @@ type knowledge struct {
 	currentSince  time.Time // when this process first saw that key as current
 	changedSince  time.Time // the same, but zero where it saw no other before
 	claimVersion  int
-	claimSince    time.Time // when this version of the claim was first seen; monotonic
-	missingSeq    int       // listing in which the current key was first missing; 0: it is there
-	proof         elevenlabs.ProbeResult
+	claimSince    time.Time            // when this version of the claim was first seen; monotonic
+	missingSeq    int                  // listing in which the current key was first missing; 0: it is there
 	disabledKey   string               // the current key whose disabling was already reported
 	usage         map[string]usage     // of retiring keys, by id
 	credits       int64                // of the current key, at its last listing
