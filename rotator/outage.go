@@ -61,6 +61,13 @@ func (b *outageTracker) Check(ctx context.Context, refs ...ledger.Ref) error {
 	return b.note(ctx, ref, b.store.Check(ctx, refs...))
 }
 
+// Expect implements ledger.Foresight, for a store that has it.
+func (b *outageTracker) Expect(refs []ledger.Ref) {
+	if store, ok := b.store.(ledger.Foresight); ok {
+		store.Expect(refs)
+	}
+}
+
 // note learns from an answer. A rate limit counts for its mount, any other outage for the whole server.
 func (b *outageTracker) note(ctx context.Context, ref ledger.Ref, err error) error {
 	count(ctx, err)

@@ -154,17 +154,13 @@ func (r *Rotator) Load(policies []plan.Policy, clients map[string]*elevenlabs.Cl
 
 // foretellLocked tells the store which documents rotations will check, in the order in which they will.
 func (r *Rotator) foretellLocked() {
-	store, ok := r.opt.Store.(ledger.Foresight)
-	if !ok {
-		return
-	}
 	refs := make([]ledger.Ref, 0, 2*len(r.policies))
 	for _, st := range r.orderedLocked() {
 		if st.policy.Mode != plan.ModeRemoved {
 			refs = append(refs, r.entryRef(st.policy.Name), st.policy.Sink.Ref)
 		}
 	}
-	store.Expect(refs)
+	r.outage.Expect(refs)
 }
 
 func (r *Rotator) loadWorkspaces(clients map[string]*elevenlabs.Client) {
