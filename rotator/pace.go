@@ -93,6 +93,9 @@ func (p *pace) waits(a plan.Attempt) time.Duration {
 // forget ends the waits of actions that succeeded.
 func (p *pace) forget(actions ...plan.Action) {
 	p.tries = slices.DeleteFunc(p.tries, func(t tries) bool { return slices.Contains(actions, t.of.Action) })
+	if len(p.tries) == 0 {
+		p.tries = nil // as most policies have it
+	}
 }
 
 // hurry allows one try of everything at once. If it fails, the waits keep growing.
@@ -218,7 +221,7 @@ func (r *Rotator) paceStep(st *policyState, s plan.Step, m *meter, version int, 
 	calls := int(m.calls.Swap(0))
 	rotates := s.Action == plan.ActRotate || s.Action == plan.ActRecover
 	if out.progress && rotates {
-		k.pace.forget(plan.ActRotate, plan.ActRecover)
+		k.pace.forget(plan.ActRotate, plan.ActRecover, lookNames)
 		return
 	}
 	if !out.progress {

@@ -28,8 +28,14 @@ const (
 	retireFailsAt = 2                // attempts in a row: a single failure may be transient
 )
 
-// cutOff are the problems that say of themselves that the current key is disabled.
-var cutOff = []Problem{Problem(ledger.ReasonKeyDisabled), Problem(ledger.ReasonTrialEnded), Problem(ledger.ReasonDowngraded), Problem(ledger.ReasonLeakStorm)}
+// saysDisabled reports whether a problem says by itself that the current key is disabled.
+func saysDisabled(p Problem) bool {
+	switch ledger.Reason(p) {
+	case ledger.ReasonKeyDisabled, ledger.ReasonTrialEnded, ledger.ReasonDowngraded, ledger.ReasonLeakStorm:
+		return true
+	}
+	return false
+}
 
 // Problems are the reasons for a person to look at the policy. A refused workspace counts before any work is due.
 func (s *PolicyStatus) Problems(refused ledger.Reason, now time.Time) []Problem {
@@ -41,7 +47,7 @@ func (s *PolicyStatus) Problems(refused ledger.Reason, now time.Time) []Problem 
 	if refused != "" && Problem(refused) != reason && s.State != plan.StatePaused {
 		all = append(all, Problem(refused))
 	}
-	if s.CutOff != "" && !slices.Contains(cutOff, reason) {
+	if s.CutOff != "" && !saysDisabled(reason) {
 		all = append(all, Problem(ledger.ReasonKeyDisabled)) // as long as it lasts, whatever keeps it from being replaced
 	}
 	ends := func(r ledger.Retiring) bool { return r.State == ledger.InOverlap && r.Until.Sub(now) < overlapEnds }
