@@ -189,7 +189,7 @@ func (p PolicyView) Clause(now time.Time) string {
 	if p.Reason != "" && string(p.Reason) != text {
 		text += ": " + string(p.Reason)
 	}
-	if p.CutOff() != "" {
+	if p.CutOff() != "" && p.Reason != ledger.ReasonKeyDisabled {
 		text += ", key disabled"
 	}
 	if len(p.Drift) > 0 {
