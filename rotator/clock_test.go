@@ -166,3 +166,41 @@ func TestTimesInTheFutureAreNotWaitedFor(t *testing.T) {
 		t.Errorf("last_rotation: %s %s: %s", d.State, d.Reason, d.Message)
 	}
 }
+
+// An entry with times in the future that nothing corrects is corrected at each look, as far as can be. What another process wrote
+// meanwhile is not taken back by that.
+func TestACorrectedEntryIsTheOneThatWasRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		p := testPolicy(t, func(p *plan.Policy) { p.Mode = plan.ModeManual })
+		_, stop := w.daemon(options{}, p)
+		after(time.Hour)
+		stop()
+		far := time.Now().Add(48 * time.Hour)
+		w.edit(p, func(e *ledger.Entry) {
+			gone := *e.Current
+			gone.ID, gone.Hash, gone.Created, gone.Published = "0123456789abcdef0123456789abcdef", "", far, far
+			e.Retiring = append(e.Retiring, ledger.Retiring{KeyRef: gone, State: ledger.InQuarantine, Until: far})
+		})
+		old := w.inRecord(p)
+		r, stop := w.daemon(options{}, p)
+		defer stop()
+		after(2 * time.Minute)
+		if err := w.build(options{}, p).Rotate(within(t, time.Hour), p.Name, rotator.RotateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		made := w.inRecord(p)
+		for _, wait := range []time.Duration{3 * time.Minute, time.Hour} { // a listing shows the key, then ledger and record are read again
+			after(wait)
+			if s := named(t, r, p.Name); s.Current.ID != made.ID {
+				t.Errorf("after %s the daemon takes %s for the current key, not %s", wait, s.Current.ID, made.ID)
+			}
+			if e := w.entry(p); ledger.CurrentID(e) != made.ID || e.RetiringKey(old.ID) == nil || len(e.Retiring) != 2 {
+				t.Errorf("after %s the ledger has %s and %+v", wait, ledger.CurrentID(e), e.Retiring)
+			}
+		}
+		if strings.Contains(w.logs.String(), "adopted") {
+			t.Error("a key was adopted")
+		}
+	})
+}

@@ -83,14 +83,16 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 		}
 		read = true
 	}
+	if read {
+		r.absorb(st)
+		o = r.observed(st, p, ws)
+	}
 	if e := mended(p, o, r.opt.Wall()); e != nil {
 		if k.mended != k.version {
 			r.opt.Logger.Warn("ledger entry has times in the future; a clock was wrong", "policy", p.Name, "last_rotation", k.entry.LastRotation)
 		}
 		e.Pack()
 		k.entry, k.mended, read = e, k.version, true
-	}
-	if read {
 		r.absorb(st)
 		o = r.observed(st, p, ws)
 	}

@@ -76,6 +76,7 @@ func bugs() []bug {
 
 		// … and what others do.
 		{"leave the twin of a doubled create", "plan/plan.go", "|| o.twin(k.ID, rotation)", "|| false", 300, "doubled", 2},
+		{"correct an entry that was read anew since", "observe.go", "\tif read {\n\t\tr.absorb(st)\n\t\to = r.observed(st, p, ws)\n\t}\n\tif e := mended(p, o, r.opt.Wall()); e != nil {", "\tbefore := o\n\tif read {\n\t\tr.absorb(st)\n\t\to = r.observed(st, p, ws)\n\t}\n\tif e := mended(p, before, r.opt.Wall()); e != nil {", 2000, "", 482},
 		{"retire under another's claim", "retire.go", "if !j.stillPlanned(s) {", "if j.entry() == nil || j.entry().RetiringKey(s.KeyID) == nil {", 2000, "crash,late", 12},
 		{"retire though the current key does not work", "retire.go", "\treturn j.currentWorks(ctx, c, rec.Secret)", "\t_ = rec\n\treturn nil", 2000, "do=person disables and enables", 1},
 		{"adopt a key that is another policy's", "adopt.go", "if !ledger.ValidKeyID(key.ID) {", "if true {\n\t\treturn \"\", nil\n\t}\n\tif !ledger.ValidKeyID(key.ID) {", 2000, "adopt", 1},
