@@ -143,7 +143,7 @@ func (j *job) takeClaim(e *ledger.Entry) {
 	if e.Claim != nil {
 		nonce = e.Claim.Nonce + 1
 	}
-	e.Claim = &ledger.Claim{Holder: j.r.holder, Nonce: nonce, Since: j.r.opt.Wall()}
+	e.Claim = &ledger.Claim{Holder: j.r.holder, Nonce: nonce, Since: j.r.opt.Wall(), TTL: ledger.Duration(j.r.opt.ClaimTTL)}
 }
 
 // guard runs before every write to a remote: it renews an aging claim, and stops the job if the claim was not renewed for half

@@ -296,7 +296,7 @@ func (r *Rotator) observed(st *policyState, p plan.Policy, ws *workspace) plan.O
 		Pacing: k.pace.pacing(r.opt.Wall())}
 	if c := ledger.ClaimOf(k.entry); c != nil {
 		o.ClaimOurs = c.Holder == r.holder
-		o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= r.opt.ClaimTTL
+		o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= c.Lasts(r.opt.ClaimTTL)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

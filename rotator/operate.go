@@ -61,7 +61,7 @@ func (r *Rotator) Rotate(ctx context.Context, name string, o RotateOptions) erro
 	ctx = ledger.WithSession(ctx)
 	st, seen, err := r.take(ctx, name)
 	// What is seen under a claim may be long over; a claim that stays is that of a dead process.
-	for newest, since := false, time.Now(); err == nil && !newest && time.Since(since) < r.opt.ClaimTTL; seen.Entry = st.known.entry {
+	for newest, since := false, time.Now(); err == nil && !newest && time.Since(since) < ledger.ClaimOf(seen.Entry).Lasts(r.opt.ClaimTTL); seen.Entry = st.known.entry {
 		if newest, err = r.prove(ctx, st, name); err == nil && !newest && sleep(ctx, poll) {
 			err = r.readEntry(ctx, st, name)
 		}

@@ -31,12 +31,13 @@ func inspecting(r *http.Request) bool {
 	return r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/api-keys")
 }
 
-// TestProcessesWithDifferentClaimTTLs has a slow rotation taken over that is not yet old by its own TTL.
+// TestProcessesWithDifferentClaimTTLs has a slow rotation taken over that is not yet old by its own TTL, which its claim does not
+// name as one that may be configured.
 func TestProcessesWithDifferentClaimTTLs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newArena(t)
 		p := testPolicy(t, nil)
-		_, stopA := w.daemon(options{claimTTL: 4 * time.Minute, wall: func() time.Time { return time.Now().Add(time.Second) }}, p)
+		_, stopA := w.daemon(options{claimTTL: stopped, wall: func() time.Time { return time.Now().Add(time.Second) }}, p)
 		defer stopA()
 		_, stopB := w.daemon(options{claimTTL: 30 * time.Second}, p)
 		defer stopB()
@@ -49,6 +50,29 @@ func TestProcessesWithDifferentClaimTTLs(t *testing.T) {
 		w.slow(0, 0)
 		after(3 * time.Hour)
 		w.mustWork(p, "three hours later")
+	})
+}
+
+// A claim names its TTL: a process with a shorter one leaves a slow rotation alone, and takes it over once its holder is gone.
+func TestATakeoverWaitsForTheLongerTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newArena(t)
+		p := testPolicy(t, nil)
+		h := hold(w.api, creating)
+		_, stopA := w.daemon(options{api: h, claimTTL: 10 * time.Minute}, p)
+		defer stopA()
+		<-h.held
+		_, stopB := w.daemon(options{claimTTL: 30 * time.Second}, p)
+		defer stopB()
+		after(9*time.Minute + 50*time.Second)
+		if made, logs := len(w.alive()), w.logs.String(); made != 0 || strings.Contains(logs, "claim_expired") {
+			t.Errorf("taken over before the claim's own TTL: %d keys", made)
+		}
+		after(3 * time.Minute)
+		w.mustWork(p, "after the takeover")
+		close(h.release)
+		after(5 * time.Minute)
+		w.mustWork(p, "after the late create")
 	})
 }
 

@@ -254,8 +254,8 @@ const wakesAfter = 10
 // wakeLater sets a timer for the time at which the plan may change by itself, so that overlaps end to the second.
 func (r *Rotator) wakeLater(st *policyState, d plan.Decision) {
 	wait := time.Duration(0)
-	if st.known.claimVersion != 0 { // another replica's claim, or our own unsettled work
-		wait = time.Until(st.known.claimSince.Add(r.opt.ClaimTTL))
+	if c := ledger.ClaimOf(st.known.entry); c != nil { // another replica's, or our own unsettled work
+		wait = time.Until(st.known.claimSince.Add(c.Lasts(r.opt.ClaimTTL)))
 	}
 	if wait <= 0 && !d.Wake.IsZero() {
 		wait = d.Wake.Sub(r.opt.Wall())

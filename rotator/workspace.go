@@ -50,15 +50,24 @@ func (ws *workspace) beginLocked(r *Rotator) {
 	r.loops.Go(func() { r.reconcileLoop(ctx, ws) })
 }
 
-// reconcileLoop lists the workspace and wakes its policies once per reconcile interval. Only these listings probe an outage of
-// the workspace.
+// reconcileLoop lists the workspace and wakes its policies, once at the start and then once per reconcile interval. Only these
+// listings probe an outage of the workspace.
 func (r *Rotator) reconcileLoop(ctx context.Context, ws *workspace) {
-	for {
+	r.reconcile(ctx, ws)
+	for wait := r.firstWait(ws); sleep(ctx, wait); wait = r.opt.ReconcileInterval {
 		r.reconcile(ctx, ws)
-		if !sleep(ctx, r.opt.ReconcileInterval) {
-			return
-		}
 	}
+}
+
+// firstWait spreads the listings of the workspaces, which all begin at once, over the interval from their second on.
+func (r *Rotator) firstWait(ws *workspace) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	turn, of := slices.Index(r.sortedWorkspaces, ws)+1, len(r.sortedWorkspaces)
+	if turn == 0 {
+		return r.opt.ReconcileInterval // a reload removed it
+	}
+	return r.opt.ReconcileInterval * time.Duration(turn) / time.Duration(of)
 }
 
 func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {

@@ -57,8 +57,9 @@ type Entry struct {
 // Claim gives one replica the work on a policy.
 type Claim struct {
 	Holder string    `json:"holder"`
-	Nonce  int       `json:"nonce"` // counts renewals, so that each changes the entry
-	Since  time.Time `json:"since"` // for people; claims are never timed by it
+	Nonce  int       `json:"nonce"`        // counts renewals, so that each changes the entry
+	Since  time.Time `json:"since"`        // for people; claims are never timed by it
+	TTL    Duration  `json:"ttl,omitzero"` // the holder's; others wait for the longer of theirs and this
 }
 
 // Intent is a rotation that has begun. It is written together with the claim, before the create, so that a key left behind can be
@@ -408,6 +409,18 @@ func ClaimOf(e *Entry) *Claim {
 		return nil
 	}
 	return e.Claim
+}
+
+// MaxClaimTTL is the longest claim TTL that can be configured.
+const MaxClaimTTL = 24 * time.Hour
+
+// Lasts returns for how long the claim must be seen unchanged before a process with this claim TTL may take it over. What no
+// configuration allows is not waited for. The claim may be nil.
+func (c *Claim) Lasts(own time.Duration) time.Duration {
+	if c == nil || c.TTL > Duration(MaxClaimTTL) {
+		return own
+	}
+	return max(own, time.Duration(c.TTL))
 }
 
 // CurrentID returns the id of the entry's current key, "" where there is none. The entry may be nil.

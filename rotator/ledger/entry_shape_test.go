@@ -36,6 +36,7 @@ schema
 // schema2 is what the second schema may have beside schema1.
 const schema2 = `
 abandoned in_use
+claim ttl
 history by created deleted disabled key_id previous_key_id probes.path probes.status proof proof_at published reason rotation started words
 intent by words
 current settings.dubbing_concurrency_limit settings.music_concurrency_limit settings.third_party_disable_allowed settings.tts_concurrency_limit
