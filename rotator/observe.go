@@ -51,9 +51,11 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 		err := r.readEntry(ctx, st, p.Name)
 		r.noteCounted(st, err)
 		if err != nil {
-			r.requestResync(st, in.resync)
+			refused := r.noteUnread(st, err)
+			r.requestResync(st, in.resync || refused)
 			return p, plan.Observed{}, err
 		}
+		k.unread = nil
 		r.aim(ctx, st, asked)
 		if k.version != version {
 			k.pace.forget(lookClaimed)
@@ -75,9 +77,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 		err := r.lookAtRecord(ctx, st, p)
 		k.recordTried, k.unread = true, nil
 		if err != nil {
-			if !ledger.IsOutage(err) {
-				k.unread = r.storeFailure(err)
-			}
+			r.noteUnread(st, err)
 			r.requestResync(st, true)
 			return p, o, err
 		}
@@ -116,6 +116,16 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 	}
 	err := r.lookAtGroup(ctx, st, p, &o)
 	return p, o, err
+}
+
+// noteUnread notes that the policy's entry or record cannot be read, and reports whether that concerns this policy alone. Until a
+// read succeeds the policy is shown as failing, although it is planned by what is known of it.
+func (r *Rotator) noteUnread(st *policyState, err error) bool {
+	if ledger.IsOutage(err) || errors.Is(err, context.Canceled) {
+		return false
+	}
+	st.known.unread = r.storeFailure(err)
+	return true
 }
 
 // aim sets which key a request replaces. It needs a ledger that was read after the request was accepted.

@@ -20,6 +20,7 @@ type outageTracker struct {
 	mu      sync.Mutex
 	up      func(lasted time.Duration) // called when the store, or a mount, answers again
 	outages map[string]outage          // by mount; "" is the server as a whole
+	refused outage                     // of the ledger's owner, at the last probe
 	logged  map[string]ledger.Reason
 }
 
@@ -121,18 +122,34 @@ func (b *outageTracker) down(mounts ...string) error {
 	return nil
 }
 
-// probe asks the store, so that an outage is noticed although nothing is due, retries the last document that met each outage,
-// and logs the result.
+// unusable returns the outage of the server or of the ledger's mount, or why the ledger is refused; nil if it can be used.
+func (b *outageTracker) unusable(mount string) error {
+	if err := b.down(mount); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.refused.err
+}
+
+// probe asks the store, so that an outage or refusal is noticed although nothing is due, retries the last document that met each
+// outage, and logs the result. A refusal stops nothing: policies whose documents can be read go on.
 func (b *outageTracker) probe(ctx context.Context, l *slog.Logger, owner ledger.Ref) {
 	b.mu.Lock()
 	outages := maps.Clone(b.outages)
 	b.mu.Unlock()
 	outages[""] = outage{ref: owner}
 	for _, place := range slices.Sorted(maps.Keys(outages)) {
-		_, _ = b.Read(ctx, outages[place].ref, 0) // note records the result
+		_, err := b.Read(ctx, outages[place].ref, 0) // note records the result
+		if place == "" {
+			b.noteRefusal(ctx, err)
+		}
 	}
 	b.mu.Lock()
 	places := maps.Clone(b.outages)
+	if _, down := places[""]; !down && b.refused.err != nil {
+		places[""] = b.refused
+	}
 	for place := range b.logged {
 		if _, down := places[place]; !down {
 			places[place] = outage{}
@@ -141,6 +158,27 @@ func (b *outageTracker) probe(ctx context.Context, l *slog.Logger, owner ledger.
 	b.mu.Unlock()
 	for _, place := range slices.Sorted(maps.Keys(places)) {
 		b.log(l, place, places[place].err)
+	}
+}
+
+// noteRefusal notes whether the ledger's owner is refused. The end of a refusal is told like that of an outage.
+func (b *outageTracker) noteRefusal(ctx context.Context, err error) {
+	if ledger.IsOutage(err) || ctx.Err() != nil {
+		return
+	}
+	b.mu.Lock()
+	was, up := b.refused, b.up
+	switch {
+	case err == nil:
+		b.refused = outage{}
+	case was.err == nil:
+		b.refused = outage{err: err, since: time.Now()}
+	default:
+		b.refused.err = err
+	}
+	b.mu.Unlock()
+	if err == nil && was.err != nil && up != nil {
+		up(time.Since(was.since))
 	}
 }
 

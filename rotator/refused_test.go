@@ -96,6 +96,46 @@ func TestARefusedPolicy(t *testing.T) {
 	}
 }
 
+// TestARightThatIsLost shows within a minute if it is that to the whole ledger. A policy that cannot be read again is failing from
+// then on, with one line in the log, until the right is back.
+func TestARightThatIsLost(t *testing.T) {
+	for name, c := range map[string]struct {
+		path   string
+		ledger bool
+	}{"to the ledger": {"rekeyd/", true}, "to an entry": {"rekeyd/policies/", false}, "to a record": {"elevenlabs/", false}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newArena(t)
+				store := &unreadable{Store: w.store, prefix: "-"}
+				w.store = store
+				r, stop := w.start(testPolicy(t, nil))
+				defer stop()
+				after(time.Minute + time.Second)
+				store.set(c.path)
+				after(time.Minute + time.Second)
+				if denied := rotator.ReasonOf(r.Snapshot().StoreDown) == ledger.ReasonSinkDenied; denied != c.ledger {
+					t.Errorf("a minute after the right was lost: %v", r.Snapshot().StoreDown)
+				}
+				after(15 * time.Minute) // by now it was read again
+				for range 90 {
+					if got := w.state(r, 0); got.State != plan.StateFailing || got.Failure == nil || got.Failure.Reason != ledger.ReasonSinkDenied {
+						t.Fatalf("the policy is %s: %+v", got.State, got.Failure)
+					}
+					after(time.Minute)
+				}
+				if n := strings.Count(w.logs.String(), "sink_denied"); n != 1 && !c.ledger || n != 2 && c.ledger {
+					t.Errorf("the log has %d lines", n)
+				}
+				store.set("-")
+				after(time.Hour + time.Minute) // a refusal is asked about with growing waits
+				if got := w.state(r, 0); got.State != plan.StateOK || r.Snapshot().StoreDown != nil {
+					t.Errorf("with the right back the policy is %s, and the store: %v", got.State, r.Snapshot().StoreDown)
+				}
+			})
+		})
+	}
+}
+
 // TestAnOutageIsNoticedWhileNothingIsDue: within a minute, and so is its end.
 func TestAnOutageIsNoticedWhileNothingIsDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -83,7 +83,7 @@ type knowledge struct {
 	version       int
 	told          map[end]bool     // ends of keys that were logged here and may not be in the entry yet
 	record        *plan.RecordView // nil: must be read before it is used
-	unread        *ledger.Failure  // why it cannot be read; nil: it could be at the last try
+	unread        *ledger.Failure  // why entry or record cannot be read; nil: they could be at the last try
 	explained     int              // listing whose unknown keys have already caused a new read of the ledger
 	renumbered    string           // the current key, if the versions of its record began anew since it was published
 	currentID     string

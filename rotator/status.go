@@ -104,7 +104,7 @@ type Snapshot struct {
 func (r *Rotator) Snapshot() Snapshot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := Snapshot{StoreDown: r.outage.down(r.opt.Ledger.Mount), Policies: make([]PolicyStatus, 0, len(r.policies))}
+	s := Snapshot{StoreDown: r.outage.unusable(r.opt.Ledger.Mount), Policies: make([]PolicyStatus, 0, len(r.policies))}
 	for _, name := range slices.Sorted(maps.Keys(r.policies)) {
 		s.Policies = append(s.Policies, r.policies[name].statusLocked())
 	}

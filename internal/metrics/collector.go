@@ -123,7 +123,7 @@ func newGathering() *gathering {
 	g.problem = gauge("policy_problem", "1 for each problem that the policy has now; absent without one.")
 	g.policies = gauge("policies", "Policies in force.")
 	g.reconciled = gauge("last_reconcile_timestamp_seconds", "When the workspace was last listed.")
-	g.sinkUp = gauge("sink_up", "Whether the ledger could be reached at the last call, which is at most one REKEYD_RECONCILE_INTERVAL ago.")
+	g.sinkUp = gauge("sink_up", "Whether the ledger could be reached and was not refused at the last call, which is at most one REKEYD_RECONCILE_INTERVAL ago.")
 	g.workspaceUp = gauge("workspace_up", "Whether the last listing of the workspace succeeded, and no call since was refused; absent before the first.")
 	g.accountKeys = gauge("service_account_keys", "Keys of the service account at the last listing, whoever made them, disabled ones included.")
 	g.skew = gauge("clock_skew_seconds", "How far this host's clock is ahead of the Date of the target's last answer; absent before that.")
