@@ -72,7 +72,7 @@ type Vault struct {
 	client *vaultapi.Client
 	token  tokenLife
 
-	logins   sync.Mutex // held while ensureToken logs in
+	logins   chan struct{} // holds a value while ensureToken logs in
 	loginAt  time.Time
 	loginErr error
 
@@ -120,7 +120,7 @@ func NewVault(o VaultOptions) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Vault{opt: o, client: client, able: map[ledger.Ref]time.Time{}, mounts: map[string]time.Time{}}
+	v := &Vault{opt: o, client: client, logins: make(chan struct{}, 1), able: map[ledger.Ref]time.Time{}, mounts: map[string]time.Time{}}
 	v.token.refused = make(chan struct{}, 1)
 	if o.Login == nil {
 		v.useToken(o.Token)

@@ -20,8 +20,12 @@ func (v *Vault) ensureToken(ctx context.Context) error {
 	if v.opt.Login == nil || v.client.Token() != "" {
 		return nil
 	}
-	v.logins.Lock()
-	defer v.logins.Unlock()
+	select {
+	case v.logins <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for a login to Vault: %w", ctx.Err())
+	}
+	defer func() { <-v.logins }()
 	switch {
 	case v.client.Token() != "":
 		return nil

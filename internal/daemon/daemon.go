@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rekeyd/rekeyd/config"
@@ -55,9 +56,9 @@ type Daemon struct {
 	events     *events.Sender // nil without REKEYD_EVENTS_URL
 	web        *web.Server
 
-	reloading  sync.Mutex
-	digest     string // of the policies in force
-	lastFailed string // what the last reload failed with; "" when it did not
+	reloading  sync.Mutex             // for one reload at a time; nobody else waits for it
+	digest     string                 // of the policies in force
+	lastFailed atomic.Pointer[string] // what the last reload failed with; nil when it did not
 }
 
 // New builds a Daemon. It makes no call and starts nothing.

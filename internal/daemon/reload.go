@@ -46,7 +46,7 @@ func (d *Daemon) reload(ctx context.Context, asked bool) (int, error) {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
 	c, err := config.LoadPolicies(ctx, d.cfg.Env.Source(), d.cfg.Env, d.cfg.Lookuper)
-	if err == nil && !asked && c.Digest == d.digest && d.lastFailed == "" {
+	if err == nil && !asked && c.Digest == d.digest && d.reloadFault() == "" {
 		return len(c.Policies), nil
 	}
 	was := d.rotator.Snapshot().Policies
@@ -55,13 +55,13 @@ func (d *Daemon) reload(ctx context.Context, asked bool) (int, error) {
 	}
 	if err != nil {
 		d.metrics.Reloaded(false)
-		if asked || d.lastFailed != err.Error() {
+		was := d.lastFailed.Swap(new(err.Error()))
+		if asked || was == nil || *was != err.Error() {
 			d.log.Error("reloading policies failed, the old ones stay in force", "err", err)
 		}
-		d.lastFailed = err.Error()
 		return 0, fmt.Errorf("reloading policies: %w", err)
 	}
-	d.lastFailed = ""
+	d.lastFailed.Store(nil)
 	added, removed, changed := difference(was, c.Policies)
 	d.log.Info("policies reloaded", "policies", len(c.Policies), "added", added, "removed", removed, "changed", changed)
 	return len(c.Policies), nil
@@ -109,9 +109,10 @@ func few(names []string) []string {
 
 // reloadFault returns why the last reload failed.
 func (d *Daemon) reloadFault() string {
-	d.reloading.Lock()
-	defer d.reloading.Unlock()
-	return d.lastFailed
+	if fault := d.lastFailed.Load(); fault != nil {
+		return *fault
+	}
+	return ""
 }
 
 // watchFolder watches the policy file's folder rather than the file: an editor replaces the file, and Kubernetes swaps a

@@ -56,17 +56,29 @@ func TestAStderrThatBlocks(t *testing.T) {
 	}
 	// What is logged next is found out under the rotator's mutex: that the workspace cannot be listed.
 	w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status, Operation: "listServiceAccounts", Status: 403, Code: "forbidden", Message: "no"}}})
-	before, last, same := len(w.history("listServiceAccounts")), 0, 0
+	listings, last, same := len(w.history("listServiceAccounts")), 0, 0
 	process.Eventually(t, time.Minute, func() error { // the listing that was refused is the last, since its line is not written
 		if n := len(w.history("listServiceAccounts")); n != last {
 			last, same = n, 0
 		}
-		if same++; last <= before || same < 50 {
-			return fmt.Errorf("%d listings, %d before", last, before)
+		if same++; last <= listings || same < 50 {
+			return fmt.Errorf("%d listings, %d before", last, listings)
 		}
 		return nil
 	})
-	for _, path := range []string{"/healthz", "/metrics", "/api/v1/policies", "/"} {
+	text, err := os.ReadFile(w.policyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write(w.policyFile, string(text)+"    labels: {team: blocked}\n")
+	p.Signal(syscall.SIGHUP) // the reload's line is not written either
+	process.Eventually(t, time.Minute, func() error {
+		if _, body := r.get("/metrics"); !strings.Contains(body, `label_team="blocked"`) {
+			return errors.New("not reloaded yet")
+		}
+		return nil
+	})
+	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/api/v1/policies", "/", "/policies/tts-prod"} {
 		if status, body := r.get(path); status != 200 || body == "" {
 			t.Errorf("GET %s: HTTP %d %.200s", path, status, body)
 		}

@@ -103,7 +103,7 @@ func (m *Metrics) Watch(snapshot func() rotator.Snapshot, skew func() rotator.Sk
 	m.Gatherer = &Collector{Rest: m.Registry, Snapshot: snapshot, Skew: skew, Expiry: expiry, Lost: m.LostKeys}
 }
 
-// Happened counts a state change. The rotator may hold its lock while it calls this.
+// Happened counts a state change.
 func (m *Metrics) Happened(e rotator.Event) {
 	switch e.Type {
 	case rotator.EventRotated:
