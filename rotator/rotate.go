@@ -457,25 +457,13 @@ func (j *job) endOverlaps(e *ledger.Entry, now time.Time) {
 	}
 }
 
-// retiringOf returns the retiring state of the key that is being replaced: in overlap, or without one if it was leaked, revoked
-// or listed as disabled. until is the end of the overlap that the record promised, if known.
+// retiringOf returns the retiring state of the key that is being replaced, as the last listing shows it. until is the end of the
+// overlap that the record promised, if known.
 func (j *job) retiringOf(old ledger.KeyRef, why ledger.Reason, now, until time.Time) ledger.Retiring {
-	r := ledger.Retiring{KeyRef: old, State: ledger.InOverlap, Until: until, Quarantine: ledger.Duration(j.p.Quarantine), WaitUntilIdle: ledger.Duration(j.p.WaitUntilIdle), WaitUntilUsed: ledger.Duration(j.p.WaitUntilUsed), Reason: why}
-	if until.IsZero() {
-		r.Until = plan.OverlapEnd(j.p, old, now)
-	}
 	j.r.mu.Lock()
 	disabled, listed := j.r.listedLocked(old, j.st.known.changedSince)
 	j.r.mu.Unlock()
-	switch {
-	case plan.Leaked(why):
-		r.State, r.Until = ledger.InQuarantine, now.Add(j.p.Quarantine)
-	case why == ledger.ReasonKeyMissing && !listed:
-		r.State, r.Until = ledger.InQuarantine, now
-	case why == ledger.ReasonRevoke || disabled || r.Until.Before(now):
-		r.Until = now // the listing may be old, so it is disabled again
-	}
-	return r
+	return plan.RetiringOf(j.p, old, why, disabled, listed, now, until)
 }
 
 // listedLocked returns what the last listing shows of a key, if that listing began after the given time. An older one may show

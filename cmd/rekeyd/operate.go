@@ -55,7 +55,7 @@ func (a app) rehearse(ctx context.Context, o options, names []string) error {
 		if s.Policy.Mode == plan.ModePaused {
 			one.Note = "rotate would be refused, since the policy is paused"
 		} else {
-			one.Now = asked(s, o.revoke)
+			one.Now = asked(s, o.revoke, now)
 		}
 		for _, c := range one.Now {
 			table.Summary.count(c.Effect)
@@ -71,8 +71,8 @@ func (a app) rehearse(ctx context.Context, o options, names []string) error {
 }
 
 // asked are the changes of a rotation that a person asks for.
-func asked(s rotator.PolicyStatus, revoke bool) []change {
-	changes := rotation(s, ledger.ReasonRequested, time.Time{})
+func asked(s rotator.PolicyStatus, revoke bool, now time.Time) []change {
+	changes := rotation(s, ledger.ReasonRequested, now, time.Time{})
 	if !revoke {
 		return changes
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -137,7 +138,7 @@ func planOf(s rotator.Snapshot, now time.Time) planTable {
 func (p *planTable) add(s rotator.PolicyStatus, v web.PolicyView, now time.Time) policyPlan {
 	out := policyPlan{Policy: v.Name, State: s.State, Reason: s.Reason, Message: s.Message, HeldBy: s.HeldBy, Note: v.Unguarded(), Now: []change{}, Later: []change{}, words: v.Words()}
 	for _, step := range s.Steps {
-		out.Now = append(out.Now, changesOf(s, step)...)
+		out.Now = append(out.Now, changesOf(s, step, now)...)
 	}
 	if s.State != plan.StatePaused {
 		out.Later = append(out.Later, laterOf(s, now)...)
@@ -163,9 +164,9 @@ func (s *summary) count(e effect) {
 }
 
 // changesOf describes one step. A rotation is two changes: a new key, and the old one on its way out.
-func changesOf(s rotator.PolicyStatus, step plan.Step) []change {
+func changesOf(s rotator.PolicyStatus, step plan.Step, now time.Time) []change {
 	if step.Action == plan.ActRotate {
-		return rotation(s, step.Reason, time.Time{})
+		return rotation(s, step.Reason, now, time.Time{})
 	}
 	id := step.KeyID
 	c := change{Effect: effectChange, Action: step.Action, KeyID: id, Reason: step.Reason, What: map[plan.Action]string{
@@ -192,21 +193,25 @@ func changesOf(s rotator.PolicyStatus, step plan.Step) []change {
 	return []change{c}
 }
 
-// rotation is a new key, now or later, and the retirement of the old one.
-func rotation(s rotator.PolicyStatus, why ledger.Reason, at time.Time) []change {
+// rotation is a new key, at a later time or now, and the retirement of the old one.
+func rotation(s rotator.PolicyStatus, why ledger.Reason, now, at time.Time) []change {
 	changes := []change{{Effect: effectCreate, Action: plan.ActRotate, Reason: why, At: at,
 		What: fmt.Sprintf("create a key of %s, publish it in %s", s.Policy.ServiceAccount, s.Policy.Sink)}}
 	if s.Current == nil {
 		return changes
 	}
-	leaves := "retire " + s.Current.ID + ": it works for another " + web.Span(s.Policy.Overlap)
-	if why == ledger.ReasonExposed || why == ledger.ReasonSelfDisabled {
-		leaves = "retire " + s.Current.ID + ": disabled already, deleted after " + web.Span(s.Policy.Quarantine)
+	replaced, leaves := cmp.Or(at, now), ": it is disabled at once"
+	switch old := plan.RetiringOf(*s.Policy, *s.Current, why, s.CutOff != "", why != ledger.ReasonKeyMissing, replaced, time.Time{}); {
+	case why == ledger.ReasonKeyMissing:
+		leaves = ": it is gone already"
+	case old.State == ledger.InQuarantine:
+		leaves = ": disabled already, deleted after " + web.Span(s.Policy.Quarantine)
+	case s.CutOff != "":
+		leaves = ": disabled already"
+	case old.Until.After(replaced):
+		leaves = ": it works for another " + web.Span(old.Until.Sub(replaced))
 	}
-	if why == ledger.ReasonKeyMissing {
-		leaves = "retire " + s.Current.ID + ": it is gone already"
-	}
-	return append(changes, change{effectChange, plan.ActRotate, s.Current.ID, leaves, why, at})
+	return append(changes, change{effectChange, plan.ActRotate, s.Current.ID, "retire " + s.Current.ID + leaves, why, at})
 }
 
 // patched names the settings that differ, with their new values.
@@ -231,7 +236,7 @@ func laterOf(s rotator.PolicyStatus, now time.Time) []change {
 		}
 	}
 	if s.NextDue.After(now) {
-		changes = append(changes, rotation(s, s.NextReason, s.NextDue)...)
+		changes = append(changes, rotation(s, s.NextReason, now, s.NextDue)...)
 	}
 	return changes
 }

@@ -162,6 +162,24 @@ func OverlapEnd(p Policy, old ledger.KeyRef, now time.Time) time.Time {
 	return earlier(end, old.Created.Add(p.MaxAge))
 }
 
+// RetiringOf returns how the key that is being replaced leaves: in overlap, or without one if it was leaked, revoked or listed as
+// disabled. until is the end of the overlap that the record promised, if known.
+func RetiringOf(p Policy, old ledger.KeyRef, why ledger.Reason, disabled, listed bool, now, until time.Time) ledger.Retiring {
+	r := ledger.Retiring{KeyRef: old, State: ledger.InOverlap, Until: until, Quarantine: ledger.Duration(p.Quarantine), WaitUntilIdle: ledger.Duration(p.WaitUntilIdle), WaitUntilUsed: ledger.Duration(p.WaitUntilUsed), Reason: why}
+	if until.IsZero() {
+		r.Until = OverlapEnd(p, old, now)
+	}
+	switch {
+	case Leaked(why):
+		r.State, r.Until = ledger.InQuarantine, now.Add(p.Quarantine)
+	case why == ledger.ReasonKeyMissing && !listed:
+		r.State, r.Until = ledger.InQuarantine, now
+	case why == ledger.ReasonRevoke || disabled || r.Until.Before(now):
+		r.Until = now // the listing may be old, so it is disabled again
+	}
+	return r
+}
+
 // The admin key of a workspace is a key like any other, published where the workspace's client reads it (Policy.AdminOf). It
 // differs in three ways: it is proven by listing the service accounts, it rotates last, and the key before it stays until this
 // process is seen to use the new one.

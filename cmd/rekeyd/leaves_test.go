@@ -1,0 +1,45 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+)
+
+// TestThePlanSaysHowTheOldKeyLeaves as the rotation will take it: with what is left of max_age, or at once.
+func TestThePlanSaysHowTheOldKeyLeaves(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		why    ledger.Reason
+		age    time.Duration
+		maxAge time.Duration
+		cutOff ledger.Reason
+		later  time.Duration
+		want   string
+	}{
+		"overlap":              {why: ledger.ReasonSchedule, want: "works for another 4h0m"},
+		"less of max_age left": {why: ledger.ReasonSchedule, age: 8 * time.Hour, maxAge: 9 * time.Hour, want: "works for another 1h0m"},
+		"less left by then":    {why: ledger.ReasonSchedule, age: 6 * time.Hour, maxAge: 9 * time.Hour, later: 2 * time.Hour, want: "works for another 1h0m"},
+		"too old":              {why: ledger.ReasonMaxAge, age: 20 * time.Hour, maxAge: 10 * time.Hour, want: "disabled at once"},
+		"revoked":              {why: ledger.ReasonRevoke, want: "disabled at once"},
+		"leaked":               {why: ledger.ReasonExposed, cutOff: ledger.ReasonExposed, want: "disabled already, deleted after 1d0h"},
+		"disabled by somebody": {why: ledger.ReasonRequested, cutOff: ledger.ReasonKeyDisabled, want: "disabled already"},
+		"gone":                 {why: ledger.ReasonKeyMissing, want: "gone already"},
+	} {
+		s := rotator.PolicyStatus{
+			Policy:  &plan.Policy{Overlap: 4 * time.Hour, Quarantine: 24 * time.Hour, MaxAge: c.maxAge},
+			Current: &ledger.KeyRef{ID: "k", Created: instant.Add(-c.age)}, CutOff: c.cutOff,
+		}
+		at := time.Time{}
+		if c.later > 0 {
+			at = instant.Add(c.later)
+		}
+		if got := rotation(s, c.why, instant, at)[1].What; !strings.HasSuffix(got, c.want) {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
