@@ -46,7 +46,7 @@ test: vault helm ## run every test, race detector on, on a real Vault server too
 	$(if $(RACE),$(GOTEST) -run='^TestAnyState' ./rotator) # all of what the race detector gets a sample of
 
 .PHONY: check
-check: ## what a change needs before it is sent, in two minutes on a warm machine: fast tests, lint, generated files
+check: vault ## what a change needs before it is sent, in two minutes on a warm machine: fast tests, lint, generated files
 	$(GOTEST) -short ./rotator/... ./config/... ./sinks/... ./elevenlabs/... ./cmd/rekeyd ./internal/archtest ./internal/conformance ./internal/events ./internal/memkv ./internal/metrics
 	$(GOTEST) -run='^Test(Generated|Types)$$' ./internal/charttest
 	$(GOTEST) ./internal/mixintest
