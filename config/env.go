@@ -27,7 +27,7 @@ type Env struct {
 
 	ReconcileInterval   time.Duration `env:"REKEYD_RECONCILE_INTERVAL,default=1m" min:"100ms" max:"24h" help:"how often keys are listed at ElevenLabs and due work is started"`
 	ResyncInterval      time.Duration `env:"REKEYD_RESYNC_INTERVAL,default=15m" min:"100ms" max:"168h" help:"how often each ledger entry and record is read again, spread evenly"`
-	Concurrency         int           `env:"REKEYD_CONCURRENCY,default=8" min:"1" max:"256" help:"rotations in flight; one that takes more than 3s makes room for others, but one workspace never has more than this"`
+	Concurrency         int           `env:"REKEYD_CONCURRENCY,default=8" min:"1" max:"256" help:"rotations in flight; one that takes more than 3s makes room for others, but one workspace has at most this many, and as many again that are urgent (requested, or a leak)"`
 	APIRate             float64       `env:"REKEYD_API_RATE,default=5" min:"0.001" max:"1000000" help:"requests per second, per workspace and process, fewer while ElevenLabs refuses some; also the burst, at least one"`
 	APITimeout          time.Duration `env:"REKEYD_API_TIMEOUT,default=15s" min:"100ms" max:"10m" help:"longest wait for one ElevenLabs request"`
 	AllowedAPIOrigins   []string      `env:"REKEYD_ALLOWED_API_ORIGINS" help:"further origins, separated by commas, that a workspace's base_url may have, beside the vendor's, loopback and that of ELEVENLABS_BASE_URL"`

@@ -28,7 +28,7 @@ type Options struct {
 	Ledger        ledger.Ref // folder of the ledger: policies/NAME, groups/NAME and owner lie below it
 	Logger        *slog.Logger
 
-	Concurrency         int // rotations in flight; a slow one gets a substitute worker, but no workspace has more in flight
+	Concurrency         int // rotations in flight; a slow one gets a substitute worker, but no workspace has more in flight, and as many again that are urgent
 	ReconcileInterval   time.Duration
 	ResyncInterval      time.Duration
 	ClaimTTL            time.Duration
