@@ -34,6 +34,9 @@ func (w workflow) faults() (faults []string) {
 		used := []string{job.Uses}
 		for _, step := range job.Steps {
 			used = append(used, step.Uses)
+			if job.Permissions["attestations"] == "write" && strings.HasPrefix(step.Uses, "actions/checkout@") {
+				faults = append(faults, name+" may sign, and has the source, which could sign something else")
+			}
 		}
 		for _, action := range used {
 			if action != "" && !pinned.MatchString(action) {
@@ -76,12 +79,13 @@ permissions: {contents: write}
 jobs:
   a: {steps: [{uses: actions/checkout@v7}, {uses: actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1}]}
   b: {uses: someone/else/.github/workflows/w.yaml@main, permissions: {contents: read}}
+  c: {steps: [{uses: actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1}], permissions: {attestations: write}}
 `
 	var w workflow
 	if err := yaml.Unmarshal([]byte(text), &w); err != nil {
 		t.Fatal(err)
 	}
-	if got := w.faults(); len(got) != 4 {
-		t.Errorf("a workflow with four faults has these: %q", got)
+	if got := w.faults(); len(got) != 5 {
+		t.Errorf("a workflow with five faults has these: %q", got)
 	}
 }
