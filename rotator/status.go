@@ -280,11 +280,17 @@ func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Obse
 		r.observeLocked(e)
 	}
 	k, listed := o.Key(ledger.CurrentID(o.Entry))
-	if !listed || !k.Disabled || st.known.disabledKey == k.ID {
+	if listed && !k.Disabled {
+		st.known.disabledKey = "" // it may be disabled again
+	}
+	if !listed || !k.Disabled {
+		return
+	}
+	e.Type, e.Reason = EventKeyDisabled, plan.DisableReason(k.DisableReason)
+	if _, told := s.Disabled[e.Reason]; told && st.known.disabledKey == k.ID {
 		return
 	}
 	st.known.disabledKey = k.ID
-	e.Type, e.Reason = EventKeyDisabled, plan.DisableReason(k.DisableReason)
 	disabled := maps.Clone(s.Disabled)
 	if disabled == nil {
 		disabled = map[ledger.Reason]time.Time{}
