@@ -50,3 +50,42 @@ func TestAKeyIsDisabledAgain(t *testing.T) {
 		}
 	})
 }
+
+// TestALeakIsRememberedAfterARestart, as long as the ledger's history has it, and on every replica.
+func TestALeakIsRememberedAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		p := testPolicy(t, nil)
+		r, stop := w.start(p)
+		after(5 * time.Minute)
+		other, stopOther := w.start(p)
+		after(5*time.Minute + time.Second)
+		var leaked time.Time
+		for range 2 {
+			leaked = time.Now()
+			w.setFaults(forbidding("createAPIKey", 2)) // it is replaced later than it was seen
+			w.must(w.sim.DisableKey(w.inRecord(p).ID, "exposed_publicly"))
+			after(20 * time.Minute)
+		}
+		remembers := func(name string, r *rotator.Rotator, within time.Duration) {
+			t.Helper()
+			s := w.state(r, 0)
+			if late := s.Disabled[ledger.ReasonExposed].Sub(leaked); len(s.Disabled) != 1 || late < 0 || late > within {
+				t.Errorf("%s has %v after a leak at %s", name, s.Disabled, leaked)
+			}
+		}
+		after(7 * time.Hour) // the entry changes as the old key is deleted
+		remembers("the first replica", r, time.Minute)
+		remembers("the other replica", other, time.Minute)
+		stop()
+		stopOther()
+		told := w.countEvents(rotator.EventKeyDisabled)
+		r, stop = w.start(p)
+		defer stop()
+		after(time.Minute)
+		remembers("a new process", r, 5*time.Minute)
+		if n := w.countEvents(rotator.EventKeyDisabled); n != told {
+			t.Errorf("%d events of the old leaks after the restart", n-told)
+		}
+	})
+}

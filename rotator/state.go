@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
@@ -76,6 +77,7 @@ type knowledge struct {
 	recordTried bool // it was read, or its read failed, since the start
 	used        bool // the current key was seen in use
 	digestKnown bool
+	leaked      bool // the entry's history has a leak; most are not unpacked to look for one
 	proof       elevenlabs.ProbeResult
 
 	ledgerError   string
@@ -141,7 +143,9 @@ func (st *policyState) load(p *plan.Policy, ws *workspace) {
 
 // setEntry stores the entry that was read or written at this version.
 func (k *knowledge) setEntry(e *ledger.Entry, version int, now time.Time) {
+	k.leaked = false
 	if e != nil {
+		k.leaked = slices.ContainsFunc(e.Rotations(), func(p ledger.Past) bool { return plan.Leaked(p.Reason) })
 		e.Pack()
 	}
 	k.loaded, k.ledgerError, k.entry, k.version = true, "", e, version

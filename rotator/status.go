@@ -225,6 +225,9 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	was := st.statusLocked()
+	if st.known.leaked && o.Entry != st.last.entry {
+		st.display.noteLeaks(o.Entry, r.opt.Wall())
+	}
 	st.last = last{entry: o.Entry, decision: d, planned: true, failed: o.Entry != nil && o.Entry.Failure != nil}
 	s := &st.display
 	s.state, s.reason = d.State, d.Reason
@@ -251,6 +254,28 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 		s.unswept = 0
 	}
 	r.emitTransitions(st, was, o)
+}
+
+// noteDisabled notes when a current key was seen disabled. Snapshots have the old map.
+func (d *display) noteDisabled(why ledger.Reason, at time.Time) {
+	disabled := maps.Clone(d.disabled)
+	if disabled == nil {
+		disabled = map[ledger.Reason]time.Time{}
+	}
+	disabled[why] = at
+	d.disabled = disabled
+}
+
+// noteLeaks notes the leaks in an entry's history that this process did not see: those before its start, or that another replica
+// was faster to heal.
+func (d *display) noteLeaks(e *ledger.Entry, now time.Time) {
+	var since time.Time // when the key that leaked was published
+	for _, past := range e.Rotations() {
+		if plan.Leaked(past.Reason) && !d.disabled[past.Reason].After(since) && !plan.InFuture(past.Started, now) {
+			d.noteDisabled(past.Reason, past.Started)
+		}
+		since = past.Published
+	}
 }
 
 // emitTransitions reports what changed since the last status. It skips removed policies: they need no report, and after a rename
@@ -291,12 +316,7 @@ func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Obse
 		return
 	}
 	st.known.disabledKey = k.ID
-	disabled := maps.Clone(s.Disabled)
-	if disabled == nil {
-		disabled = map[ledger.Reason]time.Time{}
-	}
-	disabled[e.Reason] = e.At
-	st.display.disabled = disabled
+	st.display.noteDisabled(e.Reason, e.At)
 	r.observeLocked(e)
 	r.logLocked(slog.LevelWarn, "current key was disabled by others", "policy", s.Policy.Name, "key_id", k.ID, "disable_reason", e.Reason)
 }

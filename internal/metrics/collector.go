@@ -119,7 +119,7 @@ func newGathering() *gathering {
 	g.inUse = gauge("retiring_key_in_use", "1 while the usage of a retiring key still grows.")
 	g.drift = gauge("drift", "Fields of the current key that differ from the policy.")
 	g.thirdParty = gauge("third_party_disable_allowed", "Whether ElevenLabs may disable the current key when it leaks; absent where that is unknown.")
-	g.disabled = gauge("key_disabled_timestamp_seconds", "When a current key was last seen disabled by the provider.")
+	g.disabled = gauge("key_disabled_timestamp_seconds", "When a current key was last seen disabled by the provider; before this process started, leaks only.")
 	g.problem = gauge("policy_problem", "1 for each problem that the policy has now; absent without one.")
 	g.policies = gauge("policies", "Policies in force.")
 	g.reconciled = gauge("last_reconcile_timestamp_seconds", "When the workspace was last listed.")
