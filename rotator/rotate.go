@@ -101,6 +101,7 @@ func (j *job) intend(ctx context.Context, why ledger.Reason) (*ledger.Intent, er
 		return nil, err
 	}
 	j.st.known.countedOutage = ""
+	j.r.displayRotating(j.st)
 	return in, nil
 }
 

@@ -256,6 +256,13 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 	r.emitTransitions(st, was, o)
 }
 
+// displayRotating displays, until the next look, what others see in the claimed entry.
+func (r *Rotator) displayRotating(st *policyState) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	st.display.state, st.display.reason = plan.StateRotating, ledger.ReasonClaimed
+}
+
 // noteDisabled notes when a current key was seen disabled. Snapshots have the old map.
 func (d *display) noteDisabled(why ledger.Reason, at time.Time) {
 	disabled := maps.Clone(d.disabled)
