@@ -115,3 +115,40 @@ func TestVaultLoginsThatFailInTime(t *testing.T) {
 		})
 	}
 }
+
+// TestVaultTokenEnding: a token is about to end in the last quarter of the life that nothing has extended, and in its last day.
+func TestVaultTokenEnding(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		life, most, said time.Duration // said 0: at no time
+	}{
+		{life: time.Hour},
+		{life: time.Minute},
+		{life: time.Hour, most: time.Hour, said: 45 * time.Minute},
+		{life: 5 * 24 * time.Hour, most: 5 * 24 * time.Hour, said: 4 * 24 * time.Hour},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			now := time.Now()
+			s := &tokenVault{ttl: c.life, max: c.most, takes: 10 * time.Millisecond, token: "hvs.of-a-file", issued: now, expiry: now.Add(c.life)}
+			v, err := sinks.NewVault(sinks.VaultOptions{Token: secret.New(s.token), Transport: s})
+			must(t, err)
+			if _, ending := v.TokenEnding(now); ending {
+				t.Error("an unknown end is near")
+			}
+			runToken(t, v)
+			said := time.Duration(0)
+			for time.Since(now) < min(c.life*3, 5*24*time.Hour-time.Minute) && said == 0 {
+				<-time.After(c.life / 1000)
+				if at, ending := v.TokenEnding(time.Now()); ending {
+					said = time.Since(now)
+					if c.said == 0 || at.Sub(now.Add(c.life)).Abs() > time.Second {
+						t.Errorf("of a life of %s: the end after %s is near after %s", c.life, at.Sub(now), said)
+					}
+				}
+			}
+			if (said - c.said).Abs() > c.life/100 {
+				t.Errorf("of a life of %s at most %s: the end is near after %s, want %s", c.life, c.most, said, c.said)
+			}
+		})
+	}
+}

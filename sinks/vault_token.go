@@ -19,6 +19,8 @@ const (
 	longestRetry = time.Minute
 	foreverCheck = 12 * time.Hour // interval of lookups of a token that never ends
 	rereadEvery  = time.Second
+	rounding     = 2 * time.Second  // of a TTL, and the time of a lookup
+	soon         = 24 * time.Hour   // is the end of a token for a person
 	refusedRetry = 15 * time.Second // Vault locks out a user after a few refused logins in a row
 )
 
@@ -29,6 +31,7 @@ type tokenLife struct {
 	expiry    time.Time // zero: never
 	renewable bool
 	since     time.Time // of the last renewal, login or lookup
+	moved     time.Time // when the expiry last became another, by more than a lookup's rounding
 	forget    func()    // takes the token out of the redactor
 	readyAt   time.Time
 	readyErr  error
@@ -48,9 +51,13 @@ func (t *tokenLife) noticeRefusal() {
 func (t *tokenLife) learn(asked time.Time, ttl time.Duration, renewable bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	was := t.expiry
 	t.known, t.renewable, t.since, t.expiry = true, renewable, asked, time.Time{}
 	if ttl > 0 {
 		t.expiry = asked.Add(ttl)
+	}
+	if t.expiry.Sub(was).Abs() > rounding {
+		t.moved = asked
 	}
 }
 
@@ -123,6 +130,16 @@ func (t *tokenLife) afterRefusal() time.Duration {
 func (v *Vault) TokenExpiry() (at time.Time, ok bool) {
 	known, expiry, _ := v.token.state()
 	return expiry, known
+}
+
+// TokenEnding returns when the token ends, if that is soon and nothing renews it. rekeyd renews a token at about two thirds of its
+// remaining life, so one that has a quarter left is not renewed.
+func (v *Vault) TokenEnding(now time.Time) (at time.Time, ending bool) {
+	t := &v.token
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	left := t.expiry.Sub(now)
+	return t.expiry, t.known && !t.expiry.IsZero() && left < soon && now.Sub(t.moved) > 3*left
 }
 
 // Run keeps the token alive until the context ends: it logs in if it can, renews at about two thirds of the remaining

@@ -90,13 +90,7 @@ func New(cfg Config) (*Daemon, error) {
 		d.events = events.New(events.Options{URL: cfg.Env.EventsURL, Secret: secret.get, Owner: d.rotator.Owner, Logger: log,
 			Count: func(result string) { d.metrics.Events.WithLabelValues(result).Inc() }})
 	}
-	d.web = web.New(web.Options{
-		ConfigFile: cfg.Env.WebConfigFile, StatusPage: cfg.Env.StatusPage, AdminToken: cfg.Env.AdminToken, Pprof: cfg.Env.Pprof, Version: cfg.Version,
-		MaxRotationsPerHour: cfg.Env.MaxRotationsPerHour,
-		Rotator:             d.rotator, Metrics: d.metrics.Handler(), Alive: func() error { return d.alive(time.Now()) }, Ready: d.ready,
-		Reload:      func(ctx context.Context) (int, error) { return d.reload(ctx, true) },
-		ReloadFault: d.reloadFault, Redactor: redactor, Logger: log,
-	})
+	d.web = web.New(d.webOptions())
 	d.warn(append(cfg.Env.Warnings(), cfg.Warnings...))
 	if err := d.apply(cfg.Policies); err != nil {
 		return nil, err
@@ -112,6 +106,24 @@ func (d *Daemon) rotatorOptions(store ledger.Store) rotator.Options {
 		ClaimTTL: env.ClaimTTL, VerifyTimeout: env.VerifyTimeout, ShutdownTimeout: env.ShutdownTimeout,
 		MaxRotationsPerHour: env.MaxRotationsPerHour, Redactor: d.redactor, Observe: d.observe, Wall: d.cfg.Wall,
 	}
+}
+
+func (d *Daemon) webOptions() web.Options {
+	env := d.cfg.Env
+	o := web.Options{
+		ConfigFile: env.WebConfigFile, StatusPage: env.StatusPage, AdminToken: env.AdminToken, Pprof: env.Pprof, Version: d.cfg.Version,
+		MaxRotationsPerHour: env.MaxRotationsPerHour, ReconcileInterval: env.ReconcileInterval,
+		Rotator: d.rotator, Metrics: d.metrics.Handler(), Alive: func() error { return d.alive(time.Now()) }, Ready: d.ready,
+		Reload:      func(ctx context.Context) (int, error) { return d.reload(ctx, true) },
+		ReloadFault: d.reloadFault, Redactor: d.redactor, Logger: d.log,
+	}
+	if d.vault != nil {
+		o.TokenEnding = d.vault.TokenEnding
+	}
+	if d.events != nil {
+		o.EventLost = d.events.Lost
+	}
+	return o
 }
 
 func (d *Daemon) observe(e rotator.Event) {

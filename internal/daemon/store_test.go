@@ -5,8 +5,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rekeyd/rekeyd/internal/secret"
 )
@@ -36,6 +38,34 @@ func TestTokenExpiryIsShownOnceItIsKnown(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestThePageSaysWhatTheDaemonKnowsOfItself: that its Vault token ends, that its clock is wrong, and that events are lost.
+func TestThePageSaysWhatTheDaemonKnowsOfItself(t *testing.T) {
+	t.Parallel()
+	says := func(url string, words ...string) {
+		t.Helper()
+		eventually(t, "on the page: "+strings.Join(words, ", "), func() bool {
+			_, page := ask(t, http.MethodGet, url+"/", "")
+			_, attention, _ := strings.Cut(page, `id="attention"`)
+			attention, _, _ = strings.Cut(attention, "</section>")
+			return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(attention, w) })
+		})
+	}
+	vault := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Date", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat))
+		_, _ = io.WriteString(rw, `{"data":{"ttl":1,"expire_time":"then"}}`)
+	}))
+	t.Cleanup(vault.Close)
+	w := newWorld(t)
+	url, _ := w.run(w.build(map[string]string{"REKEYD_SINK": "vault", "VAULT_ADDR": vault.URL, "VAULT_TOKEN": "hvs.a-token-of-a-test"}, nil))
+	says(url, "The Vault token ", "runbook.md#rekeydvaulttokenending", "behind that of Vault.", "runbook.md#rekeydclockskew")
+
+	events := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(events.Close)
+	w = newWorld(t)
+	url, _ = w.run(w.build(map[string]string{"REKEYD_EVENTS_URL": events.URL, "REKEYD_EVENTS_SECRET": "secret-of-the-events"}, nil))
+	says(url, "An event was given up ", "the receiver answers 404", "runbook.md#rekeydeventsnotdelivered")
 }
 
 func TestTheTokenOfAFileIsReadAgain(t *testing.T) {

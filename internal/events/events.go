@@ -18,6 +18,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rekeyd/rekeyd/internal/secret"
@@ -63,6 +64,10 @@ type Sender struct {
 	hidden secret.Redactor // holds the URL's path, which may be a secret
 	last   string          // error of the last delivery; "" if it succeeded
 	cut    *rotator.Event  // event whose delivery the end of Run interrupted
+
+	mu      sync.Mutex
+	lostAt  time.Time // the last event that was given up
+	lostWhy string
 }
 
 // New makes a Sender, which sends nothing until Run or Flush.
@@ -94,7 +99,7 @@ func (s *Sender) Send(e rotator.Event) {
 	select {
 	case s.queue <- e:
 	default:
-		s.opt.Count(Dropped)
+		s.lose(Dropped, "the queue is full")
 	}
 }
 
@@ -137,11 +142,26 @@ func (s *Sender) deliver(ctx context.Context, e rotator.Event) {
 		s.cut = &e
 		return
 	}
-	s.opt.Count(Failed)
+	s.lose(Failed, err.Error())
 	if s.last != err.Error() {
 		s.last = err.Error()
 		s.opt.Logger.Warn("event not delivered", "type", typeOf(e), "policy", e.Policy, "err", err)
 	}
+}
+
+// lose notes an event that nobody will get.
+func (s *Sender) lose(result, why string) {
+	s.opt.Count(result)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lostAt, s.lostWhy = time.Now(), why
+}
+
+// Lost returns when an event was last given up, and why; the zero time if none was.
+func (s *Sender) Lost() (at time.Time, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lostAt, s.lostWhy
 }
 
 func (s *Sender) send(ctx context.Context, e rotator.Event) error {

@@ -129,6 +129,9 @@ func TestWhatIsTriedAgain(t *testing.T) {
 			if len(r.bodies) != c.requests || r.counts[c.result] != 1 {
 				t.Errorf("%d requests, counted %v", len(r.bodies), r.counts)
 			}
+			if at, why := s.Lost(); at.IsZero() != (c.result == Delivered) || at.IsZero() != (why == "") {
+				t.Errorf("lost at %s, since %q", at, why)
+			}
 			for _, body := range r.bodies[1:] {
 				if body != r.bodies[0] {
 					t.Errorf("another try sent something else: %s", body)
@@ -166,6 +169,9 @@ func TestAReceiverThatHangs(t *testing.T) {
 		t.Errorf("%d were dropped", n)
 	}
 	r.mu.Unlock()
+	if _, why := s.Lost(); why != "the queue is full" {
+		t.Errorf("lost, since %q", why)
+	}
 	<-arrived
 	stop() // while the first hangs
 	<-done

@@ -21,15 +21,18 @@ type alert int
 
 const (
 	sinkDown alert = iota
+	tokenEnding
 	leakStorm
 	keyDisabled
 	keyVanished
 	adminKeyRefused
 	recordChanged
 	keyTooOld
+	loopStalled
 	noFirstKey
 	workspaceDown
 	reloadFailed
+	clockSkew
 	replicasDisagree
 	keyLimit
 	rotationFailing
@@ -41,15 +44,19 @@ const (
 	oldKeyInUse
 	lostKeys
 	keyLimitNear
+	workspaceLimitNear
+	eventsNotDelivered
 	drift
 )
 
 // Name is the alert's name.
 func (a alert) Name() string {
 	return [...]string{
-		"RekeydSinkDown", "RekeydLeakStorm", "RekeydKeyDisabled", "RekeydKeyVanished", "RekeydAdminKeyRefused", "RekeydRecordChanged",
-		"RekeydKeyTooOld", "RekeydNoFirstKey", "RekeydWorkspaceDown", "RekeydReloadFailed", "RekeydReplicasDisagree", "RekeydKeyLimit", "RekeydRotationFailing",
-		"RekeydRetirementFailing", "RekeydOldKeyAccepted", "RekeydProofMissing", "RekeydThrottled", "RekeydRotationOverdue", "RekeydOldKeyInUse", "RekeydLostKeys", "RekeydKeyLimitNear", "RekeydDrift",
+		"RekeydSinkDown", "RekeydVaultTokenEnding", "RekeydLeakStorm", "RekeydKeyDisabled", "RekeydKeyVanished", "RekeydAdminKeyRefused",
+		"RekeydRecordChanged", "RekeydKeyTooOld", "RekeydLoopStalled", "RekeydNoFirstKey", "RekeydWorkspaceDown", "RekeydReloadFailed",
+		"RekeydClockSkew", "RekeydReplicasDisagree", "RekeydKeyLimit", "RekeydRotationFailing", "RekeydRetirementFailing", "RekeydOldKeyAccepted",
+		"RekeydProofMissing", "RekeydThrottled", "RekeydRotationOverdue", "RekeydOldKeyInUse", "RekeydLostKeys", "RekeydKeyLimitNear",
+		"RekeydWorkspaceLimitNear", "RekeydEventsNotDelivered", "RekeydDrift",
 	}[a]
 }
 
@@ -231,26 +238,17 @@ type attention struct {
 
 const mattersShown = 4
 
-// attentionOf returns the worst of all matters. What stops many policies is shown once, without what follows from it.
-func attentionOf(s rotator.Snapshot, rows []row, reloadFault string) attention {
-	var all []matter
+// attentionOf returns the worst of all matters, or all but those of policies, which the list shows too. What stops many policies is
+// shown once, without what follows from it.
+func attentionOf(s rotator.Snapshot, rows []row, v vitals, now time.Time, every bool) attention {
+	all := v.matters(now)
 	if s.StoreDown != nil {
 		all = append(all, matter{alert: sinkDown, words: "Ledger and records cannot be used: " + text(s.StoreDown)})
 	}
 	refused, down := s.Refused(), map[string]bool{}
 	for _, ws := range s.Workspaces {
-		if ws.Err == nil {
-			continue
-		}
-		down[ws.Name] = true
-		kind := workspaceDown
-		if refused[ws.Name] != "" {
-			kind = adminKeyRefused
-		}
-		all = append(all, matter{alert: kind, words: "Workspace " + ws.Name + ": " + text(ws.Err)})
-	}
-	if reloadFault != "" {
-		all = append(all, matter{alert: reloadFailed, words: "The policy file was changed and cannot be used; the old policies stay in force: " + reloadFault})
+		down[ws.Name] = ws.Err != nil
+		all = append(all, v.workspaceMatters(ws, refused[ws.Name] != "", now)...)
 	}
 	needing := 0
 	for i := range rows {
@@ -265,6 +263,11 @@ func attentionOf(s rotator.Snapshot, rows []row, reloadFault string) attention {
 		}
 	}
 	slices.SortStableFunc(all, func(x, y matter) int { return cmp.Compare(x.alert, y.alert) })
-	shown := min(len(all), mattersShown)
-	return attention{all[:shown], len(all) - shown, needing}
+	shown := slices.Clone(all[:min(len(all), mattersShown)])
+	for _, m := range all[len(shown):] {
+		if every && m.row == nil {
+			shown = append(shown, m)
+		}
+	}
+	return attention{shown, len(all) - len(shown), needing}
 }

@@ -60,10 +60,10 @@ type group struct {
 }
 
 // listOf chooses and orders the policies that the query asks for, and makes one page of them.
-func listOf(s rotator.Snapshot, q query, now time.Time, f frame) list {
+func listOf(s rotator.Snapshot, q query, now time.Time, f frame, v vitals) list {
 	rows := rowsOf(&s, now)
 	f.Here = q.path
-	l := list{frame: f, query: q, now: now, Attention: attentionOf(s, rows, f.reloadFault)}
+	l := list{frame: f, query: q, now: now, Attention: attentionOf(s, rows, v, now, q.State == needing)}
 	counts, labels := map[string]int{}, map[[2]string]bool{}
 	kept := make([]*row, 0, len(rows))
 	for i := range rows {

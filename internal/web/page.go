@@ -24,19 +24,19 @@ func pages() *template.Template {
 
 // frame is what every page shows around its own.
 type frame struct {
-	Version     string
-	Here        string // the path, of a page that is linked on every page
-	Ready       string // why the daemon is not
-	reloadFault string
+	Version string
+	Here    string // the path, of a page that is linked on every page
+	Ready   string // why the daemon is not
 }
 
 func (s *Server) frame(r *http.Request) frame {
-	return frame{Version: s.cfg.Version, Ready: text(s.cfg.Ready(r.Context())), reloadFault: s.cfg.ReloadFault()}
+	return frame{Version: s.cfg.Version, Ready: text(s.cfg.Ready(r.Context()))}
 }
 
 // listPage serves the page of all policies.
 func (s *Server) listPage(w http.ResponseWriter, r *http.Request) {
-	s.render(w, "list.html", listOf(s.snapshot(), parseQuery("/", r.URL.Query()), time.Now(), s.frame(r)))
+	now := time.Now()
+	s.render(w, "list.html", listOf(s.snapshot(), parseQuery("/", r.URL.Query()), now, s.frame(r), s.vitals(now)))
 }
 
 func (s *Server) render(w http.ResponseWriter, page string, data any) {

@@ -22,7 +22,7 @@ func listed(t *testing.T, s rotator.Snapshot, query string, now time.Time) list 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return listOf(s, parseQuery("/", q), now, frame{})
+	return listOf(s, parseQuery("/", q), now, frame{}, vitals{started: now})
 }
 
 // names are the policies that are shown, with the groups before theirs.

@@ -40,10 +40,13 @@ type Options struct {
 	MaxRotationsPerHour int                 // per workspace; 0 is no limit
 	Rotator             *rotator.Rotator
 	Metrics             http.Handler
-	Alive               func() error                             // why /healthz fails
-	Ready               func(context.Context) error              // why /readyz fails
-	Reload              func(context.Context) (n int, err error) // loads the policies again and counts them
-	ReloadFault         func() string                            // why the last reload failed; "" when it did not
+	Alive               func() error                                    // why /healthz fails
+	Ready               func(context.Context) error                     // why /readyz fails
+	Reload              func(context.Context) (n int, err error)        // loads the policies again and counts them
+	ReloadFault         func() string                                   // why the last reload failed; "" when it did not
+	ReconcileInterval   time.Duration                                   // between two listings of a workspace
+	TokenEnding         func(now time.Time) (at time.Time, ending bool) // when the Vault token ends, if nothing renews it; nil without Vault
+	EventLost           func() (at time.Time, why string)               // the last event that was given up; nil where none are sent
 	Redactor            *secret.Redactor
 	Logger              *slog.Logger
 }
@@ -56,6 +59,8 @@ type Server struct {
 	// What the pages show, of the rotator.
 	snapshot func() rotator.Snapshot
 	listed   func(policy string) (elevenlabs.Key, bool)
+	skew     func() rotator.Skew
+	started  time.Time
 	tokens   *throttle // wrong admin tokens
 }
 
@@ -63,7 +68,7 @@ type Server struct {
 func New(o Options) *Server {
 	return &Server{
 		cfg:   o,
-		pages: pages(), snapshot: o.Rotator.Snapshot, listed: o.Rotator.ListedKey,
+		pages: pages(), snapshot: o.Rotator.Snapshot, listed: o.Rotator.ListedKey, skew: o.Rotator.Skew, started: time.Now(),
 		tokens: newThrottle(),
 		http: &http.Server{
 			ReadHeaderTimeout: 5 * time.Second,
