@@ -62,11 +62,28 @@ func (n *notifications) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 	*into = append(*into, strings.Join(all, ", "))
 }
 
-// missing is which of the alerts, as [prometheusServer.firing] writes them, no notification said to fire, or to have ended.
-func (n *notifications) missing(alerts []string) []string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(alerts), func(a string) bool { return n.fired[a] && n.ended[a] })
+// sendsAll waits until notifications said of each alert that it fires, and that it ended. One is written as
+// [prometheusServer.firing] does, or as its name alone.
+func (n *notifications) sendsAll(t *testing.T, alerts ...string) {
+	t.Helper()
+	said := func(in map[string]bool, alert string) bool {
+		for a := range in {
+			if name, _, _ := strings.Cut(a, " "); a == alert || name == alert {
+				return true
+			}
+		}
+		return false
+	}
+	process.Eventually(t, prometheusPatience, func() error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		for _, a := range alerts {
+			if !said(n.fired, a) || !said(n.ended, a) {
+				return fmt.Errorf("Alertmanager did not send that %s fires and that it ended, but %v and %v", a, n.fired, n.ended)
+			}
+		}
+		return nil
+	})
 }
 
 func (n *notifications) sorted() (sent, resolved []string) {

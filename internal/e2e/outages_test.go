@@ -48,22 +48,26 @@ func TestPrometheusKeepsInstallationsApart(t *testing.T) {
 	}
 	slow := httptest.NewServer(proxy)
 	t.Cleanup(slow.Close)
-	w.policyFileOf(slow.URL)
+	third := common.StartSimulator(t, w.adminKey, 4, account)
+	w.policyFileOf(slow.URL, third.URL)
 	d := w.start(map[string]string{"REKEYD_EVENTS_URL": events.URL, "REKEYD_EVENTS_SECRET": "secret-of-the-events", "REKEYD_MAX_ROTATIONS_PER_HOUR": "3"})
 
 	other := newWorld(t, common.vault)
 	otherSecond := common.StartSimulator(t, other.adminKey, 3, "svcacc_vanished", "svcacc_throttled", account)
-	other.policyFileOf(otherSecond.URL)
+	other.policyFileOf(otherSecond.URL, common.StartSimulator(t, other.adminKey, 5, account).URL)
 	d2 := other.start(map[string]string{"REKEYD_EVENTS_URL": events.URL, "REKEYD_EVENTS_SECRET": "secret-of-the-events"})
 
-	p := startPrometheus(t, "", d, d2)
-	p.until(`count(rekeyd_policy_state{state="ok"} == 1)`, "6")
+	n := new(notifications)
+	configuration, _ := startAlertmanager(t, n, 100*time.Millisecond)
+	p := startPrometheus(t, configuration, d, d2)
+	p.until(`count(rekeyd_policy_state{state="ok"} == 1)`, "8")
 	p.resolved(other.id)
 
 	// What begins, and what ends it.
 	w.sim.Ask(http.MethodPost, "accounts", elevensim.Account{ID: "svcacc_keyless", Name: "keyless"}, &struct{}{})
 	w.sim.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status, Status: http.StatusForbidden, Code: "no", Operation: "createAPIKey", Account: "svcacc_keyless"}}})
 	second.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status500, Operation: "getUser"}, {Kind: elevensim.Status500, Operation: "listModels"}}})
+	third.SetFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status500}}})
 	_, vanished := w.publishedOf("vanished")
 	second.Ask(http.MethodDelete, "keys/"+vanished, nil, &struct{}{})
 	text, err := os.ReadFile(w.policyFile)
@@ -86,8 +90,8 @@ func TestPrometheusKeepsInstallationsApart(t *testing.T) {
 			return nil
 		})
 	}
-	instance := strings.TrimPrefix(d.url, "http://")
-	p.fires(w.id, "RekeydNoFirstKey keyless", "RekeydKeyVanished vanished", "RekeydLeakStorm storm", "RekeydThrottled", "RekeydEventsNotDelivered", "RekeydClockSkew "+instance)
+	all := outages(strings.TrimPrefix(d.url, "http://"))
+	p.fires(w.id, all[1:]...)
 	p.resolved(other.id)
 	const troubles = "Problems, Failures in the last hour, Disabled keys" // which the other one has none of
 	for panel, shown := range p.panels() {
@@ -100,6 +104,7 @@ func TestPrometheusKeepsInstallationsApart(t *testing.T) {
 	clock.Store(true)
 	w.sim.SetFaults(elevensim.Faults{})
 	second.SetFaults(elevensim.Faults{})
+	third.SetFaults(elevensim.Faults{})
 	w.write(w.policyFile, string(text))
 	for _, policy := range []string{"storm", "vanished"} {
 		process.Request(t, http.MethodPost, d.url+"/api/v1/policies/"+policy+"/rotate", "Authorization: Bearer "+w.adminToken, `{"revoke_now": true}`)
@@ -107,23 +112,32 @@ func TestPrometheusKeepsInstallationsApart(t *testing.T) {
 	p.resolved(w.id)
 
 	w.vault.Seal(t)
-	p.fires(w.id, "RekeydSinkDown")
+	p.fires(w.id, all[0])
 	p.resolved(other.id)
 	w.vault.Unseal(t)
 	p.resolved(w.id)
+	n.sendsAll(t, all...)
 }
 
-// policyFileOf writes three policies in two workspaces, with a team.
-func (w *world) policyFileOf(second string) {
+// outages are the alerts of those: first that of Vault, which stops all others.
+func outages(instance string) []string {
+	return []string{"RekeydSinkDown", "RekeydNoFirstKey keyless", "RekeydKeyVanished vanished", "RekeydLeakStorm storm", "RekeydThrottled", "RekeydEventsNotDelivered",
+		"RekeydClockSkew " + instance, "RekeydWorkspaceDown third", "RekeydLoopStalled third"}
+}
+
+// policyFileOf writes four policies in three workspaces, with a team.
+func (w *world) policyFileOf(second, third string) {
 	w.write(w.policyFile, fmt.Sprintf(`workspaces:
   - {name: default, base_url: %q, api_key: {env: ELEVENLABS_API_KEY}}
   - {name: second, base_url: %q, api_key: {env: ELEVENLABS_API_KEY}}
+  - {name: third, base_url: %q, api_key: {env: ELEVENLABS_API_KEY}}
 defaults: {schedule: "@every 24h", permissions: [text_to_speech, models_read], overlap: 1s, quarantine: 1s, max_age: 25h, labels: {team: speech, env: test}}
 policies:
-  - {name: storm, service_account: %[3]s, sink: {path: elevenlabs/%[4]s/storm}}
-  - {name: vanished, workspace: second, service_account: svcacc_vanished, sink: {path: elevenlabs/%[4]s/vanished}}
-  - {name: calm, workspace: second, service_account: svcacc_throttled, sink: {path: elevenlabs/%[4]s/calm}}
-`, w.sim.URL, second, account, w.id))
+  - {name: storm, service_account: %[4]s, sink: {path: elevenlabs/%[5]s/storm}}
+  - {name: vanished, workspace: second, service_account: svcacc_vanished, sink: {path: elevenlabs/%[5]s/vanished}}
+  - {name: calm, workspace: second, service_account: svcacc_throttled, sink: {path: elevenlabs/%[5]s/calm}}
+  - {name: unlisted, workspace: third, service_account: %[4]s, sink: {path: elevenlabs/%[5]s/unlisted}}
+`, w.sim.URL, second, third, account, w.id))
 }
 
 func (w *world) publishedOf(policy string) (record map[string]any, id string) {

@@ -51,16 +51,30 @@ func TestPrometheus(t *testing.T) {
 	told := heard(faults)
 	p.watch(faults, panels)
 	p.alerts()
-	process.Eventually(t, prometheusPatience, func() error {
-		if missing := n.missing(told); len(missing) > 0 {
-			return fmt.Errorf("Alertmanager did not send that these fired and ended: %q", missing)
-		}
-		return nil
-	})
+	n.sendsAll(t, told...)
 	checkMetrics(t, w.first)
 	w.first.Kill()
 	w.second.Kill()
 	p.alerts("RekeydDown ")
+	w.restart()
+	n.sendsAll(t, down)
+}
+
+const down = "RekeydDown"
+
+// TestPrometheusSeesEveryAlert: there is none that no other test has fire, and end, with a notification of both.
+func TestPrometheusSeesEveryAlert(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{down: true}
+	for _, a := range append(heard((&troubled{world: new(world), first: new(rekeyd), second: new(rekeyd)}).faults()), outages("")...) {
+		name, _, _ := strings.Cut(a, " ")
+		seen[name] = true
+	}
+	for _, a := range alerts(t) {
+		if !seen[a.Alert] {
+			t.Errorf("no test sees %s fire and end", a.Alert)
+		}
+	}
 }
 
 func checkMetrics(t *testing.T, d *rekeyd) {

@@ -26,7 +26,7 @@ func inTrouble() map[string]string {
 	return map[string]string{
 		"calm": "", "leaked": "", "disabled": "", "changed": "", "used": "", "lost": "", "differing": "",
 		"drifting": "on_drift: report", "stuck": "overlap: 1s", "accepted": "overlap: 1s, quarantine: 1h", "unproven": "overlap: 1s, quarantine: 1h", "crowded": "overlap: 1s, quarantine: 1h",
-		"refused": "workspace: second",
+		"refused": "workspace: second", "full": "",
 		"failing": `schedule: "@every 10s", overlap: 2s, max_age: 20s`, "hanging": `schedule: "@every 10s", overlap: 2s`,
 	}
 }
@@ -35,9 +35,10 @@ func inTrouble() map[string]string {
 type troubled struct {
 	*world
 	first, second *rekeyd
-	theirs        string // policies of the second replica
-	token         string // file of its Vault token
-	adminKeyFile  string // of the second workspace
+	change        map[string]string // of the first one's environment
+	theirs        string            // policies of the second replica
+	token         string            // file of its Vault token
+	adminKeyFile  string            // of the second workspace
 	rules         map[string]elevensim.Rule
 	lag           elevensim.Duration // for which ElevenLabs goes on accepting disabled keys
 }
@@ -69,10 +70,17 @@ policies:
 	events := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(events.Close)
 	change := map[string]string{"REKEYD_EVENTS_URL": events.URL, "REKEYD_EVENTS_SECRET": "secret-of-the-events", "REKEYD_MAX_ROTATIONS_PER_HOUR": "10000", "REKEYD_CLAIM_TTL": "2m"}
-	w.first = w.start(change)
+	w.first, w.change = w.start(change), maps.Clone(change)
 	maps.Copy(change, map[string]string{"REKEYD_POLICY_FILE": w.theirs, "VAULT_TOKEN": "", "REKEYD_VAULT_AUTH": "token_file", "REKEYD_VAULT_TOKEN_FILE": w.token})
 	w.second = w.start(change)
 	return w
+}
+
+// restart starts the first replica again, where it was.
+func (w *troubled) restart() {
+	w.t.Helper()
+	w.change["REKEYD_LISTEN_ADDR"] = strings.TrimPrefix(w.first.url, "http://")
+	w.first = w.start(w.change)
 }
 
 // edit replaces part of a file and returns what undoes that.
@@ -186,6 +194,11 @@ func (w *troubled) faults() []fault {
 				w.setRule("crowded", elevensim.Rule{})
 				w.sim.Ask(http.MethodDelete, "keys/"+w.replace("crowded"), nil, &struct{}{}) // or it is accepted
 			}
+		}},
+		{[]string{"RekeydKeyLimit full", "RekeydRotationFailing full"}, func() func() {
+			w.setRule("full", elevensim.Rule{Kind: elevensim.Status, Status: http.StatusBadRequest, Code: "max_api_keys_reached", Operation: "createAPIKey"})
+			w.rotate("full")
+			return func() { w.setRule("full", elevensim.Rule{}); w.rotate("full") }
 		}},
 		{[]string{"RekeydOldKeyInUse used"}, func() func() { return w.useOld("used") }},
 		{[]string{"RekeydLostKeys lost"}, func() func() {
