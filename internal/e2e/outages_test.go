@@ -4,11 +4,13 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -93,11 +95,19 @@ func TestPrometheusKeepsInstallationsApart(t *testing.T) {
 	all := outages(strings.TrimPrefix(d.url, "http://"))
 	p.fires(w.id, all[1:]...)
 	p.resolved(other.id)
-	const troubles = "Problems, Failures in the last hour, Disabled keys" // which the other one has none of
+	const troubles = "Problems, Failures in the last hour, Disabled keys, annotation Leaks and disabled keys" // which the other one has none of
 	for panel, shown := range p.panels() {
 		if !strings.Contains(shown, "namespace:"+w.id) || !strings.Contains(shown, "namespace:"+other.id) && !strings.Contains(troubles, panel) {
 			t.Errorf("panel %q does not show both %s and %s:\n%s", panel, w.id, other.id, shown)
 		}
+	}
+
+	namespaces := []string{w.id, other.id}
+	slices.Sort(namespaces)
+	want := map[string]string{"cluster": "", "namespace": strings.Join(namespaces, " "), "job": "rekeyd", "workspace": "default second third", "team": "speech",
+		"policy": "calm keyless spare storm throttled unlisted vanished"}
+	if choices := p.variables(); !maps.Equal(choices, want) {
+		t.Errorf("the dashboard offers %v, want %v", choices, want)
 	}
 
 	receiver.Store(true)

@@ -170,49 +170,94 @@ func (p prometheusServer) get(path string, data any) error {
 	return json.Unmarshal([]byte(body), &struct{ Data any }{data})
 }
 
-// panels asks every query of the dashboard, with no clock in it, and returns what each panel shows.
-func (p prometheusServer) panels() map[string]string {
-	p.t.Helper()
-	var dashboard struct {
-		Panels []struct {
-			Type, Title, Description string
-			Targets                  []struct{ Expr string }
+// dashboard is what has queries in the one that is shipped.
+type dashboard struct {
+	Panels []struct {
+		Type, Title, Description string
+		Targets                  []struct{ Expr string }
+	}
+	Annotations struct{ List []struct{ Name, Expr string } }
+	Templating  struct {
+		List []struct {
+			Name, Type string
+			Query      any
 		}
 	}
-	text, err := os.ReadFile("../../deploy/grafana/rekeyd.json")
-	if err == nil {
-		err = json.Unmarshal(text, &dashboard)
+}
+
+func dashboardOf(t *testing.T) (d dashboard) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text(t, "../../deploy/grafana/rekeyd.json")), &d); err != nil {
+		t.Fatal(err)
 	}
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	return d
+}
+
+// everything is a query with all of each variable.
+func everything(query string) string {
+	return regexp.MustCompile(`\$\w+`).ReplaceAllString(strings.ReplaceAll(query, "[$__rate_interval]", "[1m]"), ".*")
+}
+
+// panels asks every query of the dashboard, with no clock in it, and returns what each panel and each annotation shows.
+func (p prometheusServer) panels() map[string]string {
+	p.t.Helper()
 	shown := map[string]string{}
-	for _, panel := range dashboard.Panels {
+	ask := func(title, expr string) {
+		if strings.Contains(expr, "vector(0)") {
+			p.t.Errorf("%q invents a value", title)
+		}
+		var data struct {
+			Result []struct {
+				Metric map[string]string
+				Value  [2]any
+			}
+		}
+		query := everything(strings.ReplaceAll(expr, "time()", "scalar(vector(1))"))
+		if err := p.get("/api/v1/query?query="+url.QueryEscape(query), &data); err != nil {
+			p.t.Errorf("%q: %v", title, err)
+		}
+		for _, r := range data.Result {
+			shown[title] += fmt.Sprintln(r.Metric, r.Value[1])
+		}
+		shown[title] += "\n"
+	}
+	d := dashboardOf(p.t)
+	for _, panel := range d.Panels {
 		if panel.Type != "row" && panel.Description == "" {
 			p.t.Errorf("panel %q has no description", panel.Title)
 		}
 		for _, target := range panel.Targets {
-			if strings.Contains(target.Expr, "vector(0)") {
-				p.t.Errorf("panel %q invents a value", panel.Title)
-			}
-			var data struct {
-				Result []struct {
-					Metric map[string]string
-					Value  [2]any
-				}
-			}
-			query := strings.NewReplacer("[$__rate_interval]", "[1m]", "time()", "scalar(vector(1))").Replace(target.Expr)
-			query = regexp.MustCompile(`\$\w+`).ReplaceAllString(query, ".*") // all of each variable
-			if err := p.get("/api/v1/query?query="+url.QueryEscape(query), &data); err != nil {
-				p.t.Errorf("panel %q: %v", panel.Title, err)
-			}
-			for _, r := range data.Result {
-				shown[panel.Title] += fmt.Sprintln(r.Metric, r.Value[1])
-			}
-			shown[panel.Title] += "\n"
+			ask(panel.Title, target.Expr)
 		}
 	}
+	for _, a := range d.Annotations.List {
+		ask("annotation "+a.Name, a.Expr)
+	}
 	return shown
+}
+
+// variables asks for the choices of each variable of the dashboard, as Grafana does.
+func (p prometheusServer) variables() map[string]string {
+	p.t.Helper()
+	choices := map[string]string{}
+	for _, v := range dashboardOf(p.t).Templating.List {
+		if v.Type == "datasource" {
+			continue
+		}
+		query, _ := v.Query.(map[string]any)
+		parts := regexp.MustCompile(`^label_values\((.+), (\w+)\)$`).FindStringSubmatch(fmt.Sprint(query["query"]))
+		if parts == nil {
+			p.t.Errorf("variable %s is not one of a label's values: %v", v.Name, v.Query)
+			continue
+		}
+		var values []string
+		if err := p.get("/api/v1/label/"+parts[2]+"/values?match[]="+url.QueryEscape(everything(parts[1])), &values); err != nil {
+			p.t.Errorf("variable %s: %v", v.Name, err)
+		}
+		slices.Sort(values)
+		choices[v.Name] = strings.Join(values, " ")
+	}
+	return choices
 }
 
 // fault is something that goes wrong: the alerts that must fire, what makes it so, and what mends it.
