@@ -84,6 +84,32 @@ func (r *Rotator) Rotate(ctx context.Context, name string, o RotateOptions) erro
 	})
 }
 
+// Refusal returns why Rotate would not rotate a policy now that Survey has just observed: nil if it would, or would wait for another
+// process. It changes nothing.
+func (r *Rotator) Refusal(ctx context.Context, name string, o RotateOptions) error {
+	r.mu.Lock()
+	st := r.policies[name]
+	r.mu.Unlock()
+	switch {
+	case st == nil:
+		return unknownPolicy(name)
+	case st.policy.Mode == plan.ModePaused:
+		return pausedPolicy(name)
+	}
+	p, seen, err := r.observe(ctx, st)
+	if err != nil {
+		return err
+	}
+	seen.Request = &plan.Request{NotKey: ledger.CurrentID(seen.Entry), Revoke: o.Revoke}
+	if err := r.lookAtGroup(ctx, st, p, &seen); err != nil { // the survey had no reason to
+		return err
+	}
+	if d := plan.Plan(p, seen, r.opt.Wall()); !d.Rotates() && d.State != plan.StateRotating {
+		return waiting(p, d)
+	}
+	return nil
+}
+
 // take prepares a command's work on one policy: it reads the installation's id, a listing, the ledger entry and the record.
 func (r *Rotator) take(ctx context.Context, name string) (*policyState, plan.Observed, error) {
 	r.mu.Lock()
@@ -185,6 +211,9 @@ func waiting(p plan.Policy, d plan.Decision) error {
 	case ledger.ReasonGroup:
 		return fmt.Errorf("policy %s: policy %s of its group %s is between claim and end of overlap; wait, or use --revoke-now", p.Name, d.HeldBy, p.Group)
 	case "":
+		if len(d.Steps) > 0 {
+			return fmt.Errorf("policy %s: other work comes first (%s %s); let the daemon do it, then rotate", p.Name, d.Steps[0].Action, d.Steps[0].KeyID)
+		}
 		return fmt.Errorf("policy %s: nothing can be done now", p.Name)
 	}
 	return fmt.Errorf("policy %s: it has to wait (%s)", p.Name, d.Reason)

@@ -140,7 +140,7 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 		}
 		return nil
 	}
-	rotate.Flags().BoolVar(&o.dryRun, "dry-run", false, "say what would be done, and change nothing")
+	rotate.Flags().BoolVar(&o.dryRun, "dry-run", false, "say what would be done, or why it would be refused, and change nothing")
 	rotate.Flags().BoolVar(&o.all, "all", false, "every policy in the policy file")
 	rotate.Flags().BoolVar(&o.revoke, "revoke-now", false, "disable every older key of the policy before it is done, those in overlap included")
 	rotate.Flags().StringVar(&o.reason, "reason", "", "why, as `TEXT` for the log")

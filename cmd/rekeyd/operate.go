@@ -42,18 +42,28 @@ func (a app) rotate(ctx context.Context, o options, names []string) error {
 	})
 }
 
-// rehearse is `rekeyd rotate --dry-run`: what a rotation of each policy would change.
+// rehearse is `rekeyd rotate --dry-run`: what a rotation of each policy would change, or why it would be refused.
 func (a app) rehearse(ctx context.Context, o options, names []string) error {
-	snapshot, err := a.survey(ctx, o, names)
+	s, err := a.load()
 	if err != nil {
 		return err
 	}
+	d, names, err := a.observing(s, o, names)
+	if err != nil {
+		return err
+	}
+	snapshot, err := surveyOf(a.surveying(ctx, o.format), d, names)
+	if err != nil {
+		return err
+	}
+	var refused []error
 	now, view := time.Now(), web.ViewOf(snapshot)
 	table := planTable{Policies: []policyPlan{}, Unmanaged: []policyPlan{}}
 	for i, s := range snapshot.Policies {
 		one := policyPlan{Policy: s.Policy.Name, State: s.State, Reason: s.Reason, Message: s.Message, Now: []change{}, Later: []change{}, words: view.Policies[i].Words()}
-		if s.Policy.Mode == plan.ModePaused {
-			one.Note = "rotate would be refused, since the policy is paused"
+		if err := d.Refusal(ctx, s.Policy.Name, rotator.RotateOptions{Revoke: o.revoke}); err != nil {
+			one.Note = "rotate would be refused: " + err.Error()
+			refused = append(refused, err)
 		} else {
 			one.Now = asked(s, o.revoke, now)
 		}
@@ -67,7 +77,10 @@ func (a app) rehearse(ctx context.Context, o options, names []string) error {
 	} else {
 		err = a.print("%sDry run: nothing was changed.\n", safe(table.text(a.painter(), now)))
 	}
-	return errors.Join(err, unreachable(view))
+	if down := unreachable(view); down != nil { // which is why those that are refused are
+		refused = []error{down}
+	}
+	return errors.Join(err, errors.Join(refused...))
 }
 
 // asked are the changes of a rotation that a person asks for.

@@ -3,6 +3,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 )
 
 // TestDryRunSession: it ends with 0, and no key, record or ledger entry is made or changed.
@@ -21,12 +23,71 @@ func TestDryRunSession(t *testing.T) {
 	w.must(0, "rotate", "tts-prod", "--dry-run", "--revoke-now")
 	w.must(0, "rotate", "dubbing", "--dry-run", "-o", "json")
 	w.env["REKEYD_POLICIES"] = strings.Replace(twoPolicies, "{name: tts-prod,", "{name: tts-prod, mode: paused,", 1)
-	w.must(0, "rotate", "tts-prod", "--dry-run")
+	w.must(1, "rotate", "tts-prod", "--dry-run")
 	w.must(2, "rotate", "--dry-run")
 	w.must(2, "rotate", "tts-prd", "--dry-run")
 	w.golden("dry_run")
 	if len(w.sim.State()[0].Keys) != keys || len(w.kv.Paths()) != paths {
 		t.Error("a dry run changed something")
+	}
+}
+
+// TestDryRunRefusesWhatRotateRefuses: with the same words and exit status, and it changes nothing.
+func TestDryRunRefusesWhatRotateRefuses(t *testing.T) {
+	t.Parallel()
+	policy := func(fields string) string {
+		return "policies: [{name: tts-prod, service_account: svcacc_a, schedule: \"0 3 * * 1\", permissions: all, sink: {path: app/tts}" + fields + "}]"
+	}
+	put := func(w *world) {
+		if _, err := w.kv.Put("secret/app/tts", map[string]any{"api_key": "sk_" + strings.Repeat("0", 44) + "1111"}); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		prepare  func(*world)
+		policies string
+		says     string
+	}{
+		"account": {nil, strings.Replace(policy(""), "svcacc_a", "svcacc_x", 1), "has no service account svcacc_x"},
+		"record":  {put, policy(""), "the ledger is empty and"},
+		"adopt":   {nil, policy(", adopt: nosuchkey"), "has no key nosuchkey to adopt"},
+		"paused":  {nil, policy(", mode: paused"), "policy tts-prod is paused"},
+		"adopting": {func(w *world) {
+			id, secret, err := w.sim.AddKey("svcacc_a", elevensim.KeySpec{Name: "by hand"})
+			if err == nil {
+				_, err = w.kv.Put("secret/app/tts", map[string]any{"api_key": secret, "key_id": id})
+			}
+			if err != nil {
+				w.t.Fatal(err)
+			}
+		}, policy(""), "other work comes first (adopt "},
+		"group": {func(w *world) {
+			w.env["REKEYD_POLICIES"] = strings.Replace(twoPolicies, "{name: ", "{group: g, name: ", 2)
+			w.must(0, "rotate", "tts-prod")
+			w.must(0, "rotate", "dubbing")
+			w.must(0, "rotate", "dubbing")
+		}, strings.Replace(twoPolicies, "{name: ", "{group: g, name: ", 2), "policy dubbing of its group g is between claim and end of overlap"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			if c.prepare != nil {
+				c.prepare(w)
+			}
+			w.env["REKEYD_POLICIES"] = c.policies
+			keys, paths := len(w.sim.State()[0].Keys), len(w.kv.Paths())
+			dry, promises, would := w.run("rotate", "tts-prod", "--dry-run")
+			if len(w.sim.State()[0].Keys) != keys || len(w.kv.Paths()) != paths {
+				t.Error("the dry run changed something")
+			}
+			if dry != 1 || strings.Contains(promises, "create a key") || !strings.Contains(promises, c.says) || !strings.Contains(would, c.says) {
+				t.Errorf("the dry run (%d) says:\n%s%s", dry, promises, would)
+			}
+			status, _, does := w.run("rotate", "tts-prod")
+			if refusal := does[max(0, strings.LastIndex(does, "policy tts-prod")):]; status != 1 || !strings.Contains(would, refusal) {
+				t.Errorf("the dry run says %q, and rotate %q (%d)", would, does, status)
+			}
+		})
 	}
 }
 

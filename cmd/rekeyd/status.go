@@ -112,25 +112,36 @@ func (a app) observe(ctx context.Context, s daemon.Settings, o options, names []
 
 // observer returns a function that observes the chosen policies, with one login however often it is called.
 func (a app) observer(s daemon.Settings, o options, names []string) (func(context.Context) (rotator.Snapshot, error), error) {
-	err := known(s.Policies, names)
+	d, names, err := a.observing(s, o, names)
 	if err != nil {
 		return nil, err
 	}
+	return func(ctx context.Context) (rotator.Snapshot, error) { return surveyOf(ctx, d, names) }, nil
+}
+
+// observing builds a daemon that is only asked, and returns the names of the chosen policies.
+func (a app) observing(s daemon.Settings, o options, names []string) (*daemon.Daemon, []string, error) {
+	err := known(s.Policies, names)
+	if err != nil {
+		return nil, nil, err
+	}
 	if names, err = o.choose(s.Policies, names); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	s.Env.LogLevel = "error" // findings are shown, not logged
 	d, err := a.build(s, io.Discard, nil)
 	if err != nil {
-		return nil, fmt.Errorf("preparing the survey: %w", err)
+		return nil, nil, fmt.Errorf("preparing the survey: %w", err)
 	}
-	return func(ctx context.Context) (rotator.Snapshot, error) {
-		snapshot, err := d.Survey(ctx, names...)
-		if err != nil {
-			return snapshot, fmt.Errorf("observing the policies: %w", err)
-		}
-		return snapshot, nil
-	}, nil
+	return d, names, nil
+}
+
+func surveyOf(ctx context.Context, d *daemon.Daemon, names []string) (rotator.Snapshot, error) {
+	snapshot, err := d.Survey(ctx, names...)
+	if err != nil {
+		return snapshot, fmt.Errorf("observing the policies: %w", err)
+	}
+	return snapshot, nil
 }
 
 // chosen returns the policies that are named or chosen, or all of them.

@@ -18,6 +18,11 @@ func (d *Daemon) Survey(ctx context.Context, policies ...string) (rotator.Snapsh
 	return d.rotator.Survey(ctx, policies...)
 }
 
+// Refusal returns why Rotate would refuse a policy that was just surveyed, nil if it would not.
+func (d *Daemon) Refusal(ctx context.Context, policy string, o rotator.RotateOptions) error {
+	return d.rotator.Refusal(ctx, policy, o)
+}
+
 // Outcome is a policy's state after a command.
 type Outcome struct {
 	Policy             string    `json:"policy"`
