@@ -82,6 +82,8 @@ func (o Observed) everOwned(id string) bool {
 	return o.Entry.Knows(id, rotation) || (ok && o.Entry.Current != nil && owner == o.Entry.Owner && policy == o.Entry.Policy)
 }
 
+const noCandidate = "none"
+
 // candidates lists the account's keys that the policy could adopt, for a person to choose from.
 func candidates(p Policy, o Observed) string {
 	const most = 10
@@ -100,7 +102,7 @@ func candidates(p Policy, o Observed) string {
 		}
 	}
 	if len(s) == 0 {
-		return "none"
+		return noCandidate
 	}
 	if more -= len(s); more > 0 {
 		s = append(s, fmt.Sprintf("and %d more", more))

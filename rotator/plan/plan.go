@@ -283,8 +283,12 @@ func planWithoutKey(p Policy, o Observed, now time.Time, d Decision) Decision {
 	case o.Record.KeyID != "" && (o.inAccount(p, o.Record.KeyID) || o.otherOwner(p, o.Record.KeyID) != ""):
 		return planAdopt(p, o, o.Record.KeyID, ledger.ReasonRecordFound, d)
 	}
-	return d.fail(ledger.ReasonRecordChanged, "the ledger is empty and %s holds a value that belongs to no known key; set adopt to the id of its key, one of: %s",
-		p.Sink, candidates(p, o))
+	wayOut := "service account " + p.ServiceAccount + " has no key to adopt, so"
+	if all := candidates(p, o); all != noCandidate {
+		wayOut = "set adopt to the id of its key, one of: " + all + "; or"
+	}
+	return d.fail(ledger.ReasonRecordChanged, "the ledger is empty and %s holds a value that belongs to no known key; %s remove %s from the record for a new key",
+		p.Sink, wayOut, p.Sink.Field)
 }
 
 // pruned returns the key that was pruned from the policy while it was removed, if the record still holds it.
@@ -310,7 +314,7 @@ func planReturn(p Policy, o Observed, now time.Time, d Decision) Decision {
 }
 
 func failUnknownAccount(p Policy, d Decision) Decision {
-	return d.fail(ledger.ReasonUnknownAccount, "workspace %s has no service account %s; correct service_account of policy %s", p.Workspace, p.ServiceAccount, p.Name)
+	return d.fail(ledger.ReasonUnknownAccount, "workspace %s has no service account %s; correct service_account of policy %s, or remove the policy if the account is gone", p.Workspace, p.ServiceAccount, p.Name)
 }
 
 // planCurrent checks the current key: is it valid, is it in the record, does it match the policy, is it due.
