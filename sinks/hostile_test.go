@@ -27,7 +27,7 @@ func TestVaultHostileServers(t *testing.T) {
 			secretID := func() (secret.Secret, error) { return secret.New(hostileSecretID), nil }
 			login := func(o *sinks.VaultOptions) { o.Login = sinks.AppRoleLogin("approle", "role", secretID) }
 			wrapped := func(o *sinks.VaultOptions) {
-				o.Login = sinks.WrappedAppRoleLogin("approle", "role", secretID, o.Redactor)
+				o.Login = sinks.WrappedAppRoleLogin("approle", "role", secretID, o.Redactor, func() {})
 			}
 			return []func() error{
 				func() error { _, err := fresh(token).Read(t.Context(), ref, 0); return err },

@@ -155,7 +155,7 @@ func openWrapped(t *testing.T, s *wrappingVault) (read func() error, token *cred
 	config := vaultapi.DefaultConfig()
 	config.Address = "http://vault.invalid"
 	token = &credential{value: "hvs.wrapping"}
-	v, err := sinks.NewVault(sinks.VaultOptions{Config: config, Transport: s, Login: sinks.WrappedAppRoleLogin("approle", "role", token.get, new(secret.Redactor))})
+	v, err := sinks.NewVault(sinks.VaultOptions{Config: config, Transport: s, Login: sinks.WrappedAppRoleLogin("approle", "role", token.get, new(secret.Redactor), func() {})})
 	must(t, err)
 	return func() error {
 		_, err := v.Read(t.Context(), ledger.Ref{Mount: "secret", Path: "x"}, 0)

@@ -46,9 +46,10 @@ func AppRoleLogin(mount, roleID string, secretID Source) Login {
 }
 
 // WrappedAppRoleLogin logs in with a role id and a wrapped secret id. The first login unwraps it, once, and keeps it in
-// memory and in the redactor. A new wrapping token in the same place is unwrapped again.
-func WrappedAppRoleLogin(mount, roleID string, wrapped Source, redactor *secret.Redactor) Login {
-	u := &unwrapping{mount: mount, redactor: redactor}
+// memory and in the redactor. A new wrapping token in the same place is unwrapped again. used is called after each unwrapping: nobody
+// else can use that token any more.
+func WrappedAppRoleLogin(mount, roleID string, wrapped Source, redactor *secret.Redactor, used func()) Login {
+	u := &unwrapping{mount: mount, redactor: redactor, used: used}
 	return func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, error) {
 		token, err := take("the wrapped secret id", wrapped)
 		if err != nil {
@@ -119,6 +120,7 @@ func credentialError(op string, err error) error {
 type unwrapping struct {
 	mount    string
 	redactor *secret.Redactor
+	used     func()
 
 	mu     sync.Mutex
 	token  secret.Secret // the wrapping token of id or failed
@@ -148,6 +150,7 @@ func (u *unwrapping) secretID(ctx context.Context, c *vaultapi.Client, token sec
 		u.lost = true
 		return secret.Secret{}, err
 	}
+	u.used()
 	id, _ := s.Data["secret_id"].(string)
 	if id == "" {
 		u.failed = u.alarm("it does not contain a secret id")

@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -194,8 +195,9 @@ func TestVaultWrappedSecretID(t *testing.T) {
 		return s.WrapInfo.Token
 	}
 	const generate = "auth/approle/role/rekeyd/secret-id"
+	var unwrapped atomic.Int32
 	login := func(c *credential) sinks.Login {
-		return sinks.WrappedAppRoleLogin("approle", role, c.get, new(secret.Redactor))
+		return sinks.WrappedAppRoleLogin("approle", role, c.get, new(secret.Redactor), func() { unwrapped.Add(1) })
 	}
 
 	good := &credential{value: wrap(generate)}
@@ -228,6 +230,9 @@ func TestVaultWrappedSecretID(t *testing.T) {
 	exchanged := a.open(login(&credential{value: wrap("sys/wrapping/wrap")}))
 	if err := exchanged.Ready(t.Context()); asError(t, err).Reason != ledger.ReasonSinkWrapping || !strings.Contains(err.Error(), "exchanged") {
 		t.Errorf("a token that wraps something else: %v", err)
+	}
+	if n := unwrapped.Load(); n != 2 { // the good one and the fresh one
+		t.Errorf("%d secret ids are said to be used up", n)
 	}
 }
 

@@ -97,7 +97,14 @@ func (a app) printError(kind string, err error) {
 // load reads environment and policies, and warns.
 func (a app) load() (daemon.Settings, error) {
 	a.warn(config.UnknownVariables(a.environ))
-	return daemon.Load(a.lookuper)
+	s, err := daemon.Load(a.lookuper)
+	s.Unwrapped = a.unwrapped
+	return s, err
+}
+
+// unwrapped warns that this command has used up a wrapped secret id, which may be the daemon's.
+func (a app) unwrapped() {
+	a.say("rekeyd: warning: this command has used up the wrapped secret id; give the daemon a new one for its next start, and commands an unwrapped one in REKEYD_VAULT_SECRET_ID\n")
 }
 
 func (a app) warn(warnings []config.Fault) {

@@ -85,7 +85,7 @@ func (a app) gather(ctx context.Context) ([]entry, *secret.Redactor) {
 	redactor := new(secret.Redactor)
 	status, history := entry{name: "status.json", err: err}, entry{name: "history.json", err: err}
 	if err == nil {
-		s.Env.LogLevel = "error"
+		s.Env.LogLevel, s.Unwrapped = "error", a.unwrapped
 		if d, err := a.build(s, io.Discard, nil); err != nil {
 			status.err, history.err = err, err
 		} else {

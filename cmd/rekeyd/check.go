@@ -71,7 +71,7 @@ func extent(c *config.Config) string {
 
 // examine is the doctor's report, one line each.
 func (a app) examine(ctx context.Context, s daemon.Settings, f format) error {
-	s.Env.LogLevel = "error"
+	s.Env.LogLevel, s.Unwrapped = "error", nil // the report says so
 	d, err := a.build(s, io.Discard, nil)
 	if err != nil {
 		return fmt.Errorf("preparing the checks: %w", err)

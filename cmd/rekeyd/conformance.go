@@ -26,7 +26,7 @@ func (a app) conformance(ctx context.Context, o options, _ []string) error {
 		return usageError{errors.New("rekeyd conformance: keys would be made and deleted, and there is no terminal to ask at; add --yes")}
 	}
 	v, _ := built()
-	api, err := daemon.OpenAPI(a.lookuper, o.workspace, v)
+	api, err := daemon.OpenAPI(a.lookuper, o.workspace, v, a.unwrapped)
 	if err != nil {
 		return err
 	}

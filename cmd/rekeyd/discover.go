@@ -31,7 +31,7 @@ func (a app) discover(ctx context.Context, o options, _ []string) error {
 	if !workspaceName.MatchString(o.workspace) || elevenlabs.LooksSecret(o.workspace) {
 		return usageError{errors.New("rekeyd discover: --workspace is not a workspace's name; write 1 to 64 of a-z A-Z 0-9 . _ -")}
 	}
-	d, err := daemon.Discover(a.surveying(ctx, o.format), a.lookuper, o.workspace, v, under)
+	d, err := daemon.Discover(a.surveying(ctx, o.format), a.lookuper, o.workspace, v, under, a.unwrapped)
 	if err != nil {
 		return err
 	}

@@ -99,7 +99,7 @@ func TestWhatReadsManyTellsHowFar(t *testing.T) {
 		"survey": func(ctx context.Context) error { _, err := d.Survey(ctx); return err },
 		"lost":   func(ctx context.Context) error { _, err := d.Lost(ctx); return err },
 		"discover": func(ctx context.Context) error {
-			_, err := daemon.Discover(ctx, envconfig.MapLookuper(w.env), "", "", ledger.Ref{Mount: "secret", Path: "elevenlabs"})
+			_, err := daemon.Discover(ctx, envconfig.MapLookuper(w.env), "", "", ledger.Ref{Mount: "secret", Path: "elevenlabs"}, nil)
 			return err
 		},
 	} {

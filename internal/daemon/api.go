@@ -21,10 +21,11 @@ type API struct {
 }
 
 // OpenAPI returns the API of a workspace; "" is the one named default, or the only one. Without a policy file it is the one that
-// the environment describes, and nothing of Vault is needed. What is wrong with the configuration is a [config.Faults].
-func OpenAPI(lookuper envconfig.Lookuper, workspace, version string) (API, error) {
+// the environment describes, and nothing of Vault is needed. What is wrong with the configuration is a [config.Faults]. unwrapped is that of
+// [Settings].
+func OpenAPI(lookuper envconfig.Lookuper, workspace, version string, unwrapped func()) (API, error) {
 	if config.HasPolicies(lookuper) {
-		return openConfigured(lookuper, workspace, version)
+		return openConfigured(lookuper, workspace, version, unwrapped)
 	}
 	env, w, err := config.LoadAPI(lookuper)
 	if faults := append(faultsOf(err), proxyFaults(lookuper)...); len(faults) > 0 {
@@ -38,11 +39,12 @@ func OpenAPI(lookuper envconfig.Lookuper, workspace, version string) (API, error
 	return API{env, w.Name, w.BaseURL, w.APIKey.Secret.Get, redactor}, nil
 }
 
-func openConfigured(lookuper envconfig.Lookuper, workspace, version string) (API, error) {
+func openConfigured(lookuper envconfig.Lookuper, workspace, version string, unwrapped func()) (API, error) {
 	s, err := Load(lookuper)
 	if err != nil {
 		return API{}, err
 	}
+	s.Unwrapped = unwrapped
 	all := s.Policies.Workspaces
 	if workspace == "" && len(all) == 1 {
 		workspace = all[0].Name

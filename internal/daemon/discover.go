@@ -48,13 +48,14 @@ type Holder struct {
 }
 
 // Discover looks at a workspace, the ledger, and the records below a path, and changes nothing. It needs neither policies nor
-// Vault: what it cannot ask is among what is lacking. Without policies, the workspace is that of the environment, under any name.
-func Discover(ctx context.Context, lookuper envconfig.Lookuper, workspace, version string, under ledger.Ref) (*Discovery, error) {
+// Vault: what it cannot ask is among what is lacking. Without policies, the workspace is that of the environment, under any name. unwrapped is that of
+// [Settings].
+func Discover(ctx context.Context, lookuper envconfig.Lookuper, workspace, version string, under ledger.Ref, unwrapped func()) (*Discovery, error) {
 	known := workspace
 	if !config.HasPolicies(lookuper) {
 		known = ""
 	}
-	api, err := OpenAPI(lookuper, known, version)
+	api, err := OpenAPI(lookuper, known, version, unwrapped)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +77,7 @@ func Discover(ctx context.Context, lookuper envconfig.Lookuper, workspace, versi
 		d.Lacks = append(d.Lacks, "VAULT_ADDR is not set, so records and ledger were not read")
 		return d, nil
 	}
-	store, _, err := openStore(Config{Settings: Settings{Env: api.Env, Lookuper: lookuper}}, func(string, string, string, time.Duration) {}, api.Redactor, slog.New(slog.DiscardHandler))
+	store, _, err := openStore(Config{Settings: Settings{Env: api.Env, Lookuper: lookuper, Unwrapped: unwrapped}}, func(string, string, string, time.Duration) {}, api.Redactor, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,8 @@ type Settings struct {
 	Env      config.Env
 	Policies *config.Config
 	Lookuper envconfig.Lookuper // finds the variables that the policy file's workspaces name, at each reload
+	// Unwrapped is called once a wrapped secret id was unwrapped, which is then of no use to any other process; nil: nobody is told.
+	Unwrapped func()
 }
 
 // Load reads environment and policies. The error is a [config.Faults] with everything that is wrong with either.

@@ -29,7 +29,7 @@ func openStore(cfg Config, observe observer, redactor *secret.Redactor, log *slo
 		}
 		return files, nil, nil
 	}
-	o, err := vaultOptions(env, redactor)
+	o, err := vaultOptions(cfg.Settings, redactor)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -45,7 +45,8 @@ func openStore(cfg Config, observe observer, redactor *secret.Redactor, log *slo
 	return vault, vault, nil
 }
 
-func vaultOptions(env config.Env, redactor *secret.Redactor) (sinks.VaultOptions, error) {
+func vaultOptions(s Settings, redactor *secret.Redactor) (sinks.VaultOptions, error) {
+	env := s.Env
 	c, err := sinks.VaultConfig()
 	if err != nil {
 		return sinks.VaultOptions{}, err
@@ -64,11 +65,12 @@ func vaultOptions(env config.Env, redactor *secret.Redactor) (sinks.VaultOptions
 		Config: c, Namespace: env.VaultNamespace, Resync: env.ResyncInterval,
 		MaxConns: env.Concurrency + spareConns, Redactor: redactor,
 	}
-	return o, chooseLogin(&o, env)
+	return o, chooseLogin(&o, s)
 }
 
 // chooseLogin sets how the store obtains its token.
-func chooseLogin(o *sinks.VaultOptions, env config.Env) error {
+func chooseLogin(o *sinks.VaultOptions, s Settings) error {
+	env := s.Env
 	held := func(s config.SecretSource) sinks.Source { return (&holder{redactor: o.Redactor, source: s}).get }
 	mount, role, jwt := env.VaultAuthMount, env.VaultRole, held(config.SecretFile(env.VaultJWTFile))
 	switch env.VaultAuth {
@@ -87,7 +89,11 @@ func chooseLogin(o *sinks.VaultOptions, env config.Env) error {
 	case "approle":
 		o.Login = sinks.AppRoleLogin(mount, env.VaultRoleID, held(env.VaultSecretID))
 		if !env.VaultSecretID.IsSet() { // a command beside the daemon has one, so that it leaves the daemon's wrapped one alone
-			o.Login = sinks.WrappedAppRoleLogin(mount, env.VaultRoleID, held(env.VaultSecretIDWrapped), o.Redactor)
+			o.Login = sinks.WrappedAppRoleLogin(mount, env.VaultRoleID, held(env.VaultSecretIDWrapped), o.Redactor, func() {
+				if s.Unwrapped != nil {
+					s.Unwrapped()
+				}
+			})
 		}
 	case "kubernetes":
 		o.Login = sinks.KubernetesLogin(mount, role, jwt)

@@ -77,7 +77,7 @@ func TestTheTokenOfAFileIsReadAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := vaultOptions(s.Env, new(secret.Redactor))
+	o, err := vaultOptions(s, new(secret.Redactor))
 	if err != nil || o.Token.Reveal() != "hvs.first" || o.Reread == nil {
 		t.Fatalf("%v, the token is read again: %t", err, o.Reread != nil)
 	}

@@ -161,15 +161,28 @@ func TestACommandLeavesTheWrappedSecretIDAlone(t *testing.T) {
 		return s
 	}
 	plain, _ := issue().Data["secret_id"].(string)
-	w.root.SetWrappingLookupFunc(func(string, string) string { return "5m" })
-	wrapped := issue().WrapInfo.Token
-	w.root.SetWrappingLookupFunc(nil)
+	wrap := func() string {
+		w.root.SetWrappingLookupFunc(func(string, string) string { return "5m" })
+		defer w.root.SetWrappingLookupFunc(nil)
+		return issue().WrapInfo.Token
+	}
 	w.calm("")
-	env["VAULT_TOKEN"], env["REKEYD_VAULT_SECRET_ID_WRAPPED"], env["REKEYD_VAULT_SECRET_ID"] = "", wrapped, plain
+	env["VAULT_TOKEN"], env["REKEYD_VAULT_SECRET_ID_WRAPPED"], env["REKEYD_VAULT_SECRET_ID"] = "", wrap(), plain
 	w.examined(0, env, "ok      token: valid")
 	env["REKEYD_VAULT_SECRET_ID"] = ""
 	w.examined(0, env, "warning token: valid, but its wrapped secret id is used up by this check") // so it was still there
 	w.examined(1, env, "another process may have unwrapped it")
+	for _, command := range []string{"status", "plan", "history", "discover", "prune"} {
+		env["REKEYD_VAULT_SECRET_ID_WRAPPED"] = wrap()
+		_, _, stderr := w.command(w.environment(env), command)
+		if strings.Count(stderr, "this command has used up the wrapped secret id") != 1 {
+			t.Errorf("%s says only:\n%s", command, stderr)
+		}
+	}
+	env["REKEYD_VAULT_SECRET_ID"] = plain
+	if _, _, stderr := w.command(w.environment(env), "status"); stderr != "" {
+		t.Errorf("with a secret id of its own, status says %s", stderr)
+	}
 }
 
 func first(a, _ string) string { return a }
