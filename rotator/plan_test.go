@@ -671,11 +671,11 @@ func TestAnUnplaceableValueNamesTheCandidates(t *testing.T) {
 	for range 10 {
 		add("many", p.Workspace, p.ServiceAccount, "by hand")
 	}
-	if d := plan.Plan(p, o, planNow); !strings.HasSuffix(d.Message, ", and 2 more") {
+	if d := plan.Plan(p, o, planNow); !strings.HasSuffix(d.Message, ", and 2 more; or remove api_key from the record for a new key") {
 		t.Errorf("of twelve keys the message names %s", d.Message)
 	}
 	o.Keys = nil
-	if d := plan.Plan(p, o, planNow); !strings.HasSuffix(d.Message, "one of: none") {
+	if d := plan.Plan(p, o, planNow); !strings.HasSuffix(d.Message, "; service account svcacc_1 has no key to adopt, so remove api_key from the record for a new key") {
 		t.Errorf("of no keys the message names %s", d.Message)
 	}
 }
