@@ -192,17 +192,11 @@ func (j *job) previousOf(ctx context.Context, rec ledger.Record, keyID string) (
 
 // stillPlanned reports whether the plan still contains the step.
 func (j *job) stillPlanned(s plan.Step) bool {
-	j.r.mu.Lock()
-	ws := j.st.ws
-	j.r.mu.Unlock()
-	return slices.Contains(plan.Plan(j.p, j.r.observed(j.st, j.p, ws), j.r.opt.Wall()).Steps, s)
+	return slices.Contains(plan.Plan(j.p, j.observed(), j.r.opt.Wall()).Steps, s)
 }
 
 func (j *job) listedKey(id string) plan.ListedKey {
-	j.r.mu.Lock()
-	ws := j.st.ws
-	j.r.mu.Unlock()
-	k, _ := j.r.observed(j.st, j.p, ws).Key(id)
+	k, _ := j.observed().Key(id)
 	return k
 }
 

@@ -43,6 +43,12 @@ func (r *Rotator) newJob(st *policyState, p plan.Policy, s plan.Step) *job {
 
 func (j *job) entry() *ledger.Entry { return j.st.known.entry }
 
+// observed is the observation as far as it is known now.
+func (j *job) observed() plan.Observed {
+	_, ws := j.r.policyOf(j.st)
+	return j.r.observed(j.st, j.p, ws)
+}
+
 // blankEntry returns a new entry for a policy that has none.
 func (r *Rotator) blankEntry(policy string) (*ledger.Entry, error) {
 	salt, err := r.newID(16)

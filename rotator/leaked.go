@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -80,7 +81,7 @@ func ParseLeaked(text string) (secret.Secret, error) {
 // Leaked looks for a secret in the whole ledger, among the admin keys in use, and in the records. The error is not nil if the
 // secret was not found and something could not be read. It is for commands; a running rotator uses LeakedHere.
 func (r *Rotator) Leaked(ctx context.Context, s secret.Secret) (Leak, error) {
-	entries, ledgerErr := r.readableEntries(ctx)
+	entries, ledgerErr := r.entries(ctx)
 	l, _ := leakedIn(entries, s)
 	l, adminErr := r.leakedAdminKey(ctx, l, s)
 	if l.Known {
@@ -135,15 +136,17 @@ func (r *Rotator) heldEntries() ([]*ledger.Entry, error) {
 	return entries, nil
 }
 
-// readableEntries reads the whole ledger, apart from entries that cannot be read.
-func (r *Rotator) readableEntries(ctx context.Context) ([]*ledger.Entry, error) {
+// entries reads the whole ledger. With an error it returns the entries that could be read; one that could not may explain any key.
+func (r *Rotator) entries(ctx context.Context) ([]*ledger.Entry, error) {
 	names, err := r.EntryNames(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the ledger: %w", err)
 	}
 	var all []*ledger.Entry
 	var unread []error
-	for _, name := range names {
+	slices.Sort(names)
+	for i, name := range names {
+		Progress(ctx, i, len(names))
 		switch e, err := r.entryOf(ctx, name); {
 		case err != nil && (ledger.IsOutage(err) || ctx.Err() != nil):
 			return all, fmt.Errorf("reading the ledger: %w", err) // the others would fail as well

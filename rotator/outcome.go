@@ -121,9 +121,7 @@ func (r *Rotator) noteOnce(st *policyState, f *stageError) {
 		return
 	}
 	st.known.countedOutage = f.reason
-	r.mu.Lock()
-	p := *st.policy
-	r.mu.Unlock()
+	p, _ := r.policyOf(st)
 	r.noteFailure(st, p, f, time.Now())
 	r.opt.Logger.Error("rotation failed", "policy", p.Name, "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)
 }

@@ -268,9 +268,7 @@ func (r *Rotator) noteInVain(st *policyState, s plan.Step, conflict bool) {
 	if !st.known.pace.news(plan.AttemptOf(s), reason) {
 		return
 	}
-	r.mu.Lock()
-	p := *st.policy
-	r.mu.Unlock()
+	p, _ := r.policyOf(st)
 	switch s.Action {
 	case plan.ActRotate:
 		r.noteOnce(st, failedFor(ledger.StageClaim, reason, "the rotation (%s) keeps failing to start, and neither ledger nor record shows why", s.Reason))
@@ -323,9 +321,7 @@ func (r *Rotator) lookLater(st *policyState, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
-	r.mu.Lock()
-	p, ws := *st.policy, st.ws
-	r.mu.Unlock()
+	p, ws := r.policyOf(st)
 	for _, s := range r.pressing(st, p, ws) {
 		r.tried(st, plan.AttemptOf(s))
 	}

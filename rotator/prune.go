@@ -41,7 +41,7 @@ func (r *Rotator) prune(ctx context.Context, k LostKey) error {
 	if api == nil {
 		return fmt.Errorf("workspace %s is not configured", k.Workspace)
 	}
-	if err := r.giveUp(ctx, k); err != nil {
+	if err := r.mark(ctx, k, true); err != nil {
 		return err
 	}
 	if err := r.stillUnused(ctx, k); err != nil {
@@ -134,35 +134,21 @@ func (r *Rotator) mayHold(rec ledger.Record, k LostKey, entries []*ledger.Entry)
 		}
 	}
 	view := plan.View(rec, nil)
-	if said, listed := r.listedAs(k.Workspace, k.Account, rec.KeyID); listed && said.ID != k.KeyID && view.Fit(said.Hint) == plan.HintFits {
+	r.mu.Lock()
+	said, _, listed := r.listedKeyLocked(ledger.KeyRef{Workspace: k.Workspace, Account: k.Account, ID: rec.KeyID})
+	key, _, _ := r.listedKeyLocked(ledger.KeyRef{Workspace: k.Workspace, Account: k.Account, ID: k.KeyID})
+	r.mu.Unlock()
+	if listed && said.ID != k.KeyID && view.Fit(said.Hint) == plan.HintFits {
 		return false
 	}
-	key, _ := r.listedAs(k.Workspace, k.Account, k.KeyID)
 	return view.Fit(key.Hint) != plan.HintDiffers
 }
-
-// listedAs returns a key from its workspace's last listing.
-func (r *Rotator) listedAs(workspace, account, id string) (elevenlabs.Key, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if ws := r.workspaces[workspace]; ws != nil && ws.listing != nil {
-		for _, k := range ws.listing.accounts[account] {
-			if k.ID == id {
-				return k, true
-			}
-		}
-	}
-	return elevenlabs.Key{}, false
-}
-
-// giveUp marks the key's rotation as abandoned before the key is deleted. The key can then never become current, so the delete
-// is harmless however late it arrives.
-func (r *Rotator) giveUp(ctx context.Context, k LostKey) error { return r.mark(ctx, k, true) }
 
 // pruneWaits is how many seconds prune waits for another process's work on a policy.
 const pruneWaits = 15
 
-// mark sets or removes the mark in the ledger that a lost key is abandoned.
+// mark sets or removes the mark in the ledger that a lost key is abandoned. It is set before the key is deleted: the key can then
+// never become current, so the delete is harmless however late it arrives.
 func (r *Rotator) mark(ctx context.Context, k LostKey, given bool) error {
 	_, _, rotation, ours := ledger.ParseKeyName(k.KeyName)
 	if !ours || !ledger.ValidName(k.Policy) {

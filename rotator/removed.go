@@ -134,27 +134,6 @@ func lostKey(policy string, k plan.ListedKey, removed bool) LostKey {
 	return LostKey{policy, k.Workspace, k.ServiceAccount, k.ID, k.Name, k.CreatedAt, k.Disabled, removed}
 }
 
-// entries reads the whole ledger. It fails if one entry cannot be read, since that entry might explain any key.
-func (r *Rotator) entries(ctx context.Context) ([]*ledger.Entry, error) {
-	names, err := r.EntryNames(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("reading the ledger: %w", err)
-	}
-	slices.Sort(names)
-	var all []*ledger.Entry
-	for i, name := range names {
-		Progress(ctx, i, len(names))
-		e, err := r.entryOf(ctx, name)
-		if err != nil {
-			return nil, fmt.Errorf("reading the ledger: %w", err)
-		}
-		if e != nil {
-			all = append(all, e)
-		}
-	}
-	return all, nil
-}
-
 // publishedKeys returns the ids of the keys that the records of all policies and ledger entries name.
 func (r *Rotator) publishedKeys(ctx context.Context, entries []*ledger.Entry) (map[string]bool, error) {
 	ids := map[string]bool{}

@@ -48,9 +48,7 @@ func (r *Rotator) Rollback(ctx context.Context, name string) error {
 		return fmt.Errorf("rolling back policy %s: %w", name, err)
 	}
 	defer r.redact(secret)()
-	r.mu.Lock()
-	p := *st.policy
-	r.mu.Unlock()
+	p, _ := r.policyOf(st)
 	s := plan.Step{Action: plan.ActRotate, Reason: ledger.ReasonRollback, Workspace: back.Workspace}
 	j := r.newJob(st, p, s)
 	out := j.rollback(ctx, *back, secret)

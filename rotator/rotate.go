@@ -157,10 +157,7 @@ func (j *job) lookAgain(ctx context.Context, in *ledger.Intent) (ledger.Record, 
 	if err != nil {
 		return rec, err
 	}
-	j.r.mu.Lock()
-	ws := j.st.ws
-	j.r.mu.Unlock()
-	if plan.Due(j.p, j.r.observed(j.st, j.p, ws), j.r.opt.Wall()) {
+	if plan.Due(j.p, j.observed(), j.r.opt.Wall()) {
 		return rec, j.stillOurs(ctx, rec, in.Seen)
 	}
 	return rec, fmt.Errorf("%w (%s)", errNotDue, in.Reason)

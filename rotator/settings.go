@@ -13,10 +13,8 @@ import (
 // newSettings decides which optional settings the new key gets. It says once for each workspace that a listing does not show what
 // should be carried over: an older API.
 func (j *job) newSettings() *ledger.Settings {
-	j.r.mu.Lock()
-	ws := j.st.ws
-	j.r.mu.Unlock()
-	settings, unknown := plan.NewSettings(j.p, j.r.observed(j.st, j.p, ws))
+	settings, unknown := plan.NewSettings(j.p, j.observed())
+	_, ws := j.r.policyOf(j.st)
 	j.r.mu.Lock()
 	said := ws.settingsUnknown
 	ws.settingsUnknown = said || len(unknown) > 0

@@ -141,6 +141,13 @@ func (st *policyState) load(p *plan.Policy, ws *workspace) {
 	}
 }
 
+// policyOf returns the policy as it is loaded now, and its workspace.
+func (r *Rotator) policyOf(st *policyState) (plan.Policy, *workspace) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return *st.policy, st.ws
+}
+
 // setEntry stores the entry that was read or written at this version.
 func (k *knowledge) setEntry(e *ledger.Entry, version int, now time.Time) {
 	k.leaked = false

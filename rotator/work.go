@@ -239,9 +239,7 @@ func (r *Rotator) countIfDue(st *policyState, err error) {
 	if !st.known.loaded || errors.Is(err, context.Canceled) {
 		return
 	}
-	r.mu.Lock()
-	p, ws := *st.policy, st.ws
-	r.mu.Unlock()
+	p, ws := r.policyOf(st)
 	if plan.DueUnread(p, r.observed(st, p, ws), r.opt.Wall()) {
 		r.noteOnce(st, failed(ledger.StageClaim, err))
 	}

@@ -99,7 +99,7 @@ func bugs() []bug {
 		{"take the first proof for the last", "ledger/history.go", "return p == \"\" || p == StillAccepted", "return p == \"\"", 300, "disablelag", 3},
 		{"leave a rotation out of the history", "rotate.go", "\t\te.Remember(past)\n", "\t\tif !c.recovered {\n\t\t\te.Remember(past)\n\t\t}\n", 1000, "", 7},
 		{"keep the words of a person as they are", "ledger/history.go", "if LooksSecret(w) {", "if w == \"\" {", 300, "do=rotate", 1},
-		{"say of a leaked secret that it is no key of ours", "leaked.go", "\tentries, ledgerErr := r.readableEntries(ctx)\n\tl, _ := leakedIn(entries, s)\n", "\tentries, ledgerErr := r.readableEntries(ctx)\n\tl, _ := leakedIn(entries, s)\n\tif l.Known {\n\t\treturn Leak{}, nil\n\t}\n", 2000, "", 10},
+		{"say of a leaked secret that it is no key of ours", "leaked.go", "\tentries, ledgerErr := r.entries(ctx)\n\tl, _ := leakedIn(entries, s)\n", "\tentries, ledgerErr := r.entries(ctx)\n\tl, _ := leakedIn(entries, s)\n\tif l.Known {\n\t\treturn Leak{}, nil\n\t}\n", 2000, "", 10},
 		{"sweep a key that was in use once its counter begins anew", "recover.go", "note(e); e.Spare(key.Name) })", "note(e) })", 2000, "months,waits,do=restore Vault", 30},
 	}
 }
