@@ -20,17 +20,22 @@ type Fault struct {
 // Error returns the sentence with its place. It hides text that looks like a secret, which may have been pasted into the
 // wrong field.
 func (f Fault) Error() string {
-	place := ""
-	switch {
-	case f.File == "":
-	case f.Line == 0:
-		place = f.File + ": "
-	case f.Column == 0:
-		place = fmt.Sprintf("%s:%d: ", f.File, f.Line)
-	default:
-		place = fmt.Sprintf("%s:%d:%d: ", f.File, f.Line, f.Column)
+	text := f.Text
+	if place := f.Place(); place != "" {
+		text = place + ": " + text
 	}
-	return secret.HideShapes(place + f.Text)
+	return secret.HideShapes(text)
+}
+
+// Place returns file, line and column, as far as they are known.
+func (f Fault) Place() string {
+	switch {
+	case f.File == "" || f.Line == 0:
+		return f.File
+	case f.Column == 0:
+		return fmt.Sprintf("%s:%d", f.File, f.Line)
+	}
+	return fmt.Sprintf("%s:%d:%d", f.File, f.Line, f.Column)
 }
 
 // Faults is every fault, as one error.

@@ -16,14 +16,18 @@ func (a app) check(ctx context.Context, o options, files []string) error {
 		return a.checkFiles(ctx, o, files)
 	}
 	s, err := a.load()
+	if found := (config.Faults)(nil); errors.As(err, &found) {
+		return errors.Join(a.found(o.format, findingsOf(daemon.LevelError, found)), err)
+	}
 	if err != nil {
 		return err
 	}
-	a.warn(append(s.Env.Warnings(), s.Policies.Warnings...))
+	warnings := append(s.Env.Warnings(), s.Policies.Warnings...)
+	a.warn(warnings)
 	if o.online {
 		return a.examine(ctx, s, o.format)
 	}
-	return a.passed(o.format, daemon.Finding{Level: daemon.LevelOK, Text: extent(s.Policies)})
+	return a.found(o.format, append(findingsOf(daemon.LevelWarning, warnings), daemon.Finding{Level: daemon.LevelOK, Text: extent(s.Policies)}))
 }
 
 // checkFiles checks policy files without an environment, all of them before it ends.
@@ -32,35 +36,47 @@ func (a app) checkFiles(ctx context.Context, o options, files []string) error {
 		return usageError{errors.New("rekeyd check: --online asks with the environment's policies; name no file")}
 	}
 	var faults config.Faults
-	passed := []daemon.Finding{}
+	var findings []daemon.Finding
 	for _, file := range files {
 		c, err := config.CheckPolicies(ctx, config.Source{Path: file})
 		if found := (config.Faults)(nil); errors.As(err, &found) {
 			faults = append(faults, found...)
+			findings = append(findings, findingsOf(daemon.LevelError, found)...)
 			continue
 		}
 		a.warn(c.Warnings)
-		passed = append(passed, daemon.Finding{Level: daemon.LevelOK, Subject: file, Text: extent(c)})
+		findings = append(findings, findingsOf(daemon.LevelWarning, c.Warnings)...)
+		findings = append(findings, daemon.Finding{Level: daemon.LevelOK, Subject: file, Text: extent(c)})
 	}
-	err := a.passed(o.format, passed...)
+	err := a.found(o.format, findings)
 	if len(faults) > 0 {
 		return faults
 	}
 	return err
 }
 
-// passed says what has no fault.
-func (a app) passed(f format, findings ...daemon.Finding) error {
+func findingsOf(level daemon.Level, faults []config.Fault) []daemon.Finding {
+	var all []daemon.Finding
+	for _, f := range faults {
+		all = append(all, daemon.Finding{Level: level, Subject: f.Place(), Text: config.Fault{Text: f.Text}.Error()})
+	}
+	return all
+}
+
+// found says what has no fault; faults and warnings are on stderr. A document has all of them.
+func (a app) found(f format, findings []daemon.Finding) error {
 	if f.document() {
 		return a.document(f, findings)
 	}
 	var errs []error
 	for _, found := range findings {
-		text := found.Text
-		if found.Subject != "" {
-			text = found.Subject + ": " + text
+		switch {
+		case found.Level != daemon.LevelOK:
+		case found.Subject == "":
+			errs = append(errs, a.print("ok: %s\n", found.Text))
+		default:
+			errs = append(errs, a.print("ok: %s: %s\n", found.Subject, found.Text))
 		}
-		errs = append(errs, a.print("ok: %s\n", text))
 	}
 	return errors.Join(errs...)
 }

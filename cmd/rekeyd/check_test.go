@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/sethvargo/go-envconfig"
+
+	"github.com/rekeyd/rekeyd/internal/daemon"
 )
 
 // TestCheckOfFilesNeedsNoEnvironment: neither variables nor what they name, in any workspace.
@@ -56,5 +59,40 @@ policies:
 		if !strings.Contains(errs, fault) {
 			t.Errorf("no %q in\n%s", fault, errs)
 		}
+	}
+}
+
+// TestCheckAsADocument has what is wrong and what is warned about too, each with its place.
+func TestCheckAsADocument(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "policies.yaml")
+	text := strings.Replace(twoPolicies, "@every 36h", "@every 30m", 1)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check := func(env map[string]string, args ...string) (status int, findings []daemon.Finding) {
+		var out, errs bytes.Buffer
+		a := app{lookuper: envconfig.MapLookuper(env), stdin: strings.NewReader(""), stdout: &out, stderr: &errs}
+		status = a.run(t.Context(), append([]string{"check", "-o", "json"}, args...))
+		if err := json.Unmarshal(out.Bytes(), &findings); err != nil {
+			t.Fatalf("%v: %s%s", err, out.String(), errs.String())
+		}
+		return status, findings
+	}
+	status, findings := check(nil, file)
+	if status != 2 || len(findings) != 2 || findings[0].Level != daemon.LevelError || findings[0].Subject != file+":3:58" ||
+		!strings.HasPrefix(findings[0].Text, `policy "dubbing": schedule "@every 30m" fires`) {
+		t.Errorf("exit status %d: %+v", status, findings)
+	}
+	status, findings = check(map[string]string{"REKEYD_POLICY_FILE": file, "REKEYD_RECONCILE_INTERVAL": "soon"})
+	if status != 2 || len(findings) == 0 || findings[0].Level != daemon.LevelError || !strings.Contains(findings[0].Text, "REKEYD_RECONCILE_INTERVAL") {
+		t.Errorf("exit status %d: %+v", status, findings)
+	}
+	if err := os.WriteFile(file, []byte(strings.Replace(twoPolicies, "path: app/tts", "path: data/tts", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	status, findings = check(nil, file)
+	if status != 0 || len(findings) != 2 || findings[0].Level != daemon.LevelWarning || findings[1].Level != daemon.LevelOK {
+		t.Errorf("exit status %d: %+v", status, findings)
 	}
 }
