@@ -37,11 +37,11 @@ func (c *Credential) Use(keep time.Duration, read func(context.Context) (secret.
 // Get returns the key, read again if the last read is too old. If that fails, it returns the previous key: the remote
 // decides whether that one is still valid.
 func (c *Credential) Get(ctx context.Context) (secret.Secret, error) {
-	if key, fresh := c.held(); fresh {
+	if key, fresh := c.cached(); fresh {
 		return key, nil
 	}
 	key, err := c.look(ctx, false)
-	if held, _ := c.held(); err != nil && !held.IsZero() && ctx.Err() == nil {
+	if held, _ := c.cached(); err != nil && !held.IsZero() && ctx.Err() == nil {
 		return held, nil
 	}
 	return key, err
@@ -50,7 +50,7 @@ func (c *Credential) Get(ctx context.Context) (secret.Secret, error) {
 // Reread reads the key from its source.
 func (c *Credential) Reread(ctx context.Context) (secret.Secret, error) { return c.look(ctx, true) }
 
-func (c *Credential) held() (key secret.Secret, fresh bool) {
+func (c *Credential) cached() (key secret.Secret, fresh bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.key, !c.readAt.IsZero() && time.Since(c.readAt) < c.keep
@@ -64,17 +64,17 @@ func (c *Credential) look(ctx context.Context, anew bool) (secret.Secret, error)
 		return secret.Secret{}, ctx.Err()
 	}
 	defer func() { <-c.turn }()
-	if key, fresh := c.held(); fresh && !anew {
+	if key, fresh := c.cached(); fresh && !anew {
 		return key, nil
 	}
 	c.mu.Lock()
 	read := c.read
 	c.mu.Unlock()
 	key, err := read(ctx)
-	return key, c.hold(key, err)
+	return key, c.store(key, err)
 }
 
-func (c *Credential) hold(key secret.Secret, err error) error {
+func (c *Credential) store(key secret.Secret, err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {

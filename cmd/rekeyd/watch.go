@@ -32,7 +32,7 @@ func (a app) watch(ctx context.Context, o options, look func(context.Context) (w
 		case err != nil && w.shown == nil:
 			return err
 		case err != nil:
-			w.complain(err)
+			w.report(err)
 		default:
 			if err := w.draw(view, time.Now()); err != nil {
 				return err
@@ -52,7 +52,7 @@ type watcher struct {
 	app
 	options
 	shown map[string]string // each policy as it was shown last, as JSON
-	last  string            // the last complaint
+	last  string            // the last fault that was reported
 }
 
 func (w *watcher) draw(view web.View, now time.Time) error {
@@ -89,13 +89,13 @@ func (w *watcher) draw(view web.View, now time.Time) error {
 	} else {
 		err = errors.Join(err, w.lines(lines, colors))
 	}
-	w.complain(unreachable(view))
+	w.report(unreachable(view))
 	return err
 }
 
-// fit cuts a table to what is left of the screen below its head and above what will be complained of. The last line says what is not
+// fit cuts a table to what is left of the screen below its head and above the fault that will be reported. The last line says what is not
 // shown.
-func (w *watcher) fit(lines, colors []string, all []web.PolicyView, complaint error) (fitting, painted []string) {
+func (w *watcher) fit(lines, colors []string, all []web.PolicyView, fault error) (fitting, painted []string) {
 	size := w.size
 	if size == nil {
 		size = sizeOf
@@ -106,8 +106,8 @@ func (w *watcher) fit(lines, colors []string, all []web.PolicyView, complaint er
 	}
 	height := func(line string) int { return 1 + (max(utf8.RuneCountInString(line), 1)-1)/width }
 	room := rows - 3 // the head, a blank line, and the one with the cursor
-	if complaint != nil {
-		for line := range strings.Lines(complaint.Error()) {
+	if fault != nil {
+		for line := range strings.Lines(fault.Error()) {
 			room -= height("rekeyd: error: " + line)
 		}
 	}
@@ -134,8 +134,8 @@ func (w *watcher) redraws() bool {
 	return w.isTerminal(w.stdout) && kind != "dumb" && !w.format.document()
 }
 
-// complain writes an error to stderr, once while it stays the same.
-func (w *watcher) complain(err error) {
+// report writes an error to stderr, once while it stays the same.
+func (w *watcher) report(err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()

@@ -105,16 +105,16 @@ func TestWatchOnATerminal(t *testing.T) {
 	}
 }
 
-// TestWatchFitsTheScreen: what is not shown is counted, wrapped lines and complaints too.
+// TestWatchFitsTheScreen: what is not shown is counted, wrapped lines and reports of faults too.
 func TestWatchFitsTheScreen(t *testing.T) {
 	t.Parallel()
 	all := []web.PolicyView{{Name: "a", State: plan.StateOK}, {Name: "b", State: plan.StateFailing}, {Name: "c", State: plan.StateError}, {Name: "d", State: plan.StateOK}}
 	lines := []string{"HEAD", "a", strings.Repeat("b", 11), "c", "d"}
 	colors := []string{bold, "", red, red, ""}
-	complaint := errors.New("one\ntwo")
+	fault := errors.New("one\ntwo")
 	for _, c := range []struct {
 		rows, columns int
-		complaint     error
+		fault         error
 		want          string
 	}{
 		{0, 0, nil, "HEAD a bbbbbbbbbbb c d"},
@@ -122,11 +122,11 @@ func TestWatchFitsTheScreen(t *testing.T) {
 		{8, 80, nil, "HEAD a bbbbbbbbbbb c d"},
 		{7, 80, nil, "HEAD a bbbbbbbbbbb 2 more, 1 failing or in error: --state failing,error"},
 		{8, 10, nil, "HEAD a bbbbbbbbbbb 2 more, 1 failing or in error: --state failing,error"},
-		{8, 80, complaint, "HEAD a 3 more, 2 failing or in error: --state failing,error"},
-		{1, 80, complaint, "HEAD 4 more, 2 failing or in error: --state failing,error"},
+		{8, 80, fault, "HEAD a 3 more, 2 failing or in error: --state failing,error"},
+		{1, 80, fault, "HEAD 4 more, 2 failing or in error: --state failing,error"},
 	} {
 		w := watcher{app: app{size: func(io.Writer) (int, int) { return c.rows, c.columns }}}
-		got, painted := w.fit(lines, colors, all, c.complaint)
+		got, painted := w.fit(lines, colors, all, c.fault)
 		if strings.Join(got, " ") != c.want || len(painted) != len(got) {
 			t.Errorf("on %d rows of %d columns: %q, want %q", c.rows, c.columns, got, c.want)
 		}
@@ -163,7 +163,7 @@ func TestWatchDraws(t *testing.T) {
 		if lines["POLICY"] != c.heads || lines["a"] != c.a || lines["b"] != c.b {
 			t.Errorf("%+v:\n%s", c, out)
 		}
-		if complaints := strings.Count(errs.String(), "sealed"); complaints != 1 && c.heads == 1 || complaints != 2 && c.heads == 4 {
+		if reports := strings.Count(errs.String(), "sealed"); reports != 1 && c.heads == 1 || reports != 2 && c.heads == 4 {
 			t.Errorf("%+v: says %s", c, errs)
 		}
 	}

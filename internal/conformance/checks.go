@@ -163,7 +163,7 @@ func (s *Session) with(ctx context.Context, settings elevenlabs.Settings, use fu
 	return use(k)
 }
 
-// meant reports whether a refused create says something about what it asked for: one that asked for less was not refused.
-func (s *Session) meant(err error) bool {
+// aboutSettings reports whether a refused create says something about what it asked for: one that asked for less was not refused.
+func (s *Session) aboutSettings(err error) bool {
 	return refused(err) && !errors.Is(err, elevenlabs.ErrKeyLimit) && s.cache[keyPlain].key != nil
 }

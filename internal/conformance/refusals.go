@@ -131,7 +131,7 @@ func askManager(ctx context.Context, s *Session) (string, error) {
 		}
 		return "", err
 	})
-	if s.meant(err) {
+	if s.aboutSettings(err) {
 		return "", differ("creating a key with it: %s", s.said(err))
 	}
 	return seen, err
@@ -142,7 +142,7 @@ func askEnable(ctx context.Context, s *Session) (string, error) {
 	settings.ThirdPartyDisable = elevenlabs.Some(true)
 	use := func(k *key) (string, error) { return s.disableAndEnable(ctx, k) }
 	seen, err := s.with(ctx, settings, use)
-	if s.meant(err) { // by a plan, or an API, without the setting
+	if s.aboutSettings(err) { // by a plan, or an API, without the setting
 		return s.with(ctx, plainSettings(), use)
 	}
 	return seen, err

@@ -39,7 +39,7 @@ func askTwins(ctx context.Context, s *Session) (string, error) {
 	defer func() { _ = s.drop(ctx, first) }() // create and sweep try again
 	second, err := s.create(ctx, first.name, plainSettings())
 	switch {
-	case s.meant(err):
+	case s.aboutSettings(err):
 		return "", differ("a second key with the same name: %s", s.said(err))
 	case err != nil:
 		return "", err
@@ -93,7 +93,7 @@ func askNoAllowlist(listed elevenlabs.Settings) (string, error) {
 func askLongName(ctx context.Context, s *Session) (string, error) {
 	k, err := s.create(ctx, s.longName(longestName), plainSettings())
 	switch {
-	case s.meant(err):
+	case s.aboutSettings(err):
 		return "", differ("a name of %d characters: %s", longestName, s.said(err))
 	case err != nil:
 		return "", err
@@ -112,7 +112,7 @@ func askLongName(ctx context.Context, s *Session) (string, error) {
 func askAllowlist(ctx context.Context, s *Session) (string, error) {
 	r := s.look(ctx, keyWalled)
 	switch ips := r.listed.Settings.AllowedIPs; {
-	case s.meant(r.err):
+	case s.aboutSettings(r.err):
 		return "", differ("a key with it: %s", s.said(r.err))
 	case r.err != nil:
 		return "", r.err
@@ -131,7 +131,7 @@ func askNotOffered(ctx context.Context, s *Session) (string, error) {
 		return "", unasked("the plan does not refuse tts_concurrency_limit")
 	case errors.Is(err, elevenlabs.ErrSettingRefused):
 		return s.said(err), nil
-	case s.meant(err):
+	case s.aboutSettings(err):
 		return "", differ("%s, which does not name the field", s.said(err))
 	}
 	return "", err
@@ -140,7 +140,7 @@ func askNotOffered(ctx context.Context, s *Session) (string, error) {
 func askNotTaken(ctx context.Context, s *Session) (string, error) {
 	r := s.look(ctx, keyLimited)
 	switch v := r.listed.Settings.TTSConcurrency; {
-	case s.meant(r.err):
+	case s.aboutSettings(r.err):
 		return "", unasked("the plan refuses tts_concurrency_limit")
 	case r.err != nil:
 		return "", r.err
