@@ -51,9 +51,10 @@ type CreatedKey struct {
 // ProbeResult is what one request with a key proves about it.
 type ProbeResult int8
 
-// The results of Client.Probe.
+// The results of Client.Probe, and that there is none.
 const (
-	Inconclusive ProbeResult = iota // nothing was proven: 429, 5xx, no JSON, no answer
+	Unprobed     ProbeResult = iota // no request was made
+	Inconclusive                    // nothing was proven: 429, 5xx, no JSON, no answer
 	Valid                           // accepted, or refused for a reason that only a working key gets
 	Invalid                         // invalid_api_key: unknown, deleted or disabled
 )

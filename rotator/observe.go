@@ -252,7 +252,7 @@ func (r *Rotator) absorbCurrentLocked(k *knowledge) {
 	key, seq, listed := r.listedKeyLocked(*k.entry.Current)
 	switch {
 	case listed:
-		k.missingSeq, k.proof = 0, elevenlabs.Inconclusive
+		k.missingSeq, k.proof = 0, elevenlabs.Unprobed
 		if k.credits == unknownCredits {
 			k.credits = firstCredits(k.entry, key)
 		}

@@ -174,7 +174,8 @@ func TestPlan(t *testing.T) {
 			s.o.Entry.Current.Calls = []ledger.Call{{Kind: ledger.CallDisable, At: *s.now}}
 		}, "enable late_disable k2", plan.StateOK, ""},
 		{"gone from one listing", func(s stage) { s.o.Keys = s.o.Keys[:1] }, "", plan.StateOK, ledger.ReasonKeyMissing},
-		{"gone from two listings", func(s stage) { s.o.Keys = s.o.Keys[:1]; s.o.MissingTwice = true }, "prove key_missing k2", plan.StateError, ledger.ReasonKeyVanished},
+		{"gone from two listings", func(s stage) { s.o.Keys = s.o.Keys[:1]; s.o.MissingTwice = true }, "prove key_missing k2", plan.StateDue, ledger.ReasonKeyMissing},
+		{"gone, and it is not clear whether it works", func(s stage) { s.o.Keys, s.o.MissingTwice, s.o.Proof = s.o.Keys[:1], true, elevenlabs.Inconclusive }, "prove key_missing k2", plan.StateError, ledger.ReasonKeyVanished},
 		{"gone, and the record too", func(s stage) {
 			s.o.Keys, s.o.MissingTwice, s.o.Record = s.o.Keys[:1], true, &plan.RecordView{}
 		}, "rotate record_missing", plan.StateDue, ledger.ReasonRecordMissing},
@@ -555,7 +556,7 @@ func TestPlan(t *testing.T) {
 		}, "rotate exposed_publicly", plan.StateDue, ledger.ReasonExposed},
 		{"downgraded", func(s stage) { disable(s.o, "k2", "subscription_downgrade") }, "", plan.StateError, ledger.ReasonDowngraded},
 		{"disabled, in an old listing", func(s stage) { disable(s.o, "k2", ""); s.o.HomeListed = false }, "", plan.StateOK, ""},
-		{"gone, the record not read", func(s stage) { s.o.Keys, s.o.MissingTwice, s.o.Record = s.o.Keys[:1], true, nil }, "prove key_missing k2", plan.StateError, ledger.ReasonKeyVanished},
+		{"gone, the record not read", func(s stage) { s.o.Keys, s.o.MissingTwice, s.o.Record = s.o.Keys[:1], true, nil }, "prove key_missing k2", plan.StateDue, ledger.ReasonKeyMissing},
 		{"record not read", func(s stage) { s.o.Record = nil }, "", plan.StateOK, ""},
 		{"moved to another workspace", func(s stage) { s.p.Workspace = "second" }, "rotate moved", plan.StateDue, ledger.ReasonMoved},
 		{"moved, and another replica moved it", func(s stage) { s.p.Workspace, s.o.Displaced = "second", true }, "", plan.StateError, ledger.ReasonReplicasDiffer},

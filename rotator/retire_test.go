@@ -93,7 +93,52 @@ func TestACurrentKeyThatAPersonDeletes(t *testing.T) {
 		if e := w.entry(p); len(e.Retiring) > 0 {
 			t.Errorf("the key that is gone: %+v", e.Retiring)
 		}
+		if n := w.countEvents(rotator.EventError); n > 0 {
+			t.Errorf("a person was called %d times", n)
+		}
 	})
+}
+
+// TestAMissingKeyWithoutAnAnswer is an error once it was asked for one, and only until there is one.
+func TestAMissingKeyWithoutAnAnswer(t *testing.T) {
+	for name, silent := range map[string]func(*world, *unreadable, bool){
+		"ElevenLabs does not say": func(w *world, _ *unreadable, silent bool) {
+			w.setFaults(elevensim.Faults{})
+			if silent {
+				w.setFaults(elevensim.Faults{Rules: []elevensim.Rule{{Kind: elevensim.Status500, Operation: "getUser"}}})
+			}
+		},
+		"the record cannot be read": func(_ *world, s *unreadable, silent bool) {
+			s.set("-")
+			if silent {
+				s.set("elevenlabs/")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				p := testPolicy(t, nil)
+				store := &unreadable{Store: w.store, prefix: "-"}
+				w.store = store
+				r, stop := w.start(p)
+				defer stop()
+				after(5 * time.Minute)
+				first := w.inRecord(p)
+				silent(w, store, true)
+				w.must(w.sim.DeleteKey(first.ID))
+				after(5 * time.Minute)
+				if s := w.state(r, 0); s.State != plan.StateError || s.Reason != ledger.ReasonKeyVanished || w.countEvents(rotator.EventError) != 1 {
+					t.Errorf("without an answer: %s, %s, %d events", s.State, s.Reason, w.countEvents(rotator.EventError))
+				}
+				silent(w, store, false)
+				after(time.Hour)
+				if k := w.inRecord(p); k.ID == first.ID {
+					t.Error("it was not replaced once there was an answer")
+				}
+			})
+		})
+	}
 }
 
 // TestRevokeEndsEveryOverlap: the keys that readers had, and one that a person enabled in quarantine, stop working at once and

@@ -160,7 +160,7 @@ func (k *knowledge) setEntry(e *ledger.Entry, version int, now time.Time) {
 		if k.currentID != "" {
 			k.changedSince = now
 		}
-		k.currentID, k.lastPublished, k.currentSince, k.missingSeq, k.proof = id, last, now, 0, elevenlabs.Inconclusive
+		k.currentID, k.lastPublished, k.currentSince, k.missingSeq, k.proof = id, last, now, 0, elevenlabs.Unprobed
 		k.credits, k.used = unknownCredits, false
 	}
 	k.quarantined = inQuarantine(e, k.quarantined, now)

@@ -120,15 +120,18 @@ func (j *job) patchKey(ctx context.Context, s plan.Step) (elevenlabs.Settings, e
 	return want, fmt.Errorf("reading patched settings back: the account no longer lists key %s", s.KeyID)
 }
 
-// prove probes the current key with the secret from the record.
+// prove probes the current key with the secret from the record. Where that has none to ask with, no answer can be had.
 func (j *job) prove(ctx context.Context) outcome {
 	rec, err := j.r.readRecord(ctx, j.st, j.entry().Current.Sink, 0)
-	if err != nil || rec.Secret.IsZero() {
-		return outcome{}
+	if ledger.IsOutage(err) {
+		return outcome{} // it is asked once the store answers
 	}
-	defer j.r.redact(rec.Secret)()
 	before := j.st.known.proof
-	j.st.known.proof, err = j.api.Probe(ctx, rec.Secret)
+	j.st.known.proof = elevenlabs.Inconclusive
+	if err == nil && !rec.Secret.IsZero() {
+		defer j.r.redact(rec.Secret)()
+		j.st.known.proof, err = j.api.Probe(ctx, rec.Secret)
+	}
 	if err != nil {
 		j.log.Warn("probing the current key failed", "err", err)
 	}

@@ -121,7 +121,7 @@ type Observed struct {
 	ClaimOurs    bool // the claim is this process's own, and no work is under way
 
 	MissingTwice bool                   // two listings, one interval apart, lacked the current key
-	Proof        elevenlabs.ProbeResult // the result of probing the record's secret since
+	Proof        elevenlabs.ProbeResult // the result of probing the record's secret since, if it was
 	Differs      bool                   // other settings were applied after this process loaded the policy
 	Displaced    bool                   // another replica has moved the key away from the policy's place since then
 

@@ -433,6 +433,10 @@ func planMissing(p Policy, o Observed, now time.Time, d Decision) (Decision, boo
 		return planRotation(p, o, now, ledger.ReasonRecordMissing, d), true // there is no secret to probe with, and no reader to break
 	}
 	d.add(Step{Action: ActProve, Reason: ledger.ReasonKeyMissing, KeyID: o.Entry.Current.ID})
+	if o.Proof == elevenlabs.Unprobed {
+		d.State, d.Reason = StateDue, ledger.ReasonKeyMissing
+		return d, true
+	}
 	return d.fail(ledger.ReasonKeyVanished, "key %s is missing from the listing, but nothing proves that it is gone; if it is, run: rekeyd rotate %s",
 		o.Entry.Current.ID, p.Name), true
 }
