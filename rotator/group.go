@@ -78,7 +78,7 @@ func (r *Rotator) yieldsTurnLocked(p plan.Policy, e *ledger.Entry) bool {
 	}
 	for _, st := range r.policies {
 		l := st.last
-		if st.policy.Group == p.Group && st.policy.Window > 0 && l.rotated().Before(e.LastRotation) && !l.failed &&
+		if st.policy.Group == p.Group && st.policy.Window > 0 && ledger.CurrentID(l.entry) != "" && l.rotated().Before(e.LastRotation) && !l.failed &&
 			(l.decision.State == plan.StateOK || l.decision.State == plan.StateDue) && l.due(now) {
 			return true
 		}

@@ -721,6 +721,21 @@ func TestWhenADecisionChanges(t *testing.T) {
 		{"claimed", 0, func(_ *plan.Policy, o *plan.Observed) { o.Entry.Claim = &ledger.Claim{} }, never, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonClaimed},
 		{"claimed, removed", 0, func(p *plan.Policy, o *plan.Observed) { o.Entry.Claim, p.Mode = &ledger.Claim{}, plan.ModeRemoved }, never, never, "", ledger.ReasonClaimed},
 		{"claimed, no key", 0, func(_ *plan.Policy, o *plan.Observed) { o.Entry.Claim, o.Entry.Current = &ledger.Claim{}, nil }, never, never, "", ledger.ReasonClaimed},
+		{"a first key", 0, func(_ *plan.Policy, o *plan.Observed) { o.Entry, o.Record = nil, &plan.RecordView{} }, never, 0, ledger.ReasonFirst, ledger.ReasonFirst},
+		{"a first key, throttled", 0, func(_ *plan.Policy, o *plan.Observed) {
+			o.Entry, o.Record, o.Rotations, o.MaxRotations, o.RoomAt = nil, &plan.RecordView{}, 5, 5, planNow.Add(20*time.Minute)
+		}, never, 20 * time.Minute, ledger.ReasonThrottled, ledger.ReasonThrottled},
+		{"a first key, the admin key refused", 0, func(_ *plan.Policy, o *plan.Observed) {
+			o.Entry, o.Record, o.AdminRefused = nil, &plan.RecordView{}, true
+		}, never, 0, ledger.ReasonFirst, ledger.ReasonAdminKeyRefused},
+		{"a first key, paused", 0, func(p *plan.Policy, o *plan.Observed) {
+			o.Entry, o.Record, p.Mode = nil, &plan.RecordView{}, plan.ModePaused
+		}, never, never, ledger.ReasonFirst, ledger.ReasonPaused},
+		{"a first key, no account", 0, func(_ *plan.Policy, o *plan.Observed) { o.Entry, o.Record, o.Found = nil, &plan.RecordView{}, false }, never, never, "", ledger.ReasonUnknownAccount},
+		{"throttled", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) {
+			o.Rotations, o.MaxRotations, o.RoomAt = 5, 5, planNow.Add(3*time.Hour)
+		}, 20 * time.Hour, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonThrottled},
+		{"manual, leaked", 0, func(p *plan.Policy, o *plan.Observed) { disable(o, "k2", "exposed_publicly"); p.Mode = plan.ModeManual }, 20 * time.Hour, 0, ledger.ReasonExposed, ledger.ReasonExposed},
 		{"others first", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) { o.OthersDue = true }, 3 * time.Hour, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonOthersFirst},
 		{"others first, after an outage", 3 * time.Hour, func(_ *plan.Policy, o *plan.Observed) { o.OthersDue, o.Answers = true, planNow.Add(150*time.Minute) }, 210 * time.Minute, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonOthersFirst},
 		{"backoff", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) { o.RetryAt = planNow.Add(121 * time.Minute) }, 121 * time.Minute, 121 * time.Minute, ledger.ReasonBackoff, ledger.ReasonBackoff},

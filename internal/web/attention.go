@@ -80,7 +80,7 @@ func alertsOf(s *rotator.PolicyStatus, refused ledger.Reason, now time.Time) []a
 	if s.Failure != nil && len(all) == 0 {
 		all = append(all, rotationFailing) // it is being tried again at the moment
 	}
-	if s.Current == nil && s.Loaded && len(all) > 0 && s.State != plan.StatePaused {
+	if s.Current == nil && s.Loaded && (len(all) > 0 || s.State == plan.StateThrottled) && s.State != plan.StatePaused {
 		all = append(all, noFirstKey)
 	}
 	for _, at := range s.Disabled {
@@ -202,6 +202,8 @@ func (r *row) trouble() string {
 			text += " Tries again in " + Span(f.NextTry.Sub(r.now)) + "."
 		}
 		return text
+	case r.State == plan.StateThrottled:
+		return sentence(r.Message)
 	case r.State == plan.StateFailing:
 		return sentence(string(r.Reason))
 	}

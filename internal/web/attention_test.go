@@ -207,3 +207,17 @@ func TestEveryAlertIsSaid(t *testing.T) {
 		}
 	}
 }
+
+// TestAThrottledFirstKeyNeedsAttention: the readers of a policy that still has its turn to come find nothing.
+func TestAThrottledFirstKeyNeedsAttention(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)
+	s := rotator.Snapshot{Policies: []rotator.PolicyStatus{
+		{Policy: &plan.Policy{Name: "new", Workspace: "a"}, Loaded: true, State: plan.StateThrottled, Reason: ledger.ReasonThrottled, Message: "workspace a has had 5 rotations", NextDue: now.Add(time.Hour)},
+		{Policy: &plan.Policy{Name: "old", Workspace: "a"}, Loaded: true, State: plan.StateThrottled, Reason: ledger.ReasonThrottled, Current: &ledger.KeyRef{ID: "k", Created: now}, NextDue: now.Add(-time.Minute)},
+	}}
+	got := attentionOf(s, rowsOf(&s, now), vitals{started: now}, now, false)
+	if len(got.Matters) != 1 || got.Matters[0].Name() != "RekeydNoFirstKey" || got.Matters[0].Policy() != "new" || got.Matters[0].Words() != "workspace a has had 5 rotations." {
+		t.Errorf("it says %+v", got.Matters)
+	}
+}

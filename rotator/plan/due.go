@@ -92,6 +92,10 @@ func planRotation(p Policy, o Observed, now time.Time, why ledger.Reason, d Deci
 	if o.Entry != nil && o.Entry.Failure != nil {
 		d.State = StateFailing
 	}
+	unscheduled := d.NextDue.IsZero() // a first key, say
+	if unscheduled {
+		d.NextDue, d.NextReason = now, why
+	}
 	wait := func(s State, r ledger.Reason) Decision { d.State, d.Reason = s, r; return d }
 	asked := o.Request != nil && !o.Request.Failed && (why == ledger.ReasonRequested || why == ledger.ReasonRevoke)
 	switch {
@@ -115,6 +119,9 @@ func planRotation(p Policy, o Observed, now time.Time, why ledger.Reason, d Deci
 	case !Exempt(why) && o.MaxRotations > 0 && o.Rotations >= o.MaxRotations:
 		d.Message = fmt.Sprintf("workspace %s has had %d rotations within an hour (REKEYD_MAX_ROTATIONS_PER_HOUR is %d); it goes on after %s",
 			p.Workspace, o.Rotations, o.MaxRotations, o.RoomAt.UTC().Format("15:04 UTC"))
+		if unscheduled {
+			d.NextDue, d.NextReason = o.RoomAt, ledger.ReasonThrottled
+		}
 		return wait(StateThrottled, ledger.ReasonThrottled)
 	}
 	d.add(Step{Action: ActRotate, Reason: why, Workspace: p.Workspace, Account: p.ServiceAccount})
