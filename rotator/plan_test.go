@@ -174,6 +174,11 @@ func TestPlan(t *testing.T) {
 			s.o.Entry.Current.Calls = []ledger.Call{{Kind: ledger.CallDisable, At: *s.now}}
 		}, "enable late_disable k2", plan.StateOK, ""},
 		{"gone from one listing", func(s stage) { s.o.Keys = s.o.Keys[:1] }, "", plan.StateOK, ledger.ReasonKeyMissing},
+		{"gone with its account", func(s stage) { s.o.Keys, s.o.Found = nil, false }, "", plan.StateError, ledger.ReasonUnknownAccount},
+		{"gone with the account that the policy has left", func(s stage) {
+			s.p.ServiceAccount, s.o.Keys = "svcacc_2", nil
+		}, "rotate moved", plan.StateDue, ledger.ReasonMoved},
+		{"gone, and the workspace does not answer", func(s stage) { s.o.Keys, s.o.Listed, s.o.Found = nil, false, false }, "", plan.StateOK, ledger.ReasonKeyMissing},
 		{"gone from two listings", func(s stage) { s.o.Keys = s.o.Keys[:1]; s.o.MissingTwice = true }, "prove key_missing k2", plan.StateDue, ledger.ReasonKeyMissing},
 		{"gone, and it is not clear whether it works", func(s stage) { s.o.Keys, s.o.MissingTwice, s.o.Proof = s.o.Keys[:1], true, elevenlabs.Inconclusive }, "prove key_missing k2", plan.StateError, ledger.ReasonKeyVanished},
 		{"gone, and the record too", func(s stage) {

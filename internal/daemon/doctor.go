@@ -246,6 +246,9 @@ func (x *examination) plans(ctx context.Context) {
 		if p.State == plan.StateError && p.Reason != ledger.ReasonUnknownAccount {
 			x.say(LevelError, subject, "%s", p.Message)
 		}
+		if p.State == plan.StateOK && p.Reason == ledger.ReasonKeyMissing {
+			x.say(LevelWarning, subject, "key_missing: ElevenLabs does not list key %s; if the next listing lacks it too, and its secret is refused, the daemon replaces it", p.Key.ID)
+		}
 		if text := p.Unguarded(); text != "" {
 			x.say(LevelWarning, subject, "%s; a leak of it goes unnoticed", text)
 		}

@@ -421,9 +421,12 @@ func planHealth(p Policy, o Observed, now time.Time, d Decision) (Decision, bool
 	return d.fail(ledger.ReasonKeyDisabled, "key %s was disabled by a person or for an unknown reason; enable it again, or run: rekeyd rotate %s", c.ID, p.Name), true
 }
 
-// planMissing replaces a missing key only if two listings lack it and the key itself is refused.
+// planMissing replaces a missing key only if two listings lack it and the key itself is refused. Without its account there is nothing
+// to replace it with.
 func planMissing(p Policy, o Observed, now time.Time, d Decision) (Decision, bool) {
 	switch {
+	case o.Listed && !o.Found:
+		return failUnknownAccount(p, d), true
 	case !o.MissingTwice:
 		d.Reason = ledger.ReasonKeyMissing // only shown until the next listing
 		return d, false
