@@ -47,6 +47,12 @@ func TestTheBrakeHoldsThroughRestarts(t *testing.T) {
 		if throttled != len(ps)-most {
 			t.Errorf("%d policies are shown as throttled", throttled)
 		}
+		for i, p := range ps { // whoever asks for one only
+			seen, err := w.build(options{max: most}, ps...).Survey(t.Context(), p.Name)
+			if here := w.state(r, i); err != nil || len(seen.Policies) != 1 || seen.Policies[0].State != here.State || seen.Policies[0].Message != here.Message {
+				t.Errorf("a command says %s, %q, %v; the daemon %s, %q", seen.Policies[0].State, seen.Policies[0].Message, err, here.State, here.Message)
+			}
+		}
 		leaked, _ := w.recordHolds(ps[0])
 		if err := w.sim.DisableKey(leaked.ID, string(ledger.ReasonExposed)); err != nil {
 			t.Fatal(err)

@@ -179,6 +179,10 @@ func (r *Rotator) Survey(ctx context.Context, names ...string) (Snapshot, error)
 	}
 	for _, st := range states {
 		p, o, err := r.observe(ctx, st)
+		if err == nil && slices.ContainsFunc(plan.Plan(p, o, r.opt.Wall()).Steps, func(s plan.Step) bool { return s.Action == plan.ActRotate && !plan.Exempt(s.Reason) }) {
+			r.countOthers(ctx, st)
+			p, o, err = r.observe(ctx, st)
+		}
 		if err != nil {
 			r.noteStoreFailure(st, err)
 			continue
@@ -188,6 +192,20 @@ func (r *Rotator) Survey(ctx context.Context, names ...string) (Snapshot, error)
 	s := r.Snapshot()
 	s.Policies = slices.DeleteFunc(s.Policies, func(p PolicyStatus) bool { return !wanted(p.Policy.Name) })
 	return s, ctx.Err()
+}
+
+// countOthers reads the entries of a workspace's policies that were not read yet: their rotations count towards its hourly limit.
+func (r *Rotator) countOthers(ctx context.Context, due *policyState) {
+	if r.opt.MaxRotationsPerHour == 0 {
+		return
+	}
+	r.mu.Lock()
+	others := slices.DeleteFunc(slices.Clone(r.orderedLocked()), func(st *policyState) bool { return st.ws != due.ws || st.counted })
+	r.mu.Unlock()
+	for i, st := range others {
+		Progress(ctx, i, len(others))
+		r.readForLimit(ctx, st)
+	}
 }
 
 // display is what is shown of a policy beside its last entry and decision.

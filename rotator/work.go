@@ -219,7 +219,7 @@ func (r *Rotator) work(ctx context.Context, st *policyState) {
 	r.mu.Unlock()
 }
 
-// readForLimit reads a policy's entry for the hourly limit while only the record's mount is down.
+// readForLimit reads a policy's entry for the hourly limit: while only the record's mount is down, or for a survey of other policies.
 func (r *Rotator) readForLimit(ctx context.Context, st *policyState) {
 	r.mu.Lock()
 	name := st.policy.Name
