@@ -149,7 +149,7 @@ func TestEveryAlertIsSaid(t *testing.T) {
 		{keyDisabled, func(w *world) { w.CutOff = ledger.ReasonExposed }, "Readers are refused, since the key is disabled (exposed_publicly)."},
 		{keyVanished, decision(ledger.ReasonKeyVanished), "decide."},
 		{adminKeyRefused, func(w *world) { w.ws.Err = refused }, "Workspace default: listing: "},
-		{adminKeyRefused, func(w *world) { w.ws.Err, w.ws.LastReconcile = refused, now.Add(-24 * time.Hour) }, "Workspace default: listing: "},
+		{adminKeyRefused, func(w *world) { w.ws.Err, w.ws.LastReconcile = refused, now.Add(-24*time.Hour) }, "Workspace default: listing: "},
 		{recordChanged, decision(ledger.ReasonRecordChanged), "decide."},
 		{keyTooOld, func(w *world) { w.Policy.MaxAge = time.Minute }, "The key is 1h0m old, and max_age is 1m0s."},
 		{loopStalled, func(w *world) { w.ws.LastReconcile = now.Add(-40 * time.Minute) }, "Workspace default was not listed for 40m0s: the loop stands still."},
