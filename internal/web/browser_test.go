@@ -2,9 +2,11 @@ package web
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/internal/localtest"
+	"github.com/rekeyd/rekeyd/rotator"
 )
 
 // browser is one tab of a headless Chromium.
@@ -282,27 +285,29 @@ func TestAxe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	url, grounds := shows(t, s), map[string]bool{}
-	for _, path := range views(t, s, now) {
-		for _, scheme := range []string{"light", "dark"} {
-			b.scheme(scheme)
-			for _, px := range widths() {
-				b.do(b.wide(px), chromedp.Navigate(url+path), chromedp.WaitVisible(chromedp.CSS("main")))
-				if got := b.text(`document.documentElement.scrollWidth`); got != fmt.Sprint(px) {
-					t.Errorf("%s: %d px wide, it needs %s", path, px, got)
-				}
-				b.do(chromedp.Evaluate[chromedp.Void](string(axe)))
-				for _, opened := range []string{"false", `document.querySelector("#rotate")?.click() === undefined && document.querySelector("#dialog")?.open`} {
-					if b.text(opened) != "true" && opened != "false" {
-						continue // there is nothing to open
-					}
-					found, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](violations, chromedp.EvalAwaitPromise))
-					if err != nil || found != "" {
-						t.Errorf("%s, %s, %d px: %v\n%s", path, scheme, px, err, found)
-					}
-				}
-				grounds[b.text(`getComputedStyle(document.body).backgroundColor`)] = true
+	url, empty := shows(t, s), shows(t, rotator.Snapshot{})
+	all := map[string]string{"trouble": troubled(t, s) + "/?state=attention", "empty": empty + "/", "empty calendar": empty + "/calendar"}
+	for name, path := range views(t, s, now) {
+		all[name] = url + path
+	}
+	grounds := map[string]bool{}
+	for name, address := range all {
+		b.do(chromedp.Navigate(address), chromedp.WaitVisible(chromedp.CSS("main")), chromedp.Evaluate[chromedp.Void](string(axe)))
+		check := func(scheme string, px int64) {
+			if got := b.text(`document.documentElement.scrollWidth`); got != fmt.Sprint(px) {
+				t.Errorf("%s: %d px wide, it needs %s", name, px, got)
 			}
+			found, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](violations, chromedp.EvalAwaitPromise))
+			if err != nil || found != "" {
+				t.Errorf("%s, %s, %d px: %v\n%s", name, scheme, px, err, found)
+			}
+			grounds[b.text(`getComputedStyle(document.body).backgroundColor`)] = true
+		}
+		b.looks(check)
+		if name == "failing" { // the dialog, with a token that is refused
+			b.do(chromedp.Click(chromedp.CSS("#rotate")), chromedp.WaitVisible(chromedp.CSS("#dialog")), chromedp.KeyEvent("not-the-admin-token"), chromedp.KeyEvent(kb.Enter))
+			b.until("refused", `document.querySelector("#outcome").textContent.includes("REKEYD_ADMIN_TOKEN")`)
+			b.looks(check)
 		}
 	}
 	if len(grounds) != 2 {
@@ -310,6 +315,27 @@ func TestAxe(t *testing.T) {
 	}
 }
 
+// troubled shows a snapshot with all that can be wrong beside its policies.
+func troubled(t *testing.T, s rotator.Snapshot) (url string) {
+	t.Helper()
+	now := time.Now()
+	s.StoreDown = errors.New("reading the ledger: Vault is sealed; unseal it")
+	s.Workspaces = append(slices.Clone(s.Workspaces), rotator.WorkspaceStatus{Name: "apac", Err: errors.New("listing: HTTP 503"), LastReconcile: now.Add(-time.Minute), LastTry: now},
+		rotator.WorkspaceStatus{Name: "full", Accounts: make([]rotator.AccountKeys, accountsNear), LastReconcile: now, LastTry: now})
+	server := servedOf(t, s)
+	behind := -10 * time.Minute
+	server.skew = func() rotator.Skew {
+		return rotator.Skew{Store: &behind, Workspaces: map[string]time.Duration{"full": behind}}
+	}
+	server.cfg.Ready = func(context.Context) error { return s.StoreDown }
+	server.cfg.ReloadFault = func() string { return "policies.yaml: line 3: no such field: polices" }
+	server.cfg.TokenEnding = func(now time.Time) (time.Time, bool) { return now.Add(5 * time.Minute), true }
+	server.cfg.EventLost = func() (time.Time, string) {
+		return now.Add(-5 * time.Minute), "sending an event: the receiver answers 500"
+	}
+	return pagesOf(t, server)
+}
+
 // violations are axe's findings, a line each.
-const violations = `axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}).then(r =>
+const violations = `axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"], resultTypes: ["violations"]}).then(r =>
 	r.violations.flatMap(v => v.nodes.map(n => v.id + ": " + n.html.slice(0, 120) + " " + n.failureSummary)).join("\n"))`

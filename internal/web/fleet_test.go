@@ -152,7 +152,12 @@ func servedOf(t testing.TB, snapshot rotator.Snapshot) *Server {
 // shows serves pages of a snapshot, until the test ends.
 func shows(t testing.TB, snapshot rotator.Snapshot) (url string) {
 	t.Helper()
-	server := httptest.NewServer(servedOf(t, snapshot).handler(true))
+	return pagesOf(t, servedOf(t, snapshot))
+}
+
+func pagesOf(t testing.TB, s *Server) (url string) {
+	t.Helper()
+	server := httptest.NewServer(s.handler(true))
 	t.Cleanup(server.Close)
 	return server.URL
 }

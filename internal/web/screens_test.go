@@ -11,6 +11,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/rekeyd/rekeyd/rotator"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // widths are those of a desk, a tablet and a phone.
@@ -19,11 +20,30 @@ func widths() []int64 { return []int64{1280, 768, 390} }
 // views are pages of one fleet, by name.
 func views(t *testing.T, s rotator.Snapshot, now time.Time) map[string]string {
 	t.Helper()
-	drifted := slices.IndexFunc(s.Policies, func(p rotator.PolicyStatus) bool { return len(p.Drift) > 0 && len(p.Retiring) > 0 })
+	one := func(is func(rotator.PolicyStatus) bool) string {
+		return "/policies/" + s.Policies[max(slices.IndexFunc(s.Policies, is), 0)].Policy.Name
+	}
+	in := func(state plan.State) string {
+		return one(func(p rotator.PolicyStatus) bool { return p.State == state })
+	}
 	return map[string]string{
-		"list": "/", "groups": "/?group=label:team&state=attention", "nothing": "/?q=nothing&state=bad",
-		"policy": "/policies/" + listed(t, s, "state=attention", now).names()[0], "drift": "/policies/" + s.Policies[max(drifted, 0)].Policy.Name,
-		"calendar": "/calendar", "hour": "/calendar?sort=bad&hour=" + now.UTC().Format(hourLayout),
+		"list": "/", "groups": "/?group=label:team&state=attention", "filtered": "/?workspace=emea-00&label=team%3Dspeech&q=prod&sort=-age", "nothing": "/?q=nothing&state=bad",
+		"policy": "/policies/" + listed(t, s, "state=attention", now).names()[0],
+		"drift":  one(func(p rotator.PolicyStatus) bool { return len(p.Drift) > 0 && len(p.Retiring) > 0 }),
+		"error":  in(plan.StateError), "failing": in(plan.StateFailing), "throttled": in(plan.StateThrottled), "paused": in(plan.StatePaused),
+		"calendar": "/calendar", "hour": "/calendar?sort=bad&hour=" + now.UTC().Format(hourLayout), "no runs": "/calendar?q=nothing",
+	}
+}
+
+// looks has a page at each width, light and dark.
+func (b browser) looks(at func(scheme string, px int64)) {
+	b.t.Helper()
+	for _, scheme := range []string{"light", "dark"} {
+		b.scheme(scheme)
+		for _, px := range widths() {
+			b.do(b.wide(px))
+			at(scheme, px)
+		}
 	}
 }
 
