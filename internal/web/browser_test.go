@@ -107,7 +107,7 @@ func (b browser) press(char, code string) {
 }
 
 func (b browser) wide(px int64) chromedp.Action[chromedp.Void] {
-	return chromedp.EmulateViewport(px, 800)
+	return chromedp.EmulateViewport(px, height)
 }
 
 func (b browser) scheme(name string) {
@@ -195,6 +195,11 @@ func TestTwentyPoliciesAreInSight(t *testing.T) {
 	if got := b.text(`location.search + " " + document.querySelectorAll(".list tbody .attention").length`); !strings.HasPrefix(got, "?group=workspace&state=attention ") || strings.HasSuffix(got, " 0") {
 		t.Errorf("those that need attention: %s", got)
 	}
+	b.do(b.wide(390), chromedp.Navigate(url+"/"), chromedp.WaitVisible(chromedp.CSS("#list")))
+	const heads = `[...document.querySelectorAll(".list thead th")].filter(e => e.checkVisibility())`
+	if got := b.text(heads + `.filter(e => e.scrollWidth > e.clientWidth).length + " of " + ` + heads + `.length + ", " + document.querySelector(".list tbody .c-workspace").innerText`); got != "0 of 7, emea-00" {
+		t.Errorf("on a phone, heads of the table that cover others, and the first workspace: %s", got)
+	}
 }
 
 func TestStatusPageOfManyPoliciesInABrowser(t *testing.T) {
@@ -278,19 +283,14 @@ func TestCopying(t *testing.T) {
 func TestAxe(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	s := fleet(t, 100, now)
 	b := newBrowser(t)
 	localtest.NPM(b.ctx, t, "axetest")
 	axe, err := os.ReadFile("axetest/node_modules/axe-core/axe.min.js")
 	if err != nil {
 		t.Fatal(err)
 	}
-	url, empty := shows(t, s), shows(t, rotator.Snapshot{})
-	all := map[string]string{"trouble": troubled(t, s) + "/?state=attention", "empty": empty + "/", "empty calendar": empty + "/calendar"}
-	for name, path := range views(t, s, now) {
-		all[name] = url + path
-	}
-	grounds := map[string]bool{}
+	all, empty, grounds := views(t, fleet(t, 100, now), now), shows(t, rotator.Snapshot{}), map[string]bool{}
+	all["empty"], all["empty calendar"] = empty+"/", empty+"/calendar"
 	for name, address := range all {
 		b.do(chromedp.Navigate(address), chromedp.WaitVisible(chromedp.CSS("main")), chromedp.Evaluate[chromedp.Void](string(axe)))
 		check := func(scheme string, px int64) {

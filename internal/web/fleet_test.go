@@ -121,7 +121,7 @@ func trouble(st *rotator.PolicyStatus, i int, now time.Time) {
 		st.Keys.Lost = 2
 	case 85:
 		decision(ledger.ReasonLeakStorm, "key "+st.Current.ID+" was disabled (exposed_publicly) after 3 leak rotations within an hour; find the leak, then run: rekeyd rotate "+name)
-		st.Disabled = map[ledger.Reason]time.Time{ledger.ReasonExposed: now.Add(-20 * time.Minute)}
+		st.CutOff, st.Disabled = ledger.ReasonExposed, map[ledger.Reason]time.Time{ledger.ReasonExposed: now.Add(-20 * time.Minute)}
 	}
 }
 
