@@ -155,13 +155,29 @@ func (a answer) parse(body []byte) answer {
 		Errors []string        `json:"errors"`
 	}
 	err := json.Unmarshal(body, &envelope)
-	switch {
-	case err == nil:
+	if err == nil {
 		a.data, a.auth, a.errs = envelope.Data, envelope.Auth, envelope.Errors
-	case a.ok() && len(body) > 0:
+	}
+	switch {
+	case err != nil && a.ok() && len(body) > 0:
 		a.fault = errors.New("the answer is not the JSON of Vault's API")
+	case a.status == http.StatusNotFound && a.errs == nil && a.data == nil:
+		a.fault = errNotVault
 	}
 	return a
+}
+
+// errNotVault is a 404 that Vault did not give: its own have data or a list of errors, if only an empty one.
+var errNotVault = errors.New("not Vault")
+
+// notVault tells such an answer from what the library makes of it.
+func notVault(err error) error {
+	var said *vaultapi.ResponseError
+	if errors.As(err, &said) && said.StatusCode == http.StatusNotFound && (said.RawError || len(said.Errors) == 0) ||
+		errors.As(err, new(*json.SyntaxError)) || errors.As(err, new(*json.UnmarshalTypeError)) {
+		return errNotVault
+	}
+	return err
 }
 
 var errPlainHTTP = errors.New("the server speaks TLS, but the request used plain HTTP")

@@ -66,6 +66,9 @@ func (v *Vault) faultError(ctx context.Context, op string, a answer, writes bool
 		e.Reason = ledger.ReasonSinkDNS
 	case errors.As(a.fault, &long):
 		e.Reason, e.Outage, e.Err = ledger.ReasonSinkError, false, fmt.Errorf("the answer is longer than %d bytes", long.Limit)
+	case errors.Is(a.fault, errNotVault):
+		e.Reason, e.Err = ledger.ReasonSinkUnreachable, errors.New("what answers there is not Vault")
+		e.Advice = "check host, port and path in VAULT_ADDR"
 	case a.status != 0:
 		e.Reason, e.Outage = ledger.ReasonSinkError, false
 	default:

@@ -110,6 +110,10 @@ func TestVaultAnswers(t *testing.T) {
 			wanted{reason: ledger.ReasonSinkError}, wanted{reason: ledger.ReasonSinkError, says: "required"}},
 		"not JSON": {200, `hello hvs.stub`,
 			wanted{reason: ledger.ReasonSinkError, says: "not the JSON"}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
+		"of a proxy": {404, `<html>404 page not found`,
+			wanted{reason: down, outage: true, says: "what answers there is not Vault", advice: "VAULT_ADDR"}, wanted{reason: down, outage: true, maybe: true}},
+		"of another API": {404, `{"detail":"Not Found"}`,
+			wanted{reason: down, outage: true, says: "what answers there is not Vault", advice: "VAULT_ADDR"}, wanted{reason: down, outage: true, maybe: true}},
 		"other JSON": {200, `{"data":{"keys":3}}`,
 			wanted{reason: ledger.ReasonSinkError}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
 		"no content": {204, ``, wanted{reason: ledger.ReasonSinkError}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
@@ -333,5 +337,25 @@ func TestVaultConnectionsAndRetries(t *testing.T) {
 	}
 	if n := opened.Load(); n > 2*atOnce { // net/http may dial one more for a call that then finds a free one
 		t.Errorf("%d calls at a time opened %d connections", atOnce, n)
+	}
+}
+
+// TestWhatAnswersIsNotVault: neither a mount that does not exist nor an empty record is concluded from what another server answers.
+func TestWhatAnswersIsNotVault(t *testing.T) {
+	want := wanted{reason: ledger.ReasonSinkUnreachable, outage: true, says: "is not Vault", advice: "check host, port and path in VAULT_ADDR"}
+	login := func(o *sinks.VaultOptions) {
+		o.Token, o.Login = secret.Secret{}, sinks.CertLogin("cert", "")
+	}
+	for name, change := range map[string][]func(*sinks.VaultOptions){"token": nil, "login": {login}} {
+		t.Run(name, func(t *testing.T) {
+			v, f := stub(t, http.NotFound, change...)
+			_, err := v.Read(t.Context(), f.ref("a"), 0)
+			wantError(t, err, want)
+			_, err = v.List(t.Context(), f.ref("a"))
+			wantError(t, err, want)
+			wantError(t, v.CheckMount(t.Context(), "secret"), want)
+			_, _, err = v.Seal(t.Context())
+			wantError(t, err, want)
+		})
 	}
 }

@@ -115,7 +115,7 @@ func (v *Vault) loginFailure(ctx context.Context, op, advice string, err error) 
 		return fmt.Errorf("%s: %w", op, own)
 	}
 	var said *vaultapi.ResponseError
-	if !errors.As(err, &said) {
+	if err = notVault(err); !errors.As(err, &said) {
 		return v.failure(ctx, op, answer{fault: err}, false)
 	}
 	a := answer{status: said.StatusCode}

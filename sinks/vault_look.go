@@ -17,7 +17,7 @@ func (v *Vault) Seal(ctx context.Context) (version string, sealed bool, err erro
 	defer cancel()
 	s, err := v.client.Sys().SealStatusWithContext(ctx)
 	if err != nil {
-		return "", false, v.faultError(ctx, "asking Vault whether it is sealed", answer{fault: err}, false)
+		return "", false, v.faultError(ctx, "asking Vault whether it is sealed", answer{fault: notVault(err)}, false)
 	}
 	return s.Version, s.Sealed, nil
 }

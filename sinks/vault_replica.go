@@ -101,7 +101,7 @@ func (v *Vault) system(ctx context.Context, path string, query map[string][]stri
 		err = json.NewDecoder(resp.Body).Decode(into)
 	}
 	if err != nil {
-		return v.faultError(ctx, "reading "+path, answer{fault: err}, false)
+		return v.faultError(ctx, "reading "+path, answer{fault: notVault(err)}, false)
 	}
 	return nil
 }
