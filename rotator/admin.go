@@ -75,10 +75,13 @@ func (j *job) adminMoved(ctx context.Context, old ledger.KeyRef, current *ledger
 	return nil
 }
 
-// refusedLocked adds advice to a listing's error if ElevenLabs no longer knows the admin key.
-func (r *Rotator) refusedLocked(ws *workspace, err error) error {
-	if !errors.Is(err, elevenlabs.ErrInvalidKey) {
-		return err
+// advisedLocked adds advice to a listing's error, with more to say if ElevenLabs no longer knows the admin key.
+func (r *Rotator) advisedLocked(ws *workspace, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, elevenlabs.ErrInvalidKey):
+		return &ledger.Error{Reason: ReasonOf(err), Err: err}
 	}
 	err = &ledger.Error{Op: "using the admin key", Reason: ledger.ReasonAdminKeyRefused, Err: err}
 	for _, st := range r.policies {
@@ -96,7 +99,7 @@ func (r *Rotator) noteRefusedLocked(workspace string, err error) {
 	if ws == nil || ws.err != nil || !errors.Is(err, elevenlabs.ErrInvalidKey) {
 		return
 	}
-	err = r.refusedLocked(ws, err)
+	err = r.advisedLocked(ws, err)
 	r.logListing(ws, err)
 	ws.err = err
 }

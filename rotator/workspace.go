@@ -81,7 +81,7 @@ func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err = r.refusedLocked(ws, err)
+	err = r.advisedLocked(ws, err)
 	r.logListing(ws, err)
 	r.logSkewLocked(ws)
 	ws.lastAttempt = r.opt.Wall()

@@ -3,6 +3,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 )
 
 // TestAnAccountThatIsGone: the error names both ways out, and both work.
@@ -57,5 +59,37 @@ func TestAnUnknownValueAndAnEmptyLedger(t *testing.T) {
 	w.must(0, "rotate", "tts-prod")
 	if data, _ := w.kv.Get("secret/app/tts", 0); data["api_key"] == nil || data["other"] != "stays" {
 		t.Errorf("the record is %v", data)
+	}
+}
+
+// TestErrorsOfAWorkspaceSayWhatToDo, in the commands that list it.
+func TestErrorsOfAWorkspaceSayWhatToDo(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		spoil  func(*world)
+		advice string
+	}{
+		"refused key": {func(w *world) { w.env["ELEVENLABS_API_KEY"] = "sk_of_nobody_0123456789" }, "put a working admin key where the workspace's api_key says"},
+		"permission": {func(w *world) {
+			_, secret, err := w.sim.AddKey("svcacc_a", elevensim.KeySpec{Name: "weak", Permissions: []string{"text_to_speech"}})
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			w.env["ELEVENLABS_API_KEY"] = secret
+		}, "give the admin key the permission service_account_write"},
+		"connection": {func(w *world) { w.env["ELEVENLABS_BASE_URL"] = "http://127.0.0.1:1" }, "check base_url and the network"},
+		"path":       {func(w *world) { w.env["ELEVENLABS_BASE_URL"] += "/wrong" }, "and the path of base_url"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			c.spoil(w)
+			for _, args := range [][]string{{"status"}, {"plan"}, {"discover"}, {"rotate", "tts-prod"}, {"rotate", "tts-prod", "--dry-run"}} {
+				_, _, stderr := w.run(args...)
+				if last := stderr[strings.LastIndex(strings.TrimSpace(stderr), "\n")+1:]; strings.Count(last, c.advice) != 1 {
+					t.Errorf("%v says %q, without %q", args, last, c.advice)
+				}
+			}
+		})
 	}
 }

@@ -29,7 +29,7 @@ var advice = map[Reason]string{
 	ReasonAdminKeyRefused:    "put a working admin key where the workspace's api_key says; rekeyd looks there once per reconcile interval",
 	ReasonMissingPermissions: "give the admin key the permission service_account_write, or use another key",
 	ReasonForbidden:          "look at the limits of the workspace's plan and the rights of its admin key",
-	ReasonNotFound:           "check that service account and key still exist",
+	ReasonNotFound:           "check that service account and key still exist, and the path of base_url",
 	ReasonInvalidRequest:     "check permissions, addresses and limits in the policy",
 	ReasonKeyLimit:           "delete keys of the service account that are not needed, or shorten the quarantine",
 	ReasonAPIUnreachable:     "check base_url and the network",
