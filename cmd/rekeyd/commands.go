@@ -101,7 +101,8 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 	check.Flags().BoolVar(&o.online, "online", false, "ask Vault and ElevenLabs too; changes nothing")
 	discover := add(groupLook, &cobra.Command{Use: "discover", Short: "Write a policy file for a workspace as it is", Example: "  rekeyd discover >policies.yaml\n  rekeyd discover --workspace eu --prefix apps",
 		Long: "Write a policy file for a workspace as it is to stdout: a policy for each enabled key, with its settings and a path, and with\n" +
-			"adopt where a record already holds it, by its key_id or by the end of the secret. Comments say what to decide. It needs no\npolicy file, and without VAULT_ADDR it leaves out the records. Nothing is written anywhere."}, 0, 0, a.discover)
+			"adopt where a record already holds it, by its key_id or by the end of the secret. Comments say what to decide, and propose\n" +
+			"a policy for each account without a key. It needs no policy file, and without VAULT_ADDR it leaves out the records. Nothing is\nwritten anywhere."}, 0, 0, a.discover)
 	discover.Flags().StringVar(&o.workspace, "workspace", "", "`NAME` of the workspace, where there are several; without a policy file, what to call it")
 	discover.Flags().StringVar(&o.mount, "mount", "secret", "`MOUNT` of the records")
 	discover.Flags().StringVar(&o.prefix, "prefix", "elevenlabs", "`PATH` at and below which records are looked for, and new ones proposed")

@@ -42,9 +42,14 @@ func (a app) discover(ctx context.Context, o options, _ []string) error {
 	if err := a.print("%s", safe(text)); err != nil {
 		return err
 	}
-	if proposed == 0 {
-		return fmt.Errorf("discovering workspace %s: none of its %s has an enabled key that a policy could take over, so there is no policy in the file", d.Workspace, count(len(d.Accounts), "service account", "service accounts"))
+	if proposed > 0 {
+		return nil
 	}
+	none := fmt.Sprintf("discovering workspace %s: none of its %s has an enabled key that a policy could take over, so there is no policy in the file", d.Workspace, count(len(d.Accounts), "service account", "service accounts"))
+	if !slices.ContainsFunc(d.Accounts, d.Keyless) {
+		return errors.New(none)
+	}
+	a.printError("warning", errors.New(none+" yet; take the # from one that a comment proposes"))
 	return nil
 }
 
@@ -84,6 +89,9 @@ func (p *proposal) file(ctx context.Context) string {
 		fmt.Fprintf(&policies, "\n  # Service account %s, %s: %s.\n", remark(account.ID), remark(account.Name), p.tally(account, keys))
 		for _, k := range keys {
 			policies.WriteString(p.policy(ctx, account, k))
+		}
+		if p.Keyless(account) {
+			policies.WriteString(p.firstKey(account))
 		}
 	}
 	var out strings.Builder
@@ -180,6 +188,15 @@ func (p *proposal) policy(ctx context.Context, a elevenlabs.ServiceAccount, k el
 		p.adopted++
 	}
 	return about + block
+}
+
+// firstKey proposes a policy that makes an account's first key, as a comment: what the key may do is for a person to say.
+func (p *proposal) firstKey(a elevenlabs.ServiceAccount) string {
+	name := p.name(a, elevenlabs.Key{}, false)
+	ref := p.under.Join(name)
+	p.names[name], p.sinks[ref] = true, true
+	return "  # Decide: for a first key, which rekeyd makes at once, say what it may do and take the # from these lines.\n" +
+		commented("  - name: "+scalar(name)+"\n    service_account: "+scalar(a.ID)+"\n    permissions: [text_to_speech]\n    sink: {mount: "+scalar(ref.Mount)+", path: "+scalar(ref.Path)+"}\n")
 }
 
 // faults says why a policy is not valid, as comments.

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -137,12 +138,48 @@ func TestDiscoverWhatMayBeSeen(t *testing.T) {
 	}
 }
 
+// TestDiscoverAnEmptyWorkspace: policies for first keys are proposed in comments, and work once these are taken away.
 func TestDiscoverAnEmptyWorkspace(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	delete(w.env, "REKEYD_POLICIES")
-	if status, _, stderr := w.run("discover"); status != 1 || !strings.Contains(stderr, "none of its 2 service accounts has an enabled key") {
+	status, text, stderr := w.run("discover")
+	if status != 0 || !strings.Contains(stderr, "none of its 2 service accounts has an enabled key") || !strings.Contains(stderr, "take the # from") {
 		t.Errorf("exit status %d: %s", status, stderr)
+	}
+	w.env["REKEYD_POLICIES"] = regexp.MustCompile(`(?m)^  # ( *(- name|service_account|permissions|sink): )`).ReplaceAllString(text, "  $1")
+	w.must(0, "check")
+	w.must(3, "plan")
+	w.must(0, "rotate", "--all")
+	if out := w.must(0, "status"); strings.Count(out, "  ok  ") != 2 {
+		t.Errorf("%s\n%s", out, w.env["REKEYD_POLICIES"])
+	}
+	for _, a := range w.sim.State() {
+		if err := w.sim.RemoveAccount(a.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	delete(w.env, "REKEYD_POLICIES")
+	w.must(1, "discover")
+}
+
+// TestTheFirstHour is what docs/start.md says for keys that are in no record.
+func TestTheFirstHour(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	delete(w.env, "REKEYD_POLICIES")
+	if _, _, err := w.sim.AddKey("svcacc_a", elevensim.KeySpec{Name: "by hand"}); err != nil {
+		t.Fatal(err)
+	}
+	text := w.must(0, "discover")
+	w.env["REKEYD_POLICIES"] = text
+	w.must(0, "check")
+	w.must(0, "plan")
+	w.env["REKEYD_POLICIES"] = strings.Replace(text, "    mode: paused # adopt", "    # adopt", 1)
+	w.must(3, "plan")
+	w.must(0, "rotate", "by-hand")
+	if out := w.must(0, "status"); !strings.Contains(out, "\nby-hand  ok ") {
+		t.Errorf("%s", out)
 	}
 }
 

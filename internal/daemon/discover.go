@@ -241,3 +241,8 @@ func (d *Discovery) Proposable(a elevenlabs.ServiceAccount) []elevenlabs.Key {
 		return k.Disabled || d.Keys[k.ID].Policy != "" || d.Keys[k.ID].Others != ""
 	})
 }
+
+// Keyless reports whether an account has no enabled key, and none of rekeyd's.
+func (d *Discovery) Keyless(a elevenlabs.ServiceAccount) bool {
+	return !slices.ContainsFunc(a.Keys, func(k elevenlabs.Key) bool { return !k.Disabled || d.Keys[k.ID].Policy != "" })
+}
