@@ -41,6 +41,14 @@ func CheckPolicies(ctx context.Context, src Source) (*Config, error) {
 	return loadPolicies(ctx, src, newLoader(src.name(), env, nil))
 }
 
+// ReadPolicies reads the policy file that the environment names, within its limits, and needs no other variable: nothing else that
+// is wrong with the environment matters, and of no workspace is the admin key looked up.
+func ReadPolicies(ctx context.Context, lookup envconfig.Lookuper) (*Config, error) {
+	env, _ := LoadListener(lookup) // a faulty variable has its default
+	src := env.Source()
+	return loadPolicies(ctx, src, newLoader(src.name(), env, nil))
+}
+
 func loadPolicies(ctx context.Context, src Source, l *loader) (*Config, error) {
 	text, err := src.Read(ctx)
 	if err != nil {

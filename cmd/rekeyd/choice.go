@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rekeyd/rekeyd/config"
-	"github.com/rekeyd/rekeyd/internal/daemon"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
@@ -25,12 +24,12 @@ func (a app) completeWorkspaces(c *cobra.Command) { a.completeFlag(c, "workspace
 
 // completeFlag completes a flag from the policy file, without the network.
 func (a app) completeFlag(c *cobra.Command, flag string, known func(*config.Config) []string) {
-	_ = c.RegisterFlagCompletionFunc(flag, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) { // it exists
-		s, err := daemon.Load(a.lookuper)
+	_ = c.RegisterFlagCompletionFunc(flag, func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) { // it exists
+		c, err := config.ReadPolicies(cmd.Context(), a.lookuper)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return known(s.Policies), cobra.ShellCompDirectiveNoFileComp
+		return known(c), cobra.ShellCompDirectiveNoFileComp
 	})
 }
 

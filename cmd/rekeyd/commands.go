@@ -6,12 +6,12 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rekeyd/rekeyd/config"
-	"github.com/rekeyd/rekeyd/internal/daemon"
 )
 
 // options are the flags of all commands; each command sets its own.
@@ -117,7 +117,7 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 			"shown in full, as -o wide shows several. With --watch, a terminal is redrawn until Ctrl-C; a pipe has the table once, then the\n" +
 			"line of each policy that changed, and -o json or yaml the whole document again when something changed."}, 0, manyNames, a.status)
 	status.Flags().StringSliceVar(&o.states, "state", nil, "only policies in the states `S,...`")
-	_ = status.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(stateNames(), cobra.ShellCompDirectiveNoFileComp)) // it exists
+	_ = status.RegisterFlagCompletionFunc("state", completeStates) // it exists
 	status.Flags().BoolVar(&o.exitCode, "exit-code", false, "exit status 3 if a policy that is shown is failing or in error")
 	status.Flags().BoolVarP(&o.watch, "watch", "w", false, "look again until Ctrl-C, and show what changed")
 	status.Flags().DurationVar(&o.interval, "interval", 10*time.Second, "with --watch: `TIME` between two looks, from "+duration(leastInterval)+" to "+duration(mostInterval))
@@ -258,13 +258,25 @@ func policyFiles(*cobra.Command, []string, string) ([]string, cobra.ShellCompDir
 	return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
 }
 
+// completeStates completes the last of the states that commas part.
+func completeStates(_ *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+	before := typed[:strings.LastIndex(typed, ",")+1]
+	var all []string
+	for _, state := range stateNames() {
+		if !slices.Contains(strings.Split(before, ","), state) {
+			all = append(all, before+state)
+		}
+	}
+	return all, cobra.ShellCompDirectiveNoFileComp
+}
+
 // policyNames completes names from the policy file, without the network. The old name of a rename is not in it.
 func (a app) policyNames(least, most int) cobra.CompletionFunc {
-	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		s, err := daemon.Load(a.lookuper)
+	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		c, err := config.ReadPolicies(cmd.Context(), a.lookuper)
 		if err != nil || len(args) < least-1 || len(args) >= most {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return slices.DeleteFunc(namesOf(s.Policies), func(name string) bool { return slices.Contains(args, name) }), cobra.ShellCompDirectiveNoFileComp
+		return slices.DeleteFunc(namesOf(c), func(name string) bool { return slices.Contains(args, name) }), cobra.ShellCompDirectiveNoFileComp
 	}
 }

@@ -127,6 +127,9 @@ func TestCompletionNeedsNoPolicies(t *testing.T) {
 		{nil, []string{"rollback", "dubbing", ""}, ":4\n"},
 		{nil, []string{"rename", ""}, ":4\n"},
 		{nil, []string{"check", ""}, "yaml\nyml\n:8\n"},
+		{nil, []string{"status", "--state", "ok,"}, "ok,due\nok,rotating\nok,failing\nok,throttled\nok,paused\nok,error\n:4\n"},
+		{map[string]string{"VAULT_ADDR": "", "VAULT_TOKEN": "", "ELEVENLABS_API_KEY": "", "REKEYD_API_RATE": "many"}, []string{"rotate", ""}, "tts-prod\ndubbing\n:4\n"},
+		{map[string]string{"VAULT_ADDR": "", "ELEVENLABS_API_KEY": ""}, []string{"status", "--workspace", ""}, "default\n:4\n"},
 		{map[string]string{"REKEYD_POLICY_FILE": "/nonexistent"}, []string{"rotate", ""}, ":4\n"},
 	} {
 		status, stdout, _ := command(t, c.change, append([]string{"__complete"}, c.args...)...)
