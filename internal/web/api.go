@@ -42,15 +42,36 @@ type rotateAnswer struct {
 	RevokeNow bool   `json:"revoke_now"`
 }
 
+// decodeBody decodes a body of one JSON object. The error is io.EOF for an empty one.
+func decodeBody(r *http.Request, into any) error {
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		return err //nolint:wrapcheck // it is not shown
+	}
+	switch err := dec.Decode(new(any)); {
+	case errors.Is(err, io.EOF):
+		return nil
+	case err != nil:
+		return err //nolint:wrapcheck // it is not shown
+	}
+	return errors.New("there is more after the object")
+}
+
+// refuseBody does not quote the body, which may be a secret pasted into the wrong place.
+func refuseBody(w http.ResponseWriter, err error, want string) {
+	if errors.As(err, new(*http.MaxBytesError)) {
+		http.Error(w, fmt.Sprintf("The body is longer than %d bytes.", maxRequest), http.StatusRequestEntityTooLarge)
+		return
+	}
+	http.Error(w, want, http.StatusBadRequest)
+}
+
 // rotate serves POST /api/v1/policies/{name}/rotate: the rotator takes the request up soon.
 func (s *Server) rotate(w http.ResponseWriter, r *http.Request) {
 	var body rotateBody
-	dec := json.NewDecoder(r.Body)
-	dec.DisallowUnknownFields()
-	err := dec.Decode(&body)
-	if empty := errors.Is(err, io.EOF); err != nil && !empty || !empty && !errors.Is(dec.Decode(new(any)), io.EOF) {
-		// The answer does not quote the body, which may be a secret pasted into the wrong place.
-		http.Error(w, `The body must be one JSON object like {"revoke_now": false, "reason": "why"}, with no other field, or empty.`, http.StatusBadRequest)
+	if err := decodeBody(r, &body); err != nil && !errors.Is(err, io.EOF) {
+		refuseBody(w, err, `The body must be one JSON object like {"revoke_now": false, "reason": "why"}, with no other field, or empty.`)
 		return
 	}
 	if elevenlabs.LooksSecret(body.Reason) {

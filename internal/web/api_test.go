@@ -59,7 +59,8 @@ func TestRotateIsAskedForOverHTTP(t *testing.T) {
 		{"an unknown field", path, bearer, `{"revoke": true}`, http.StatusBadRequest},
 		{"two objects", path, bearer, `{}{}`, http.StatusBadRequest},
 		{"a secret", path, bearer, `{"reason": "leaked: sk_0123456789abcdef0123456789abcdef"}`, http.StatusBadRequest},
-		{"too long", path, bearer, `{"reason": "` + strings.Repeat("x", maxRequest) + `"}`, http.StatusBadRequest},
+		{"too long", path, bearer, `{"reason": "` + strings.Repeat("x", maxRequest) + `"}`, http.StatusRequestEntityTooLarge},
+		{"too long after the object", path, bearer, "{}" + strings.Repeat(" ", maxRequest), http.StatusRequestEntityTooLarge},
 	} {
 		if status, body := post(t, c.url, c.authorization, c.body); status != c.status || strings.Count(body, "\n") != 1 || strings.Contains(body, "sk_0") {
 			t.Errorf("%s: HTTP %d %s", c.name, status, body)
@@ -68,7 +69,7 @@ func TestRotateIsAskedForOverHTTP(t *testing.T) {
 	if current() != first {
 		t.Error("a refused call rotated")
 	}
-	status, body := post(t, path, bearer, `{"revoke_now": true, "reason": "a drill"}`)
+	status, body := post(t, path, "bearer "+adminToken, `{"revoke_now": true, "reason": "a drill"}`) // the scheme has no case
 	var answer rotateAnswer
 	if err := json.Unmarshal([]byte(body), &answer); status != http.StatusAccepted || err != nil || answer != (rotateAnswer{"tts-prod", "requested", first, true}) {
 		t.Errorf("HTTP %d %s", status, body)

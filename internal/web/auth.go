@@ -66,7 +66,8 @@ func (s *Server) admin(r *http.Request) bool {
 	if err != nil || token.IsZero() {
 		return false
 	}
-	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	scheme, given, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	ok = ok && strings.EqualFold(scheme, "Bearer")
 	if h := r.Header.Get(adminHeader); h != "" {
 		given, ok = h, true
 	}

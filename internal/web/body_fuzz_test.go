@@ -46,12 +46,13 @@ func FuzzLeakedBodies(f *testing.F) {
 	d := w.build(nil)
 	h := front(true, http.MaxBytesHandler(d.handler(true), maxRequest))
 	answers := map[string]bool{
-		`{"known":true,"policy":"","state":"admin","workspace":"default","works":"yes"}`:                                                                                                                                   true,
-		`The body must be one JSON object like {"secret": "what was found", "rotate": false}, with no other field.`:                                                                                                        true,
-		"The body cannot be used: the secret is empty.":                                                                                                                                                                    true,
-		"The body cannot be used: the secret is longer than 1024 bytes, which no key is; give one secret and nothing else.":                                                                                                true,
-		"The body cannot be used: the secret has white space in it; give one secret and nothing else.":                                                                                                                     true,
-		"The secret was not found, but not every ledger entry has been read; ask again later, or use rekeyd leaked.":                                                                                                       true,
+		`{"known":true,"policy":"","state":"admin","workspace":"default","works":"yes"}`:                                    true,
+		`The body must be one JSON object like {"secret": "what was found", "rotate": false}, with no other field.`:         true,
+		"The body is longer than 65536 bytes.":                                                                              true,
+		"The body cannot be used: the secret is empty.":                                                                     true,
+		"The body cannot be used: the secret is longer than 1024 bytes, which no key is; give one secret and nothing else.": true,
+		"The body cannot be used: the secret has white space in it; give one secret and nothing else.":                      true,
+		"The secret was not found, but not every ledger entry has been read; ask again later, or use rekeyd leaked.":        true,
 		"The secret is known, but no rotation was begun: no policy rotates the admin key of workspace default: make another in ElevenLabs, put it where the workspace's api_key says, then delete this one in ElevenLabs.": true,
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {

@@ -3,8 +3,6 @@ package web
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"io"
 	"net/http"
 	"time"
 
@@ -24,10 +22,8 @@ type leakedBody struct {
 // of the body is logged or repeated.
 func (s *Server) leaked(w http.ResponseWriter, r *http.Request) {
 	var body leakedBody
-	dec := json.NewDecoder(r.Body)
-	dec.DisallowUnknownFields()
-	if dec.Decode(&body) != nil || !errors.Is(dec.Decode(new(any)), io.EOF) {
-		http.Error(w, `The body must be one JSON object like {"secret": "what was found", "rotate": false}, with no other field.`, http.StatusBadRequest)
+	if err := decodeBody(r, &body); err != nil {
+		refuseBody(w, err, `The body must be one JSON object like {"secret": "what was found", "rotate": false}, with no other field.`)
 		return
 	}
 	found, err := rotator.ParseLeaked(body.Secret)

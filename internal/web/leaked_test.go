@@ -60,10 +60,11 @@ func TestAScannersStringIsNeverLogged(t *testing.T) {
 		"a field too many": `{"secret": "` + known.Secret + `", "policy": "` + unknown + `"}`, "a number": `{"secret": 1}`, "a list": `{"secret": ["` + known.Secret + `"]}`,
 		"rotate is a text": `{"secret": "` + known.Secret + `", "rotate": "` + unknown + `"}`, "no secret": `{}`, "empty": `{"secret": " "}`,
 		"two secrets": `{"secret": "` + known.Secret + ` ` + unknown + `"}`, "too long": `{"secret": "` + strings.Repeat(known.Secret, 30) + `"}`,
-		"huge": `{"secret": "` + strings.Repeat(known.Secret, 10_000) + `"}`, "huge and deep": strings.Repeat(`{"secret":`, 20_000),
 	} {
 		report(name, bearer, body, http.StatusBadRequest, "The body ")
 	}
+	report("huge", bearer, `{"secret": "`+strings.Repeat(known.Secret, 10_000)+`"}`, http.StatusRequestEntityTooLarge, "The body ")
+	report("huge and deep", bearer, strings.Repeat(`{"secret":`, 20_000), http.StatusRequestEntityTooLarge, "The body ")
 	if got := d.rotator.Snapshot().Policies[1].Current.ID; got != known.ID {
 		t.Error("the key was rotated without having been asked to")
 	}
