@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"strconv"
 	"sync"
 	"time"
 
 	vaultapi "github.com/hashicorp/vault/api"
+	"github.com/sethvargo/go-envconfig"
 
 	"github.com/rekeyd/rekeyd/config"
 	"github.com/rekeyd/rekeyd/internal/secret"
@@ -63,9 +65,19 @@ func vaultOptions(s Settings, redactor *secret.Redactor) (sinks.VaultOptions, er
 	}
 	o := sinks.VaultOptions{
 		Config: c, Namespace: env.VaultNamespace, Resync: env.ResyncInterval,
-		MaxConns: env.Concurrency + spareConns, Redactor: redactor,
+		MaxConns: env.Concurrency + spareConns, Redactor: redactor, Timeout: clientTimeout(s.Lookuper),
 	}
 	return o, chooseLogin(&o, s)
+}
+
+// clientTimeout is VAULT_CLIENT_TIMEOUT, a duration or a number of seconds; 0: it is not set. The library refuses what is neither.
+func clientTimeout(lookuper envconfig.Lookuper) time.Duration {
+	text, _ := config.OrBao(lookuper).Lookup("VAULT_CLIENT_TIMEOUT")
+	if d, err := time.ParseDuration(text); err == nil {
+		return d
+	}
+	seconds, _ := strconv.Atoi(text)
+	return time.Duration(seconds) * time.Second
 }
 
 // chooseLogin sets how the store obtains its token.

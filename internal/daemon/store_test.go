@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -84,5 +85,32 @@ func TestTheTokenOfAFileIsReadAgain(t *testing.T) {
 	w.Write(path, "hvs.second\n")
 	if token, err := o.Reread(); err != nil || token.Reveal() != "hvs.second" {
 		t.Errorf("the file's new token was not read (%v)", err)
+	}
+}
+
+// TestVaultClientTimeout: the variable of Vault's own clients bounds a call; without it, sinks' default does.
+func TestVaultClientTimeout(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		env  map[string]string
+		want time.Duration
+	}{
+		"duration": {map[string]string{"VAULT_CLIENT_TIMEOUT": "1m30s"}, 90 * time.Second},
+		"seconds":  {map[string]string{"VAULT_CLIENT_TIMEOUT": "7"}, 7 * time.Second},
+		"OpenBao":  {map[string]string{"BAO_CLIENT_TIMEOUT": "3s"}, 3 * time.Second},
+		"unset":    {nil, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			env := map[string]string{"REKEYD_SINK": "vault", "VAULT_ADDR": "http://127.0.0.1:1", "VAULT_TOKEN": "hvs.token"}
+			maps.Copy(env, c.env)
+			s, err := Load(newWorld(t).Env(env))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if o, err := vaultOptions(s, new(secret.Redactor)); err != nil || o.Timeout != c.want {
+				t.Errorf("%v, %v", o.Timeout, err)
+			}
+		})
 	}
 }
