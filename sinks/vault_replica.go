@@ -39,9 +39,9 @@ func (v *Vault) getSince(ctx context.Context, index, path string, query map[stri
 	}
 }
 
-// behind reports whether the node has not reached the index of the request: Vault answers 412, OpenBao 429.
+// behind reports whether the node has not reached the index of the request: Vault answers 412, OpenBao 429, as both do for a quota.
 func (a answer) behind() bool {
-	return a.fault == nil && (a.status == http.StatusPreconditionFailed || a.status == http.StatusTooManyRequests)
+	return a.fault == nil && (a.status == http.StatusPreconditionFailed || a.status == http.StatusTooManyRequests && !a.says("quota exceeded"))
 }
 
 func pause(ctx context.Context, d time.Duration) bool {

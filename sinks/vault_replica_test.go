@@ -23,6 +23,7 @@ type node struct {
 	script []int
 	index  string   // that a write returns
 	asked  []string // index and what to do, of each read
+	says   string   // the body of a scripted answer; "": that of a success
 }
 
 func (n *node) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -40,6 +41,9 @@ func (n *node) RoundTrip(r *http.Request) (*http.Response, error) {
 	n.asked = append(n.asked, r.Header.Get("X-Vault-Index")+" "+r.Header.Get("X-Vault-Inconsistent"))
 	if len(n.script) > 0 {
 		resp.StatusCode, n.script = n.script[0], n.script[1:]
+		if n.says != "" {
+			resp.Body = io.NopCloser(strings.NewReader(n.says))
+		}
 	}
 	return resp, nil
 }
@@ -54,11 +58,13 @@ func TestReadsInASession(t *testing.T) {
 		asked  []string
 		took   time.Duration // at most
 		err    string
+		says   string
 	}{
 		"no index":                 {asked: []string{" "}},
 		"reached":                  {index: "i1", asked: []string{"i1 forward-active-node"}},
 		"behind":                   {index: "i1", script: []int{412, 412}, asked: slices.Repeat([]string{"i1 forward-active-node"}, 3), took: time.Second},
 		"behind, as OpenBao says":  {index: "i1", script: []int{429}, asked: slices.Repeat([]string{"i1 forward-active-node"}, 2), took: time.Second},
+		"a quota":                  {index: "i1", script: many(429, 100), says: `{"errors":["request path \"secret/data/a\": rate limit quota exceeded"]}`, asked: []string{"i1 forward-active-node"}, err: "quota exceeded"},
 		"forwarding is off":        {index: "i1", script: []int{400}, asked: []string{"i1 forward-active-node", "i1 "}},
 		"behind for good":          {index: "i1", script: many(412, 100), took: 10 * time.Second, err: "active node"},
 		"another refusal":          {index: "i1", script: many(500, 100), asked: []string{"i1 forward-active-node"}, err: "500"},
@@ -66,7 +72,7 @@ func TestReadsInASession(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n := &node{index: c.index, script: c.script}
+				n := &node{index: c.index, script: c.script, says: c.says}
 				n.token, n.ttl, n.expiry = "hvs.t", 24*time.Hour, time.Now().Add(24*time.Hour)
 				v, err := sinks.NewVault(sinks.VaultOptions{Token: secret.New("hvs.t"), Transport: n})
 				if err != nil {
@@ -89,7 +95,7 @@ func TestReadsInASession(t *testing.T) {
 					t.Errorf("asked %q, want %q", n.asked, c.asked)
 				}
 				other := ledger.WithSession(t.Context()) // the index of one policy is not asked for another
-				n.asked, n.script = nil, nil
+				n.asked, n.script, n.says = nil, nil, ""
 				if _, err := v.Read(other, ref, 0); err != nil || !slices.Equal(n.asked, []string{" "}) {
 					t.Errorf("another session asked %q, %v", n.asked, err)
 				}
