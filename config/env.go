@@ -21,7 +21,7 @@ type Env struct {
 
 	ListenAddr    string       `env:"REKEYD_LISTEN_ADDR,default=:9466" help:"address of metrics, health and the status page"`
 	WebConfigFile string       `env:"REKEYD_WEB_CONFIG_FILE" help:"TLS and basic auth, in the format of prometheus/exporter-toolkit"`
-	AdminToken    SecretSource `env:"REKEYD_ADMIN_TOKEN" least:"16" help:"enables the HTTP calls that change state; at least 16 characters. Without it they answer 404"`
+	AdminToken    SecretSource `env:"REKEYD_ADMIN_TOKEN" least:"1" help:"enables the HTTP calls that change state. Without it they answer 404; of fewer than 16 characters it is warned about"`
 	StatusPage    string       `env:"REKEYD_STATUS_PAGE,default=auto" words:"auto on off" help:"serve the status page and /api/v1; auto: if the listener is loopback or the web config requires authentication"`
 	Pprof         bool         `env:"REKEYD_PPROF,default=false" help:"serve Go profiles at /debug/pprof/: on a loopback listener, to clients that authenticate, or with the admin token"`
 

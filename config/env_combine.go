@@ -135,8 +135,14 @@ func (e Env) Warnings() []Fault {
 	if e.Sink == "vault" && e.VaultSkipVerify {
 		warnings = append(warnings, Fault{Text: "VAULT_SKIP_VERIFY is true: an attacker on the network can impersonate Vault and read the token and every secret; use VAULT_CACERT"})
 	}
+	if token, err := e.AdminToken.Get(context.Background()); err == nil && e.AdminToken.IsSet() && len(token.Reveal()) < longToken {
+		warnings = append(warnings, Fault{Text: fmt.Sprintf("REKEYD_ADMIN_TOKEN is shorter than %d characters: it can be guessed; make a longer one", longToken)})
+	}
 	return warnings
 }
+
+// longToken is how many characters of an admin token are not warned about.
+const longToken = 16
 
 // vault checks that the chosen auth method has what it needs.
 func (l *envLoader) vault() {

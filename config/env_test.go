@@ -112,7 +112,7 @@ func TestOpenBaosNames(t *testing.T) {
 func TestEnvAllWrong(t *testing.T) {
 	env := map[string]string{
 		"REKEYD_POLICY_FILE": "a", "REKEYD_POLICIES": "b", "REKEYD_LEDGER_MOUNT": "secret/", "REKEYD_LEDGER_PATH": "../rekeyd",
-		"REKEYD_SINK": "valt", "REKEYD_LISTEN_ADDR": "9466", "REKEYD_ADMIN_TOKEN": "verysecret", "REKEYD_STATUS_PAGE": "yes",
+		"REKEYD_SINK": "valt", "REKEYD_LISTEN_ADDR": "9466", "REKEYD_ADMIN_TOKEN": " ", "REKEYD_STATUS_PAGE": "yes",
 		"REKEYD_RECONCILE_INTERVAL": "60", "REKEYD_RESYNC_INTERVAL": "-1m", "REKEYD_CONCURRENCY": "0",
 		"REKEYD_API_RATE": "NaN", "REKEYD_API_TIMEOUT": "0s", "REKEYD_MIN_INTERVAL": "hourly", "REKEYD_MAX_ROTATIONS_PER_HOUR": "1e3",
 		"REKEYD_CLAIM_TTL": "10ms", "REKEYD_VERIFY_TIMEOUT": "1d", "REKEYD_SHUTDOWN_TIMEOUT": "-0s", "REKEYD_LOG_LEVEL": "warning",
@@ -251,5 +251,16 @@ func TestEnvWarnings(t *testing.T) {
 	}
 	if got := (Env{Sink: "vault", VaultAddr: "https://vault.example.com", VaultSkipVerify: true}).Warnings(); len(got) != 1 {
 		t.Errorf("a certificate that nobody looks at: %v", got)
+	}
+	for token, warned := range map[string]bool{"secret": true, "fifteen-letters": true, "sixteen-letters-": false} {
+		env, err := LoadEnv(least(map[string]string{"REKEYD_ADMIN_TOKEN": token}))
+		if got := env.Warnings(); err != nil || (len(got) == 1) != warned || strings.Contains(fmt.Sprint(got), token) {
+			t.Errorf("the admin token %q: %v, %v", token, got, err)
+		}
+	}
+	for _, token := range []string{" ", "\t", "a secret"} {
+		if _, err := LoadEnv(least(map[string]string{"REKEYD_ADMIN_TOKEN": token})); err == nil {
+			t.Errorf("the admin token %q is accepted", token)
+		}
 	}
 }
