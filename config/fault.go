@@ -13,7 +13,7 @@ import (
 // Fault is one error or warning about the configuration, as a sentence for a person.
 type Fault struct {
 	File         string // the policy file, or the variable that holds it; "" for the environment
-	Line, Column int    // from 1; 0 if the fault has no place in the file
+	Line, Column int    // from 1; 0 if it is not known
 	Text         string
 }
 
@@ -27,15 +27,12 @@ func (f Fault) Error() string {
 	return secret.HideShapes(text)
 }
 
-// Place returns file, line and column, as far as they are known.
+// Place returns file, line and column, as far as they are known. YAML's own errors have a line only.
 func (f Fault) Place() string {
-	switch {
-	case f.File == "" || f.Line == 0:
+	if f.File == "" || f.Line == 0 {
 		return f.File
-	case f.Column == 0:
-		return fmt.Sprintf("%s:%d", f.File, f.Line)
 	}
-	return fmt.Sprintf("%s:%d:%d", f.File, f.Line, f.Column)
+	return fmt.Sprintf("%s:%d:%d", f.File, f.Line, max(f.Column, 1))
 }
 
 // Faults is every fault, as one error.

@@ -11,11 +11,11 @@ import (
 // TestUnreadable has what a table of text cannot hold.
 func TestUnreadable(t *testing.T) {
 	cases := map[string]struct{ text, want string }{
-		"NUL":            {"policies:\n- name: a\x00", "REKEYD_POLICIES:2: the control character U+0000 is not allowed in YAML; remove it"},
-		"escape":         {"\x1b[31mpolicies: []", "REKEYD_POLICIES:1: the control character U+001B is not allowed in YAML; remove it"},
-		"Latin-1":        {"# ok\n# caf\xe9\n", "REKEYD_POLICIES:2: byte 0xe9 is not UTF-8; save the policy file as UTF-8"},
-		"UTF-16":         {"\xff\xfep\x00", "REKEYD_POLICIES:1: byte 0xff is not UTF-8; save the policy file as UTF-8"},
-		"BOM":            {"\xef\xbb\xbfpolicies: []", "REKEYD_POLICIES:1: the policy file starts with a byte order mark; save it as UTF-8 without one"},
+		"NUL":            {"policies:\n- name: a\x00", "REKEYD_POLICIES:2:1: the control character U+0000 is not allowed in YAML; remove it"},
+		"escape":         {"\x1b[31mpolicies: []", "REKEYD_POLICIES:1:1: the control character U+001B is not allowed in YAML; remove it"},
+		"Latin-1":        {"# ok\n# caf\xe9\n", "REKEYD_POLICIES:2:1: byte 0xe9 is not UTF-8; save the policy file as UTF-8"},
+		"UTF-16":         {"\xff\xfep\x00", "REKEYD_POLICIES:1:1: byte 0xff is not UTF-8; save the policy file as UTF-8"},
+		"BOM":            {"\xef\xbb\xbfpolicies: []", "REKEYD_POLICIES:1:1: the policy file starts with a byte order mark; save it as UTF-8 without one"},
 		"10 MB":          {strings.Repeat("# 0123456\n", 1_000_000), "REKEYD_POLICIES: the policy file is larger than 8 MiB; split it between several instances of rekeyd"},
 		"deep flow":      {strings.Repeat("[", 1_000_000), "REKEYD_POLICIES: not valid YAML: exceeded max depth of 10000; nest lists and mappings less deeply"},
 		"deep blocks":    {strings.Repeat("- ", 1_000_000), "REKEYD_POLICIES: not valid YAML: exceeded max depth of 10000; nest lists and mappings less deeply"},

@@ -53,7 +53,14 @@ func TestThePlanOfAPullRequest(t *testing.T) {
 		return string(text)
 	}
 	run("", "git", "init", "-q", "-b", "main")
+	run("", "git", "commit", "-q", "--allow-empty", "-m", "no policies yet")
 	commit("@every 1h", "before")
+	if said := run(script, "bash", "-e"); said != "" {
+		t.Fatal(said)
+	}
+	if text := comment(); strings.Contains(text, "Loading the file") || !strings.Contains(text, "      + create a key of svcacc_prod") {
+		t.Errorf("of a new file the comment is\n%s", text)
+	}
 	commit("@every 2h", "after")
 	if said := run(script, "bash", "-e"); said != "" {
 		t.Fatal(said)
@@ -85,11 +92,19 @@ func TestTheMatcherOfTheWorkflow(t *testing.T) {
 	}
 	w := newWorld(t, common.vault)
 	w.policy("@every 2 hours")
-	_, _, stderr := w.command([]string{"PATH=/bin"}, "check", w.policyFile)
-	found := regexp.MustCompile(matcher.ProblemMatcher[0].Pattern[0].Regexp).FindStringSubmatch(strings.TrimSpace(stderr))
-	if len(found) != 6 || !slices.Equal(found[1:5], []string{"error", w.policyFile, "4", "15"}) || !strings.HasPrefix(found[5], `policy "tts-prod": schedule `) {
-		t.Errorf("%q in\n%s", found, stderr)
+	finds := func(line, column, says string) {
+		t.Helper()
+		_, _, stderr := w.command([]string{"PATH=/bin"}, "check", w.policyFile)
+		found := regexp.MustCompile(matcher.ProblemMatcher[0].Pattern[0].Regexp).FindStringSubmatch(strings.TrimSpace(stderr))
+		if len(found) != 6 || !slices.Equal(found[1:5], []string{"error", w.policyFile, line, column}) || !strings.HasPrefix(found[5], says) {
+			t.Errorf("%q in\n%s", found, stderr)
+		}
 	}
+	finds("4", "15", `policy "tts-prod": schedule `)
+	w.write(w.policyFile, "policies:\n  - {name: a\n")
+	finds("1", "1", "not valid YAML")
+	w.write(w.policyFile, "")
+	finds("1", "1", "the policy file is empty")
 }
 
 type workflowStep struct {
