@@ -30,13 +30,23 @@ func (l *loader) sink(p *policy, out *plan.Policy) {
 		l.fault(p.Sink.Path.node, "%ssink.path is %s, which is under the ledger's prefix %s; write another path, or move the ledger with REKEYD_LEDGER_PATH", p.prefix(), quote(full), quote(ledger))
 	}
 	l.adminKey(p, out)
-	for _, added := range []string{"data/", "metadata/", ref.Mount + "/"} {
-		if rest, ok := strings.CutPrefix(ref.Path, added); ok {
-			l.warn(p, p.Sink.Path, "sink.path is %s, but Vault adds %s itself; write %s if you mean that record", quote(ref.Path), added, quote(rest))
-			break
-		}
+	if rest := withoutAdded(ref.Ref); rest != ref.Path {
+		l.warn(p, p.Sink.Path, "sink.path is %s, but Vault adds %s itself; write %s if you mean that record", quote(ref.Path), strings.TrimSuffix(ref.Path, rest), quote(rest))
 	}
 	l.unique(l.sinks, p.Sink.Path, "sink.path", full, p)
+}
+
+// withoutAdded is the path without what Vault's API has before it, as in secret/data/PATH.
+func withoutAdded(ref ledger.Ref) string {
+	for rest := ref.Path; ; {
+		before := rest
+		for _, added := range []string{"data/", "metadata/", ref.Mount + "/"} {
+			rest = strings.TrimPrefix(rest, added)
+		}
+		if rest == before {
+			return rest
+		}
+	}
 }
 
 func (l *loader) warn(p *policy, at at[string], format string, args ...any) {

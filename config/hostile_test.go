@@ -242,7 +242,7 @@ func TestAFolderThatOthersWriteIsRefused(t *testing.T) {
 }
 
 func TestPathsThatVaultCompletesAreWarnedAbout(t *testing.T) {
-	for path, meant := range map[string]string{"data/a": "a", "metadata/a/b": "a/b", "secret/a": "a", "database/a": "", "secrets/a": "", "a/data/b": ""} {
+	for path, meant := range map[string]string{"data/a": "a", "metadata/a/b": "a/b", "secret/a": "a", "secret/data/a": "a", "data/metadata/secret/a/data": "a/data", "database/a": "", "secrets/a": "", "a/data/b": ""} {
 		c, err := load(t, with("sink: {path: "+path+"}"))
 		if err != nil {
 			t.Fatal(err)
