@@ -17,6 +17,7 @@ import (
 	"github.com/sethvargo/go-envconfig"
 
 	"github.com/rekeyd/rekeyd/internal/web"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 const policies = `policies:
@@ -140,8 +141,16 @@ func TestScheduleLines(t *testing.T) {
 	}
 	_, stdout, _ = command(t, nil, "schedule", "-o", "json", "tts-prod", "-n", "1", "--from", "2026-03-23T12:00:00Z")
 	var runs []run
-	if err := json.Unmarshal([]byte(stdout), &runs); err != nil || len(runs) != 1 || runs[0] != (run{"tts-prod", "2026-03-30T03:00:00+02:00", "2026-03-30T01:00:00Z"}) {
+	if err := json.Unmarshal([]byte(stdout), &runs); err != nil || len(runs) != 1 || runs[0] != (run{"tts-prod", "2026-03-30T03:00:00+02:00", "2026-03-30T01:00:00Z", plan.ModeAuto}) {
 		t.Errorf("got %q (%v)", stdout, err)
+	}
+	idle := map[string]string{"REKEYD_POLICY_FILE": "", "REKEYD_POLICIES": strings.Replace(strings.Replace(twoPolicies, "{name: tts", "{mode: paused, name: tts", 1), "{name: dub", "{mode: manual, name: dub", 1)}
+	_, stdout, stderr := command(t, idle, "schedule", "-n=1", "--from=2026-03-23T12:00:00Z")
+	if stdout != both || stderr != "rekeyd: warning: by its mode, no run happens of tts-prod (paused), dubbing (manual)\n" {
+		t.Errorf("got %q and %q", stdout, stderr)
+	}
+	if _, stdout, stderr = command(t, idle, "schedule", "-n=1", "-o", "json"); strings.Count(stdout, `"mode": "paused"`) != 1 || stderr != "" {
+		t.Errorf("got %q and %q", stdout, stderr)
 	}
 }
 

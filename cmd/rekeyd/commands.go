@@ -126,7 +126,8 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 	history.Flags().StringVar(&o.since, "since", "", "rotations of which a step was at or after this `TIME` (RFC 3339)")
 	schedule := add(groupLook, &cobra.Command{Use: "schedule [POLICY...]", Short: "List the next runs", Example: "  rekeyd schedule tts-prod\n  rekeyd schedule -n 10 --from 2026-03-01T00:00:00Z",
 		Long: "List the next runs of each schedule, without the network: in the policy's zone, a tab, and in UTC. Those of several policies are\n" +
-			"merged by time, with the policy's name and a tab in front."}, 0, manyNames, a.schedule)
+			"merged by time, with the policy's name and a tab in front. Policies in the modes manual and paused do not run: stderr says which,\n" +
+			"and mode in -o json."}, 0, manyNames, a.schedule)
 	schedule.Flags().IntVarP(&o.runs, "n", "n", 5, "list so many `RUNS` of each policy")
 	schedule.Flags().StringVar(&o.from, "from", "", "runs after this `TIME` (RFC 3339); default now")
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator/plan"
@@ -16,9 +17,10 @@ const maxRuns = 10_000
 
 // run is one line of `rekeyd schedule`.
 type run struct {
-	Policy string `json:"policy"`
-	Local  string `json:"local"` // RFC 3339, in the policy's zone
-	UTC    string `json:"utc"`
+	Policy string    `json:"policy"`
+	Local  string    `json:"local"` // RFC 3339, in the policy's zone
+	UTC    string    `json:"utc"`
+	Mode   plan.Mode `json:"mode"` // other than auto: no run happens
 }
 
 // schedule is `rekeyd schedule`: the runs of the schedule alone, without the ledger.
@@ -46,6 +48,7 @@ func (a app) schedule(_ context.Context, o options, names []string) error {
 	if o.format.document() {
 		return a.document(o.format, runs)
 	}
+	a.sayIdle(policies)
 	for _, r := range runs {
 		line := r.Local + "\t" + r.UTC
 		if len(policies) > 1 {
@@ -56,6 +59,23 @@ func (a app) schedule(_ context.Context, o options, names []string) error {
 		}
 	}
 	return nil
+}
+
+// sayIdle says on stderr which policies do not run, since the lines of their schedules are as of others.
+func (a app) sayIdle(policies []plan.Policy) {
+	const most = 10
+	var idle []string
+	for _, p := range policies {
+		if p.Mode != plan.ModeAuto {
+			idle = append(idle, p.Name+" ("+string(p.Mode)+")")
+		}
+	}
+	if more := len(idle) - most; more > 0 {
+		idle = append(idle[:most:most], fmt.Sprintf("and %d more", more))
+	}
+	if len(idle) > 0 {
+		a.printError("warning", fmt.Errorf("by its mode, no run happens of %s", strings.Join(idle, ", ")))
+	}
 }
 
 // timeOf parses the value of a flag; without one it returns missing.
@@ -76,7 +96,7 @@ func runsOf(p plan.Policy, start time.Time, n int) []run {
 	var runs []run
 	for at := p.Schedule.Next(start.Add(-splay)); len(runs) < n && !at.IsZero(); at = p.Schedule.Next(at) {
 		t := at.Add(splay)
-		runs = append(runs, run{p.Name, t.In(p.Schedule.Location()).Format(time.RFC3339), t.UTC().Format(time.RFC3339)})
+		runs = append(runs, run{p.Name, t.In(p.Schedule.Location()).Format(time.RFC3339), t.UTC().Format(time.RFC3339), p.Mode})
 	}
 	return runs
 }
