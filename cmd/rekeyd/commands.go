@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,7 +65,7 @@ Exit status: 0 done, 1 failed, 2 usage or configuration, 3 plan has something to
 		if !c.HasParent() && c.Flags().NArg() > 0 { // the flag of a command that does not exist
 			return knownCommand(c, c.Flags().Args())
 		}
-		return misuse(c, "%w", err)
+		return misuse(c, "%w%s", err, flagMeant(c, err))
 	})
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	for _, title := range []string{groupDaemon, groupLook, groupChange, groupHelp} {
@@ -121,6 +122,12 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 	status.Flags().BoolVar(&o.exitCode, "exit-code", false, "exit status 3 if a policy that is shown is failing or in error")
 	status.Flags().BoolVarP(&o.watch, "watch", "w", false, "look again until Ctrl-C, and show what changed")
 	status.Flags().DurationVar(&o.interval, "interval", 10*time.Second, "with --watch: `TIME` between two looks, from "+duration(leastInterval)+" to "+duration(mostInterval))
+	status.PreRunE = func(c *cobra.Command, _ []string) error {
+		if c.Flags().Changed("interval") && !o.watch {
+			return misuse(c, "--interval is the time between the looks of --watch, which is not given")
+		}
+		return nil
+	}
 	history := add(groupLook, &cobra.Command{Use: "history [POLICY...]", Short: "Show what became of each rotation", Example: "  rekeyd history tts-prod\n  rekeyd history --since 2026-03-01T00:00:00Z -o json",
 		Long: "Show what the ledger remembers of each rotation, newest last: who asked and why, what became of the old key, and the evidence.\nRemoved policies are included. It reads the ledger only. -o wide adds the old keys' ids and times, probes and words."}, 0, manyNames, a.history)
 	history.Flags().StringVar(&o.since, "since", "", "rotations of which a step was at or after this `TIME` (RFC 3339)")
@@ -167,7 +174,7 @@ func (a app) addCommands(root *cobra.Command, o *options) {
 	a.completeWorkspaces(asked)
 	asked.Flags().BoolVar(&o.yes, "yes", false, "do not ask")
 	asked.Flags().BoolVar(&o.redact, "redact", true, "leave out ids and what ElevenLabs says in its own words; secrets are never shown")
-	inspect := &cobra.Command{Use: "debug", Short: "Collect what an issue needs", GroupID: groupHelp, Args: knownCommand}
+	inspect := &cobra.Command{Use: "debug", Short: "Collect what an issue needs", GroupID: groupHelp, Args: knownCommand, Example: "  rekeyd debug bundle -o bundle.tar.gz\n  rekeyd help debug bundle"}
 	bundle := &cobra.Command{Use: "bundle", Short: "Collect status, history, configuration, metrics, goroutines and versions", Example: "  rekeyd debug bundle -o bundle.tar.gz\n  kubectl exec deploy/rekeyd -- /rekeyd debug bundle >bundle.tar.gz",
 		Long: "Collect status, history, configuration, metrics, goroutines and versions in one tar.gz, to attach to an issue. Metrics and\n" +
 			"goroutines come from the daemon that runs here with the same environment; its README.txt says what could not be had.\n" +
@@ -222,8 +229,32 @@ func addHelp(root *cobra.Command) {
 	completion.Args, completion.Example = knownCommand, "  source <(rekeyd completion bash)\n  rekeyd completion fish > ~/.config/fish/completions/rekeyd.fish"
 	for _, shell := range completion.Commands() {
 		shell.Args = operands(0, 0)
+		shell.Example = map[string]string{
+			"bash":       "  source <(rekeyd completion bash)\n  rekeyd completion bash >/etc/bash_completion.d/rekeyd",
+			"zsh":        "  source <(rekeyd completion zsh)\n  rekeyd completion zsh >\"${fpath[1]}/_rekeyd\"",
+			"fish":       "  rekeyd completion fish | source\n  rekeyd completion fish >~/.config/fish/completions/rekeyd.fish",
+			"powershell": "  rekeyd completion powershell | Out-String | Invoke-Expression\n  rekeyd completion powershell >rekeyd.ps1",
+		}[shell.Name()]
 	}
 	completion.RunE = func(c *cobra.Command, _ []string) error { return misuse(c, "name a shell: bash, zsh or fish") }
+}
+
+var flagNames = regexp.MustCompile(`(?m)^ +(?:-\w, )?--([\w-]+)`)
+
+// flagMeant asks whether a known flag was meant; "" if none is like it.
+func flagMeant(c *cobra.Command, err error) string {
+	typed, unknown := strings.CutPrefix(err.Error(), "unknown flag: --")
+	if !unknown {
+		return ""
+	}
+	var known []string
+	for _, found := range flagNames.FindAllStringSubmatch(c.Flags().FlagUsages(), -1) {
+		known = append(known, found[1])
+	}
+	if name, near := strings.CutPrefix(config.Suggestion(typed, known), "did you mean "); near {
+		return "; did you mean --" + name
+	}
+	return ""
 }
 
 // usageError is an invalid command line.

@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -69,7 +70,7 @@ func get(ctx context.Context, env config.Env, path string, limit time.Duration) 
 	client := http.Client{Timeout: limit, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}} //nolint:gosec // see above
 	resp, err := client.Do(req)
 	if err != nil {
-		return 0, nil, false, fmt.Errorf("asking the daemon: %w", err)
+		return 0, nil, false, fmt.Errorf("asking the daemon: %w%s", err, absent(err))
 	}
 	defer func() { _ = resp.Body.Close() }()
 	text, err = io.ReadAll(http.MaxBytesReader(nil, resp.Body, maxAnswer))
@@ -77,6 +78,14 @@ func get(ctx context.Context, env config.Env, path string, limit time.Duration) 
 		return 0, nil, false, fmt.Errorf("reading the daemon's answer: %w", err)
 	}
 	return resp.StatusCode, text, len(c.Users) > 0, nil
+}
+
+// absent is what to do where nothing listens.
+func absent(err error) string {
+	if dial := (*net.OpError)(nil); errors.As(err, &dial) && dial.Op == "dial" {
+		return "; start the daemon, or give REKEYD_LISTEN_ADDR as the daemon has it"
+	}
+	return ""
 }
 
 // probeAddr returns the address at which a process on the same host reaches a listener.
