@@ -297,3 +297,19 @@ func TestVersions(t *testing.T) {
 		t.Errorf("version %q and appVersion %q differ", version, app)
 	}
 }
+
+// TestTheReadmeInstalls: the README's line, with the two files of docs/kubernetes.md, lacks nothing that the chart requires.
+func TestTheReadmeInstalls(t *testing.T) {
+	line := regexp.MustCompile(`(?m)^helm install rekeyd oci://\S+ --version \S+(.*)$`).FindStringSubmatch(read(t, "../../README.md"))
+	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(read(t, "../../docs/kubernetes.md"), 2)
+	if line == nil || len(blocks) != 2 {
+		t.Fatalf("%q, %q", line, blocks)
+	}
+	dir := t.TempDir()
+	for i, name := range []string{"values.yaml", "policies.yaml"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(blocks[i][1]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	Render(t, strings.Fields(regexp.MustCompile(`\w+\.yaml`).ReplaceAllString(line[1], dir+"/$0"))...)
+}
