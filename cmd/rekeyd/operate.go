@@ -56,14 +56,12 @@ func (a app) rehearse(ctx context.Context, o options, names []string) error {
 	if err != nil {
 		return err
 	}
-	var refused []error
 	now, view := time.Now(), web.ViewOf(snapshot)
 	table := planTable{Policies: []policyPlan{}, Unmanaged: []policyPlan{}}
 	for i, s := range snapshot.Policies {
 		one := policyPlan{Policy: s.Policy.Name, State: s.State, Reason: s.Reason, Message: s.Message, Now: []change{}, Later: []change{}, words: view.Policies[i].Words()}
 		if err := d.Refusal(ctx, s.Policy.Name, rotator.RotateOptions{Revoke: o.revoke}); err != nil {
 			one.Note = "rotate would be refused: " + err.Error()
-			refused = append(refused, err)
 		} else {
 			one.Now = asked(s, o.revoke, now)
 		}
@@ -77,10 +75,7 @@ func (a app) rehearse(ctx context.Context, o options, names []string) error {
 	} else {
 		err = a.print("%sDry run: nothing was changed.\n", safe(table.text(a.painter(), now)))
 	}
-	if down := unreachable(view); down != nil { // which is why those that are refused are
-		refused = []error{down}
-	}
-	return errors.Join(err, errors.Join(refused...))
+	return errors.Join(err, unreachable(view))
 }
 
 // asked are the changes of a rotation that a person asks for.

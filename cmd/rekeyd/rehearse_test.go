@@ -23,7 +23,7 @@ func TestDryRunSession(t *testing.T) {
 	w.must(0, "rotate", "tts-prod", "--dry-run", "--revoke-now")
 	w.must(0, "rotate", "dubbing", "--dry-run", "-o", "json")
 	w.env["REKEYD_POLICIES"] = strings.Replace(twoPolicies, "{name: tts-prod,", "{name: tts-prod, mode: paused,", 1)
-	w.must(1, "rotate", "tts-prod", "--dry-run")
+	w.must(0, "rotate", "tts-prod", "--dry-run")
 	w.must(2, "rotate", "--dry-run")
 	w.must(2, "rotate", "tts-prd", "--dry-run")
 	w.golden("dry_run")
@@ -76,16 +76,16 @@ func TestDryRunRefusesWhatRotateRefuses(t *testing.T) {
 			}
 			w.env["REKEYD_POLICIES"] = c.policies
 			keys, paths := len(w.sim.State()[0].Keys), len(w.kv.Paths())
-			dry, promises, would := w.run("rotate", "tts-prod", "--dry-run")
+			dry, promises, _ := w.run("rotate", "tts-prod", "--dry-run")
 			if len(w.sim.State()[0].Keys) != keys || len(w.kv.Paths()) != paths {
 				t.Error("the dry run changed something")
 			}
-			if dry != 1 || strings.Contains(promises, "create a key") || !strings.Contains(promises, c.says) || !strings.Contains(would, c.says) {
-				t.Errorf("the dry run (%d) says:\n%s%s", dry, promises, would)
+			if dry != 0 || strings.Contains(promises, "create a key") || !strings.Contains(promises, c.says) {
+				t.Errorf("the dry run (%d) says:\n%s", dry, promises)
 			}
 			status, _, does := w.run("rotate", "tts-prod")
-			if refusal := does[max(0, strings.LastIndex(does, "policy tts-prod")):]; status != 1 || !strings.Contains(would, refusal) {
-				t.Errorf("the dry run says %q, and rotate %q (%d)", would, does, status)
+			if refusal := strings.TrimSpace(does[max(0, strings.LastIndex(does, "policy tts-prod")):]); status != 1 || !strings.Contains(promises, refusal) {
+				t.Errorf("the dry run says %q, and rotate %q (%d)", promises, does, status)
 			}
 		})
 	}
