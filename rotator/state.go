@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"reflect"
-	"slices"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
@@ -150,13 +149,17 @@ func (r *Rotator) policyOf(st *policyState) (plan.Policy, *workspace) {
 
 // setEntry stores the entry that was read or written at this version.
 func (k *knowledge) setEntry(e *ledger.Entry, version int, now time.Time) {
+	var last time.Time // when the newest rotation of the history published its key
 	k.leaked = false
 	if e != nil {
-		k.leaked = slices.ContainsFunc(e.Rotations(), func(p ledger.Past) bool { return plan.Leaked(p.Reason) })
+		for _, past := range e.Rotations() {
+			k.leaked = k.leaked || plan.Leaked(past.Reason)
+			last = past.Published
+		}
 		e.Pack()
 	}
 	k.loaded, k.ledgerError, k.entry, k.version = true, "", e, version
-	if id, last := ledger.CurrentID(e), lastPublished(e); id != k.currentID || !last.Equal(k.lastPublished) {
+	if id := ledger.CurrentID(e); id != k.currentID || !last.Equal(k.lastPublished) {
 		if k.currentID != "" {
 			k.changedSince = now
 		}
@@ -170,18 +173,6 @@ func (k *knowledge) setEntry(e *ledger.Entry, version int, now time.Time) {
 	case k.claimVersion != version:
 		k.claimVersion, k.claimSince = version, now
 	}
-}
-
-// lastPublished returns when the newest rotation of the history published its key.
-func lastPublished(e *ledger.Entry) time.Time {
-	if e == nil {
-		return time.Time{}
-	}
-	history := e.Rotations()
-	if len(history) == 0 {
-		return time.Time{}
-	}
-	return history[len(history)-1].Published
 }
 
 // inQuarantine returns since when each key in quarantine is known to be there.
