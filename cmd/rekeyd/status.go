@@ -93,15 +93,7 @@ func troubled(p web.PolicyView) bool {
 	return p.State == plan.StateError || p.State == plan.StateFailing
 }
 
-// survey observes the chosen policies, or all of them, removed ones included.
-func (a app) survey(ctx context.Context, o options, names []string) (rotator.Snapshot, error) {
-	s, err := a.load()
-	if err != nil {
-		return rotator.Snapshot{}, err
-	}
-	return a.observe(ctx, s, o, names)
-}
-
+// observe observes the chosen policies, or all of them, removed ones included.
 func (a app) observe(ctx context.Context, s daemon.Settings, o options, names []string) (rotator.Snapshot, error) {
 	look, err := a.observer(s, o, names)
 	if err != nil {
