@@ -37,7 +37,7 @@ func TestReloadOnFileChange(t *testing.T) {
 		return strings.Contains(metrics, "rekeyd_config_last_reload_successful 0") && strings.Contains(page, "cannot be used") &&
 			w.Log.Count("reloading policies failed") == 1
 	})
-	if w.Log.Count(`policies.yaml:1: not valid YAML`) != 1 {
+	if w.Log.Count(`policies.yaml:1:1: not valid YAML`) != 1 {
 		t.Error("the log does not say what is wrong, and where")
 	}
 	if !w.has(url, "tts-prod", "second")() {

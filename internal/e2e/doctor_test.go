@@ -56,7 +56,7 @@ func TestCheckOnlineMeetsWhatTheFirstRunWould(t *testing.T) {
 	if _, err := w.root.KVv2("secret").Put(t.Context(), w.sink(), map[string]any{"api_key": "somebody else's"}); err != nil {
 		t.Fatal(err)
 	}
-	w.examined(1, nil, "error   policy tts-prod: the ledger is empty and secret/"+w.sink()+" holds a value that belongs to no known key; set adopt")
+	w.examined(1, nil, "error   policy tts-prod: the ledger is empty and secret/"+w.sink()+" holds a value that belongs to no known key; service account "+account+" has no key to adopt, so remove api_key from the record")
 }
 
 // A cluster whose standbys answer reads: what follows is said. The real Vault stands behind what OpenBao says of itself.
