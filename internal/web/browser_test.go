@@ -280,8 +280,7 @@ func TestCopying(t *testing.T) {
 }
 
 // TestAxe finds no violation of the rules of WCAG 2.2 AA and of good practice, on each view at each width, light and dark.
-func TestAxe(t *testing.T) {
-	t.Parallel()
+func TestAxe(t *testing.T) { // alone, as TestScreenshots
 	now := time.Now()
 	b := newBrowser(t)
 	localtest.NPM(b.ctx, t, "axetest")
