@@ -26,7 +26,7 @@ func (l *listings) RoundTrip(req *http.Request) (*http.Response, error) {
 	return l.RoundTripper.RoundTrip(req)
 }
 
-// Four workspaces are listed at once at the start, then a quarter of the reconcile interval apart, each once per interval.
+// Four workspaces are listed at once at the start, then a quarter of the reconcile interval apart; none twice within an interval.
 func TestListingsOfWorkspacesAreSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -34,11 +34,11 @@ func TestListingsOfWorkspacesAreSpread(t *testing.T) {
 		seen := &listings{RoundTripper: w.api, at: map[string][]time.Duration{}, t0: time.Now()}
 		w.api = seen
 		_, stop := w.start(testPolicy(t, nil))
-		after(4*time.Minute - time.Second)
+		after(5*time.Minute - time.Second)
 		stop()
 		for i, host := range []string{"b", "c", "d", "default"} {
-			first := time.Duration(i+1) * 15 * time.Second
-			want := []time.Duration{0, first, first + time.Minute, first + 2*time.Minute, first + 3*time.Minute}
+			first := time.Minute + time.Duration(i)*15*time.Second
+			want := []time.Duration{0, first, first + time.Minute, first + 2*time.Minute, first + 3*time.Minute, first + 4*time.Minute}
 			got := seen.at[host]
 			for n, at := range got {
 				if n >= len(want) || at.Round(time.Second) != want[n] {

@@ -59,15 +59,13 @@ func (r *Rotator) reconcileLoop(ctx context.Context, ws *workspace) {
 	}
 }
 
-// firstWait spreads the listings of the workspaces, which all begin at once, over the interval from their second on.
+// firstWait spreads the listings of the workspaces, which all begin at once, over the interval from their second on. No two listings
+// are less than an interval apart: what two of them agree on, such as that a key is missing or not used, counts.
 func (r *Rotator) firstWait(ws *workspace) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	turn, of := slices.Index(r.sortedWorkspaces, ws)+1, len(r.sortedWorkspaces)
-	if turn == 0 {
-		return r.opt.ReconcileInterval // a reload removed it
-	}
-	return r.opt.ReconcileInterval * time.Duration(turn) / time.Duration(of)
+	turn, of := max(slices.Index(r.sortedWorkspaces, ws), 0), max(len(r.sortedWorkspaces), 1)
+	return r.opt.ReconcileInterval + r.opt.ReconcileInterval*time.Duration(turn)/time.Duration(of)
 }
 
 func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
