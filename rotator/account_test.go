@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
-	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
@@ -21,7 +20,7 @@ func TestAnAccountThatIsGone(t *testing.T) {
 		w.must(w.sim.RemoveAccount(account))
 		for _, wait := range []time.Duration{time.Minute + time.Second, 10 * time.Minute} {
 			after(wait)
-			if s := w.state(r, 0); s.State != plan.StateError || s.Reason != ledger.ReasonUnknownAccount {
+			if s := w.state(r, 0); s.State != plan.StateError || s.Reason != plan.FaultUnknownAccount {
 				t.Errorf("the daemon says %s, %s", s.State, s.Reason)
 			}
 		}

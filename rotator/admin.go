@@ -19,7 +19,7 @@ func (r *Rotator) othersDueLocked(p plan.Policy) bool {
 		}
 		d := st.last.decision
 		expired := d.State == plan.StateOK && st.last.due(r.opt.Wall()) // it became due since the last look
-		unseen := d.Reason == ledger.ReasonNotObserved                  // the last look was before the first listing
+		unseen := d.Reason == plan.WaitNotObserved                      // the last look was before the first listing
 		if !st.last.planned || expired || unseen || d.State == plan.StateRotating || d.Rotates() {
 			return true
 		}
@@ -70,7 +70,7 @@ func (j *job) adminMoved(ctx context.Context, old ledger.KeyRef, current *ledger
 	hash := ledger.HashValue(j.entry().Salt, key.Reveal())
 	stale := own && current != nil && current.Sink == j.p.Sink && current.Hash != "" && hash != current.Hash
 	if hash == old.Hash || stale {
-		return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "workspace %s does not use the key that replaces %s yet", old.Workspace, old.ID)
+		return failedFor(ledger.StageRetire, ledger.FailureUnsafe, "workspace %s does not use the key that replaces %s yet", old.Workspace, old.ID)
 	}
 	return nil
 }
@@ -81,9 +81,9 @@ func (r *Rotator) advisedLocked(ws *workspace, err error) error {
 	case err == nil:
 		return nil
 	case !errors.Is(err, elevenlabs.ErrInvalidKey):
-		return &ledger.Error{Reason: ReasonOf(err), Err: err}
+		return &ledger.Error{Reason: FailureOf(err), Err: err}
 	}
-	err = &ledger.Error{Op: "using the admin key", Reason: ledger.ReasonAdminKeyRefused, Err: err}
+	err = &ledger.Error{Op: "using the admin key", Reason: ledger.FailureAdminKeyRefused, Err: err}
 	for _, st := range r.policies {
 		if st.policy.AdminOf == ws.name {
 			err = fmt.Errorf("%w; policy %s cannot replace a key that is refused: set its adopt to the id of the key that you put there", err, st.policy.Name)

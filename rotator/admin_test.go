@@ -203,13 +203,13 @@ func TestALeakedAdminKey(t *testing.T) {
 			t.Errorf("the workspace says: %v", ws.Err)
 		}
 		after(3 * time.Hour)
-		if s := r.Snapshot().Policies[0]; s.State != plan.StateFailing || s.Reason != ledger.ReasonAdminKeyRefused {
+		if s := r.Snapshot().Policies[0]; s.State != plan.StateFailing || s.Reason != ledger.FailureAdminKeyRefused {
 			t.Errorf("when it is due, the policy is %s: %s", s.State, s.Reason)
 		}
 
 		second := w.putAdminKey(p)
 		after(20 * time.Minute)
-		if s := r.Snapshot().Policies[0]; s.State != plan.StateError || s.Reason != ledger.ReasonRecordChanged {
+		if s := r.Snapshot().Policies[0]; s.State != plan.StateError || s.Reason != plan.FaultRecordChanged {
 			t.Errorf("with an unknown key in place the policy is %s: %s", s.State, s.Reason)
 		}
 		if err := r.Snapshot().Workspaces[0].Err; err != nil {

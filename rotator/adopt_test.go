@@ -10,7 +10,6 @@ import (
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
-	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
@@ -57,10 +56,10 @@ func named(t *testing.T, r *rotator.Rotator, name string) rotator.PolicyStatus {
 	return rotator.PolicyStatus{}
 }
 
-func wantRefusal(t *testing.T, s rotator.PolicyStatus, reason ledger.Reason, says string) {
+func wantRefusal(t *testing.T, s rotator.PolicyStatus, fault plan.Fault, says string) {
 	t.Helper()
-	if s.State != plan.StateError || s.Reason != reason || !strings.Contains(s.Message, says) {
-		t.Errorf("%s is %s (%s): %s; want %s and %q", s.Policy.Name, s.State, s.Reason, s.Message, reason, says)
+	if s.State != plan.StateError || s.Reason != fault || !strings.Contains(s.Message, says) {
+		t.Errorf("%s is %s (%s): %s; want %s and %q", s.Policy.Name, s.State, s.Reason, s.Message, fault, says)
 	}
 }
 
@@ -77,13 +76,13 @@ func TestACopiedRecordIsNoAdoption(t *testing.T) {
 		r, stop := w.daemon(options{}, a, b)
 		defer stop()
 		after(time.Minute)
-		wantRefusal(t, named(t, r, b.Name), ledger.ReasonRecordChanged, "belongs to policy "+a.Name)
+		wantRefusal(t, named(t, r, b.Name), plan.FaultRecordChanged, "belongs to policy "+a.Name)
 		after(30 * time.Hour) // a rotates and retires the key
 		w.mustWork(a, "after its rotation")
 		if k := w.key(first.Secret); !k.Deleted() {
 			t.Error("the copy kept its owner from retiring the key")
 		}
-		wantRefusal(t, named(t, r, b.Name), ledger.ReasonRecordChanged, "")
+		wantRefusal(t, named(t, r, b.Name), plan.FaultRecordChanged, "")
 		w.kv.Delete(b.Sink.String())
 		after(20 * time.Minute)
 		w.mustWork(b, "without the copy")
@@ -117,7 +116,7 @@ func TestAdoptionNeedsTheSecret(t *testing.T) {
 				r, stop := w.daemon(options{}, p)
 				defer stop()
 				after(50 * time.Hour)
-				wantRefusal(t, named(t, r, p.Name), ledger.ReasonAdoptRefused, id)
+				wantRefusal(t, named(t, r, p.Name), plan.FaultAdoptRefused, id)
 				if k := w.key(secret); k.Disabled || k.Deleted() || len(w.alive()) != before {
 					t.Errorf("key %s: disabled %t, deleted %t; %d keys", id, k.Disabled, k.Deleted(), len(w.alive()))
 				}
@@ -143,7 +142,7 @@ func TestTheCandidateThatFits(t *testing.T) {
 		defer stop()
 		after(time.Minute)
 		s := named(t, r, p.Name)
-		wantRefusal(t, s, ledger.ReasonRecordChanged, id)
+		wantRefusal(t, s, plan.FaultRecordChanged, id)
 		_, marked, _ := strings.Cut(s.Message, id)
 		marked, _, _ = strings.Cut(marked, ")")
 		if strings.Count(s.Message, " fits") != 1 || !strings.Contains(marked, " fits") {
@@ -180,7 +179,7 @@ func TestOneKeyBelongsToOnePolicy(t *testing.T) {
 					r, stopB := w.daemon(options{}, policies...)
 					defer stopB()
 					after(30 * time.Minute)
-					wantRefusal(t, named(t, r, b.Name), ledger.ReasonAdoptRefused, "belongs to policy "+a.Name)
+					wantRefusal(t, named(t, r, b.Name), plan.FaultAdoptRefused, "belongs to policy "+a.Name)
 					after(5 * time.Hour)
 					w.mustWork(a, "after its rotation")
 				})
@@ -216,7 +215,7 @@ func TestTheReservationOfAKeyFourWays(t *testing.T) {
 					late, stopLate := w.startProcess(&process{}, other)
 					defer stopLate()
 					after(10 * time.Minute)
-					wantRefusal(t, named(t, late, other.Name), ledger.ReasonAdoptRefused, "belongs to policy "+p.Name)
+					wantRefusal(t, named(t, late, other.Name), plan.FaultAdoptRefused, "belongs to policy "+p.Name)
 				})
 			})
 		}
@@ -256,7 +255,7 @@ func TestFieldsOfOthersStay(t *testing.T) {
 			r, stop := w.daemon(options{}, p)
 			defer stop()
 			after(30 * time.Hour)
-			wantRefusal(t, named(t, r, p.Name), ledger.ReasonRecordChanged, "fields with the names that rekeyd writes")
+			wantRefusal(t, named(t, r, p.Name), plan.FaultRecordChanged, "fields with the names that rekeyd writes")
 			now := w.record(p)
 			if len(now) != len(before) || len(w.alive()) != 0 {
 				t.Errorf("the record is %v, and there are %d keys", now, len(w.alive()))

@@ -199,7 +199,7 @@ func (m *maze) entry(p plan.Policy, keys []elevensim.Key) *ledger.Entry {
 	}
 	for range m.rnd.IntN(4) {
 		r := ledger.Retiring{KeyRef: m.ref(p, keys), State: pick(m, ledger.InOverlap, ledger.InQuarantine), Until: m.at(), Quarantine: ledger.Duration(6 * time.Hour),
-			Reason: pick(m, ledger.ReasonSchedule, ledger.ReasonRevoke, ledger.ReasonExposed)}
+			Reason: pick(m, ledger.TriggerSchedule, ledger.TriggerRevoke, ledger.TriggerExposed)}
 		if m.chance(20) {
 			r.Tries, r.NextTry = 3, m.at()
 		}
@@ -209,7 +209,7 @@ func (m *maze) entry(p plan.Policy, keys []elevensim.Key) *ledger.Entry {
 		e.Claim = &ledger.Claim{Holder: "somebodyelse", Nonce: 1, Since: m.at()}
 		if m.chance(70) {
 			e.Intent = &ledger.Intent{Rotation: "rotation00", KeyName: "rekeyd.abcdefgh." + p.Name + ".rotation00", Workspace: "default", Account: p.ServiceAccount,
-				Sink: p.Sink, Reason: pick(m, ledger.ReasonSchedule, ledger.ReasonFirst, ledger.ReasonExposed), Started: m.at()}
+				Sink: p.Sink, Reason: pick(m, ledger.TriggerSchedule, ledger.TriggerFirst, ledger.TriggerExposed), Started: m.at()}
 			if m.chance(20) && len(e.Retiring) > 0 {
 				e.Intent.Rollback, e.Intent.Rotation, e.Intent.KeyName = true, e.Retiring[0].Rotation, e.Retiring[0].Name
 			}
@@ -219,7 +219,7 @@ func (m *maze) entry(p plan.Policy, keys []elevensim.Key) *ledger.Entry {
 		e.Abandoned = append(e.Abandoned, ledger.Abandoned{Rotation: "rotation01", KeyName: "rekeyd.abcdefgh." + p.Name + ".rotation01", Workspace: "default", Account: p.ServiceAccount, Since: m.at()})
 	}
 	if m.chance(15) {
-		e.Failure = &ledger.Failure{Stage: ledger.StageCreate, Reason: ledger.ReasonForbidden, At: m.at(), Count: 1 + m.rnd.IntN(9), NextTry: m.at()}
+		e.Failure = &ledger.LastFailure{Stage: ledger.StageCreate, Reason: ledger.FailureForbidden, At: m.at(), Count: 1 + m.rnd.IntN(9), NextTry: m.at()}
 	}
 	if m.chance(30) {
 		e.Applied = &ledger.Applied{Digest: pick(m, p.Settings.Digest(), "other"), At: m.at()}
@@ -290,21 +290,21 @@ func (m *maze) spend(ctx context.Context, policy string, d time.Duration) {
 }
 
 func (m *maze) refusal(answer, op string) error {
-	e := &ledger.Error{Op: op, Reason: ledger.ReasonSinkError, Err: errors.New("no")}
+	e := &ledger.Error{Op: op, Reason: ledger.FailureSinkError, Err: errors.New("no")}
 	switch answer {
 	case "":
 		return nil
 	case "conflict":
 		return ledger.ErrConflict
 	case "403", "404":
-		e.Reason = ledger.ReasonSinkDenied
+		e.Reason = ledger.FailureSinkDenied
 	case "429":
-		e.Reason, e.Outage = ledger.ReasonSinkRateLimited, true
+		e.Reason, e.Outage = ledger.FailureSinkRateLimited, true
 	case "500":
 		e.MaybeApplied = true
 	case "timeout":
 		time.Sleep(10 * time.Second) //nolint:forbidigo // simulated time
-		e.Reason, e.Outage, e.MaybeApplied = ledger.ReasonSinkTimeout, true, true
+		e.Reason, e.Outage, e.MaybeApplied = ledger.FailureSinkTimeout, true, true
 	}
 	return e
 }

@@ -54,7 +54,7 @@ func TestTheBrakeHoldsThroughRestarts(t *testing.T) {
 			}
 		}
 		leaked, _ := w.recordHolds(ps[0])
-		if err := w.sim.DisableKey(leaked.ID, string(ledger.ReasonExposed)); err != nil {
+		if err := w.sim.DisableKey(leaked.ID, string(ledger.TriggerExposed)); err != nil {
 			t.Fatal(err)
 		}
 		after(2 * time.Minute)

@@ -26,7 +26,7 @@ type overwriting struct {
 func (s *overwriting) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (int, error) {
 	e, entry := data.(*ledger.Entry)
 	if entry && s.failing.CompareAndSwap(true, false) {
-		return 0, &ledger.Error{Op: "writing", Reason: ledger.ReasonSinkError, Err: errors.New("no")}
+		return 0, &ledger.Error{Op: "writing", Reason: ledger.FailureSinkError, Err: errors.New("no")}
 	}
 	v, err := s.Store.Write(ctx, ref, data, cas)
 	if entry && err == nil && e.Intent != nil && s.armed.CompareAndSwap(true, false) {
@@ -52,7 +52,7 @@ func TestARotationThatIsCalledOffIsNoFailure(t *testing.T) {
 			after(2 * time.Hour)
 			s.armed.Store(true)
 			after(90 * time.Minute)
-			if st := w.state(r, 0); w.countEvents(rotator.EventFailed) != 0 || st.Failures != 0 || st.Failure != nil || st.Reason != ledger.ReasonRecordChanged {
+			if st := w.state(r, 0); w.countEvents(rotator.EventFailed) != 0 || st.Failures != 0 || st.Failure != nil || st.Reason != plan.FaultRecordChanged {
 				t.Errorf("the write fails: %t: %d failed events, %d failures, %+v, %s", fail, w.countEvents(rotator.EventFailed), st.Failures, st.Failure, st.Reason)
 			}
 		})

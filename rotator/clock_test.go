@@ -31,7 +31,7 @@ func TestAWrongClockBeginsNothing(t *testing.T) {
 				if k, _ := w.recordHolds(p); k.ID != current.ID || len(w.alive()) != n {
 					t.Error("something scheduled began")
 				}
-				if s := w.state(r, 0); s.Reason != ledger.ReasonClockSkew || s.Message == "" {
+				if s := w.state(r, 0); s.Reason != plan.WaitClockSkew || s.Message == "" {
 					t.Errorf("%s %s: %s", s.State, s.Reason, s.Message)
 				}
 				if n := strings.Count(w.logs.String(), "clock differs"); n != 1 {
@@ -151,7 +151,7 @@ func TestTimesInTheFutureAreNotWaitedFor(t *testing.T) {
 		return plan.Observed{Entry: e, Listed: true, Found: true, HomeListed: true, Keys: []plan.ListedKey{listed("a"), listed("b")}}
 	}
 	current := key("a", now.Add(-48*time.Hour))
-	due := at(&ledger.Entry{Current: &current, LastRotation: now.Add(-48 * time.Hour), Failure: &ledger.Failure{Count: 9, NextTry: far}})
+	due := at(&ledger.Entry{Current: &current, LastRotation: now.Add(-48 * time.Hour), Failure: &ledger.LastFailure{Count: 9, NextTry: far}})
 	if d := plan.Plan(p, due, now); len(d.Steps) != 1 || d.Steps[0].Action != plan.ActRotate {
 		t.Errorf("next_try: %s %s %v", d.State, d.Reason, d.Steps)
 	}
@@ -162,7 +162,7 @@ func TestTimesInTheFutureAreNotWaitedFor(t *testing.T) {
 	}
 	unlisted := at(&ledger.Entry{Current: &current, LastRotation: far})
 	unlisted.Keys = nil
-	if d := plan.Plan(p, unlisted, now); d.State != plan.StateError || d.Reason != ledger.ReasonClockSkew || d.Message == "" {
+	if d := plan.Plan(p, unlisted, now); d.State != plan.StateError || d.Reason != plan.FaultClockSkew || d.Message == "" {
 		t.Errorf("last_rotation: %s %s: %s", d.State, d.Reason, d.Message)
 	}
 }

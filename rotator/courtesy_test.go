@@ -102,7 +102,7 @@ func (g *ghost) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (i
 	defer g.mu.Unlock()
 	switch record := strings.HasPrefix(ref.Path, "elevenlabs/"); {
 	case record && g.later != nil:
-		return 0, &ledger.Error{Op: "writing", Reason: ledger.ReasonSinkDenied, Err: errors.New("permission denied")}
+		return 0, &ledger.Error{Op: "writing", Reason: ledger.FailureSinkDenied, Err: errors.New("permission denied")}
 	case record && g.armed:
 		g.armed, g.later = false, func() { _, _ = g.Store.Write(context.WithoutCancel(ctx), ref, data, cas) }
 		return 0, lostCall("writing", errCut)

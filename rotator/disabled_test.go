@@ -1,13 +1,14 @@
 package rotator_test
 
 import (
+	"cmp"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
-	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // TestAKeyIsDisabledAgain: each time that a current key is disabled is told once, and has its time under its reason.
@@ -20,13 +21,13 @@ func TestAKeyIsDisabledAgain(t *testing.T) {
 		after(5 * time.Minute)
 		key := w.inRecord(p).ID
 		for i, c := range []struct {
-			reason  ledger.Reason
+			cause   plan.DisableCause
 			enabled bool // first
 			reasons int
 		}{
-			{ledger.ReasonTrialEnded, true, 1},
-			{ledger.ReasonTrialEnded, true, 1},
-			{ledger.ReasonDowngraded, true, 2},
+			{plan.DisabledTrialEnded, true, 1},
+			{plan.DisabledTrialEnded, true, 1},
+			{plan.DisabledDowngraded, true, 2},
 			{"", false, 3}, // enabled and disabled between two listings
 		} {
 			w.must(w.sim.EnableKey(key))
@@ -34,14 +35,11 @@ func TestAKeyIsDisabledAgain(t *testing.T) {
 				after(10 * time.Minute)
 			}
 			at := time.Now()
-			w.must(w.sim.DisableKey(key, string(c.reason)))
+			w.must(w.sim.DisableKey(key, string(c.cause)))
 			after(10 * time.Minute)
-			reason := c.reason
-			if reason == "" {
-				reason = ledger.ReasonOther
-			}
+			cause := cmp.Or(c.cause, plan.DisabledOther)
 			s := w.state(r, 0)
-			if seen := s.Disabled[reason]; seen.Before(at) || seen.Sub(at) > time.Minute || len(s.Disabled) != c.reasons {
+			if seen := s.Disabled[cause]; seen.Before(at) || seen.Sub(at) > time.Minute || len(s.Disabled) != c.reasons {
 				t.Errorf("disabled at %s: %v", at, s.Disabled)
 			}
 			if told, logged := w.countEvents(rotator.EventKeyDisabled), strings.Count(w.logs.String(), "disabled by others"); told != i+1 || logged != i+1 {
@@ -70,7 +68,7 @@ func TestALeakIsRememberedAfterARestart(t *testing.T) {
 		remembers := func(name string, r *rotator.Rotator, within time.Duration) {
 			t.Helper()
 			s := w.state(r, 0)
-			if late := s.Disabled[ledger.ReasonExposed].Sub(leaked); len(s.Disabled) != 1 || late < 0 || late > within {
+			if late := s.Disabled[plan.DisabledExposed].Sub(leaked); len(s.Disabled) != 1 || late < 0 || late > within {
 				t.Errorf("%s has %v after a leak at %s", name, s.Disabled, leaked)
 			}
 		}

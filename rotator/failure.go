@@ -15,7 +15,7 @@ import (
 // stageError is why one stage of a rotation failed.
 type stageError struct {
 	stage  ledger.Stage
-	reason ledger.Reason
+	reason ledger.Failure
 	err    error
 }
 
@@ -29,10 +29,10 @@ func failed(stage ledger.Stage, err error) *stageError {
 	if se := (*stageError)(nil); errors.As(err, &se) {
 		return se
 	}
-	return &stageError{stage: stage, reason: ReasonOf(err), err: err}
+	return &stageError{stage: stage, reason: FailureOf(err), err: err}
 }
 
-func failedFor(stage ledger.Stage, reason ledger.Reason, format string, args ...any) *stageError {
+func failedFor(stage ledger.Stage, reason ledger.Failure, format string, args ...any) *stageError {
 	return &stageError{stage: stage, reason: reason, err: fmt.Errorf(format, args...)}
 }
 
@@ -42,7 +42,7 @@ var (
 )
 
 // advised adds what a person can do to the text of an error, unless that has it.
-func advised(text string, err error, reason ledger.Reason) string {
+func advised(text string, err error, reason ledger.Failure) string {
 	if errors.As(err, new(*ledger.Error)) {
 		return text
 	}
@@ -50,41 +50,41 @@ func advised(text string, err error, reason ledger.Reason) string {
 }
 
 // message is the text of an error for ledger and display.
-func message(err error, reason ledger.Reason) string {
+func message(err error, reason ledger.Failure) string {
 	return advised(ledger.Shorten(strings.TrimSpace(err.Error())), err, reason)
 }
 
-// ReasonOf classifies an error of a remote.
-func ReasonOf(err error) ledger.Reason {
+// FailureOf classifies an error of a remote.
+func FailureOf(err error) ledger.Failure {
 	if e := (*ledger.Error)(nil); errors.As(err, &e) {
 		return e.Reason
 	}
 	for _, c := range []struct {
 		is     error
-		reason ledger.Reason
+		reason ledger.Failure
 	}{
-		{errClaimLost, ledger.ReasonClaimLost},
-		{errClaimStale, ledger.ReasonClaimLost},
-		{ledger.ErrConflict, ledger.ReasonSinkConflict},
-		{elevenlabs.ErrInvalidKey, ledger.ReasonAdminKeyRefused},
-		{elevenlabs.ErrMissingPermissions, ledger.ReasonMissingPermissions},
-		{elevenlabs.ErrKeyLimit, ledger.ReasonKeyLimit},
-		{elevenlabs.ErrSettingRefused, ledger.ReasonInvalidRequest},
-		{elevenlabs.ErrForbidden, ledger.ReasonForbidden},
-		{elevenlabs.ErrNotFound, ledger.ReasonNotFound},
-		{elevenlabs.ErrRateLimited, ledger.ReasonRateLimited},
-		{elevenlabs.ErrInvalidRequest, ledger.ReasonInvalidRequest},
-		{elevenlabs.ErrServer, ledger.ReasonAPIError},
-		{elevenlabs.ErrBadAnswer, ledger.ReasonBadAnswer},
-		{elevenlabs.ErrUnreachable, ledger.ReasonAPIUnreachable},
-		{context.Canceled, ledger.ReasonInterrupted},
-		{context.DeadlineExceeded, ledger.ReasonInterrupted},
+		{errClaimLost, ledger.FailureClaimLost},
+		{errClaimStale, ledger.FailureClaimLost},
+		{ledger.ErrConflict, ledger.FailureSinkConflict},
+		{elevenlabs.ErrInvalidKey, ledger.FailureAdminKeyRefused},
+		{elevenlabs.ErrMissingPermissions, ledger.FailureMissingPermissions},
+		{elevenlabs.ErrKeyLimit, ledger.FailureKeyLimit},
+		{elevenlabs.ErrSettingRefused, ledger.FailureInvalidRequest},
+		{elevenlabs.ErrForbidden, ledger.FailureForbidden},
+		{elevenlabs.ErrNotFound, ledger.FailureNotFound},
+		{elevenlabs.ErrRateLimited, ledger.FailureRateLimited},
+		{elevenlabs.ErrInvalidRequest, ledger.FailureInvalidRequest},
+		{elevenlabs.ErrServer, ledger.FailureAPIError},
+		{elevenlabs.ErrBadAnswer, ledger.FailureBadAnswer},
+		{elevenlabs.ErrUnreachable, ledger.FailureAPIUnreachable},
+		{context.Canceled, ledger.FailureInterrupted},
+		{context.DeadlineExceeded, ledger.FailureInterrupted},
 	} {
 		if errors.Is(err, c.is) {
 			return c.reason
 		}
 	}
-	return ledger.ReasonOther
+	return ledger.FailureOther
 }
 
 // backoff returns how long to wait after the n-th failure in a row. It doubles from base to an hour, with jitter (a fraction

@@ -25,7 +25,7 @@ type refusedRecord struct {
 
 func (s *refusedRecord) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (int, error) {
 	if strings.HasPrefix(ref.Path, "elevenlabs/") && s.left.Add(-1) >= 0 {
-		return 0, &ledger.Error{Op: "writing", Reason: ledger.ReasonSinkDenied, Err: errors.New("no")}
+		return 0, &ledger.Error{Op: "writing", Reason: ledger.FailureSinkDenied, Err: errors.New("no")}
 	}
 	return s.Store.Write(ctx, ref, data, cas)
 }
@@ -43,38 +43,38 @@ func TestAFailureIsToldAndSettled(t *testing.T) {
 		faults    elevensim.Faults
 		refused   int32 // writes of the record
 		stage     ledger.Stage
-		reason    ledger.Reason
+		reason    ledger.Failure
 		lost      int               // keys deleted
 		abandoned int               // rotations remembered
 		left      int               // keys that listings do not show yet
 		says      string            // the log
 		then      *elevensim.Faults // from forty seconds later, when the rotation has begun
 	}{
-		{name: "create refused", faults: create(elevensim.Status), stage: ledger.StageCreate, reason: ledger.ReasonForbidden},
+		{name: "create refused", faults: create(elevensim.Status), stage: ledger.StageCreate, reason: ledger.FailureForbidden},
 		{name: "create refused by a limit, perhaps the second of two", faults: elevensim.Faults{Rules: []elevensim.Rule{
 			{Kind: elevensim.Status, Operation: "createAPIKey", Count: 1, Status: 429, Code: "rate_limit_exceeded", Message: "no"}}},
-			stage: ledger.StageCreate, reason: ledger.ReasonRateLimited, abandoned: 1},
-		{name: "create cut before", faults: create(elevensim.CutBefore), stage: ledger.StageCreate, reason: ledger.ReasonLostAnswer, abandoned: 1},
-		{name: "create cut after", faults: create(elevensim.CutAfter), stage: ledger.StageCreate, reason: ledger.ReasonLostAnswer, lost: 1, abandoned: 1},
-		{name: "create answered 500", faults: create(elevensim.Status500After), stage: ledger.StageCreate, reason: ledger.ReasonLostAnswer, lost: 1, abandoned: 1},
-		{name: "create answered half", faults: create(elevensim.Truncate), stage: ledger.StageCreate, reason: ledger.ReasonLostAnswer, lost: 1, abandoned: 1},
-		{name: "create answered with no JSON", faults: create(elevensim.Malformed), stage: ledger.StageCreate, reason: ledger.ReasonLostAnswer, lost: 1, abandoned: 1},
+			stage: ledger.StageCreate, reason: ledger.FailureRateLimited, abandoned: 1},
+		{name: "create cut before", faults: create(elevensim.CutBefore), stage: ledger.StageCreate, reason: ledger.FailureLostAnswer, abandoned: 1},
+		{name: "create cut after", faults: create(elevensim.CutAfter), stage: ledger.StageCreate, reason: ledger.FailureLostAnswer, lost: 1, abandoned: 1},
+		{name: "create answered 500", faults: create(elevensim.Status500After), stage: ledger.StageCreate, reason: ledger.FailureLostAnswer, lost: 1, abandoned: 1},
+		{name: "create answered half", faults: create(elevensim.Truncate), stage: ledger.StageCreate, reason: ledger.FailureLostAnswer, lost: 1, abandoned: 1},
+		{name: "create answered with no JSON", faults: create(elevensim.Malformed), stage: ledger.StageCreate, reason: ledger.FailureLostAnswer, lost: 1, abandoned: 1},
 		{name: "create cut after, listings lag", faults: func() elevensim.Faults {
 			f := create(elevensim.CutAfter)
 			f.ListLag = elevensim.Duration(20 * time.Second)
 			return f
-		}(), stage: ledger.StageCreate, reason: ledger.ReasonLostAnswer, lost: 1, abandoned: 1},
-		{name: "the new key does not work", faults: elevensim.Faults{KeyDelay: elevensim.Duration(time.Hour)}, stage: ledger.StageVerify, reason: ledger.ReasonNotUsable, lost: 1, abandoned: 1},
+		}(), stage: ledger.StageCreate, reason: ledger.FailureLostAnswer, lost: 1, abandoned: 1},
+		{name: "the new key does not work", faults: elevensim.Faults{KeyDelay: elevensim.Duration(time.Hour)}, stage: ledger.StageVerify, reason: ledger.FailureNotUsable, lost: 1, abandoned: 1},
 		{name: "the new key does not work, and a listing is refused", faults: elevensim.Faults{KeyDelay: elevensim.Duration(time.Hour)}, then: new(forbidding("listAPIKeys", 1)),
-			stage: ledger.StageVerify, reason: ledger.ReasonNotUsable, lost: 1, abandoned: 1},
-		{name: "no id, and listings lag for long", faults: elevensim.Faults{NoKeyID: true, ListLag: elevensim.Duration(30 * time.Minute)}, stage: ledger.StageVerify, reason: ledger.ReasonNotUsable,
+			stage: ledger.StageVerify, reason: ledger.FailureNotUsable, lost: 1, abandoned: 1},
+		{name: "no id, and listings lag for long", faults: elevensim.Faults{NoKeyID: true, ListLag: elevensim.Duration(30 * time.Minute)}, stage: ledger.StageVerify, reason: ledger.FailureNotUsable,
 			abandoned: 1, left: 1, says: "finding the new key in its account: the listing does not show it"},
 		{name: "create cut after, and its delete arrives twice", faults: func() elevensim.Faults {
 			f := create(elevensim.CutAfter)
 			f.Rules = append(f.Rules, elevensim.Rule{Kind: elevensim.Status, Operation: "deleteAPIKey", Count: 1, Status: 404, Code: "not_found", Message: "no", After: true})
 			return f
-		}(), stage: ledger.StageCreate, reason: ledger.ReasonLostAnswer, lost: 1, abandoned: 1},
-		{name: "publish refused", refused: 1, stage: ledger.StagePublish, reason: ledger.ReasonSinkDenied, lost: 1, abandoned: 1},
+		}(), stage: ledger.StageCreate, reason: ledger.FailureLostAnswer, lost: 1, abandoned: 1},
+		{name: "publish refused", refused: 1, stage: ledger.StagePublish, reason: ledger.FailureSinkDenied, lost: 1, abandoned: 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -224,13 +224,13 @@ func TestAnotherWriterOfTheRecord(t *testing.T) {
 		value     bool // of the secret; else of another field
 		after     bool
 		failed    int
-		reason    ledger.Reason // of the policy's state
+		reason    plan.Reason // of the policy's state
 		log       string
 	}{
-		{"another field before", true, false, false, 0, "", "record published"},
-		{"the secret before", false, true, false, 1, ledger.ReasonRecordChanged, "abandoned key deleted"},
-		{"another field after", true, false, true, 0, "", "record published"},
-		{"the secret after", true, true, true, 0, ledger.ReasonRecordChanged, "record published, then changed by another writer"},
+		{"another field before", true, false, false, 0, nil, "record published"},
+		{"the secret before", false, true, false, 1, plan.FaultRecordChanged, "abandoned key deleted"},
+		{"another field after", true, false, true, 0, nil, "record published"},
+		{"the secret after", true, true, true, 0, plan.FaultRecordChanged, "record published, then changed by another writer"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -284,7 +284,7 @@ func TestAClaimThatIsRefused(t *testing.T) {
 		after(3*time.Hour - time.Minute)
 		store.set.Store(true)
 		after(70 * time.Second)
-		if s := w.state(r, 0); s.State != plan.StateFailing || s.Failure == nil || s.Failure.Stage != ledger.StageClaim || s.Failure.Reason != ledger.ReasonSinkDenied {
+		if s := w.state(r, 0); s.State != plan.StateFailing || s.Failure == nil || s.Failure.Stage != ledger.StageClaim || s.Failure.Reason != ledger.FailureSinkDenied {
 			t.Errorf("%s %s, %+v", s.State, s.Reason, s.Failure)
 		}
 		after(10 * time.Minute)
@@ -408,7 +408,7 @@ func TestAFailureIsNotToldForAnother(t *testing.T) {
 					}
 				}
 				w.mu.Unlock()
-				if w.countEvents(rotator.EventFailed) != told+1 || last.Reason != ledger.ReasonInterrupted {
+				if w.countEvents(rotator.EventFailed) != told+1 || last.Reason != ledger.FailureInterrupted {
 					t.Errorf("told: %+v", last)
 				}
 			})

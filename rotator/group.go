@@ -143,7 +143,7 @@ func (r *Rotator) manages(policy string) bool {
 // takeGroup adds the policy's hold to the group, for the intent that is already in the entry. A rotation that bypasses the
 // group adds its hold beside the existing one, and proceeds if that fails.
 func (j *job) takeGroup(ctx context.Context, in *ledger.Intent) error {
-	if j.p.Group == "" || in.Reason == ledger.ReasonFirst {
+	if j.p.Group == "" || in.Reason == ledger.TriggerFirst {
 		return nil // a first key has no overlap
 	}
 	ahead := plan.BypassesGroup(j.p, j.entry(), in.Reason, j.r.opt.Wall())

@@ -57,7 +57,7 @@ func TestAGroupTakesTurns(t *testing.T) {
 		waits := []*rotator.Rotator{r, other}
 		for _, s := range waits {
 			for _, p := range s.Snapshot().Policies {
-				if p.Policy.Name != first[0] && (p.State != plan.StateDue || p.Reason != ledger.ReasonGroup || p.HeldBy != first[0]) {
+				if p.Policy.Name != first[0] && (p.State != plan.StateDue || p.Reason != plan.WaitGroup || p.HeldBy != first[0]) {
 					t.Errorf("%s: %s %s, held by %q", p.Policy.Name, p.State, p.Reason, p.HeldBy)
 				}
 			}
@@ -334,7 +334,7 @@ func TestAGroupIsNotReadWhileTheBudgetWaits(t *testing.T) {
 		spent := false
 		for range 180 { // from 03:00 on each claim is refused, until that has spent the budget
 			after(time.Minute)
-			if spent = w.state(r, 1).Reason == ledger.ReasonCallBudget; spent {
+			if spent = w.state(r, 1).Reason == plan.WaitCallBudget; spent {
 				break
 			}
 		}

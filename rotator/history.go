@@ -62,7 +62,7 @@ func (r *Rotator) logOthers(policy string, was, is *ledger.Entry) {
 		switch {
 		case p.By == ledger.ByCommand:
 			what = "changed by a command"
-		case p.By == ledger.ByLeak && p.Reason == ledger.ReasonRevoke:
+		case p.By == ledger.ByLeak && p.Reason == ledger.TriggerRevoke:
 			what = "key reported as leaked, and replaced by another process"
 		case was != nil && was.Intent != nil && was.Intent.Rotation == p.Rotation && was.Claim != nil && was.Claim.Holder == r.holder:
 			continue // it began here, and the answer to its commit was lost

@@ -46,12 +46,12 @@ func TestAHistory(t *testing.T) {
 		}
 		history := w.entry(p).History
 		want := []ledger.Past{
-			{By: ledger.BySchedule, Reason: ledger.ReasonFirst, KeyID: first.ID},
-			{By: ledger.BySchedule, Reason: ledger.ReasonSchedule, KeyID: second.ID, PreviousKeyID: first.ID},
-			{By: ledger.ByHTTP, Reason: ledger.ReasonRequested, KeyID: third.ID, PreviousKeyID: second.ID, Words: "it was in a ticket: [redacted] and more"},
-			{By: ledger.ByLeak, Reason: ledger.ReasonExposed, KeyID: fourth.ID, PreviousKeyID: third.ID},
-			{By: ledger.ByCommand, Reason: ledger.ReasonRequested, KeyID: fifth.ID, PreviousKeyID: fourth.ID, Words: "new laptop"},
-			{By: ledger.ByCommand, Reason: ledger.ReasonRollback, KeyID: fourth.ID, PreviousKeyID: fifth.ID},
+			{By: ledger.BySchedule, Reason: ledger.TriggerFirst, KeyID: first.ID},
+			{By: ledger.BySchedule, Reason: ledger.TriggerSchedule, KeyID: second.ID, PreviousKeyID: first.ID},
+			{By: ledger.ByHTTP, Reason: ledger.TriggerRequested, KeyID: third.ID, PreviousKeyID: second.ID, Words: "it was in a ticket: [redacted] and more"},
+			{By: ledger.ByLeak, Reason: ledger.TriggerExposed, KeyID: fourth.ID, PreviousKeyID: third.ID},
+			{By: ledger.ByCommand, Reason: ledger.TriggerRequested, KeyID: fifth.ID, PreviousKeyID: fourth.ID, Words: "new laptop"},
+			{By: ledger.ByCommand, Reason: ledger.TriggerRollback, KeyID: fourth.ID, PreviousKeyID: fifth.ID},
 		}
 		if len(history) != len(want) {
 			t.Fatalf("%d rotations are remembered, not %d: %+v", len(history), len(want), history)
@@ -106,7 +106,7 @@ func TestCommandsAreLoggedByADaemon(t *testing.T) {
 			return w.inRecord(p).ID
 		}
 		command("the first key")
-		if h := w.entry(p).History; len(h) != 1 || h[0].By != ledger.ByCommand || h[0].Reason != ledger.ReasonFirst || h[0].Words != "the first key" {
+		if h := w.entry(p).History; len(h) != 1 || h[0].By != ledger.ByCommand || h[0].Reason != ledger.TriggerFirst || h[0].Words != "the first key" {
 			t.Errorf("a first key that a command made is remembered as %+v", h)
 		}
 		command("before the daemon")

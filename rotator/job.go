@@ -200,11 +200,11 @@ func (j *job) failing(e *ledger.Entry, f *stageError) {
 		count = e.Failure.Count + 1
 	}
 	now := j.r.opt.Wall()
-	e.Failure = &ledger.Failure{Stage: f.stage, Reason: f.reason, Message: message(f.err, f.reason), At: now, Count: count, NextTry: now.Add(j.wait(count, f))}
+	e.Failure = &ledger.LastFailure{Stage: f.stage, Reason: f.reason, Message: message(f.err, f.reason), At: now, Count: count, NextTry: now.Add(j.wait(count, f))}
 }
 
 func (j *job) wait(count int, f *stageError) time.Duration {
-	if f.reason == ledger.ReasonInterrupted && count == 1 {
+	if f.reason == ledger.FailureInterrupted && count == 1 {
 		return 0 // no remote refused us; a second crash in a row may be our own fault
 	}
 	return max(backoff(j.r.opt.ReconcileInterval, count, j.r.jitter()), retryAfter(f.err))

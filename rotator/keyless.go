@@ -19,7 +19,7 @@ func (j *job) recordLacks(ctx context.Context, old ledger.KeyRef) error {
 			return err
 		}
 		if j.st.known.record.MayBe(old) {
-			return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "%s may hold key %s, and there is no current one", sink, old.ID)
+			return failedFor(ledger.StageRetire, ledger.FailureUnsafe, "%s may hold key %s, and there is no current one", sink, old.ID)
 		}
 	}
 	return nil

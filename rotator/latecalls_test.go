@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
-	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
@@ -263,7 +262,7 @@ func TestAPersonsActIsNotTakenForOurs(t *testing.T) {
 			t.Fatal(err)
 		}
 		after(10 * time.Minute)
-		if s := w.state(r, 0); !w.key(k.Secret).Disabled || s.Reason != ledger.ReasonKeyDisabled {
+		if s := w.state(r, 0); !w.key(k.Secret).Disabled || s.Reason != plan.FaultKeyDisabled {
 			t.Errorf("disabled %t, %s %s: %s", w.key(k.Secret).Disabled, s.State, s.Reason, s.Message)
 		}
 	})
@@ -283,7 +282,7 @@ func TestAPersonEnablesAKeyInQuarantine(t *testing.T) {
 		}
 		after(12 * time.Hour) // past the end of its quarantine
 		k := w.key(first.Secret)
-		if s := w.state(r, 0); k.Disabled || k.Deleted() || s.State != plan.StateOK || s.Reason != ledger.ReasonQuarantineEnabled {
+		if s := w.state(r, 0); k.Disabled || k.Deleted() || s.State != plan.StateOK || s.Reason != plan.WaitQuarantineEnabled {
 			t.Errorf("disabled %t, deleted %t, %s %s: %s", k.Disabled, k.Deleted(), s.State, s.Reason, s.Message)
 		}
 		if err := w.build(options{}, p).Rotate(within(t, time.Hour), p.Name, rotator.RotateOptions{Revoke: true}); err != nil {

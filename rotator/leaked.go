@@ -15,6 +15,7 @@ import (
 	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // A secret was found where it should not be, such as in a log. The ledger's salted hashes say whose it is. It is compared here and
@@ -125,7 +126,7 @@ func (r *Rotator) heldEntries() ([]*ledger.Entry, error) {
 	var entries []*ledger.Entry
 	unread := r.owner == ""
 	for _, st := range r.orderedLocked() {
-		unread = unread || !st.last.planned || st.last.decision.Reason == ledger.ReasonLedgerInvalid
+		unread = unread || !st.last.planned || st.last.decision.Reason == plan.FaultLedgerInvalid
 		if st.last.entry != nil {
 			entries = append(entries, st.last.entry)
 		}

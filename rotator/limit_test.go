@@ -94,7 +94,7 @@ func TestAFullAccountWhoseCurrentKeyLeaked(t *testing.T) {
 func TestALeakedKeyThatIsNotReplacedStaysAProblem(t *testing.T) {
 	w := newWorld(t)
 	p := testPolicy(t, nil)
-	disabled := rotator.Problem(ledger.ReasonKeyDisabled)
+	disabled := rotator.Problem(plan.FaultKeyDisabled)
 	synctest.Test(t, func(t *testing.T) {
 		r, stop := w.start(p)
 		defer stop()
@@ -103,7 +103,7 @@ func TestALeakedKeyThatIsNotReplacedStaysAProblem(t *testing.T) {
 		w.must(w.sim.DisableKey(w.inRecord(p).ID, "exposed_publicly"))
 		for range 3 {
 			after(time.Hour)
-			if all := w.problems(r); !slices.Contains(all, disabled) || !slices.Contains(all, rotator.Problem(ledger.ReasonKeyLimit)) || w.state(r, 0).CutOff != ledger.ReasonExposed {
+			if all := w.problems(r); !slices.Contains(all, disabled) || !slices.Contains(all, rotator.Problem(ledger.FailureKeyLimit)) || w.state(r, 0).CutOff != plan.DisabledExposed {
 				t.Errorf("the problems are %q, readers are refused for %q", all, w.state(r, 0).CutOff)
 			}
 		}
@@ -132,7 +132,7 @@ func TestAFullAccountWithoutQuarantineIsAFailure(t *testing.T) {
 		defer stop()
 		after(10 * time.Second)
 		s := r.Snapshot().Policies[0]
-		if s.Failure == nil || s.Failure.Stage != ledger.StageCreate || s.Failure.Reason != ledger.ReasonKeyLimit {
+		if s.Failure == nil || s.Failure.Stage != ledger.StageCreate || s.Failure.Reason != ledger.FailureKeyLimit {
 			t.Errorf("failure: %+v", s.Failure)
 		}
 		if len(w.alive()) != 2 {
@@ -164,7 +164,7 @@ func TestAFullAccountGivesUpOneQuarantineForARotation(t *testing.T) {
 		}
 		limit(2) // one less than there are
 		after(24 * time.Hour)
-		if s := w.state(r, 0); s.Failure == nil || s.Failure.Reason != ledger.ReasonKeyLimit || s.Failure.Count < 2 {
+		if s := w.state(r, 0); s.Failure == nil || s.Failure.Reason != ledger.FailureKeyLimit || s.Failure.Count < 2 {
 			t.Errorf("failure: %+v", s.Failure)
 		}
 		for i, k := range keys {

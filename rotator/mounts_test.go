@@ -23,7 +23,7 @@ func (s *limitedStore) limited(ref ledger.Ref) error {
 	if m := s.mount.Load(); m == nil || ref.Mount != *m {
 		return nil
 	}
-	return &ledger.Error{Op: "reading " + ref.String(), Reason: ledger.ReasonSinkRateLimited, Outage: true, Err: errors.New("Vault answers 429")}
+	return &ledger.Error{Op: "reading " + ref.String(), Reason: ledger.FailureSinkRateLimited, Outage: true, Err: errors.New("Vault answers 429")}
 }
 
 func (s *limitedStore) Read(ctx context.Context, ref ledger.Ref, v int) (ledger.Doc, error) {
@@ -68,7 +68,7 @@ func TestAQuotaOfOneMountStopsNoOther(t *testing.T) {
 			switch rotated := s.LastRotation.Hour() == 3; {
 			case s.Policy.Sink.Mount == "secret" && !rotated:
 				t.Errorf("%s, in a mount that works: %s %s, rotated at %s", s.Policy.Name, s.State, s.Reason, s.LastRotation)
-			case s.Policy.Sink.Mount == "team" && (rotated || s.State != plan.StateFailing || s.Reason != ledger.ReasonSinkRateLimited):
+			case s.Policy.Sink.Mount == "team" && (rotated || s.State != plan.StateFailing || s.Reason != ledger.FailureSinkRateLimited):
 				t.Errorf("%s, in a mount with a quota: %s %s, rotated at %s", s.Policy.Name, s.State, s.Reason, s.LastRotation)
 			}
 		}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
-	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
@@ -104,7 +103,7 @@ func TestAMoveToAnOccupiedPlaceIsRefused(t *testing.T) {
 					t.Error("the old key does not work any more")
 				}
 				s := e.status(edited.Name)
-				if s.State != plan.StateError || s.Reason != ledger.ReasonRecordChanged || !strings.Contains(s.Message, edited.Sink.String()) {
+				if s.State != plan.StateError || s.Reason != plan.FaultRecordChanged || !strings.Contains(s.Message, edited.Sink.String()) {
 					t.Errorf("the policy is %s, %s: %s", s.State, s.Reason, s.Message)
 				}
 				delete(taken, edited.Sink.Field)
@@ -274,7 +273,7 @@ func TestAReplicaThatIsBehindMovesNothingBack(t *testing.T) {
 				e.load(edited)
 				after(90 * time.Minute)
 				e.wantKeys(2, "with one replica behind")
-				if s := behind.Snapshot().Policies[0]; s.Reason != ledger.ReasonReplicasDiffer {
+				if s := behind.Snapshot().Policies[0]; s.Reason != plan.FaultReplicasDiffer {
 					t.Errorf("the replica that is behind says %s (%s)", s.State, s.Reason)
 				}
 				untilThree()

@@ -48,7 +48,7 @@ func (r *Rotator) newest(ctx context.Context, ref ledger.Ref, known int, empty f
 		r.noteLag(ref)
 		return r.newest(ctx, ref, known, empty) // now that it is known to lag, for longer
 	case errors.Is(err, ledger.ErrConflict):
-		return doc, false, &ledger.Error{Op: "reading " + ref.String(), Reason: ledger.ReasonSinkStandby,
+		return doc, false, &ledger.Error{Op: "reading " + ref.String(), Reason: ledger.FailureSinkStandby,
 			Err:    fmt.Errorf("version %d was written, the answer is %d", known, doc.Version),
 			Advice: "the node that answers lags far behind; point VAULT_ADDR at the active node"}
 	case err != nil:

@@ -266,7 +266,7 @@ func (r *Rotator) absorbCurrentLocked(k *knowledge) {
 // firstCredits is what the key's counter showed when the key became current: nothing for a key that this policy made for it.
 func firstCredits(e *ledger.Entry, key elevenlabs.Key) int64 {
 	history := e.Rotations()
-	if n := len(history); n > 0 && history[n-1].KeyID == key.ID && history[n-1].Reason != ledger.ReasonRollback && e.Current.Rotation != "" && history[n-1].By != ledger.ByAdopt {
+	if n := len(history); n > 0 && history[n-1].KeyID == key.ID && history[n-1].Reason != ledger.TriggerRollback && e.Current.Rotation != "" && history[n-1].By != ledger.ByAdopt {
 		return 0
 	}
 	return key.CharacterCount

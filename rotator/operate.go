@@ -206,11 +206,11 @@ func waiting(p plan.Policy, d plan.Decision) error {
 		return fmt.Errorf("policy %s: %s", p.Name, d.Message)
 	}
 	switch d.Reason {
-	case ledger.ReasonThrottled:
+	case plan.WaitThrottled:
 		return fmt.Errorf("policy %s: its workspace has had its rotations for this hour (REKEYD_MAX_ROTATIONS_PER_HOUR); wait, or use --revoke-now", p.Name)
-	case ledger.ReasonGroup:
+	case plan.WaitGroup:
 		return fmt.Errorf("policy %s: policy %s of its group %s is between claim and end of overlap; wait, or use --revoke-now", p.Name, d.HeldBy, p.Group)
-	case "":
+	case nil:
 		if len(d.Steps) > 0 {
 			return fmt.Errorf("policy %s: other work comes first (%s %s); let the daemon do it, then rotate", p.Name, d.Steps[0].Action, d.Steps[0].KeyID)
 		}

@@ -21,7 +21,7 @@ type outageTracker struct {
 	up      func(lasted time.Duration) // called when the store, or a mount, answers again
 	outages map[string]outage          // by mount; "" is the server as a whole
 	refused outage                     // of the ledger's owner, at the last probe
-	logged  map[string]ledger.Reason
+	logged  map[string]ledger.Failure
 }
 
 // outage is why and since when a mount or the server fails, and the last document that was requested.
@@ -32,7 +32,7 @@ type outage struct {
 }
 
 func newOutageTracker(s ledger.Store) *outageTracker {
-	return &outageTracker{store: s, outages: map[string]outage{}, logged: map[string]ledger.Reason{}}
+	return &outageTracker{store: s, outages: map[string]outage{}, logged: map[string]ledger.Failure{}}
 }
 
 func (b *outageTracker) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.Doc, error) {
@@ -77,7 +77,7 @@ func (b *outageTracker) note(ctx context.Context, ref ledger.Ref, err error) err
 	}
 	b.mu.Lock()
 	place, out := "", ledger.IsOutage(err)
-	if out && ReasonOf(err) == ledger.ReasonSinkRateLimited {
+	if out && FailureOf(err) == ledger.FailureSinkRateLimited {
 		place = ref.Mount
 	}
 	lasted, came := time.Duration(0), false
@@ -184,9 +184,9 @@ func (b *outageTracker) noteRefusal(ctx context.Context, err error) {
 
 // log logs an outage of the store or one of its mounts once, and again when its reason changes.
 func (b *outageTracker) log(l *slog.Logger, place string, err error) {
-	reason := ledger.Reason("")
+	reason := ledger.Failure("")
 	if err != nil {
-		reason = ReasonOf(err)
+		reason = FailureOf(err)
 	}
 	b.mu.Lock()
 	changed := b.logged[place] != reason

@@ -138,7 +138,7 @@ func (r *Rotator) noteFailure(st *policyState, p plan.Policy, f *stageError, beg
 	}
 	st.display.failures++
 	st.display.state, st.display.reason, st.last.failed = plan.StateFailing, f.reason, true
-	st.display.failure = &ledger.Failure{Stage: f.stage, Reason: f.reason, Message: message(f.err, f.reason), At: r.opt.Wall(), Count: 1}
+	st.display.failure = &ledger.LastFailure{Stage: f.stage, Reason: f.reason, Message: message(f.err, f.reason), At: r.opt.Wall(), Count: 1}
 	r.observeLocked(Event{Type: EventFailed, Policy: p.Name, Workspace: p.Workspace, Stage: f.stage, Reason: f.reason, At: r.opt.Wall(), Duration: time.Since(begun)})
 }
 
@@ -158,15 +158,15 @@ func (r *Rotator) noteStoreFailure(st *policyState, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := &st.display
-	s.state, s.reason, st.last.failed = plan.StateFailing, ReasonOf(err), true
 	s.failure = r.storeFailure(err)
-	if logs(&st.known.loggedOutage, ledger.StageClaim, s.reason) {
-		r.logLocked(slog.LevelError, "reading policy state failed", "policy", st.policy.Name, "failure", s.reason, "err", err)
+	s.state, s.reason, st.last.failed = plan.StateFailing, s.failure.Reason, true
+	if logs(&st.known.loggedOutage, ledger.StageClaim, s.failure.Reason) {
+		r.logLocked(slog.LevelError, "reading policy state failed", "policy", st.policy.Name, "failure", s.failure.Reason, "err", err)
 	}
 }
 
 // storeFailure is how a failed read or write of the store is displayed.
-func (r *Rotator) storeFailure(err error) *ledger.Failure {
-	reason := ReasonOf(err)
-	return &ledger.Failure{Stage: ledger.StageClaim, Reason: reason, Message: message(err, reason), At: r.opt.Wall(), Count: 1}
+func (r *Rotator) storeFailure(err error) *ledger.LastFailure {
+	reason := FailureOf(err)
+	return &ledger.LastFailure{Stage: ledger.StageClaim, Reason: reason, Message: message(err, reason), At: r.opt.Wall(), Count: 1}
 }

@@ -37,7 +37,7 @@ type tries struct {
 	of         plan.Attempt
 	count      int
 	last, next time.Time
-	logged     ledger.Reason
+	logged     ledger.Failure
 	version    int // of the entry at the last try
 }
 
@@ -106,7 +106,7 @@ func (p *pace) hurry() {
 }
 
 // news reports whether a failure differs from the last one logged for these tries.
-func (p *pace) news(a plan.Attempt, reason ledger.Reason) bool {
+func (p *pace) news(a plan.Attempt, reason ledger.Failure) bool {
 	t := p.noted(a)
 	if t == nil || t.logged == reason {
 		return false
@@ -261,9 +261,9 @@ func (r *Rotator) waitOf(a plan.Attempt, n int) time.Duration {
 
 // noteInVain counts and logs once that a step keeps having no effect, if nothing else says why.
 func (r *Rotator) noteInVain(st *policyState, s plan.Step, conflict bool) {
-	reason := ledger.ReasonUnsafe
+	reason := ledger.FailureUnsafe
 	if conflict {
-		reason = ledger.ReasonSinkConflict
+		reason = ledger.FailureSinkConflict
 	}
 	if !st.known.pace.news(plan.AttemptOf(s), reason) {
 		return
@@ -280,7 +280,7 @@ func (r *Rotator) noteInVain(st *policyState, s plan.Step, conflict bool) {
 }
 
 // lookAsked is the look for a request.
-func lookAsked() plan.Attempt { return plan.Attempt{Action: look, Reason: ledger.ReasonRequested} }
+func lookAsked() plan.Attempt { return plan.Attempt{Action: look, Reason: ledger.TriggerRequested} }
 
 // errTooSoon means that a look has to wait.
 var errTooSoon = errors.New("the policy was read a moment ago, without success")
@@ -302,7 +302,7 @@ func (r *Rotator) tooSoon(st *policyState, p plan.Policy, ws *workspace, asked b
 	if spent && !k.loaded {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		st.display.reason = ledger.ReasonCallBudget
+		st.display.reason = plan.WaitCallBudget
 	}
 	return true
 }

@@ -101,7 +101,7 @@ func TestAConflictOnEveryWriteIsNoStorm(t *testing.T) {
 			t.Errorf("%d calls in three hours to say which policies are loaded", n)
 		}
 		for _, s := range r.Snapshot().Policies {
-			if s.State != plan.StateFailing || s.Failure == nil || s.Failure.Reason != ledger.ReasonSinkConflict {
+			if s.State != plan.StateFailing || s.Failure == nil || s.Failure.Reason != ledger.FailureSinkConflict {
 				t.Errorf("%s: %s %s, %+v", s.Policy.Name, s.State, s.Reason, s.Failure)
 			}
 		}

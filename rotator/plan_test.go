@@ -70,563 +70,563 @@ func TestPlan(t *testing.T) {
 		change func(stage)
 		steps  string // "action reason key", comma separated
 		state  plan.State
-		reason ledger.Reason
+		reason plan.Reason
 	}{
-		{"nothing to do", func(stage) {}, "", plan.StateOK, ""},
-		{"nothing known", func(s stage) { *s.o = plan.Observed{} }, "", plan.StateDue, ledger.ReasonNotObserved},
+		{"nothing to do", func(stage) {}, "", plan.StateOK, nil},
+		{"nothing known", func(s stage) { *s.o = plan.Observed{} }, "", plan.StateDue, plan.WaitNotObserved},
 
-		{"due by schedule", func(s stage) { hours(s, 2) }, "rotate schedule", plan.StateDue, ledger.ReasonSchedule},
-		{"a second before", func(s stage) { hours(s, 2); *s.now = s.now.Add(-time.Second) }, "", plan.StateOK, ""},
-		{"due, splayed", func(s stage) { hours(s, 2); s.p.Splay = time.Hour }, "", plan.StateOK, ""},
-		{"due days ago", func(s stage) { hours(s, 15) }, "rotate schedule", plan.StateDue, ledger.ReasonSchedule},
-		{"due, manual", func(s stage) { hours(s, 2); s.p.Mode = plan.ModeManual }, "", plan.StateOK, ""},
-		{"due, paused", func(s stage) { hours(s, 2); s.p.Mode = plan.ModePaused }, "", plan.StatePaused, ledger.ReasonPaused},
-		{"due, overlap running", func(s stage) { hours(s, 2); overlap(s, time.Hour) }, "", plan.StateDue, ledger.ReasonOverlap},
-		{"due, within the window", func(s stage) { hours(s, 3); s.p.Window = time.Hour }, "rotate schedule", plan.StateDue, ledger.ReasonSchedule},
-		{"due, past the window", func(s stage) { hours(s, 4); s.p.Window = time.Hour }, "", plan.StateOK, ledger.ReasonWindow},
-		{"manual, with a window", func(s stage) { hours(s, 4); s.p.Window, s.p.Mode = time.Hour, plan.ModeManual }, "", plan.StateOK, ""},
-		{"past the window, but too old", func(s stage) { hours(s, 4); s.p.Window = time.Hour; s.p.MaxAge = 29 * time.Hour }, "rotate max_age", plan.StateDue, ledger.ReasonMaxAge},
-		{"past the window, and max_age before the next run", func(s stage) { hours(s, 4); s.p.Window = time.Hour; s.p.MaxAge = 34 * time.Hour }, "", plan.StateOK, ledger.ReasonWindow},
-		{"due, group busy", func(s stage) { hours(s, 2); s.o.GroupHeld = "tts-other" }, "", plan.StateDue, ledger.ReasonGroup},
-		{"due, group busy, too old", func(s stage) { hours(s, 4); s.o.GroupHeld, s.p.MaxAge = "tts-other", 30*time.Hour }, "rotate max_age", plan.StateDue, ledger.ReasonMaxAge},
-		{"due, overlap running, too old by now", func(s stage) { hours(s, 4); overlap(s, time.Hour); s.p.MaxAge = 30 * time.Hour }, "rotate max_age", plan.StateDue, ledger.ReasonMaxAge},
-		{"due, past the window, group busy", func(s stage) { hours(s, 4); s.p.Window = time.Hour; s.o.GroupHeld = "tts-other" }, "", plan.StateOK, ledger.ReasonWindow},
-		{"leaked, group busy", func(s stage) { disable(s.o, "k2", "exposed_publicly"); s.o.GroupHeld = "tts-other" }, "rotate exposed_publicly", plan.StateDue, ledger.ReasonExposed},
+		{"due by schedule", func(s stage) { hours(s, 2) }, "rotate schedule", plan.StateDue, ledger.TriggerSchedule},
+		{"a second before", func(s stage) { hours(s, 2); *s.now = s.now.Add(-time.Second) }, "", plan.StateOK, nil},
+		{"due, splayed", func(s stage) { hours(s, 2); s.p.Splay = time.Hour }, "", plan.StateOK, nil},
+		{"due days ago", func(s stage) { hours(s, 15) }, "rotate schedule", plan.StateDue, ledger.TriggerSchedule},
+		{"due, manual", func(s stage) { hours(s, 2); s.p.Mode = plan.ModeManual }, "", plan.StateOK, nil},
+		{"due, paused", func(s stage) { hours(s, 2); s.p.Mode = plan.ModePaused }, "", plan.StatePaused, plan.WaitPaused},
+		{"due, overlap running", func(s stage) { hours(s, 2); overlap(s, time.Hour) }, "", plan.StateDue, plan.WaitOverlap},
+		{"due, within the window", func(s stage) { hours(s, 3); s.p.Window = time.Hour }, "rotate schedule", plan.StateDue, ledger.TriggerSchedule},
+		{"due, past the window", func(s stage) { hours(s, 4); s.p.Window = time.Hour }, "", plan.StateOK, plan.WaitWindow},
+		{"manual, with a window", func(s stage) { hours(s, 4); s.p.Window, s.p.Mode = time.Hour, plan.ModeManual }, "", plan.StateOK, nil},
+		{"past the window, but too old", func(s stage) { hours(s, 4); s.p.Window = time.Hour; s.p.MaxAge = 29 * time.Hour }, "rotate max_age", plan.StateDue, ledger.TriggerMaxAge},
+		{"past the window, and max_age before the next run", func(s stage) { hours(s, 4); s.p.Window = time.Hour; s.p.MaxAge = 34 * time.Hour }, "", plan.StateOK, plan.WaitWindow},
+		{"due, group busy", func(s stage) { hours(s, 2); s.o.GroupHeld = "tts-other" }, "", plan.StateDue, plan.WaitGroup},
+		{"due, group busy, too old", func(s stage) { hours(s, 4); s.o.GroupHeld, s.p.MaxAge = "tts-other", 30*time.Hour }, "rotate max_age", plan.StateDue, ledger.TriggerMaxAge},
+		{"due, overlap running, too old by now", func(s stage) { hours(s, 4); overlap(s, time.Hour); s.p.MaxAge = 30 * time.Hour }, "rotate max_age", plan.StateDue, ledger.TriggerMaxAge},
+		{"due, past the window, group busy", func(s stage) { hours(s, 4); s.p.Window = time.Hour; s.o.GroupHeld = "tts-other" }, "", plan.StateOK, plan.WaitWindow},
+		{"leaked, group busy", func(s stage) { disable(s.o, "k2", "exposed_publicly"); s.o.GroupHeld = "tts-other" }, "rotate exposed_publicly", plan.StateDue, ledger.TriggerExposed},
 		{"revoke, group busy", func(s stage) {
 			s.o.Request, s.o.GroupHeld = &plan.Request{NotKey: "k2", Revoke: true}, "tts-other"
-		}, "rotate revoke_now", plan.StateDue, ledger.ReasonRevoke},
-		{"asked for, group busy", func(s stage) { s.o.Request, s.o.GroupHeld = &plan.Request{NotKey: "k2"}, "tts-other" }, "", plan.StateDue, ledger.ReasonGroup},
-		{"moved, group busy", func(s stage) { s.p.ServiceAccount, s.o.GroupHeld = "svcacc_2", "tts-other" }, "", plan.StateDue, ledger.ReasonGroup},
-		{"record deleted, group busy", func(s stage) { s.o.Record, s.o.GroupHeld = &plan.RecordView{}, "tts-other" }, "rotate record_missing", plan.StateDue, ledger.ReasonRecordMissing},
-		{"due, throttled", func(s stage) { hours(s, 2); s.o.Rotations, s.o.MaxRotations = 5, 5 }, "", plan.StateThrottled, ledger.ReasonThrottled},
-		{"due, not listed", func(s stage) { hours(s, 2); s.o.Listed = false }, "", plan.StateDue, ledger.ReasonNotObserved},
-		{"due, account gone", func(s stage) { hours(s, 2); s.o.Found = false }, "", plan.StateError, ledger.ReasonUnknownAccount},
+		}, "rotate revoke_now", plan.StateDue, ledger.TriggerRevoke},
+		{"asked for, group busy", func(s stage) { s.o.Request, s.o.GroupHeld = &plan.Request{NotKey: "k2"}, "tts-other" }, "", plan.StateDue, plan.WaitGroup},
+		{"moved, group busy", func(s stage) { s.p.ServiceAccount, s.o.GroupHeld = "svcacc_2", "tts-other" }, "", plan.StateDue, plan.WaitGroup},
+		{"record deleted, group busy", func(s stage) { s.o.Record, s.o.GroupHeld = &plan.RecordView{}, "tts-other" }, "rotate record_missing", plan.StateDue, ledger.TriggerRecordMissing},
+		{"due, throttled", func(s stage) { hours(s, 2); s.o.Rotations, s.o.MaxRotations = 5, 5 }, "", plan.StateThrottled, plan.WaitThrottled},
+		{"due, not listed", func(s stage) { hours(s, 2); s.o.Listed = false }, "", plan.StateDue, plan.WaitNotObserved},
+		{"due, account gone", func(s stage) { hours(s, 2); s.o.Found = false }, "", plan.StateError, plan.FaultUnknownAccount},
 		{"due, backoff in the ledger", func(s stage) {
 			hours(s, 2)
-			s.o.Entry.Failure = &ledger.Failure{NextTry: s.now.Add(time.Minute)}
-		}, "", plan.StateFailing, ledger.ReasonBackoff},
-		{"due, backoff in memory", func(s stage) { hours(s, 2); s.o.RetryAt = s.now.Add(time.Minute) }, "", plan.StateFailing, ledger.ReasonBackoff},
-		{"due, backoff over", func(s stage) { hours(s, 2); s.o.Entry.Failure = &ledger.Failure{NextTry: *s.now} }, "rotate schedule", plan.StateFailing, ledger.ReasonSchedule},
-		{"too old", func(s stage) { s.p.MaxAge = 26 * time.Hour }, "rotate max_age", plan.StateDue, ledger.ReasonMaxAge},
-		{"too old, overlap running", func(s stage) { s.p.MaxAge = 26 * time.Hour; overlap(s, time.Hour) }, "rotate max_age", plan.StateDue, ledger.ReasonMaxAge},
-		{"too old, manual", func(s stage) { s.p.MaxAge = 26 * time.Hour; s.p.Mode = plan.ModeManual }, "rotate max_age", plan.StateDue, ledger.ReasonMaxAge},
+			s.o.Entry.Failure = &ledger.LastFailure{NextTry: s.now.Add(time.Minute)}
+		}, "", plan.StateFailing, plan.WaitBackoff},
+		{"due, backoff in memory", func(s stage) { hours(s, 2); s.o.RetryAt = s.now.Add(time.Minute) }, "", plan.StateFailing, plan.WaitBackoff},
+		{"due, backoff over", func(s stage) { hours(s, 2); s.o.Entry.Failure = &ledger.LastFailure{NextTry: *s.now} }, "rotate schedule", plan.StateFailing, ledger.TriggerSchedule},
+		{"too old", func(s stage) { s.p.MaxAge = 26 * time.Hour }, "rotate max_age", plan.StateDue, ledger.TriggerMaxAge},
+		{"too old, overlap running", func(s stage) { s.p.MaxAge = 26 * time.Hour; overlap(s, time.Hour) }, "rotate max_age", plan.StateDue, ledger.TriggerMaxAge},
+		{"too old, manual", func(s stage) { s.p.MaxAge = 26 * time.Hour; s.p.Mode = plan.ModeManual }, "rotate max_age", plan.StateDue, ledger.TriggerMaxAge},
 
-		{"claimed by another", func(s stage) { hours(s, 2); s.o.Entry.Claim = &ledger.Claim{Holder: "other"} }, "", plan.StateRotating, ledger.ReasonClaimed},
-		{"claim expired", func(s stage) { s.o.Entry.Claim = &ledger.Claim{Holder: "other"}; s.o.ClaimExpired = true }, "recover claim_expired", plan.StateRotating, ledger.ReasonClaimed},
-		{"our own claim", func(s stage) { s.o.Entry.Claim = &ledger.Claim{Holder: "me"}; s.o.ClaimOurs = true }, "recover unsettled", plan.StateRotating, ledger.ReasonClaimed},
+		{"claimed by another", func(s stage) { hours(s, 2); s.o.Entry.Claim = &ledger.Claim{Holder: "other"} }, "", plan.StateRotating, plan.WaitClaimed},
+		{"claim expired", func(s stage) { s.o.Entry.Claim = &ledger.Claim{Holder: "other"}; s.o.ClaimExpired = true }, "recover claim_expired", plan.StateRotating, plan.WaitClaimed},
+		{"our own claim", func(s stage) { s.o.Entry.Claim = &ledger.Claim{Holder: "me"}; s.o.ClaimOurs = true }, "recover unsettled", plan.StateRotating, plan.WaitClaimed},
 
-		{"overlap ended", func(s stage) { overlap(s, 0) }, "disable overlap_ended k1", plan.StateOK, ""},
-		{"overlap ended, retry later", func(s stage) { overlap(s, 0); s.o.Entry.Retiring[0].NextTry = s.now.Add(1) }, "", plan.StateOK, ""},
-		{"overlap ended, in use", func(s stage) { overlap(s, 0); s.o.InUse = []string{"k1"}; s.p.WaitUntilIdle = time.Hour }, "", plan.StateOK, ""},
-		{"overlap ended, nothing known of its use", func(s stage) { overlap(s, 0); s.p.WaitUntilIdle = time.Hour }, "", plan.StateOK, ""},
-		{"overlap ended, new key unused", func(s stage) { overlap(s, 0); s.p.WaitUntilUsed = time.Hour }, "", plan.StateOK, ""},
-		{"overlap ended, new key used", func(s stage) { overlap(s, 0); s.p.WaitUntilUsed = time.Hour; s.o.Used = true }, "disable overlap_ended k1", plan.StateOK, ""},
+		{"overlap ended", func(s stage) { overlap(s, 0) }, "disable overlap_ended k1", plan.StateOK, nil},
+		{"overlap ended, retry later", func(s stage) { overlap(s, 0); s.o.Entry.Retiring[0].NextTry = s.now.Add(1) }, "", plan.StateOK, nil},
+		{"overlap ended, in use", func(s stage) { overlap(s, 0); s.o.InUse = []string{"k1"}; s.p.WaitUntilIdle = time.Hour }, "", plan.StateOK, nil},
+		{"overlap ended, nothing known of its use", func(s stage) { overlap(s, 0); s.p.WaitUntilIdle = time.Hour }, "", plan.StateOK, nil},
+		{"overlap ended, new key unused", func(s stage) { overlap(s, 0); s.p.WaitUntilUsed = time.Hour }, "", plan.StateOK, nil},
+		{"overlap ended, new key used", func(s stage) { overlap(s, 0); s.p.WaitUntilUsed = time.Hour; s.o.Used = true }, "disable overlap_ended k1", plan.StateOK, nil},
 		{"overlap ended, new key used, old key not idle", func(s stage) {
 			overlap(s, 0)
 			s.p.WaitUntilUsed, s.p.WaitUntilIdle, s.o.Used = time.Hour, time.Hour, true
-		}, "", plan.StateOK, ""},
-		{"overlap ended, new key unused too long", func(s stage) { overlap(s, -time.Hour); s.p.WaitUntilUsed = time.Hour }, "disable overlap_ended k1", plan.StateOK, ""},
-		{"disabled, not proven", func(s stage) { s.o.Entry.Retiring[0].Proof = "" }, "prove proof k1", plan.StateOK, ""},
-		{"disabled, still accepted", func(s stage) { s.o.Entry.Retiring[0].Proof = ledger.StillAccepted }, "prove proof k1", plan.StateOK, ""},
-		{"disabled, cannot be tried", func(s stage) { s.o.Entry.Retiring[0].Proof = ledger.NotTried }, "", plan.StateOK, ""},
+		}, "", plan.StateOK, nil},
+		{"overlap ended, new key unused too long", func(s stage) { overlap(s, -time.Hour); s.p.WaitUntilUsed = time.Hour }, "disable overlap_ended k1", plan.StateOK, nil},
+		{"disabled, not proven", func(s stage) { s.o.Entry.Retiring[0].Proof = "" }, "prove proof k1", plan.StateOK, nil},
+		{"disabled, still accepted", func(s stage) { s.o.Entry.Retiring[0].Proof = ledger.StillAccepted }, "prove proof k1", plan.StateOK, nil},
+		{"disabled, cannot be tried", func(s stage) { s.o.Entry.Retiring[0].Proof = ledger.NotTried }, "", plan.StateOK, nil},
 		{"not proven, enabled by a person", func(s stage) {
 			s.o.Entry.Retiring[0].Proof = ""
 			s.o.Keys[0].Disabled, s.o.Enabled = false, []string{"k1"}
-		}, "", plan.StateOK, ledger.ReasonQuarantineEnabled},
-		{"overlap ended, idle", func(s stage) { overlap(s, 0); s.o.Idle = []string{"k1"}; s.p.WaitUntilIdle = time.Hour }, "disable overlap_ended k1", plan.StateOK, ""},
-		{"overlap ended, in use too long", func(s stage) { overlap(s, -2*time.Hour); s.o.InUse = []string{"k1"}; s.p.WaitUntilIdle = time.Hour }, "disable overlap_ended k1", plan.StateOK, ""},
+		}, "", plan.StateOK, plan.WaitQuarantineEnabled},
+		{"overlap ended, idle", func(s stage) { overlap(s, 0); s.o.Idle = []string{"k1"}; s.p.WaitUntilIdle = time.Hour }, "disable overlap_ended k1", plan.StateOK, nil},
+		{"overlap ended, in use too long", func(s stage) { overlap(s, -2*time.Hour); s.o.InUse = []string{"k1"}; s.p.WaitUntilIdle = time.Hour }, "disable overlap_ended k1", plan.StateOK, nil},
 		{"in use, but max_age ends it", func(s stage) {
 			overlap(s, 0)
 			s.o.InUse, s.p.WaitUntilIdle, s.p.MaxAge = []string{"k1"}, time.Hour, 22*time.Hour
 			s.o.Entry.Current.Created = *s.now
-		}, "disable overlap_ended k1", plan.StateOK, ""},
-		{"retiring key disabled by others", func(s stage) { overlap(s, time.Hour); disable(s.o, "k1", "") }, "disable disabled_outside k1", plan.StateOK, ""},
-		{"quarantine ended", func(s stage) { s.o.Entry.Retiring[0].Until = *s.now }, "delete quarantine_ended k1", plan.StateOK, ""},
+		}, "disable overlap_ended k1", plan.StateOK, nil},
+		{"retiring key disabled by others", func(s stage) { overlap(s, time.Hour); disable(s.o, "k1", "") }, "disable disabled_outside k1", plan.StateOK, nil},
+		{"quarantine ended", func(s stage) { s.o.Entry.Retiring[0].Until = *s.now }, "delete quarantine_ended k1", plan.StateOK, nil},
 		{"abandoned key listed", func(s stage) {
 			s.o.Entry.Abandoned = []ledger.Abandoned{{Rotation: "aaaaaaaaa3"}}
 			s.o.Keys = append(s.o.Keys, plan.ListedKey{Key: elevenlabs.Key{ID: "k3", Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa3"}})
-		}, "sweep abandoned k3", plan.StateOK, ""},
+		}, "sweep abandoned k3", plan.StateOK, nil},
 		{"unexplained key listed", func(s stage) {
 			s.o.Keys = append(s.o.Keys, plan.ListedKey{Key: elevenlabs.Key{ID: "k3", Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa3"}})
-		}, "", plan.StateOK, ""},
+		}, "", plan.StateOK, nil},
 		{"abandoned rotation of another owner", func(s stage) {
 			s.o.Entry.Abandoned = []ledger.Abandoned{{Rotation: "aaaaaaaaa3"}}
 			s.o.Keys = append(s.o.Keys, plan.ListedKey{Key: elevenlabs.Key{ID: "k3", Name: "rekeyd.ownertwo.tts-prod.aaaaaaaaa3"}})
-		}, "", plan.StateOK, ""},
+		}, "", plan.StateOK, nil},
 
-		{"leaked", func(s stage) { disable(s.o, "k2", "exposed_publicly") }, "rotate exposed_publicly", plan.StateDue, ledger.ReasonExposed},
-		{"leaked, manual", func(s stage) { disable(s.o, "k2", "self_disabled"); s.p.Mode = plan.ModeManual }, "rotate self_disabled", plan.StateDue, ledger.ReasonSelfDisabled},
-		{"leaked, throttled", func(s stage) { disable(s.o, "k2", "exposed_publicly"); s.o.Rotations, s.o.MaxRotations = 5, 5 }, "rotate exposed_publicly", plan.StateDue, ledger.ReasonExposed},
+		{"leaked", func(s stage) { disable(s.o, "k2", "exposed_publicly") }, "rotate exposed_publicly", plan.StateDue, ledger.TriggerExposed},
+		{"leaked, manual", func(s stage) { disable(s.o, "k2", "self_disabled"); s.p.Mode = plan.ModeManual }, "rotate self_disabled", plan.StateDue, ledger.TriggerSelfDisabled},
+		{"leaked, throttled", func(s stage) { disable(s.o, "k2", "exposed_publicly"); s.o.Rotations, s.o.MaxRotations = 5, 5 }, "rotate exposed_publicly", plan.StateDue, ledger.TriggerExposed},
 		{"leaked again and again", func(s stage) {
 			disable(s.o, "k2", "exposed_publicly")
 			s.o.Entry.Leaks = []time.Time{*s.now, *s.now, *s.now}
-		}, "", plan.StateError, ledger.ReasonLeakStorm},
+		}, "", plan.StateError, plan.FaultLeakStorm},
 		{"leaked again and again, rotate", func(s stage) {
 			disable(s.o, "k2", "exposed_publicly")
 			s.o.Entry.Leaks = []time.Time{*s.now, *s.now, *s.now}
 			s.o.Request = &plan.Request{NotKey: "k2"}
-		}, "rotate requested", plan.StateDue, ledger.ReasonRequested},
-		{"trial ended, due", func(s stage) { hours(s, 2); disable(s.o, "k2", "trial_ended") }, "", plan.StateError, ledger.ReasonTrialEnded},
-		{"disabled by a person, due", func(s stage) { hours(s, 2); disable(s.o, "k2", "") }, "", plan.StateError, ledger.ReasonKeyDisabled},
-		{"disabled for a new reason", func(s stage) { disable(s.o, "k2", "solar_flare") }, "", plan.StateError, ledger.ReasonKeyDisabled},
+		}, "rotate requested", plan.StateDue, ledger.TriggerRequested},
+		{"trial ended, due", func(s stage) { hours(s, 2); disable(s.o, "k2", "trial_ended") }, "", plan.StateError, plan.FaultTrialEnded},
+		{"disabled by a person, due", func(s stage) { hours(s, 2); disable(s.o, "k2", "") }, "", plan.StateError, plan.FaultKeyDisabled},
+		{"disabled for a new reason", func(s stage) { disable(s.o, "k2", "solar_flare") }, "", plan.StateError, plan.FaultKeyDisabled},
 		{"disabled by a late call of ours", func(s stage) {
 			disable(s.o, "k2", "")
 			s.o.Entry.Current.Calls = []ledger.Call{{Kind: ledger.CallDisable, At: *s.now}}
-		}, "enable late_disable k2", plan.StateOK, ""},
-		{"gone from one listing", func(s stage) { s.o.Keys = s.o.Keys[:1] }, "", plan.StateOK, ledger.ReasonKeyMissing},
-		{"gone with its account", func(s stage) { s.o.Keys, s.o.Found = nil, false }, "", plan.StateError, ledger.ReasonUnknownAccount},
+		}, "enable late_disable k2", plan.StateOK, nil},
+		{"gone from one listing", func(s stage) { s.o.Keys = s.o.Keys[:1] }, "", plan.StateOK, ledger.TriggerKeyMissing},
+		{"gone with its account", func(s stage) { s.o.Keys, s.o.Found = nil, false }, "", plan.StateError, plan.FaultUnknownAccount},
 		{"gone with the account that the policy has left", func(s stage) {
 			s.p.ServiceAccount, s.o.Keys = "svcacc_2", nil
-		}, "rotate moved", plan.StateDue, ledger.ReasonMoved},
-		{"gone, and the workspace does not answer", func(s stage) { s.o.Keys, s.o.Listed, s.o.Found = nil, false, false }, "", plan.StateOK, ledger.ReasonKeyMissing},
-		{"gone from two listings", func(s stage) { s.o.Keys = s.o.Keys[:1]; s.o.MissingTwice = true }, "prove key_missing k2", plan.StateDue, ledger.ReasonKeyMissing},
-		{"gone, and it is not clear whether it works", func(s stage) { s.o.Keys, s.o.MissingTwice, s.o.Proof = s.o.Keys[:1], true, elevenlabs.Inconclusive }, "prove key_missing k2", plan.StateError, ledger.ReasonKeyVanished},
+		}, "rotate moved", plan.StateDue, ledger.TriggerMoved},
+		{"gone, and the workspace does not answer", func(s stage) { s.o.Keys, s.o.Listed, s.o.Found = nil, false, false }, "", plan.StateOK, ledger.TriggerKeyMissing},
+		{"gone from two listings", func(s stage) { s.o.Keys = s.o.Keys[:1]; s.o.MissingTwice = true }, "prove key_missing k2", plan.StateDue, ledger.TriggerKeyMissing},
+		{"gone, and it is not clear whether it works", func(s stage) { s.o.Keys, s.o.MissingTwice, s.o.Proof = s.o.Keys[:1], true, elevenlabs.Inconclusive }, "prove key_missing k2", plan.StateError, plan.FaultKeyVanished},
 		{"gone, and the record too", func(s stage) {
 			s.o.Keys, s.o.MissingTwice, s.o.Record = s.o.Keys[:1], true, &plan.RecordView{}
-		}, "rotate record_missing", plan.StateDue, ledger.ReasonRecordMissing},
-		{"gone and proven", func(s stage) { s.o.Keys, s.o.MissingTwice, s.o.Proof = s.o.Keys[:1], true, elevenlabs.Invalid }, "rotate key_missing", plan.StateDue, ledger.ReasonKeyMissing},
-		{"gone from listings, but alive", func(s stage) { s.o.Keys, s.o.MissingTwice, s.o.Proof = s.o.Keys[:1], true, elevenlabs.Valid }, "prove key_missing k2", plan.StateError, ledger.ReasonKeyVanished},
+		}, "rotate record_missing", plan.StateDue, ledger.TriggerRecordMissing},
+		{"gone and proven", func(s stage) { s.o.Keys, s.o.MissingTwice, s.o.Proof = s.o.Keys[:1], true, elevenlabs.Invalid }, "rotate key_missing", plan.StateDue, ledger.TriggerKeyMissing},
+		{"gone from listings, but alive", func(s stage) { s.o.Keys, s.o.MissingTwice, s.o.Proof = s.o.Keys[:1], true, elevenlabs.Valid }, "prove key_missing k2", plan.StateError, plan.FaultKeyVanished},
 
-		{"record deleted", func(s stage) { s.o.Record = &plan.RecordView{} }, "rotate record_missing", plan.StateDue, ledger.ReasonRecordMissing},
-		{"record overwritten", func(s stage) { hours(s, 2); s.o.Record.Match = "" }, "", plan.StateError, ledger.ReasonRecordChanged},
-		{"record overwritten, leaked", func(s stage) { s.o.Record.Match = ""; disable(s.o, "k2", "exposed_publicly") }, "", plan.StateError, ledger.ReasonRecordChanged},
-		{"record overwritten, rotate", func(s stage) { s.o.Record.Match = ""; s.o.Request = &plan.Request{NotKey: "k2"} }, "rotate requested", plan.StateDue, ledger.ReasonRequested},
+		{"record deleted", func(s stage) { s.o.Record = &plan.RecordView{} }, "rotate record_missing", plan.StateDue, ledger.TriggerRecordMissing},
+		{"record overwritten", func(s stage) { hours(s, 2); s.o.Record.Match = "" }, "", plan.StateError, plan.FaultRecordChanged},
+		{"record overwritten, leaked", func(s stage) { s.o.Record.Match = ""; disable(s.o, "k2", "exposed_publicly") }, "", plan.StateError, plan.FaultRecordChanged},
+		{"record overwritten, rotate", func(s stage) { s.o.Record.Match = ""; s.o.Request = &plan.Request{NotKey: "k2"} }, "rotate requested", plan.StateDue, ledger.TriggerRequested},
 		{"record holds a key of ours that the ledger forgot", func(s stage) {
 			s.o.Record.Match, s.o.Record.KeyID = "", "k3"
 			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k3", ServiceAccount: s.p.ServiceAccount, Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa3"}})
-		}, "adopt record_found k3", plan.StateOK, ""},
-		{"record rolled back", func(s stage) { overlap(s, time.Hour); s.o.Record.Match = "k1" }, "follow rolled_back k1", plan.StateOK, ""},
-		{"record rolled back to a dead key", func(s stage) { s.o.Record.Match = "k1" }, "", plan.StateError, ledger.ReasonRecordChanged},
+		}, "adopt record_found k3", plan.StateOK, nil},
+		{"record rolled back", func(s stage) { overlap(s, time.Hour); s.o.Record.Match = "k1" }, "follow rolled_back k1", plan.StateOK, nil},
+		{"record rolled back to a dead key", func(s stage) { s.o.Record.Match = "k1" }, "", plan.StateError, plan.FaultRecordChanged},
 		{"record overwritten, adopt", func(s stage) {
 			s.o.Record.Match, s.p.Adopt = "", "k9"
 			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "by hand", ServiceAccount: s.p.ServiceAccount}})
-		}, "adopt adopt k9", plan.StateOK, ""},
+		}, "adopt adopt k9", plan.StateOK, nil},
 		{"record overwritten, adopt a second key that others made", func(s stage) {
 			s.o.Record.Match, s.p.Adopt, s.o.Entry.Current.Rotation, s.o.Keys[1].Name = "", "k9", "", "by hand"
 			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "by hand", ServiceAccount: s.p.ServiceAccount}})
-		}, "adopt adopt k9", plan.StateOK, ""},
-		{"request fulfilled", func(s stage) { s.o.Request = &plan.Request{NotKey: "k1"} }, "", plan.StateOK, ""},
+		}, "adopt adopt k9", plan.StateOK, nil},
+		{"request fulfilled", func(s stage) { s.o.Request = &plan.Request{NotKey: "k1"} }, "", plan.StateOK, nil},
 		{"revoke, a key in quarantine works", func(s stage) {
 			s.o.Request, s.o.Keys[0].Disabled = &plan.Request{NotKey: "k1", Revoke: true}, false
-		}, "disable revoke_now k1", plan.StateOK, ""},
-		{"revoke", func(s stage) { s.o.Request = &plan.Request{NotKey: "k2", Revoke: true} }, "rotate revoke_now", plan.StateDue, ledger.ReasonRevoke},
+		}, "disable revoke_now k1", plan.StateOK, nil},
+		{"revoke", func(s stage) { s.o.Request = &plan.Request{NotKey: "k2", Revoke: true} }, "rotate revoke_now", plan.StateDue, ledger.TriggerRevoke},
 
-		{"drift, patch", func(s stage) { s.o.Keys[1].Settings.Permissions.All = true }, "patch drift k2", plan.StateOK, ""},
+		{"drift, patch", func(s stage) { s.o.Keys[1].Settings.Permissions.All = true }, "patch drift k2", plan.StateOK, nil},
 		{"no drift, a limit that nobody manages", func(s stage) {
 			s.o.Keys[1].Settings.Optional = elevenlabs.Optional{TTSConcurrency: elevenlabs.Some(int64(3)), ThirdPartyDisable: elevenlabs.Some(false)}
-		}, "", plan.StateOK, ""},
+		}, "", plan.StateOK, nil},
 		{"drift, another limit", func(s stage) {
 			s.p.Settings.TTSConcurrency, s.o.Keys[1].Settings.TTSConcurrency = elevenlabs.Some(int64(2)), elevenlabs.Some(int64(3))
-		}, "patch drift k2", plan.StateOK, ""},
+		}, "patch drift k2", plan.StateOK, nil},
 		{"drift, a limit that is to be cleared", func(s stage) {
 			s.p.Settings.MusicConcurrency, s.o.Keys[1].Settings.MusicConcurrency = elevenlabs.None[int64](), elevenlabs.Some(int64(0))
-		}, "patch drift k2", plan.StateOK, ""},
+		}, "patch drift k2", plan.StateOK, nil},
 		{"drift, a limit of zero is a limit", func(s stage) {
 			s.p.Settings.DubbingConcurrency, s.o.Keys[1].Settings.DubbingConcurrency = elevenlabs.Some(int64(0)), elevenlabs.None[int64]()
-		}, "patch drift k2", plan.StateOK, ""},
-		{"no drift, none of what an older API does not show", func(s stage) { s.p.Settings.DubbingConcurrency = elevenlabs.None[int64]() }, "", plan.StateOK, ""},
+		}, "patch drift k2", plan.StateOK, nil},
+		{"no drift, none of what an older API does not show", func(s stage) { s.p.Settings.DubbingConcurrency = elevenlabs.None[int64]() }, "", plan.StateOK, nil},
 		{"drift, third parties", func(s stage) {
 			s.p.Settings.ThirdPartyDisable, s.o.Keys[1].Settings.ThirdPartyDisable = elevenlabs.Some(true), elevenlabs.Some(false)
-		}, "patch drift k2", plan.StateOK, ""},
-		{"drift, report", func(s stage) { s.o.Keys[1].Settings.Permissions.All = true; s.p.OnDrift = plan.DriftReport }, "", plan.StateOK, ""},
-		{"drift, rotate", func(s stage) { s.o.Keys[1].Settings.Permissions.All = true; s.p.OnDrift = plan.DriftRotate }, "rotate drift", plan.StateDue, ledger.ReasonDrift},
+		}, "patch drift k2", plan.StateOK, nil},
+		{"drift, report", func(s stage) { s.o.Keys[1].Settings.Permissions.All = true; s.p.OnDrift = plan.DriftReport }, "", plan.StateOK, nil},
+		{"drift, rotate", func(s stage) { s.o.Keys[1].Settings.Permissions.All = true; s.p.OnDrift = plan.DriftRotate }, "rotate drift", plan.StateDue, ledger.TriggerDrift},
 		{"drift, rotate, due", func(s stage) {
 			s.o.Keys[1].Settings.Permissions.All = true
 			s.p.OnDrift = plan.DriftRotate
 			hours(s, 2)
-		}, "rotate drift", plan.StateDue, ledger.ReasonDrift},
+		}, "rotate drift", plan.StateDue, ledger.TriggerDrift},
 		{"drift, rotate, manual", func(s stage) {
 			s.o.Keys[1].Settings.Permissions.All, s.p.OnDrift, s.p.Mode = true, plan.DriftRotate, plan.ModeManual
-		}, "", plan.StateOK, ""},
+		}, "", plan.StateOK, nil},
 		{"drift that survived", func(s stage) {
 			s.o.Keys[1].Settings.Permissions.All = true
 			s.o.Entry.Applied.Ignored = []string{"permissions"}
-		}, "", plan.StateError, ledger.ReasonSettingsIgnored},
+		}, "", plan.StateError, plan.FaultSettingsIgnored},
 		{"drift that survived, due", func(s stage) {
 			hours(s, 2)
 			s.o.Keys[1].Settings.Permissions.All = true
 			s.o.Entry.Applied.Ignored = []string{"permissions"}
-		}, "rotate schedule", plan.StateError, ledger.ReasonSettingsIgnored},
-		{"drift, replicas disagree", func(s stage) { s.o.Keys[1].Settings.Permissions.All = true; s.o.Differs = true }, "", plan.StateError, ledger.ReasonReplicasDiffer},
-		{"moved to another sink", func(s stage) { s.p.Sink.Path = "elevenlabs/new"; s.o.Record = &plan.RecordView{} }, "rotate moved", plan.StateDue, ledger.ReasonMoved},
-		{"moved onto somebody's value", func(s stage) { s.p.Sink.Path = "elevenlabs/new"; s.o.Record.Match = "" }, "", plan.StateError, ledger.ReasonRecordChanged},
-		{"moved to another account", func(s stage) { s.p.ServiceAccount = "svcacc_2" }, "rotate moved", plan.StateDue, ledger.ReasonMoved},
-		{"entry moved away", func(s stage) { s.o.Entry.MovedTo = "new-name" }, "", plan.StateError, ledger.ReasonMovedAway},
-		{"unreadable entry", func(s stage) { s.o.LedgerError = "schema 9" }, "", plan.StateError, ledger.ReasonLedgerInvalid},
+		}, "rotate schedule", plan.StateError, plan.FaultSettingsIgnored},
+		{"drift, replicas disagree", func(s stage) { s.o.Keys[1].Settings.Permissions.All = true; s.o.Differs = true }, "", plan.StateError, plan.FaultReplicasDiffer},
+		{"moved to another sink", func(s stage) { s.p.Sink.Path = "elevenlabs/new"; s.o.Record = &plan.RecordView{} }, "rotate moved", plan.StateDue, ledger.TriggerMoved},
+		{"moved onto somebody's value", func(s stage) { s.p.Sink.Path = "elevenlabs/new"; s.o.Record.Match = "" }, "", plan.StateError, plan.FaultRecordChanged},
+		{"moved to another account", func(s stage) { s.p.ServiceAccount = "svcacc_2" }, "rotate moved", plan.StateDue, ledger.TriggerMoved},
+		{"entry moved away", func(s stage) { s.o.Entry.MovedTo = "new-name" }, "", plan.StateError, plan.FaultMovedAway},
+		{"unreadable entry", func(s stage) { s.o.LedgerError = "schema 9" }, "", plan.StateError, plan.FaultLedgerInvalid},
 
-		{"admin key, others are due", func(s stage) { hours(s, 2); s.p.AdminOf, s.o.OthersDue = "default", true }, "", plan.StateDue, ledger.ReasonOthersFirst},
-		{"admin key, others were due for long", func(s stage) { hours(s, 3); s.p.AdminOf, s.o.OthersDue = "default", true }, "rotate schedule", plan.StateDue, ledger.ReasonSchedule},
+		{"admin key, others are due", func(s stage) { hours(s, 2); s.p.AdminOf, s.o.OthersDue = "default", true }, "", plan.StateDue, plan.WaitOthersFirst},
+		{"admin key, others were due for long", func(s stage) { hours(s, 3); s.p.AdminOf, s.o.OthersDue = "default", true }, "rotate schedule", plan.StateDue, ledger.TriggerSchedule},
 		{"admin key, others are due, window half over", func(s stage) {
 			hours(s, 2)
 			*s.now = s.now.Add(10 * time.Minute)
 			s.p.AdminOf, s.o.OthersDue, s.p.Window = "default", true, 20*time.Minute
-		}, "rotate schedule", plan.StateDue, ledger.ReasonSchedule},
-		{"admin key, nobody else is due", func(s stage) { hours(s, 2); s.p.AdminOf = "default" }, "rotate schedule", plan.StateDue, ledger.ReasonSchedule},
+		}, "rotate schedule", plan.StateDue, ledger.TriggerSchedule},
+		{"admin key, nobody else is due", func(s stage) { hours(s, 2); s.p.AdminOf = "default" }, "rotate schedule", plan.StateDue, ledger.TriggerSchedule},
 		{"admin key too old, others are due", func(s stage) {
 			s.p.AdminOf, s.o.OthersDue, s.p.MaxAge = "default", true, 26*time.Hour
-		}, "rotate max_age", plan.StateDue, ledger.ReasonMaxAge},
+		}, "rotate max_age", plan.StateDue, ledger.TriggerMaxAge},
 		{"admin key asked for, others are due", func(s stage) {
 			hours(s, 2)
 			s.p.AdminOf, s.o.OthersDue, s.o.Request = "default", true, &plan.Request{NotKey: "k2"}
-		}, "rotate requested", plan.StateDue, ledger.ReasonRequested},
-		{"admin key, drift", func(s stage) { s.p.AdminOf = "default"; s.o.Keys[1].Settings.Permissions.All = true }, "rotate drift", plan.StateDue, ledger.ReasonDrift},
+		}, "rotate requested", plan.StateDue, ledger.TriggerRequested},
+		{"admin key, drift", func(s stage) { s.p.AdminOf = "default"; s.o.Keys[1].Settings.Permissions.All = true }, "rotate drift", plan.StateDue, ledger.TriggerDrift},
 		{"admin key, drift, manual", func(s stage) {
 			s.p.AdminOf, s.p.Mode = "default", plan.ModeManual
 			s.o.Keys[1].Settings.Permissions.All = true
-		}, "", plan.StateOK, ""},
+		}, "", plan.StateOK, nil},
 		{"admin key, drift, report", func(s stage) {
 			s.p.AdminOf, s.p.OnDrift = "default", plan.DriftReport
 			s.o.Keys[1].Settings.Permissions.All = true
-		}, "", plan.StateOK, ""},
-		{"due, admin key refused", func(s stage) { hours(s, 2); s.o.Listed, s.o.AdminRefused = false, true }, "", plan.StateFailing, ledger.ReasonAdminKeyRefused},
-		{"admin key refused, not due", func(s stage) { s.o.Listed, s.o.AdminRefused = false, true }, "", plan.StateOK, ""},
+		}, "", plan.StateOK, nil},
+		{"due, admin key refused", func(s stage) { hours(s, 2); s.o.Listed, s.o.AdminRefused = false, true }, "", plan.StateFailing, ledger.FailureAdminKeyRefused},
+		{"admin key refused, not due", func(s stage) { s.o.Listed, s.o.AdminRefused = false, true }, "", plan.StateOK, nil},
 
-		{"nothing anywhere", noEntry, "rotate first", plan.StateDue, ledger.ReasonFirst},
-		{"nothing anywhere, manual", func(s stage) { noEntry(s); s.p.Mode = plan.ModeManual }, "rotate first", plan.StateDue, ledger.ReasonFirst},
-		{"nothing anywhere, group busy", func(s stage) { noEntry(s); s.o.GroupHeld = "tts-other" }, "rotate first", plan.StateDue, ledger.ReasonFirst},
-		{"nothing anywhere, throttled", func(s stage) { noEntry(s); s.o.Rotations, s.o.MaxRotations = 5, 5 }, "", plan.StateThrottled, ledger.ReasonThrottled},
-		{"no entry, record not read", func(s stage) { s.o.Entry, s.o.Record = nil, nil }, "", plan.StateDue, ledger.ReasonNotObserved},
-		{"no entry, record names a key", func(s stage) { s.o.Entry = nil }, "adopt record_found k2", plan.StateOK, ""},
-		{"no entry, record names an unknown key", func(s stage) { s.o.Entry = nil; s.o.Record.KeyID = "k7" }, "", plan.StateError, ledger.ReasonRecordChanged},
-		{"no entry, a value without a name", func(s stage) { s.o.Entry = nil; s.o.Record.KeyID = "" }, "", plan.StateError, ledger.ReasonRecordChanged},
-		{"no entry, adopt", func(s stage) { s.o.Entry, s.p.Adopt = nil, "k1" }, "adopt adopt k1", plan.StateOK, ""},
-		{"no entry, adopt without its secret", func(s stage) { noEntry(s); s.p.Adopt = "k1" }, "", plan.StateError, ledger.ReasonAdoptRefused},
-		{"no entry, adopt what is not there", func(s stage) { noEntry(s); s.p.Adopt = "k7" }, "", plan.StateError, ledger.ReasonAdoptUnknown},
+		{"nothing anywhere", noEntry, "rotate first", plan.StateDue, ledger.TriggerFirst},
+		{"nothing anywhere, manual", func(s stage) { noEntry(s); s.p.Mode = plan.ModeManual }, "rotate first", plan.StateDue, ledger.TriggerFirst},
+		{"nothing anywhere, group busy", func(s stage) { noEntry(s); s.o.GroupHeld = "tts-other" }, "rotate first", plan.StateDue, ledger.TriggerFirst},
+		{"nothing anywhere, throttled", func(s stage) { noEntry(s); s.o.Rotations, s.o.MaxRotations = 5, 5 }, "", plan.StateThrottled, plan.WaitThrottled},
+		{"no entry, record not read", func(s stage) { s.o.Entry, s.o.Record = nil, nil }, "", plan.StateDue, plan.WaitNotObserved},
+		{"no entry, record names a key", func(s stage) { s.o.Entry = nil }, "adopt record_found k2", plan.StateOK, nil},
+		{"no entry, record names an unknown key", func(s stage) { s.o.Entry = nil; s.o.Record.KeyID = "k7" }, "", plan.StateError, plan.FaultRecordChanged},
+		{"no entry, a value without a name", func(s stage) { s.o.Entry = nil; s.o.Record.KeyID = "" }, "", plan.StateError, plan.FaultRecordChanged},
+		{"no entry, adopt", func(s stage) { s.o.Entry, s.p.Adopt = nil, "k1" }, "adopt adopt k1", plan.StateOK, nil},
+		{"no entry, adopt without its secret", func(s stage) { noEntry(s); s.p.Adopt = "k1" }, "", plan.StateError, plan.FaultAdoptRefused},
+		{"no entry, adopt what is not there", func(s stage) { noEntry(s); s.p.Adopt = "k7" }, "", plan.StateError, plan.FaultAdoptUnknown},
 		{"no entry, adopt a key whose hint does not fit", func(s stage) {
 			s.o.Entry, s.p.Adopt, s.o.Keys[0].Hint, s.o.Record.Ending = nil, "k1", "...ab12", "12345678"
-		}, "", plan.StateError, ledger.ReasonAdoptRefused},
+		}, "", plan.StateError, plan.FaultAdoptRefused},
 		{"no entry, adopt a key whose hint fits", func(s stage) {
 			s.o.Entry, s.p.Adopt, s.o.Keys[0].Hint, s.o.Record.Ending = nil, "k1", "...5678", "12345678"
-		}, "adopt adopt k1", plan.StateOK, ""},
+		}, "adopt adopt k1", plan.StateOK, nil},
 		{"no entry, adopt a key that the ledger has for another", func(s stage) {
 			s.o.Entry, s.p.Adopt, s.o.Elsewhere = nil, "k1", map[string]string{"k1": "other"}
-		}, "", plan.StateError, ledger.ReasonAdoptRefused},
+		}, "", plan.StateError, plan.FaultAdoptRefused},
 		{"no entry, adopt a key of another policy's name", func(s stage) {
 			s.o.Entry, s.p.Adopt, s.o.Keys[0].Name = nil, "k1", "rekeyd.ownerown.other.aaaaaaaaa1"
-		}, "", plan.StateError, ledger.ReasonAdoptRefused},
+		}, "", plan.StateError, plan.FaultAdoptRefused},
 		{"no entry, adopt a key of the same policy elsewhere", func(s stage) {
 			s.o.Entry, s.p.Adopt, s.o.Keys[0].Name = nil, "k1", "rekeyd.neighbor.other.aaaaaaaaa1"
-		}, "adopt adopt k1", plan.StateOK, ""},
-		{"no entry, adopt a secret", func(s stage) { s.o.Entry, s.p.Adopt = nil, "sk_secret" }, "", plan.StateError, ledger.ReasonAdoptUnknown},
+		}, "adopt adopt k1", plan.StateOK, nil},
+		{"no entry, adopt a secret", func(s stage) { s.o.Entry, s.p.Adopt = nil, "sk_secret" }, "", plan.StateError, plan.FaultAdoptUnknown},
 		{"an abandoned key, adopt", func(s stage) {
 			s.o.Entry.Current, s.p.Adopt, s.o.Entry.Retiring = nil, "k1", nil
 			s.o.Entry.Abandoned = []ledger.Abandoned{{Rotation: "aaaaaaaaa2"}}
-		}, "sweep abandoned k2, adopt adopt k1", plan.StateOK, ""},
+		}, "sweep abandoned k2, adopt adopt k1", plan.StateOK, nil},
 		{"an abandoned key in the record", func(s stage) {
 			s.o.Entry.Current, s.o.Entry.Retiring = nil, nil
 			s.o.Entry.Abandoned = []ledger.Abandoned{{Rotation: "aaaaaaaaa2"}}
-		}, "sweep abandoned k2", plan.StateError, ledger.ReasonAdoptRefused},
+		}, "sweep abandoned k2", plan.StateError, plan.FaultAdoptRefused},
 		{"no entry, record names another policy's key", func(s stage) {
 			s.o.Entry, s.o.Keys[1].Name = nil, "rekeyd.ownerown.other.aaaaaaaaa2"
-		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"record overwritten with another policy's key", func(s stage) {
 			s.o.Record.Match, s.o.Record.KeyID, s.o.Elsewhere = "", "k9", map[string]string{"k9": "other"}
-		}, "", plan.StateError, ledger.ReasonRecordChanged},
-		{"no entry, fields of others", func(s stage) { noEntry(s); s.o.Record.Foreign = []string{"key_id"} }, "", plan.StateError, ledger.ReasonRecordChanged},
+		}, "", plan.StateError, plan.FaultRecordChanged},
+		{"no entry, fields of others", func(s stage) { noEntry(s); s.o.Record.Foreign = []string{"key_id"} }, "", plan.StateError, plan.FaultRecordChanged},
 		{"no entry, what a takeover leaves", func(s stage) {
 			noEntry(s)
 			s.o.Record.Foreign, s.o.Record.Policy = []string{"policy"}, s.p.Name
-		}, "rotate first", plan.StateDue, ledger.ReasonFirst},
+		}, "rotate first", plan.StateDue, ledger.TriggerFirst},
 		{"moved to fields of others", func(s stage) {
 			s.p.Sink.Path, s.o.Record = "elsewhere", &plan.RecordView{Foreign: []string{"policy"}}
-		}, "", plan.StateError, ledger.ReasonRecordChanged},
-		{"a field of rekeyd's own for the secret", func(s stage) { hours(s, 2); s.p.Sink.Field = "key_id" }, "", plan.StateError, ledger.ReasonSinkField},
+		}, "", plan.StateError, plan.FaultRecordChanged},
+		{"a field of rekeyd's own for the secret", func(s stage) { hours(s, 2); s.p.Sink.Field = "key_id" }, "", plan.StateError, plan.FaultSinkField},
 
-		{"no entry, another policy's record", func(s stage) { s.o.Entry, s.o.Inherits = nil, "tts-old" }, "inherit record_found k2", plan.StateOK, ""},
-		{"no entry, adopt a key of another account", func(s stage) { s.o.Entry, s.p.Adopt, s.o.Keys[0].ServiceAccount = nil, "k1", "svcacc_2" }, "", plan.StateError, ledger.ReasonAdoptUnknown},
-		{"no entry, adopt a key of another workspace", func(s stage) { s.o.Entry, s.p.Adopt, s.o.Keys[0].Workspace = nil, "k1", "second" }, "", plan.StateError, ledger.ReasonAdoptUnknown},
+		{"no entry, another policy's record", func(s stage) { s.o.Entry, s.o.Inherits = nil, "tts-old" }, "inherit record_found k2", plan.StateOK, nil},
+		{"no entry, adopt a key of another account", func(s stage) { s.o.Entry, s.p.Adopt, s.o.Keys[0].ServiceAccount = nil, "k1", "svcacc_2" }, "", plan.StateError, plan.FaultAdoptUnknown},
+		{"no entry, adopt a key of another workspace", func(s stage) { s.o.Entry, s.p.Adopt, s.o.Keys[0].Workspace = nil, "k1", "second" }, "", plan.StateError, plan.FaultAdoptUnknown},
 		{"record overwritten, adopt a key that it had once", func(s stage) {
 			s.o.Record.Match, s.p.Adopt = "", "k9"
 			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa9", ServiceAccount: s.p.ServiceAccount}})
-		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"record overwritten, adopt a key of another installation", func(s stage) {
 			s.o.Record.Match, s.p.Adopt = "", "k9"
 			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "rekeyd.ownertwo.tts-prod.aaaaaaaaa9", ServiceAccount: s.p.ServiceAccount}})
-		}, "adopt adopt k9", plan.StateOK, ""},
+		}, "adopt adopt k9", plan.StateOK, nil},
 		{"record overwritten, adopt another policy's key", func(s stage) {
 			s.o.Record.Match, s.p.Adopt = "", "k9"
 			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "rekeyd.ownerown.other.aaaaaaaaa9", ServiceAccount: s.p.ServiceAccount}})
-		}, "", plan.StateError, ledger.ReasonAdoptRefused},
+		}, "", plan.StateError, plan.FaultAdoptRefused},
 
 		{"record overwritten, adopt names the retiring key", func(s stage) {
 			s.o.Record.Match, s.p.Adopt, s.o.Keys[0].Name = "", "k1", "by hand"
-		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"no entry, more than a takeover leaves", func(s stage) {
 			noEntry(s)
 			s.o.Record.Foreign, s.o.Record.Policy = []string{"key_id", "policy"}, s.p.Name
-		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"due, backoff, a request is fulfilled", func(s stage) {
 			hours(s, 2)
 			s.o.Request, s.o.RetryAt = &plan.Request{NotKey: "k1"}, s.now.Add(time.Minute)
-		}, "", plan.StateFailing, ledger.ReasonBackoff},
-		{"in order, and it could inherit", func(s stage) { s.o.Inherits = "tts-old" }, "", plan.StateOK, ""},
-		{"overlap ended, record not read", func(s stage) { overlap(s, 0); s.o.Record = nil }, "disable overlap_ended k1", plan.StateOK, ""},
+		}, "", plan.StateFailing, plan.WaitBackoff},
+		{"in order, and it could inherit", func(s stage) { s.o.Inherits = "tts-old" }, "", plan.StateOK, nil},
+		{"overlap ended, record not read", func(s stage) { overlap(s, 0); s.o.Record = nil }, "disable overlap_ended k1", plan.StateOK, nil},
 		{"removed, without a current key, record not read", func(s stage) {
 			overlap(s, 0)
 			s.p.Mode, s.o.Entry.Current, s.o.Record = plan.ModeRemoved, nil, nil
-		}, "disable overlap_ended k1", plan.StateOK, ledger.ReasonRemoved},
-		{"revoke, the older key in quarantine", func(s stage) { s.o.Request = &plan.Request{NotKey: "k1", Revoke: true} }, "", plan.StateOK, ""},
+		}, "disable overlap_ended k1", plan.StateOK, plan.WaitRemoved},
+		{"revoke, the older key in quarantine", func(s stage) { s.o.Request = &plan.Request{NotKey: "k1", Revoke: true} }, "", plan.StateOK, nil},
 		{"revoke, the older key in quarantine and gone", func(s stage) {
 			s.o.Request, s.o.Keys = &plan.Request{NotKey: "k1", Revoke: true}, s.o.Keys[1:]
-		}, "", plan.StateOK, ""},
+		}, "", plan.StateOK, nil},
 		{"revoke, the older key in overlap and gone", func(s stage) {
 			overlap(s, time.Hour)
 			s.o.Request, s.o.Keys = &plan.Request{NotKey: "k1", Revoke: true}, s.o.Keys[1:]
-		}, "disable revoke_now k1", plan.StateOK, ""},
+		}, "disable revoke_now k1", plan.StateOK, nil},
 		{"revoke, and an older key in overlap", func(s stage) {
 			overlap(s, time.Hour)
 			s.o.Request = &plan.Request{NotKey: "k2", Revoke: true}
-		}, "rotate revoke_now", plan.StateDue, ledger.ReasonRevoke},
+		}, "rotate revoke_now", plan.StateDue, ledger.TriggerRevoke},
 		{"revoke, no current key", func(s stage) {
 			overlap(s, time.Hour)
 			s.o.Entry.Current, s.o.Record, s.o.Request = nil, &plan.RecordView{}, &plan.Request{NotKey: "k1", Revoke: true}
-		}, "rotate first", plan.StateDue, ledger.ReasonFirst},
-		{"an enable of ours may come", func(s stage) { s.o.Entry.Retiring[0].Calls = []ledger.Call{{Kind: ledger.CallEnable, At: *s.now}} }, "", plan.StateOK, ""},
+		}, "rotate first", plan.StateDue, ledger.TriggerFirst},
+		{"an enable of ours may come", func(s stage) { s.o.Entry.Retiring[0].Calls = []ledger.Call{{Kind: ledger.CallEnable, At: *s.now}} }, "", plan.StateOK, nil},
 		{"overlap running, beyond a max_age of now", func(s stage) {
 			overlap(s, time.Hour)
 			s.p.MaxAge, s.o.Entry.Current.Created = 22*time.Hour, *s.now
-		}, "", plan.StateOK, ""},
-		{"no entry, not listed, record names a key", func(s stage) { s.o.Entry, s.o.Listed = nil, false }, "", plan.StateDue, ledger.ReasonNotObserved},
+		}, "", plan.StateOK, nil},
+		{"no entry, not listed, record names a key", func(s stage) { s.o.Entry, s.o.Listed = nil, false }, "", plan.StateDue, plan.WaitNotObserved},
 		{"no current key, adopt of one that it had", func(s stage) {
 			s.o.Entry.Current, s.p.Adopt, s.o.Record.KeyID = nil, "k1", "k9"
-		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"moved onto a value of others, leaked", func(s stage) {
 			s.p.Sink.Path, s.o.Record.Match, s.o.Record.KeyID = "elsewhere", "", ""
 			disable(s.o, "k2", "exposed_publicly")
-		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"moved, leaked", func(s stage) {
 			s.p.Sink.Path, s.o.Record = "elsewhere", &plan.RecordView{}
 			disable(s.o, "k2", "exposed_publicly")
-		}, "rotate exposed_publicly", plan.StateDue, ledger.ReasonExposed},
+		}, "rotate exposed_publicly", plan.StateDue, ledger.TriggerExposed},
 		{"adopted, the record names another key, leaked", func(s stage) {
 			s.o.Entry.Current.Hash, s.o.Record.Match, s.o.Record.KeyID = "", "", "k7"
 			disable(s.o, "k2", "exposed_publicly")
-		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"adopted, moved to a record that names its key", func(s stage) {
 			s.o.Entry.Current.Hash, s.o.Record.Match, s.p.Sink.Path = "", "", "elsewhere"
-		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"drift, rotate, patched in vain a moment ago", func(s stage) {
 			s.o.Keys[1].Settings.Permissions.All, s.o.PatchAfter, s.p.OnDrift = true, s.now.Add(1), plan.DriftRotate
-		}, "rotate drift", plan.StateDue, ledger.ReasonDrift},
+		}, "rotate drift", plan.StateDue, ledger.TriggerDrift},
 		{"revoke, backoff", func(s stage) {
 			s.o.Request, s.o.RetryAt = &plan.Request{NotKey: "k2", Revoke: true}, s.now.Add(time.Minute)
-		}, "rotate revoke_now", plan.StateDue, ledger.ReasonRevoke},
-		{"asked for, backoff", func(s stage) { s.o.Request, s.o.RetryAt = &plan.Request{NotKey: "k2"}, s.now.Add(time.Minute) }, "rotate requested", plan.StateDue, ledger.ReasonRequested},
+		}, "rotate revoke_now", plan.StateDue, ledger.TriggerRevoke},
+		{"asked for, backoff", func(s stage) { s.o.Request, s.o.RetryAt = &plan.Request{NotKey: "k2"}, s.now.Add(time.Minute) }, "rotate requested", plan.StateDue, ledger.TriggerRequested},
 		{"asked for, and it failed", func(s stage) {
 			s.o.Request, s.o.RetryAt = &plan.Request{NotKey: "k2", Failed: true}, s.now.Add(time.Minute)
-		}, "", plan.StateFailing, ledger.ReasonBackoff},
+		}, "", plan.StateFailing, plan.WaitBackoff},
 		{"asked for, and it failed, record rolled back", func(s stage) {
 			overlap(s, time.Hour)
 			s.o.Record.Match, s.o.Request, s.o.RetryAt = "k1", &plan.Request{NotKey: "k2", Failed: true}, s.now.Add(time.Minute)
-		}, "follow rolled_back k1", plan.StateFailing, ledger.ReasonBackoff},
-		{"asked for and pending", func(s stage) { s.o.Request = &plan.Request{NotKey: "k2", Pending: true} }, "", plan.StateOK, ""},
+		}, "follow rolled_back k1", plan.StateFailing, plan.WaitBackoff},
+		{"asked for and pending", func(s stage) { s.o.Request = &plan.Request{NotKey: "k2", Pending: true} }, "", plan.StateOK, nil},
 		{"revoke and pending", func(s stage) {
 			overlap(s, time.Hour)
 			s.o.Request = &plan.Request{NotKey: "k1", Revoke: true, Pending: true}
-		}, "", plan.StateOK, ""},
+		}, "", plan.StateOK, nil},
 		{"revoke, the older key in overlap", func(s stage) {
 			overlap(s, time.Hour)
 			s.o.Request = &plan.Request{NotKey: "k1", Revoke: true}
-		}, "disable revoke_now k1", plan.StateOK, ""},
-		{"asked for without revoke, the older key in overlap", func(s stage) { overlap(s, time.Hour); s.o.Request = &plan.Request{NotKey: "k1"} }, "", plan.StateOK, ""},
-		{"backoff that a wrong clock wrote", func(s stage) { hours(s, 2); s.o.RetryAt = s.now.Add(plan.MaxBackoff + plan.MaxSkew + 1) }, "rotate schedule", plan.StateDue, ledger.ReasonSchedule},
-		{"longest backoff", func(s stage) { hours(s, 2); s.o.RetryAt = s.now.Add(plan.MaxBackoff + plan.MaxSkew) }, "", plan.StateFailing, ledger.ReasonBackoff},
-		{"due, entries unread", func(s stage) { hours(s, 2); s.o.MaxRotations, s.o.Uncounted = 5, true }, "", plan.StateDue, ledger.ReasonNotObserved},
-		{"due, entries unread, no limit", func(s stage) { hours(s, 2); s.o.Uncounted = true }, "rotate schedule", plan.StateDue, ledger.ReasonSchedule},
-		{"due, many rotations, no limit", func(s stage) { hours(s, 2); s.o.Rotations = 5 }, "rotate schedule", plan.StateDue, ledger.ReasonSchedule},
-		{"due, below the limit", func(s stage) { hours(s, 2); s.o.Rotations, s.o.MaxRotations = 4, 5 }, "rotate schedule", plan.StateDue, ledger.ReasonSchedule},
-		{"leaked, entries unread", func(s stage) { disable(s.o, "k2", "exposed_publicly"); s.o.MaxRotations, s.o.Uncounted = 5, true }, "rotate exposed_publicly", plan.StateDue, ledger.ReasonExposed},
-		{"self disabled, throttled", func(s stage) { disable(s.o, "k2", "self_disabled"); s.o.Rotations, s.o.MaxRotations = 5, 5 }, "rotate self_disabled", plan.StateDue, ledger.ReasonSelfDisabled},
+		}, "disable revoke_now k1", plan.StateOK, nil},
+		{"asked for without revoke, the older key in overlap", func(s stage) { overlap(s, time.Hour); s.o.Request = &plan.Request{NotKey: "k1"} }, "", plan.StateOK, nil},
+		{"backoff that a wrong clock wrote", func(s stage) { hours(s, 2); s.o.RetryAt = s.now.Add(plan.MaxBackoff + plan.MaxSkew + 1) }, "rotate schedule", plan.StateDue, ledger.TriggerSchedule},
+		{"longest backoff", func(s stage) { hours(s, 2); s.o.RetryAt = s.now.Add(plan.MaxBackoff + plan.MaxSkew) }, "", plan.StateFailing, plan.WaitBackoff},
+		{"due, entries unread", func(s stage) { hours(s, 2); s.o.MaxRotations, s.o.Uncounted = 5, true }, "", plan.StateDue, plan.WaitNotObserved},
+		{"due, entries unread, no limit", func(s stage) { hours(s, 2); s.o.Uncounted = true }, "rotate schedule", plan.StateDue, ledger.TriggerSchedule},
+		{"due, many rotations, no limit", func(s stage) { hours(s, 2); s.o.Rotations = 5 }, "rotate schedule", plan.StateDue, ledger.TriggerSchedule},
+		{"due, below the limit", func(s stage) { hours(s, 2); s.o.Rotations, s.o.MaxRotations = 4, 5 }, "rotate schedule", plan.StateDue, ledger.TriggerSchedule},
+		{"leaked, entries unread", func(s stage) { disable(s.o, "k2", "exposed_publicly"); s.o.MaxRotations, s.o.Uncounted = 5, true }, "rotate exposed_publicly", plan.StateDue, ledger.TriggerExposed},
+		{"self disabled, throttled", func(s stage) { disable(s.o, "k2", "self_disabled"); s.o.Rotations, s.o.MaxRotations = 5, 5 }, "rotate self_disabled", plan.StateDue, ledger.TriggerSelfDisabled},
 		{"revoke, throttled", func(s stage) {
 			s.o.Request, s.o.Rotations, s.o.MaxRotations = &plan.Request{NotKey: "k2", Revoke: true}, 5, 5
-		}, "rotate revoke_now", plan.StateDue, ledger.ReasonRevoke},
+		}, "rotate revoke_now", plan.StateDue, ledger.TriggerRevoke},
 		{"asked for, throttled", func(s stage) {
 			s.o.Request, s.o.Rotations, s.o.MaxRotations = &plan.Request{NotKey: "k2"}, 5, 5
-		}, "", plan.StateThrottled, ledger.ReasonThrottled},
+		}, "", plan.StateThrottled, plan.WaitThrottled},
 		{"due, overlap running in a workspace that it left", func(s stage) {
 			hours(s, 2)
 			overlap(s, 0)
 			s.o.Entry.Retiring[0].Workspace, s.o.Entry.Retiring[0].NextTry = "second", s.now.Add(time.Minute)
-		}, "", plan.StateDue, ledger.ReasonOverlap},
+		}, "", plan.StateDue, plan.WaitOverlap},
 		{"due, overlap long over in a workspace that it left", func(s stage) {
 			hours(s, 2)
 			overlap(s, -time.Hour)
 			s.o.Entry.Retiring[0].Workspace, s.o.Entry.Retiring[0].NextTry = "second", s.now.Add(time.Minute)
-		}, "rotate schedule", plan.StateDue, ledger.ReasonSchedule},
+		}, "rotate schedule", plan.StateDue, ledger.TriggerSchedule},
 		{"due, overlap long over in its workspace", func(s stage) {
 			hours(s, 2)
 			overlap(s, -time.Hour)
 			s.o.Entry.Retiring[0].NextTry = s.now.Add(time.Minute)
-		}, "", plan.StateDue, ledger.ReasonOverlap},
-		{"leaked, overlap running", func(s stage) { overlap(s, time.Hour); disable(s.o, "k2", "exposed_publicly") }, "rotate exposed_publicly", plan.StateDue, ledger.ReasonExposed},
+		}, "", plan.StateDue, plan.WaitOverlap},
+		{"leaked, overlap running", func(s stage) { overlap(s, time.Hour); disable(s.o, "k2", "exposed_publicly") }, "rotate exposed_publicly", plan.StateDue, ledger.TriggerExposed},
 		{"drift, group busy", func(s stage) {
 			s.o.Keys[1].Settings.Permissions.All, s.p.OnDrift, s.o.GroupHeld = true, plan.DriftRotate, "tts-other"
-		}, "", plan.StateDue, ledger.ReasonGroup},
+		}, "", plan.StateDue, plan.WaitGroup},
 
-		{"intent without a claim", func(s stage) { s.o.Entry.Intent = &ledger.Intent{} }, "", plan.StateRotating, ledger.ReasonClaimed},
+		{"intent without a claim", func(s stage) { s.o.Entry.Intent = &ledger.Intent{} }, "", plan.StateRotating, plan.WaitClaimed},
 		{"removed, claim expired", func(s stage) {
 			s.p.Mode, s.o.Entry.Claim, s.o.ClaimExpired = plan.ModeRemoved, &ledger.Claim{}, true
-		}, "recover claim_expired", plan.StateRotating, ledger.ReasonClaimed},
-		{"removed, overlap ended", func(s stage) { hours(s, 2); overlap(s, 0); s.p.Mode = plan.ModeRemoved }, "disable overlap_ended k1", plan.StateOK, ledger.ReasonRemoved},
+		}, "recover claim_expired", plan.StateRotating, plan.WaitClaimed},
+		{"removed, overlap ended", func(s stage) { hours(s, 2); overlap(s, 0); s.p.Mode = plan.ModeRemoved }, "disable overlap_ended k1", plan.StateOK, plan.WaitRemoved},
 		{"removed, overlap ended, new key unused", func(s stage) {
 			overlap(s, 0)
 			s.p.Mode, s.o.Entry.Retiring[0].WaitUntilUsed, s.o.Idle = plan.ModeRemoved, ledger.Duration(time.Hour), []string{"k1"}
-		}, "", plan.StateOK, ledger.ReasonRemoved},
+		}, "", plan.StateOK, plan.WaitRemoved},
 		{"removed, overlap ended, new key used", func(s stage) {
 			overlap(s, 0)
 			s.p.Mode, s.o.Entry.Retiring[0].WaitUntilUsed, s.o.Used = plan.ModeRemoved, ledger.Duration(time.Hour), true
-		}, "disable overlap_ended k1", plan.StateOK, ledger.ReasonRemoved},
+		}, "disable overlap_ended k1", plan.StateOK, plan.WaitRemoved},
 		{"removed, overlap ended, of a policy that waits", func(s stage) {
 			overlap(s, 0)
 			s.p.Mode, s.o.Entry.Retiring[0].WaitUntilIdle = plan.ModeRemoved, ledger.Duration(time.Hour)
-		}, "", plan.StateOK, ledger.ReasonRemoved},
+		}, "", plan.StateOK, plan.WaitRemoved},
 		{"removed, without a current key", func(s stage) {
 			overlap(s, 0)
 			s.p.Mode, s.o.Entry.Current = plan.ModeRemoved, nil
-		}, "disable overlap_ended k1", plan.StateOK, ledger.ReasonRemoved},
-		{"removed, no entry", func(s stage) { s.p.Mode, s.o.Entry = plan.ModeRemoved, nil }, "", plan.StateOK, ""},
-		{"removed, moved away", func(s stage) { s.p.Mode, s.o.Entry.MovedTo = plan.ModeRemoved, "new-name" }, "", plan.StateOK, ""},
-		{"renamed back", func(s stage) { s.o.Entry.MovedTo, s.o.Inherits = "new-name", "new-name" }, "inherit renamed_back", plan.StateOK, ""},
+		}, "disable overlap_ended k1", plan.StateOK, plan.WaitRemoved},
+		{"removed, no entry", func(s stage) { s.p.Mode, s.o.Entry = plan.ModeRemoved, nil }, "", plan.StateOK, nil},
+		{"removed, moved away", func(s stage) { s.p.Mode, s.o.Entry.MovedTo = plan.ModeRemoved, "new-name" }, "", plan.StateOK, nil},
+		{"renamed back", func(s stage) { s.o.Entry.MovedTo, s.o.Inherits = "new-name", "new-name" }, "inherit renamed_back", plan.StateOK, nil},
 
 		{"overlap ended, revoked, in use", func(s stage) {
 			overlap(s, 0)
-			s.p.WaitUntilIdle, s.o.Entry.Retiring[0].Reason = time.Hour, ledger.ReasonRevoke
-		}, "disable overlap_ended k1", plan.StateOK, ""},
+			s.p.WaitUntilIdle, s.o.Entry.Retiring[0].Reason = time.Hour, ledger.TriggerRevoke
+		}, "disable overlap_ended k1", plan.StateOK, nil},
 		{"retry that a wrong clock wrote", func(s stage) {
 			overlap(s, 0)
 			s.o.Entry.Retiring[0].NextTry = s.now.Add(plan.MaxBackoff + plan.MaxSkew + 1)
-		}, "disable overlap_ended k1", plan.StateOK, ""},
+		}, "disable overlap_ended k1", plan.StateOK, nil},
 		{"retiring key disabled by a call of ours", func(s stage) {
 			overlap(s, time.Hour)
 			disable(s.o, "k1", "")
 			s.o.Entry.Retiring[0].Calls = []ledger.Call{{Kind: ledger.CallDisable, At: *s.now}}
-		}, "", plan.StateOK, ""},
-		{"quarantine ended, and the key is gone", func(s stage) { s.o.Entry.Retiring[0].Until, s.o.Keys = *s.now, s.o.Keys[1:] }, "delete quarantine_ended k1", plan.StateOK, ""},
-		{"quarantine ended, and the key works", func(s stage) { s.o.Entry.Retiring[0].Until, s.o.Keys[0].Disabled = *s.now, false }, "", plan.StateOK, ""},
+		}, "", plan.StateOK, nil},
+		{"quarantine ended, and the key is gone", func(s stage) { s.o.Entry.Retiring[0].Until, s.o.Keys = *s.now, s.o.Keys[1:] }, "delete quarantine_ended k1", plan.StateOK, nil},
+		{"quarantine ended, and the key works", func(s stage) { s.o.Entry.Retiring[0].Until, s.o.Keys[0].Disabled = *s.now, false }, "", plan.StateOK, nil},
 		{"overlap ended, of the current key", func(s stage) {
 			s.o.Entry.Retiring[0].KeyRef, s.o.Entry.Retiring[0].State, s.o.Entry.Retiring[0].Until = *s.o.Entry.Current, ledger.InOverlap, *s.now
-		}, "", plan.StateOK, ""},
-		{"enabled in quarantine by a person", func(s stage) { s.o.Enabled, s.o.Keys[0].Disabled = []string{"k1"}, false }, "", plan.StateOK, ledger.ReasonQuarantineEnabled},
+		}, "", plan.StateOK, nil},
+		{"enabled in quarantine by a person", func(s stage) { s.o.Enabled, s.o.Keys[0].Disabled = []string{"k1"}, false }, "", plan.StateOK, plan.WaitQuarantineEnabled},
 		{"enabled in quarantine by a late call of ours", func(s stage) {
 			s.o.Enabled, s.o.Keys[0].Disabled = []string{"k1"}, false
 			s.o.Entry.Retiring[0].Calls = []ledger.Call{{Kind: ledger.CallEnable, At: *s.now}}
-		}, "disable late_enable k1", plan.StateOK, ""},
-		{"enabled in its overlap", func(s stage) { overlap(s, time.Hour); s.o.Enabled = []string{"k1"} }, "", plan.StateOK, ""},
+		}, "disable late_enable k1", plan.StateOK, nil},
+		{"enabled in its overlap", func(s stage) { overlap(s, time.Hour); s.o.Enabled = []string{"k1"} }, "", plan.StateOK, nil},
 		{"abandoned key in use", func(s stage) {
 			s.o.Entry.Abandoned = []ledger.Abandoned{{Rotation: "aaaaaaaaa3"}}
 			s.o.Keys = append(s.o.Keys, plan.ListedKey{Key: elevenlabs.Key{ID: "k3", Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa3", CharacterCount: 1}})
-		}, "", plan.StateOK, ""},
+		}, "", plan.StateOK, nil},
 		{"twin of the current key", func(s stage) {
 			s.o.Keys = append(s.o.Keys, plan.ListedKey{Key: elevenlabs.Key{ID: "k3", Name: nameOfK2}})
-		}, "sweep abandoned k3", plan.StateOK, ""},
+		}, "sweep abandoned k3", plan.StateOK, nil},
 		{"twin of a current key that is gone", func(s stage) {
 			s.o.Keys[1] = plan.ListedKey{Key: elevenlabs.Key{ID: "k3", Name: nameOfK2}}
-		}, "", plan.StateOK, ledger.ReasonKeyMissing},
-		{"two keys of one rotation, both in the entry", func(s stage) { s.o.Entry.Retiring[0].Rotation, s.o.Keys[0].Name = "aaaaaaaaa2", nameOfK2 }, "", plan.StateOK, ""},
+		}, "", plan.StateOK, ledger.TriggerKeyMissing},
+		{"two keys of one rotation, both in the entry", func(s stage) { s.o.Entry.Retiring[0].Rotation, s.o.Keys[0].Name = "aaaaaaaaa2", nameOfK2 }, "", plan.StateOK, nil},
 
 		{"no current key, and the record holds the retiring one", func(s stage) {
 			overlap(s, 0)
 			s.o.Entry.Current, s.o.Record.Match, s.o.Record.KeyID = nil, "k1", "k1"
-		}, "adopt record_found k1", plan.StateOK, ""},
+		}, "adopt record_found k1", plan.StateOK, nil},
 		{"no current key, record not read", func(s stage) {
 			overlap(s, 0)
 			s.o.Entry.Current, s.o.Record = nil, nil
-		}, "", plan.StateDue, ledger.ReasonNotObserved},
+		}, "", plan.StateDue, plan.WaitNotObserved},
 		{"no current key, and the record is empty", func(s stage) {
 			overlap(s, 0)
 			s.o.Entry.Current, s.o.Record = nil, &plan.RecordView{}
-		}, "disable overlap_ended k1, rotate first", plan.StateDue, ledger.ReasonFirst},
+		}, "disable overlap_ended k1, rotate first", plan.StateDue, ledger.TriggerFirst},
 		{"pruned, and the record holds it", func(s stage) {
-			s.o.Entry.Current, s.o.Record.Match, s.o.Entry.Retiring[0].Reason = nil, "k1", ledger.ReasonRemoved
-		}, "follow returned k1", plan.StateOK, ""},
+			s.o.Entry.Current, s.o.Record.Match, s.o.Entry.Retiring[0].Reason = nil, "k1", ledger.TriggerRemoved
+		}, "follow returned k1", plan.StateOK, nil},
 		{"pruned, and a delete is under way", func(s stage) {
-			s.o.Entry.Current, s.o.Record.Match, s.o.Entry.Retiring[0].Reason = nil, "k1", ledger.ReasonRemoved
+			s.o.Entry.Current, s.o.Record.Match, s.o.Entry.Retiring[0].Reason = nil, "k1", ledger.TriggerRemoved
 			s.o.Entry.Retiring[0].Calls = []ledger.Call{{Kind: ledger.CallDelete}}
-		}, "rotate key_missing", plan.StateDue, ledger.ReasonKeyMissing},
-		{"no entry, not listed", func(s stage) { noEntry(s); s.o.Listed = false }, "", plan.StateDue, ledger.ReasonNotObserved},
-		{"no entry, account gone", func(s stage) { noEntry(s); s.o.Found = false }, "", plan.StateError, ledger.ReasonUnknownAccount},
+		}, "rotate key_missing", plan.StateDue, ledger.TriggerKeyMissing},
+		{"no entry, not listed", func(s stage) { noEntry(s); s.o.Listed = false }, "", plan.StateDue, plan.WaitNotObserved},
+		{"no entry, account gone", func(s stage) { noEntry(s); s.o.Found = false }, "", plan.StateError, plan.FaultUnknownAccount},
 		{"no entry, record names another policy's key elsewhere", func(s stage) {
 			s.o.Entry, s.o.Record.KeyID, s.o.Elsewhere = nil, "k9", map[string]string{"k9": "other"}
-		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"adopt a key that is being deleted", func(s stage) {
 			s.o.Entry.Current, s.o.Entry.Retiring[0].Calls, s.o.Record.KeyID = nil, []ledger.Call{{Kind: ledger.CallDelete}}, "k1"
-		}, "", plan.StateError, ledger.ReasonRecordChanged},
-		{"rotated in the future", func(s stage) { s.o.Entry.LastRotation = s.now.Add(plan.MaxSkew + 1) }, "", plan.StateError, ledger.ReasonClockSkew},
-		{"rotated in the future, by a little", func(s stage) { s.o.Entry.LastRotation = s.now.Add(plan.MaxSkew) }, "", plan.StateOK, ""},
-		{"rotated in the future, clock wrong", func(s stage) { s.o.Entry.LastRotation, s.o.Skew = s.now.Add(plan.MaxSkew+1), time.Hour }, "", plan.StateOK, ledger.ReasonClockSkew},
+		}, "", plan.StateError, plan.FaultRecordChanged},
+		{"rotated in the future", func(s stage) { s.o.Entry.LastRotation = s.now.Add(plan.MaxSkew + 1) }, "", plan.StateError, plan.FaultClockSkew},
+		{"rotated in the future, by a little", func(s stage) { s.o.Entry.LastRotation = s.now.Add(plan.MaxSkew) }, "", plan.StateOK, nil},
+		{"rotated in the future, clock wrong", func(s stage) { s.o.Entry.LastRotation, s.o.Skew = s.now.Add(plan.MaxSkew+1), time.Hour }, "", plan.StateOK, plan.WaitClockSkew},
 
 		{"leaked three times, once long ago", func(s stage) {
 			disable(s.o, "k2", "exposed_publicly")
 			s.o.Entry.Leaks = []time.Time{s.now.Add(-time.Hour), *s.now, *s.now}
-		}, "rotate exposed_publicly", plan.StateDue, ledger.ReasonExposed},
-		{"downgraded", func(s stage) { disable(s.o, "k2", "subscription_downgrade") }, "", plan.StateError, ledger.ReasonDowngraded},
-		{"disabled, in an old listing", func(s stage) { disable(s.o, "k2", ""); s.o.HomeListed = false }, "", plan.StateOK, ""},
-		{"gone, the record not read", func(s stage) { s.o.Keys, s.o.MissingTwice, s.o.Record = s.o.Keys[:1], true, nil }, "prove key_missing k2", plan.StateDue, ledger.ReasonKeyMissing},
-		{"record not read", func(s stage) { s.o.Record = nil }, "", plan.StateOK, ""},
-		{"moved to another workspace", func(s stage) { s.p.Workspace = "second" }, "rotate moved", plan.StateDue, ledger.ReasonMoved},
-		{"moved, and another replica moved it", func(s stage) { s.p.Workspace, s.o.Displaced = "second", true }, "", plan.StateError, ledger.ReasonReplicasDiffer},
+		}, "rotate exposed_publicly", plan.StateDue, ledger.TriggerExposed},
+		{"downgraded", func(s stage) { disable(s.o, "k2", "subscription_downgrade") }, "", plan.StateError, plan.FaultDowngraded},
+		{"disabled, in an old listing", func(s stage) { disable(s.o, "k2", ""); s.o.HomeListed = false }, "", plan.StateOK, nil},
+		{"gone, the record not read", func(s stage) { s.o.Keys, s.o.MissingTwice, s.o.Record = s.o.Keys[:1], true, nil }, "prove key_missing k2", plan.StateDue, ledger.TriggerKeyMissing},
+		{"record not read", func(s stage) { s.o.Record = nil }, "", plan.StateOK, nil},
+		{"moved to another workspace", func(s stage) { s.p.Workspace = "second" }, "rotate moved", plan.StateDue, ledger.TriggerMoved},
+		{"moved, and another replica moved it", func(s stage) { s.p.Workspace, s.o.Displaced = "second", true }, "", plan.StateError, plan.FaultReplicasDiffer},
 		{"moved to a value to adopt", func(s stage) {
 			s.p.Sink.Path, s.o.Record, s.p.Adopt = "elsewhere", &plan.RecordView{HasValue: true}, "k9"
 			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "by hand", ServiceAccount: s.p.ServiceAccount}})
-		}, "adopt adopt k9", plan.StateOK, ""},
+		}, "adopt adopt k9", plan.StateOK, nil},
 		{"moved to a value, adopt of one that it had", func(s stage) {
 			s.p.Sink.Path, s.o.Record, s.p.Adopt = "elsewhere", &plan.RecordView{HasValue: true}, "k1"
-		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"moved to another field of its record", func(s stage) {
 			s.p.Sink.Field, s.o.Record = "elsewhere", &plan.RecordView{Foreign: []string{"policy"}}
-		}, "rotate moved", plan.StateDue, ledger.ReasonMoved},
-		{"moved, record not read", func(s stage) { s.p.Sink.Path, s.o.Record = "elsewhere", nil }, "rotate moved", plan.StateDue, ledger.ReasonMoved},
-		{"adopted, its value never seen", func(s stage) { s.o.Entry.Current.Hash, s.o.Record.Match = "", "" }, "", plan.StateOK, ""},
+		}, "rotate moved", plan.StateDue, ledger.TriggerMoved},
+		{"moved, record not read", func(s stage) { s.p.Sink.Path, s.o.Record = "elsewhere", nil }, "rotate moved", plan.StateDue, ledger.TriggerMoved},
+		{"adopted, its value never seen", func(s stage) { s.o.Entry.Current.Hash, s.o.Record.Match = "", "" }, "", plan.StateOK, nil},
 		{"adopted, and the record names another key", func(s stage) {
 			s.o.Entry.Current.Hash, s.o.Record.Match, s.o.Record.KeyID = "", "", "k7"
-		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"record rolled back to a key that is being deleted", func(s stage) {
 			overlap(s, time.Hour)
 			s.o.Record.Match, s.o.Entry.Retiring[0].Calls = "k1", []ledger.Call{{Kind: ledger.CallDelete}}
-		}, "", plan.StateError, ledger.ReasonRecordChanged},
-		{"record rolled back to a key that is gone", func(s stage) { s.o.Record.Match, s.o.Keys = "k1", s.o.Keys[1:] }, "", plan.StateError, ledger.ReasonRecordChanged},
+		}, "", plan.StateError, plan.FaultRecordChanged},
+		{"record rolled back to a key that is gone", func(s stage) { s.o.Record.Match, s.o.Keys = "k1", s.o.Keys[1:] }, "", plan.StateError, plan.FaultRecordChanged},
 		{"record rolled back, and a late disable", func(s stage) {
 			s.o.Record.Match, s.o.Entry.Retiring[0].Calls = "k1", []ledger.Call{{Kind: ledger.CallDisable, At: *s.now}}
-		}, "follow rolled_back k1", plan.StateOK, ""},
+		}, "follow rolled_back k1", plan.StateOK, nil},
 		{"record rolled back to a leaked key", func(s stage) {
 			s.o.Record.Match, s.o.Entry.Retiring[0].Calls = "k1", []ledger.Call{{Kind: ledger.CallDisable, At: *s.now}}
 			disable(s.o, "k1", "exposed_publicly")
-		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"record holds a forgotten key that is disabled", func(s stage) {
 			s.o.Record.Match, s.o.Record.KeyID = "", "k3"
 			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k3", Disabled: true, ServiceAccount: s.p.ServiceAccount, Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa3"}})
-		}, "", plan.StateError, ledger.ReasonRecordChanged},
+		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"record holds a key of another installation", func(s stage) {
 			s.o.Record.Match, s.o.Record.KeyID = "", "k3"
 			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k3", ServiceAccount: s.p.ServiceAccount, Name: "rekeyd.ownertwo.tts-prod.aaaaaaaaa3"}})
-		}, "", plan.StateError, ledger.ReasonRecordChanged},
-		{"record holds a changed value under a known key's id", func(s stage) { s.o.Record.Match, s.o.Record.KeyID = "", "k1" }, "", plan.StateError, ledger.ReasonRecordChanged},
+		}, "", plan.StateError, plan.FaultRecordChanged},
+		{"record holds a changed value under a known key's id", func(s stage) { s.o.Record.Match, s.o.Record.KeyID = "", "k1" }, "", plan.StateError, plan.FaultRecordChanged},
 
-		{"drift, in an old listing", func(s stage) { s.o.Keys[1].Settings.Permissions.All, s.o.HomeListed = true, false }, "", plan.StateOK, ""},
+		{"drift, in an old listing", func(s stage) { s.o.Keys[1].Settings.Permissions.All, s.o.HomeListed = true, false }, "", plan.StateOK, nil},
 		{"drift, patched in vain a moment ago", func(s stage) {
 			s.o.Keys[1].Settings.Permissions.All, s.o.PatchAfter = true, s.now.Add(1)
-		}, "", plan.StateOK, ""},
-		{"drift, patched in vain before", func(s stage) { s.o.Keys[1].Settings.Permissions.All, s.o.PatchAfter = true, *s.now }, "patch drift k2", plan.StateOK, ""},
+		}, "", plan.StateOK, nil},
+		{"drift, patched in vain before", func(s stage) { s.o.Keys[1].Settings.Permissions.All, s.o.PatchAfter = true, *s.now }, "patch drift k2", plan.StateOK, nil},
 		{"drift that other settings survived", func(s stage) {
 			s.o.Keys[1].Settings.Permissions.All = true
 			s.o.Entry.Applied = &ledger.Applied{Digest: "another", Ignored: []string{"permissions"}}
-		}, "patch drift k2", plan.StateOK, ""},
+		}, "patch drift k2", plan.StateOK, nil},
 		{"drift beside what survived", func(s stage) {
 			s.o.Keys[1].Settings.Permissions.All = true
 			s.o.Entry.Applied.Ignored = []string{"character_limit"}
-		}, "patch drift k2", plan.StateOK, ""},
-		{"drift, nothing known to be applied", func(s stage) { s.o.Keys[1].Settings.Permissions.All, s.o.Entry.Applied = true, nil }, "patch drift k2", plan.StateOK, ""},
+		}, "patch drift k2", plan.StateOK, nil},
+		{"drift, nothing known to be applied", func(s stage) { s.o.Keys[1].Settings.Permissions.All, s.o.Entry.Applied = true, nil }, "patch drift k2", plan.StateOK, nil},
 
-		{"clock wrong", func(s stage) { s.o.Skew = time.Hour }, "", plan.StateOK, ledger.ReasonClockSkew},
-		{"clock wrong, due", func(s stage) { hours(s, 2); s.o.Skew = time.Hour }, "", plan.StateDue, ledger.ReasonClockSkew},
-		{"clock wrong, backoff", func(s stage) { hours(s, 2); s.o.Skew, s.o.RetryAt = time.Hour, s.now.Add(time.Minute) }, "", plan.StateFailing, ledger.ReasonBackoff},
-		{"clock wrong, overlap ended", func(s stage) { overlap(s, 0); s.o.Skew = time.Hour }, "", plan.StateOK, ledger.ReasonClockSkew},
-		{"clock wrong, overlap ended, in error", func(s stage) { overlap(s, 0); s.o.Skew, s.o.Record.Match = time.Hour, "" }, "", plan.StateError, ledger.ReasonClockSkew},
-		{"clock wrong, in error", func(s stage) { s.o.Skew, s.o.Record.Match = time.Hour, "" }, "", plan.StateError, ledger.ReasonRecordChanged},
-		{"clock wrong, requested", func(s stage) { s.o.Skew, s.o.Request = time.Hour, &plan.Request{NotKey: "k2"} }, "rotate requested", plan.StateDue, ledger.ReasonClockSkew},
-		{"clock unconfirmed, due", func(s stage) { hours(s, 2); s.o.ClockUnknown = true }, "", plan.StateDue, ledger.ReasonSchedule},
-		{"clock unconfirmed, too old", func(s stage) { s.p.MaxAge, s.o.ClockUnknown = 26*time.Hour, true }, "", plan.StateDue, ledger.ReasonMaxAge},
-		{"clock unconfirmed, quarantine ended", func(s stage) { s.o.Entry.Retiring[0].Until, s.o.ClockUnknown = *s.now, true }, "", plan.StateOK, ""},
+		{"clock wrong", func(s stage) { s.o.Skew = time.Hour }, "", plan.StateOK, plan.WaitClockSkew},
+		{"clock wrong, due", func(s stage) { hours(s, 2); s.o.Skew = time.Hour }, "", plan.StateDue, plan.WaitClockSkew},
+		{"clock wrong, backoff", func(s stage) { hours(s, 2); s.o.Skew, s.o.RetryAt = time.Hour, s.now.Add(time.Minute) }, "", plan.StateFailing, plan.WaitBackoff},
+		{"clock wrong, overlap ended", func(s stage) { overlap(s, 0); s.o.Skew = time.Hour }, "", plan.StateOK, plan.WaitClockSkew},
+		{"clock wrong, overlap ended, in error", func(s stage) { overlap(s, 0); s.o.Skew, s.o.Record.Match = time.Hour, "" }, "", plan.StateError, plan.FaultClockSkew},
+		{"clock wrong, in error", func(s stage) { s.o.Skew, s.o.Record.Match = time.Hour, "" }, "", plan.StateError, plan.FaultRecordChanged},
+		{"clock wrong, requested", func(s stage) { s.o.Skew, s.o.Request = time.Hour, &plan.Request{NotKey: "k2"} }, "rotate requested", plan.StateDue, plan.WaitClockSkew},
+		{"clock unconfirmed, due", func(s stage) { hours(s, 2); s.o.ClockUnknown = true }, "", plan.StateDue, ledger.TriggerSchedule},
+		{"clock unconfirmed, too old", func(s stage) { s.p.MaxAge, s.o.ClockUnknown = 26*time.Hour, true }, "", plan.StateDue, ledger.TriggerMaxAge},
+		{"clock unconfirmed, quarantine ended", func(s stage) { s.o.Entry.Retiring[0].Until, s.o.ClockUnknown = *s.now, true }, "", plan.StateOK, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, o := planStage(t)
@@ -643,7 +643,7 @@ func TestPlan(t *testing.T) {
 			if strings.Contains(d.Message, "sk_") {
 				t.Errorf("a secret is repeated: %s", d.Message)
 			}
-			if (d.State == plan.StateError || d.State == plan.StateThrottled || d.Reason == ledger.ReasonClockSkew) != (d.Message != "") {
+			if (d.State == plan.StateError || d.State == plan.StateThrottled || d.Reason == plan.WaitClockSkew) != (d.Message != "") {
 				t.Errorf("state %s with message %q", d.State, d.Message)
 			}
 			if again := plan.Plan(p, o, now); !slices.Equal(again.Steps, d.Steps) {
@@ -703,7 +703,7 @@ func TestAKeyOfAnEarlierNameIsThePolicysOwn(t *testing.T) {
 // TestWhenADecisionChanges: when it is looked at again, and what is shown as the next rotation.
 func TestWhenADecisionChanges(t *testing.T) {
 	const never = -1
-	rotate := plan.Step{Action: plan.ActRotate, Reason: ledger.ReasonSchedule, Workspace: "default", Account: account}
+	rotate := plan.Step{Action: plan.ActRotate, Reason: ledger.TriggerSchedule, Workspace: "default", Account: account}
 	overlap := func(o *plan.Observed, left time.Duration) {
 		o.Entry.Retiring[0].State, o.Entry.Retiring[0].Until, o.Keys[0].Disabled = ledger.InOverlap, planNow.Add(left), false
 	}
@@ -712,81 +712,81 @@ func TestWhenADecisionChanges(t *testing.T) {
 		after      time.Duration // planNow
 		change     func(*plan.Policy, *plan.Observed)
 		wake, next time.Duration // from planNow
-		why        ledger.Reason // of the next rotation
-		reason     ledger.Reason
+		why        plan.Reason   // of the next rotation
+		reason     plan.Reason
 	}{
-		{"nothing to do", 0, func(*plan.Policy, *plan.Observed) {}, 2 * time.Hour, 2 * time.Hour, ledger.ReasonSchedule, ""},
-		{"overlap", 0, func(_ *plan.Policy, o *plan.Observed) { overlap(o, time.Hour) }, time.Hour, 2 * time.Hour, ledger.ReasonSchedule, ""},
+		{"nothing to do", 0, func(*plan.Policy, *plan.Observed) {}, 2 * time.Hour, 2 * time.Hour, ledger.TriggerSchedule, nil},
+		{"overlap", 0, func(_ *plan.Policy, o *plan.Observed) { overlap(o, time.Hour) }, time.Hour, 2 * time.Hour, ledger.TriggerSchedule, nil},
 		{"overlap ended, retry later", 0, func(_ *plan.Policy, o *plan.Observed) {
 			overlap(o, 0)
 			o.Entry.Retiring[0].NextTry = planNow.Add(time.Minute)
-		}, time.Minute, 2 * time.Hour, ledger.ReasonSchedule, ""},
-		{"manual", 0, func(p *plan.Policy, _ *plan.Observed) { p.Mode = plan.ModeManual }, 20 * time.Hour, never, ledger.ReasonSchedule, ""},
-		{"paused", 0, func(p *plan.Policy, _ *plan.Observed) { p.Mode = plan.ModePaused }, 2 * time.Hour, never, ledger.ReasonSchedule, ledger.ReasonPaused},
-		{"claimed", 0, func(_ *plan.Policy, o *plan.Observed) { o.Entry.Claim = &ledger.Claim{} }, never, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonClaimed},
-		{"claimed, removed", 0, func(p *plan.Policy, o *plan.Observed) { o.Entry.Claim, p.Mode = &ledger.Claim{}, plan.ModeRemoved }, never, never, "", ledger.ReasonClaimed},
-		{"claimed, no key", 0, func(_ *plan.Policy, o *plan.Observed) { o.Entry.Claim, o.Entry.Current = &ledger.Claim{}, nil }, never, never, "", ledger.ReasonClaimed},
-		{"a first key", 0, func(_ *plan.Policy, o *plan.Observed) { o.Entry, o.Record = nil, &plan.RecordView{} }, never, 0, ledger.ReasonFirst, ledger.ReasonFirst},
+		}, time.Minute, 2 * time.Hour, ledger.TriggerSchedule, nil},
+		{"manual", 0, func(p *plan.Policy, _ *plan.Observed) { p.Mode = plan.ModeManual }, 20 * time.Hour, never, ledger.TriggerSchedule, nil},
+		{"paused", 0, func(p *plan.Policy, _ *plan.Observed) { p.Mode = plan.ModePaused }, 2 * time.Hour, never, ledger.TriggerSchedule, plan.WaitPaused},
+		{"claimed", 0, func(_ *plan.Policy, o *plan.Observed) { o.Entry.Claim = &ledger.Claim{} }, never, 2 * time.Hour, ledger.TriggerSchedule, plan.WaitClaimed},
+		{"claimed, removed", 0, func(p *plan.Policy, o *plan.Observed) { o.Entry.Claim, p.Mode = &ledger.Claim{}, plan.ModeRemoved }, never, never, nil, plan.WaitClaimed},
+		{"claimed, no key", 0, func(_ *plan.Policy, o *plan.Observed) { o.Entry.Claim, o.Entry.Current = &ledger.Claim{}, nil }, never, never, nil, plan.WaitClaimed},
+		{"a first key", 0, func(_ *plan.Policy, o *plan.Observed) { o.Entry, o.Record = nil, &plan.RecordView{} }, never, 0, ledger.TriggerFirst, ledger.TriggerFirst},
 		{"a first key, throttled", 0, func(_ *plan.Policy, o *plan.Observed) {
 			o.Entry, o.Record, o.Rotations, o.MaxRotations, o.RoomAt = nil, &plan.RecordView{}, 5, 5, planNow.Add(20*time.Minute)
-		}, never, 20 * time.Minute, ledger.ReasonThrottled, ledger.ReasonThrottled},
+		}, never, 20 * time.Minute, plan.WaitThrottled, plan.WaitThrottled},
 		{"a first key, the admin key refused", 0, func(_ *plan.Policy, o *plan.Observed) {
 			o.Entry, o.Record, o.AdminRefused = nil, &plan.RecordView{}, true
-		}, never, 0, ledger.ReasonFirst, ledger.ReasonAdminKeyRefused},
+		}, never, 0, ledger.TriggerFirst, ledger.FailureAdminKeyRefused},
 		{"a first key, paused", 0, func(p *plan.Policy, o *plan.Observed) {
 			o.Entry, o.Record, p.Mode = nil, &plan.RecordView{}, plan.ModePaused
-		}, never, never, ledger.ReasonFirst, ledger.ReasonPaused},
-		{"a first key, no account", 0, func(_ *plan.Policy, o *plan.Observed) { o.Entry, o.Record, o.Found = nil, &plan.RecordView{}, false }, never, never, "", ledger.ReasonUnknownAccount},
+		}, never, never, ledger.TriggerFirst, plan.WaitPaused},
+		{"a first key, no account", 0, func(_ *plan.Policy, o *plan.Observed) { o.Entry, o.Record, o.Found = nil, &plan.RecordView{}, false }, never, never, nil, plan.FaultUnknownAccount},
 		{"throttled", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) {
 			o.Rotations, o.MaxRotations, o.RoomAt = 5, 5, planNow.Add(3*time.Hour)
-		}, 20 * time.Hour, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonThrottled},
-		{"manual, leaked", 0, func(p *plan.Policy, o *plan.Observed) { disable(o, "k2", "exposed_publicly"); p.Mode = plan.ModeManual }, 20 * time.Hour, 0, ledger.ReasonExposed, ledger.ReasonExposed},
-		{"others first", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) { o.OthersDue = true }, 3 * time.Hour, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonOthersFirst},
-		{"others first, after an outage", 3 * time.Hour, func(_ *plan.Policy, o *plan.Observed) { o.OthersDue, o.Answers = true, planNow.Add(150*time.Minute) }, 210 * time.Minute, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonOthersFirst},
-		{"backoff", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) { o.RetryAt = planNow.Add(121 * time.Minute) }, 121 * time.Minute, 121 * time.Minute, ledger.ReasonBackoff, ledger.ReasonBackoff},
+		}, 20 * time.Hour, 2 * time.Hour, ledger.TriggerSchedule, plan.WaitThrottled},
+		{"manual, leaked", 0, func(p *plan.Policy, o *plan.Observed) { disable(o, "k2", "exposed_publicly"); p.Mode = plan.ModeManual }, 20 * time.Hour, 0, ledger.TriggerExposed, ledger.TriggerExposed},
+		{"others first", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) { o.OthersDue = true }, 3 * time.Hour, 2 * time.Hour, ledger.TriggerSchedule, plan.WaitOthersFirst},
+		{"others first, after an outage", 3 * time.Hour, func(_ *plan.Policy, o *plan.Observed) { o.OthersDue, o.Answers = true, planNow.Add(150*time.Minute) }, 210 * time.Minute, 2 * time.Hour, ledger.TriggerSchedule, plan.WaitOthersFirst},
+		{"backoff", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) { o.RetryAt = planNow.Add(121 * time.Minute) }, 121 * time.Minute, 121 * time.Minute, plan.WaitBackoff, plan.WaitBackoff},
 		{"backoff in ledger and memory", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) {
-			o.RetryAt, o.Entry.Failure = planNow.Add(121*time.Minute), &ledger.Failure{NextTry: planNow.Add(122 * time.Minute)}
-		}, 122 * time.Minute, 122 * time.Minute, ledger.ReasonBackoff, ledger.ReasonBackoff},
-		{"past the window", 4 * time.Hour, func(p *plan.Policy, _ *plan.Observed) { p.Window = time.Hour }, 20 * time.Hour, 26 * time.Hour, ledger.ReasonWindow, ledger.ReasonWindow},
-		{"past the window, with a max_age", 4 * time.Hour, func(p *plan.Policy, _ *plan.Observed) { p.Window, p.MaxAge = time.Hour, 100*time.Hour }, 20 * time.Hour, 26 * time.Hour, ledger.ReasonWindow, ledger.ReasonWindow},
+			o.RetryAt, o.Entry.Failure = planNow.Add(121*time.Minute), &ledger.LastFailure{NextTry: planNow.Add(122 * time.Minute)}
+		}, 122 * time.Minute, 122 * time.Minute, plan.WaitBackoff, plan.WaitBackoff},
+		{"past the window", 4 * time.Hour, func(p *plan.Policy, _ *plan.Observed) { p.Window = time.Hour }, 20 * time.Hour, 26 * time.Hour, plan.WaitWindow, plan.WaitWindow},
+		{"past the window, with a max_age", 4 * time.Hour, func(p *plan.Policy, _ *plan.Observed) { p.Window, p.MaxAge = time.Hour, 100*time.Hour }, 20 * time.Hour, 26 * time.Hour, plan.WaitWindow, plan.WaitWindow},
 		{"drift that survived", 0, func(_ *plan.Policy, o *plan.Observed) {
 			o.Keys[1].Settings.Permissions.All, o.Entry.Applied.Ignored = true, []string{"permissions"}
-		}, 2 * time.Hour, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonSettingsIgnored},
+		}, 2 * time.Hour, 2 * time.Hour, ledger.TriggerSchedule, plan.FaultSettingsIgnored},
 		{"backoff in memory and ledger", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) {
-			o.RetryAt, o.Entry.Failure = planNow.Add(122*time.Minute), &ledger.Failure{NextTry: planNow.Add(121 * time.Minute)}
-		}, 122 * time.Minute, 122 * time.Minute, ledger.ReasonBackoff, ledger.ReasonBackoff},
-		{"in error", 0, func(_ *plan.Policy, o *plan.Observed) { o.Record.Match = "" }, 20 * time.Hour, never, "", ledger.ReasonRecordChanged},
+			o.RetryAt, o.Entry.Failure = planNow.Add(122*time.Minute), &ledger.LastFailure{NextTry: planNow.Add(121 * time.Minute)}
+		}, 122 * time.Minute, 122 * time.Minute, plan.WaitBackoff, plan.WaitBackoff},
+		{"in error", 0, func(_ *plan.Policy, o *plan.Observed) { o.Record.Match = "" }, 20 * time.Hour, never, nil, plan.FaultRecordChanged},
 		{"tried in vain", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) {
 			o.Pacing.Next = map[plan.Attempt]time.Time{plan.AttemptOf(rotate): planNow.Add(125 * time.Minute)}
-		}, 125 * time.Minute, 125 * time.Minute, ledger.ReasonBackoff, ledger.ReasonBackoff},
+		}, 125 * time.Minute, 125 * time.Minute, plan.WaitBackoff, plan.WaitBackoff},
 		{"tried in vain before", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) {
 			o.Pacing.Next = map[plan.Attempt]time.Time{plan.AttemptOf(rotate): planNow.Add(2 * time.Hour)}
-		}, 20 * time.Hour, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonSchedule},
+		}, 20 * time.Hour, 2 * time.Hour, ledger.TriggerSchedule, ledger.TriggerSchedule},
 		{"budget spent", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) {
 			o.Pacing.Affords = map[plan.Action]time.Time{plan.ActRotate: planNow.Add(125 * time.Minute)}
-		}, 125 * time.Minute, 125 * time.Minute, ledger.ReasonBackoff, ledger.ReasonCallBudget},
+		}, 125 * time.Minute, 125 * time.Minute, plan.WaitBackoff, plan.WaitCallBudget},
 		{"budget spent, leaked", 0, func(_ *plan.Policy, o *plan.Observed) {
 			disable(o, "k2", "exposed_publicly")
 			o.Pacing.Affords = map[plan.Action]time.Time{plan.ActRotate: planNow.Add(time.Minute)}
-		}, 20 * time.Hour, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonExposed},
+		}, 20 * time.Hour, 2 * time.Hour, ledger.TriggerSchedule, ledger.TriggerExposed},
 		{"budget spent, leaked and tried in vain", 0, func(_ *plan.Policy, o *plan.Observed) {
 			disable(o, "k2", "exposed_publicly")
-			o.Pacing.Next = map[plan.Attempt]time.Time{{Action: plan.ActRotate, Reason: ledger.ReasonExposed}: planNow}
+			o.Pacing.Next = map[plan.Attempt]time.Time{{Action: plan.ActRotate, Reason: ledger.TriggerExposed}: planNow}
 			o.Pacing.Affords = map[plan.Action]time.Time{plan.ActRotate: planNow.Add(time.Minute)}
-		}, time.Minute, time.Minute, ledger.ReasonBackoff, ledger.ReasonCallBudget},
+		}, time.Minute, time.Minute, plan.WaitBackoff, plan.WaitCallBudget},
 		{"a retirement tried in vain", 0, func(_ *plan.Policy, o *plan.Observed) {
 			overlap(o, 0)
-			o.Pacing.Next = map[plan.Attempt]time.Time{{Action: plan.ActDisable, Reason: ledger.ReasonOverlapEnded, KeyID: "k1"}: planNow.Add(time.Minute)}
-		}, time.Minute, 2 * time.Hour, ledger.ReasonSchedule, ""},
+			o.Pacing.Next = map[plan.Attempt]time.Time{{Action: plan.ActDisable, Reason: ledger.TriggerOverlapEnded, KeyID: "k1"}: planNow.Add(time.Minute)}
+		}, time.Minute, 2 * time.Hour, ledger.TriggerSchedule, nil},
 		{"a retirement beyond the budget", 0, func(_ *plan.Policy, o *plan.Observed) {
 			overlap(o, 0)
 			o.Pacing.Affords = map[plan.Action]time.Time{plan.ActDisable: planNow.Add(time.Minute)}
-		}, time.Minute, 2 * time.Hour, ledger.ReasonSchedule, ledger.ReasonCallBudget},
+		}, time.Minute, 2 * time.Hour, ledger.TriggerSchedule, plan.WaitCallBudget},
 		{"a retirement beyond the budget, in error", 0, func(_ *plan.Policy, o *plan.Observed) {
 			overlap(o, 0)
 			o.Record.Match = ""
 			o.Pacing.Affords = map[plan.Action]time.Time{plan.ActDisable: planNow.Add(time.Minute)}
-		}, time.Minute, never, "", ledger.ReasonRecordChanged},
+		}, time.Minute, never, nil, plan.FaultRecordChanged},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, o := planStage(t)
@@ -857,7 +857,7 @@ func TestMaxAgeEndsTheWaits(t *testing.T) {
 			if name == "group" && d.HeldBy != "tts-other" {
 				t.Errorf("held by %q", d.HeldBy)
 			}
-			if d = plan.Plan(p, o, byAge); len(d.Steps) != 1 || d.Reason != ledger.ReasonMaxAge {
+			if d = plan.Plan(p, o, byAge); len(d.Steps) != 1 || d.Reason != ledger.TriggerMaxAge {
 				t.Errorf("at that time: %v, %s", d.Steps, d.Reason)
 			}
 		})
@@ -874,7 +874,7 @@ func TestAWindowOfAScheduleThatCounts(t *testing.T) {
 	p.Schedule, p.Window = s, time.Hour // the last rotation was 22h ago: runs were 12h and 2h ago
 	d := plan.Plan(p, o, planNow)
 	next := planNow.Add(8 * time.Hour)
-	if len(d.Steps) > 0 || d.Reason != ledger.ReasonWindow || !d.NextDue.Equal(next) {
+	if len(d.Steps) > 0 || d.Reason != plan.WaitWindow || !d.NextDue.Equal(next) {
 		t.Errorf("steps %v, reason %s, next %s, want %s", d.Steps, d.Reason, d.NextDue, next)
 	}
 	for _, late := range []time.Duration{0, 30 * time.Minute} {
@@ -895,7 +895,7 @@ func TestADecisionPromisesWhatComes(t *testing.T) {
 	if got, want := d.Leaves["k1"], planNow.Add(4*time.Hour); !got.Equal(want) {
 		t.Errorf("k1 leaves at %s, want %s", got, want)
 	}
-	if d.NextDue.IsZero() || d.NextReason != ledger.ReasonSchedule {
+	if d.NextDue.IsZero() || d.NextReason != ledger.TriggerSchedule {
 		t.Errorf("next: %s by %q", d.NextDue, d.NextReason)
 	}
 	o.Idle = []string{"k1"}

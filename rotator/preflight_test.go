@@ -55,20 +55,20 @@ func (s *brokenStore) Check(context.Context, ...ledger.Ref) error {
 // A store that does not serve, or that refuses, costs no key, no storm of calls, and one failure a policy.
 func TestAStoreThatDoesNotServeCostsNoKey(t *testing.T) {
 	for _, c := range []struct {
-		reason    ledger.Reason
+		reason    ledger.Failure
 		outage    bool
 		onlyCheck bool
 	}{
-		{ledger.ReasonSinkSealed, true, false},
-		{ledger.ReasonSinkStandby, true, false},
-		{ledger.ReasonSinkUnreachable, true, false},
-		{ledger.ReasonSinkTLS, true, false},
-		{ledger.ReasonSinkRateLimited, true, false},
-		{ledger.ReasonSinkDenied, true, false},
-		{ledger.ReasonSinkSealed, true, true},
-		{ledger.ReasonSinkDenied, false, true},
-		{ledger.ReasonSinkNoMount, false, true},
-		{ledger.ReasonSinkNotKV2, false, true},
+		{ledger.FailureSinkSealed, true, false},
+		{ledger.FailureSinkStandby, true, false},
+		{ledger.FailureSinkUnreachable, true, false},
+		{ledger.FailureSinkTLS, true, false},
+		{ledger.FailureSinkRateLimited, true, false},
+		{ledger.FailureSinkDenied, true, false},
+		{ledger.FailureSinkSealed, true, true},
+		{ledger.FailureSinkDenied, false, true},
+		{ledger.FailureSinkNoMount, false, true},
+		{ledger.FailureSinkNotKV2, false, true},
 	} {
 		name := string(c.reason)
 		if c.onlyCheck {
@@ -107,7 +107,7 @@ func TestAStoreThatDoesNotServeCostsNoKey(t *testing.T) {
 func TestAnOutageIsOneFailureAndThenOver(t *testing.T) {
 	w := newWorld(t)
 	p := testPolicy(t, nil)
-	broken := &brokenStore{Store: w.store, failure: &ledger.Error{Op: "asking", Reason: ledger.ReasonSinkSealed, Outage: true, Err: errors.New("no")}}
+	broken := &brokenStore{Store: w.store, failure: &ledger.Error{Op: "asking", Reason: ledger.FailureSinkSealed, Outage: true, Err: errors.New("no")}}
 	broken.mended.Store(true)
 	w.store = broken
 	synctest.Test(t, func(t *testing.T) {

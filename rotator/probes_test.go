@@ -43,7 +43,7 @@ func TestAProbeFindsWhatWasSharedWithTheOldKey(t *testing.T) {
 		if now := w.inRecord(p); now.ID != old.ID || now.Disabled || len(w.alive()) != 1 {
 			t.Errorf("the record holds %s (disabled %t), and %d keys exist", now.ID, now.Disabled, len(w.alive()))
 		}
-		if f := st.Failure; f == nil || f.Stage != ledger.StageVerify || f.Reason != ledger.ReasonProbeFailed || !strings.Contains(f.Message, "/v1/voices/ours") || !strings.Contains(f.Message, "404") {
+		if f := st.Failure; f == nil || f.Stage != ledger.StageVerify || f.Reason != ledger.FailureProbeFailed || !strings.Contains(f.Message, "/v1/voices/ours") || !strings.Contains(f.Message, "404") {
 			t.Errorf("the failure is %+v", f)
 		}
 		w.sim.ShareVoice("ours", account)
@@ -109,7 +109,7 @@ func TestAProbeThatCannotSucceed(t *testing.T) {
 		r, stop := w.start(p)
 		defer stop()
 		after(5 * time.Second)
-		if f := w.state(r, 0).Failure; f == nil || f.Reason != ledger.ReasonProbeFailed {
+		if f := w.state(r, 0).Failure; f == nil || f.Reason != ledger.FailureProbeFailed {
 			t.Errorf("five seconds later the failure is %+v", f)
 		}
 		if n := len(w.alive()); n != 0 {
@@ -257,7 +257,7 @@ func TestWaitUntilUsed(t *testing.T) {
 				if k := w.key(old.Secret); k.Disabled {
 					t.Fatal("the old key is disabled although the new one was not used")
 				}
-				if missing := w.state(r, 0).Missing[old.ID]; len(missing) != 1 || missing[0] != ledger.ReasonNewKeyUnused {
+				if missing := w.state(r, 0).Missing[old.ID]; len(missing) != 1 || missing[0] != plan.WaitNewKeyUnused {
 					t.Errorf("the evidence that is missing: %q", missing)
 				}
 				if tc.maxAge > 0 {

@@ -13,8 +13,8 @@ type Problem string
 
 // The problems of a policy in addition to the reason for its state.
 const (
-	ProblemOldKeyInUse   = Problem(ledger.ReasonOldKeyInUse)
-	ProblemNewKeyUnused  = Problem(ledger.ReasonNewKeyUnused)
+	ProblemOldKeyInUse   = Problem(plan.WaitOldKeyInUse)
+	ProblemNewKeyUnused  = Problem(plan.WaitNewKeyUnused)
 	ProblemStillAccepted = Problem(ledger.StillAccepted)
 	ProblemProofMissing  = Problem("proof_missing")
 	ProblemKeyLimitNear  = Problem("key_limit_near")
@@ -30,15 +30,15 @@ const (
 
 // saysDisabled reports whether a problem says by itself that the current key is disabled.
 func saysDisabled(p Problem) bool {
-	switch ledger.Reason(p) {
-	case ledger.ReasonKeyDisabled, ledger.ReasonTrialEnded, ledger.ReasonDowngraded, ledger.ReasonLeakStorm:
+	switch plan.Fault(p) {
+	case plan.FaultKeyDisabled, plan.FaultTrialEnded, plan.FaultDowngraded, plan.FaultLeakStorm:
 		return true
 	}
 	return false
 }
 
 // Problems are the reasons for a person to look at the policy. A refused workspace counts before any work is due.
-func (s *PolicyStatus) Problems(refused ledger.Reason, now time.Time) []Problem {
+func (s *PolicyStatus) Problems(refused ledger.Failure, now time.Time) []Problem {
 	var all []Problem
 	reason := s.stateProblem()
 	if reason != "" {
@@ -48,14 +48,14 @@ func (s *PolicyStatus) Problems(refused ledger.Reason, now time.Time) []Problem 
 		all = append(all, Problem(refused))
 	}
 	if s.CutOff != "" && !saysDisabled(reason) {
-		all = append(all, Problem(ledger.ReasonKeyDisabled)) // as long as it lasts, whatever keeps it from being replaced
+		all = append(all, Problem(plan.FaultKeyDisabled)) // as long as it lasts, whatever keeps it from being replaced
 	}
 	ends := func(r ledger.Retiring) bool { return r.State == ledger.InOverlap && r.Until.Sub(now) < overlapEnds }
 	if s.InUse && slices.ContainsFunc(s.Retiring, ends) {
 		all = append(all, ProblemOldKeyInUse)
 	}
 	if slices.ContainsFunc(s.Retiring, func(r ledger.Retiring) bool {
-		return ends(r) && slices.Contains(s.Missing[r.ID], ledger.ReasonNewKeyUnused)
+		return ends(r) && slices.Contains(s.Missing[r.ID], plan.WaitNewKeyUnused)
 	}) {
 		all = append(all, ProblemNewKeyUnused)
 	}
@@ -93,24 +93,24 @@ func openEnds(o plan.Observed, now time.Time, keepsVersions bool) (accepted, unp
 
 // stateProblem is why the policy is in the state failing or error; "" in the others.
 func (s *PolicyStatus) stateProblem() Problem {
-	reason := s.Reason
+	word := plan.Word(s.Reason)
 	switch {
 	case s.State != plan.StateError && s.State != plan.StateFailing:
 		return ""
 	case s.State == plan.StateFailing && s.Failure != nil: // the state's own reason may be that the next try has its time
-		reason = s.Failure.Reason
+		word = string(s.Failure.Reason)
 	}
-	if !slices.Contains(ledger.ErrorReasons(), reason) && !ledger.IsFailure(reason) {
+	if !slices.Contains(plan.Faults(), plan.Fault(word)) && !ledger.Failure(word).Known() {
 		return ProblemOther // keeps the label set closed
 	}
-	return Problem(reason)
+	return Problem(word)
 }
 
 // Refused is the workspaces whose admin key is refused or lacks a permission, with the reason.
-func (s Snapshot) Refused() map[string]ledger.Reason {
-	refused := map[string]ledger.Reason{}
+func (s Snapshot) Refused() map[string]ledger.Failure {
+	refused := map[string]ledger.Failure{}
 	for _, ws := range s.Workspaces {
-		if r := ReasonOf(ws.Err); r == ledger.ReasonAdminKeyRefused || r == ledger.ReasonMissingPermissions {
+		if r := FailureOf(ws.Err); r == ledger.FailureAdminKeyRefused || r == ledger.FailureMissingPermissions {
 			refused[ws.Name] = r
 		}
 	}

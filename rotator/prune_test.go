@@ -56,7 +56,7 @@ func TestPruneLeavesTheKeyInUse(t *testing.T) {
 		w.kv.Delete("secret/rekeyd/policies/" + p.Name)
 		r, stop := w.daemon(options{}, p)
 		after(10 * time.Minute)
-		wantRefusal(t, named(t, r, p.Name), ledger.ReasonRecordChanged, current.ID)
+		wantRefusal(t, named(t, r, p.Name), plan.FaultRecordChanged, current.ID)
 		wantError(t, w.pruneAll(w.build(options{}, p)), "pruning key "+current.ID+" of policy tts-prod: secret/elevenlabs/tts-prod, the record of policy tts-prod, may hold its secret")
 		w.mustWork(p, "after the prune")
 		for _, k := range keys {
@@ -200,7 +200,7 @@ func TestPruneOfANameThatIsReplaced(t *testing.T) {
 		r, stop := w.daemon(options{}, a)
 		defer stop()
 		after(time.Minute)
-		wantRefusal(t, named(t, r, a.Name), ledger.ReasonMovedAway, "rekeyd rename speech tts-prod")
+		wantRefusal(t, named(t, r, a.Name), plan.FaultMovedAway, "rekeyd rename speech tts-prod")
 		wantError(t, w.pruneAll(w.build(options{}, a), b.Name), "the record secret/elevenlabs/tts-prod names it")
 		rec := maps.Clone(w.record(a))
 		delete(rec, "key_id")

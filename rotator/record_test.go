@@ -24,7 +24,7 @@ func FuzzTheFieldThatReadersRead(f *testing.F) {
 			return
 		}
 		p := plan.Policy{Name: "p", Sink: ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: "p"}, Field: field}}
-		if plan.Plan(p, plan.Observed{}, time.Unix(0, 0)).Reason == ledger.ReasonSinkField {
+		if plan.Plan(p, plan.Observed{}, time.Unix(0, 0)).Reason == plan.FaultSinkField {
 			return
 		}
 		rec := ledger.ParseRecord(ledger.Doc{JSON: json.RawMessage(before), Version: 1}, field)

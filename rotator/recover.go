@@ -24,7 +24,7 @@ func (j *job) recover(ctx context.Context) outcome {
 		return released(j.release(ctx, nil)) // a retirement: its notes stay in the entry, and it is tried again
 	}
 	j.log = j.log.With("rotation", in.Rotation)
-	f := failedFor(ledger.StageCreate, ledger.ReasonInterrupted, "the process that worked on rotation %s stopped", in.Rotation)
+	f := failedFor(ledger.StageCreate, ledger.FailureInterrupted, "the process that worked on rotation %s stopped", in.Rotation)
 	if u := j.st.known.unsettled; u != nil && u.rotation == in.Rotation {
 		f = u.failure
 	}
@@ -141,7 +141,7 @@ func (j *job) keep(ctx context.Context, in *ledger.Intent, f *stageError, key el
 			return
 		}
 		e.Retiring = append(e.Retiring, ledger.Retiring{KeyRef: ref, State: ledger.InOverlap, Until: plan.OverlapEnd(j.p, ref, now), Quarantine: ledger.Duration(j.p.Quarantine),
-			WaitUntilIdle: ledger.Duration(j.p.WaitUntilIdle), WaitUntilUsed: ledger.Duration(j.p.WaitUntilUsed), Reason: ledger.ReasonRecordMissing})
+			WaitUntilIdle: ledger.Duration(j.p.WaitUntilIdle), WaitUntilUsed: ledger.Duration(j.p.WaitUntilUsed), Reason: ledger.TriggerRecordMissing})
 	})
 }
 

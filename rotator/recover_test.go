@@ -18,6 +18,7 @@ import (
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // Somebody deletes the record right after the process that published a new key in it has died. Vault shows nobody what
@@ -84,7 +85,7 @@ type pastRefused struct {
 func (s *pastRefused) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.Doc, error) {
 	if version > 0 {
 		if s.read = append(s.read, version); len(s.read) <= s.refuse {
-			return ledger.Doc{}, &ledger.Error{Op: "reading", Reason: ledger.ReasonSinkError, Err: errors.New("no")}
+			return ledger.Doc{}, &ledger.Error{Op: "reading", Reason: ledger.FailureSinkError, Err: errors.New("no")}
 		}
 	}
 	return s.Store.Read(ctx, ref, version)
@@ -156,7 +157,7 @@ type outOfOrder struct {
 func (s *outOfOrder) refused(call string) error {
 	if s.set.Load() && s.refuse(call) {
 		s.hit.Add(1)
-		return &ledger.Error{Op: call, Reason: ledger.ReasonSinkDenied, MaybeApplied: s.lost, Err: errors.New("no")}
+		return &ledger.Error{Op: call, Reason: ledger.FailureSinkDenied, MaybeApplied: s.lost, Err: errors.New("no")}
 	}
 	return nil
 }
@@ -227,7 +228,7 @@ func TestARotationThatCannotBeSettledYet(t *testing.T) {
 				w.mu.Lock()
 				for _, e := range w.events {
 					if e.Type == rotator.EventFailed {
-						failed = append(failed, string(e.Stage)+" "+string(e.Reason))
+						failed = append(failed, string(e.Stage)+" "+plan.Word(e.Reason))
 					}
 				}
 				w.mu.Unlock()

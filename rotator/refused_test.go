@@ -46,9 +46,9 @@ func (s *unreadable) Read(ctx context.Context, ref ledger.Ref, version int) (led
 	}
 	switch {
 	case refused && s.outage:
-		return ledger.Doc{}, &ledger.Error{Op: "reading", Reason: ledger.ReasonSinkSealed, Outage: true, Err: errors.New("Vault is sealed")}
+		return ledger.Doc{}, &ledger.Error{Op: "reading", Reason: ledger.FailureSinkSealed, Outage: true, Err: errors.New("Vault is sealed")}
 	case refused:
-		return ledger.Doc{}, &ledger.Error{Op: "reading", Reason: ledger.ReasonSinkDenied, Err: errors.New("permission denied")}
+		return ledger.Doc{}, &ledger.Error{Op: "reading", Reason: ledger.FailureSinkDenied, Err: errors.New("permission denied")}
 	}
 	return s.Store.Read(ctx, ref, version)
 }
@@ -85,7 +85,7 @@ func TestARefusedPolicy(t *testing.T) {
 				if fine.State != plan.StateOK || fine.Failures != 0 || fine.Successes < 1 {
 					t.Errorf("the other policy is %s, with %d failures", fine.State, fine.Failures)
 				}
-				if refused.State != plan.StateFailing || refused.Failure == nil || refused.Failure.Reason != ledger.ReasonSinkDenied {
+				if refused.State != plan.StateFailing || refused.Failure == nil || refused.Failure.Reason != ledger.FailureSinkDenied {
 					t.Errorf("the refused policy is %s: %+v", refused.State, refused.Failure)
 				}
 				if n := w.countEvents(rotator.EventFailed); n != refused.Failures || (n > 0) != c.fails || c.after == 0 && n > 1 {
@@ -113,12 +113,12 @@ func TestARightThatIsLost(t *testing.T) {
 				after(time.Minute + time.Second)
 				store.set(c.path)
 				after(time.Minute + time.Second)
-				if denied := rotator.ReasonOf(r.Snapshot().StoreDown) == ledger.ReasonSinkDenied; denied != c.ledger {
+				if denied := rotator.FailureOf(r.Snapshot().StoreDown) == ledger.FailureSinkDenied; denied != c.ledger {
 					t.Errorf("a minute after the right was lost: %v", r.Snapshot().StoreDown)
 				}
 				after(15 * time.Minute) // by now it was read again
 				for range 90 {
-					if got := w.state(r, 0); got.State != plan.StateFailing || got.Failure == nil || got.Failure.Reason != ledger.ReasonSinkDenied {
+					if got := w.state(r, 0); got.State != plan.StateFailing || got.Failure == nil || got.Failure.Reason != ledger.FailureSinkDenied {
 						t.Fatalf("the policy is %s: %+v", got.State, got.Failure)
 					}
 					after(time.Minute)
@@ -153,7 +153,7 @@ func TestAnOutageIsNoticedWhileNothingIsDue(t *testing.T) {
 		if n := strings.Count(w.logs.String(), `msg="store unavailable" failure=sink_sealed`); n != 1 {
 			t.Errorf("the outage has %d lines", n)
 		}
-		if rotator.ReasonOf(r.Snapshot().StoreDown) != ledger.ReasonSinkSealed {
+		if rotator.FailureOf(r.Snapshot().StoreDown) != ledger.FailureSinkSealed {
 			t.Errorf("a minute after it was sealed: %v", r.Snapshot().StoreDown)
 		}
 		store.set("-")
@@ -190,7 +190,7 @@ func TestARecordThatCannotBeRead(t *testing.T) {
 		for at := time.Minute; at < 5*time.Hour; at += time.Minute {
 			after(time.Minute)
 			s := r.Snapshot().Policies[0]
-			if s.State != plan.StateFailing || s.Failure == nil || s.Failure.Reason != ledger.ReasonSinkDenied || s.Failures != 0 {
+			if s.State != plan.StateFailing || s.Failure == nil || s.Failure.Reason != ledger.FailureSinkDenied || s.Failures != 0 {
 				t.Fatalf("after %s it is %s, %d failures: %+v", at, s.State, s.Failures, s.Failure)
 			}
 			if err := r.Ready(); err != nil {

@@ -221,7 +221,7 @@ func (r *Rotator) pruneRemoved(ctx context.Context, k LostKey) error {
 	if cur := st.known.entry; cur == nil || cur.Claim != nil || ledger.CurrentID(cur) != k.KeyID {
 		return errors.New("work on the policy is under way; try again")
 	}
-	j := r.newJob(st, *st.policy, plan.Step{Action: plan.ActDisable, Reason: ledger.ReasonRemoved, KeyID: k.KeyID, Workspace: k.Workspace})
+	j := r.newJob(st, *st.policy, plan.Step{Action: plan.ActDisable, Reason: ledger.TriggerRemoved, KeyID: k.KeyID, Workspace: k.Workspace})
 	if err := j.adminMoved(ctx, *st.known.entry.Current, nil); err != nil {
 		return err
 	}
@@ -238,7 +238,7 @@ func (j *job) retireRemoved(ctx context.Context) error {
 	old.Note(call)
 	err = j.write(ctx, func(e *ledger.Entry) {
 		j.takeClaim(e)
-		e.Retiring = append(e.Retiring, ledger.Retiring{KeyRef: old, State: ledger.InOverlap, Until: now, Quarantine: ledger.Duration(j.p.Quarantine), Reason: ledger.ReasonRemoved})
+		e.Retiring = append(e.Retiring, ledger.Retiring{KeyRef: old, State: ledger.InOverlap, Until: now, Quarantine: ledger.Duration(j.p.Quarantine), Reason: ledger.TriggerRemoved})
 		e.Current = nil
 	})
 	if err != nil {
@@ -250,7 +250,7 @@ func (j *job) retireRemoved(ctx context.Context) error {
 		_ = j.release(ctx, nil) // the ledger has it as retiring, so a daemon disables it
 		return err
 	}
-	if !j.retired(ctx, plan.Step{Action: plan.ActDisable, Reason: ledger.ReasonRemoved, KeyID: old.ID}, ledger.Retiring{KeyRef: old}, gone, "").progress {
+	if !j.retired(ctx, plan.Step{Action: plan.ActDisable, Reason: ledger.TriggerRemoved, KeyID: old.ID}, ledger.Retiring{KeyRef: old}, gone, "").progress {
 		return errors.New("the key is disabled, but writing that to the ledger failed; try again")
 	}
 	return nil

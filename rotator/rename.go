@@ -229,7 +229,7 @@ func (r *Rotator) rename(ctx context.Context, from, to string) error {
 			return err
 		}
 	}
-	return r.newJob(st, *st.policy, plan.Step{Action: plan.ActInherit, Reason: ledger.ReasonRequested}).takeEntry(ctx, from)
+	return r.newJob(st, *st.policy, plan.Step{Action: plan.ActInherit, Reason: ledger.TriggerRequested}).takeEntry(ctx, from)
 }
 
 func keysOf(e *ledger.Entry) string {

@@ -48,7 +48,7 @@ func TestARenamedPolicyKeepsItsKey(t *testing.T) {
 			}
 		}
 		s := behind.Snapshot().Policies[0]
-		if s.State != plan.StateError || s.Reason != ledger.ReasonMovedAway || !strings.Contains(s.Message, "speech") {
+		if s.State != plan.StateError || s.Reason != plan.FaultMovedAway || !strings.Contains(s.Message, "speech") {
 			t.Errorf("the replica with the old file shows %s, %s: %s", s.State, s.Reason, s.Message)
 		}
 	})

@@ -46,7 +46,7 @@ func (j *job) retire(ctx context.Context, s plan.Step) outcome {
 		j.settled(call)
 		return j.retireLater(ctx, s, failed(ledger.StageRetire, err))
 	}
-	if s.Reason == ledger.ReasonDisabledOutside {
+	if s.Reason == ledger.TriggerDisabledOutside {
 		enabled, err := j.enabledAgain(ctx, key.KeyRef)
 		if err != nil || enabled {
 			j.settled(call)
@@ -100,7 +100,7 @@ func (j *job) mayRetire(ctx context.Context, what plan.Action, old ledger.KeyRef
 			return fmt.Errorf("checking that key %s is disabled: %w", old.ID, err)
 		}
 		if enabled {
-			return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "key %s is in quarantine and listed as enabled", old.ID)
+			return failedFor(ledger.StageRetire, ledger.FailureUnsafe, "key %s is in quarantine and listed as enabled", old.ID)
 		}
 	}
 	if j.entry().Current == nil {
@@ -115,7 +115,7 @@ func (j *job) mayRetire(ctx context.Context, what plan.Action, old ledger.KeyRef
 		if v, err := j.r.readRecord(ctx, j.st, j.p.Sink, 0); err != nil {
 			return err
 		} else if v.KeyID == old.ID {
-			return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "%s still holds key %s", j.p.Sink, old.ID)
+			return failedFor(ledger.StageRetire, ledger.FailureUnsafe, "%s still holds key %s", j.p.Sink, old.ID)
 		}
 		j.st.known.record = nil
 	}
@@ -139,7 +139,7 @@ func (j *job) holdsCurrent(ctx context.Context, what plan.Action, c ledger.KeyRe
 			return rec, err
 		}
 		if v := j.st.known.record; v.Match != c.ID && (c.Hash != "" || v.KeyID != c.ID) {
-			return rec, failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "%s does not hold the current key %s", c.Sink, c.ID)
+			return rec, failedFor(ledger.StageRetire, ledger.FailureUnsafe, "%s does not hold the current key %s", c.Sink, c.ID)
 		}
 		if what == plan.ActDelete || !j.r.mayLag(ctx) {
 			return rec, nil
@@ -160,17 +160,17 @@ func (j *job) holdsCurrent(ctx context.Context, what plan.Action, c ledger.KeyRe
 func (j *job) currentWorks(ctx context.Context, c ledger.KeyRef, secret secret.Secret) error {
 	api := j.r.apiOf(c.Workspace)
 	if api == nil {
-		return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "workspace %s of the current key is no longer configured", c.Workspace)
+		return failedFor(ledger.StageRetire, ledger.FailureUnsafe, "workspace %s of the current key is no longer configured", c.Workspace)
 	}
 	enabled, err := j.listedEnabled(ctx, api, c)
 	switch {
 	case err != nil && c.Workspace != j.workspaceName: // not wrapped: the old key's workspace is not at fault
-		return failedFor(ledger.StageRetire, ReasonOf(err), "checking the current key in workspace %s: %v", c.Workspace, err)
+		return failedFor(ledger.StageRetire, FailureOf(err), "checking the current key in workspace %s: %v", c.Workspace, err)
 	case err != nil:
 		return fmt.Errorf("checking the current key: %w", err)
 	}
 	if !enabled {
-		return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "the current key %s is not listed as enabled", c.ID)
+		return failedFor(ledger.StageRetire, ledger.FailureUnsafe, "the current key %s is not listed as enabled", c.ID)
 	}
 	if c.Verified || !j.p.Verify {
 		return nil
@@ -178,7 +178,7 @@ func (j *job) currentWorks(ctx context.Context, c ledger.KeyRef, secret secret.S
 	defer j.r.redact(secret)()
 	result, err := j.probe(ctx, api, secret)
 	if result != elevenlabs.Valid {
-		return failedFor(ledger.StageRetire, ledger.ReasonUnsafe, "the current key %s was not proven to work: %w", c.ID, err)
+		return failedFor(ledger.StageRetire, ledger.FailureUnsafe, "the current key %s was not proven to work: %w", c.ID, err)
 	}
 	return nil
 }
@@ -229,8 +229,8 @@ func (j *job) retired(ctx context.Context, s plan.Step, key ledger.Retiring, gon
 			r.State, r.Until = ledger.InQuarantine, j.now().Add(time.Duration(r.Quarantine))
 		}
 		r.Tries, r.NextTry = 0, time.Time{}
-		if s.Reason == ledger.ReasonRevoke {
-			r.Reason = ledger.ReasonRevoke // rollback refuses it
+		if s.Reason == ledger.TriggerRevoke {
+			r.Reason = ledger.TriggerRevoke // rollback refuses it
 		}
 	})
 	what := keyDisabled
@@ -244,7 +244,7 @@ func (j *job) retired(ctx context.Context, s plan.Step, key ledger.Retiring, gon
 	j.tellProof(key.KeyRef, proof)
 	j.r.wakeGroup(j.p)
 	kind := EventRetired
-	if s.Reason == ledger.ReasonDisabledOutside {
+	if s.Reason == ledger.TriggerDisabledOutside {
 		kind = EventKeyDisabled
 	}
 	j.r.opt.Observe(Event{Type: kind, Policy: j.p.Name, Workspace: key.Workspace, KeyID: key.ID, KeyName: key.Name, Reason: s.Reason,
@@ -315,9 +315,9 @@ func (j *job) makeRoom(ctx context.Context) bool {
 		j.log.Error("making room for a new key failed", "key_id", oldest.ID, "err", err)
 		return false
 	}
-	j.audit(keyDeleted, "key_id", oldest.ID, "service_account", oldest.Account, "because", string(ledger.ReasonKeyLimit))
+	j.audit(keyDeleted, "key_id", oldest.ID, "service_account", oldest.Account, "because", string(ledger.TriggerKeyLimit))
 	j.r.updateListing(oldest.Workspace, oldest.Account, oldest.ID, nil)
-	j.r.opt.Observe(Event{Type: EventRetired, Policy: j.p.Name, Workspace: oldest.Workspace, KeyID: oldest.ID, KeyName: oldest.Name, Reason: ledger.ReasonKeyLimit,
+	j.r.opt.Observe(Event{Type: EventRetired, Policy: j.p.Name, Workspace: oldest.Workspace, KeyID: oldest.ID, KeyName: oldest.Name, Reason: ledger.TriggerKeyLimit,
 		Evidence: endEvidence(oldest.ID, j.entry()), At: j.r.opt.Wall()})
 	err = j.write(ctx, func(e *ledger.Entry) {
 		j.takeClaim(e)

@@ -128,7 +128,7 @@ func TestAMissingKeyWithoutAnAnswer(t *testing.T) {
 				silent(w, store, true)
 				w.must(w.sim.DeleteKey(first.ID))
 				after(5 * time.Minute)
-				if s := w.state(r, 0); s.State != plan.StateError || s.Reason != ledger.ReasonKeyVanished || w.countEvents(rotator.EventError) != 1 {
+				if s := w.state(r, 0); s.State != plan.StateError || s.Reason != plan.FaultKeyVanished || w.countEvents(rotator.EventError) != 1 {
 					t.Errorf("without an answer: %s, %s, %d events", s.State, s.Reason, w.countEvents(rotator.EventError))
 				}
 				silent(w, store, false)
@@ -165,7 +165,7 @@ func TestRevokeEndsEveryOverlap(t *testing.T) {
 		}
 		e := w.entry(p)
 		for _, k := range e.Retiring {
-			if k.Reason != ledger.ReasonRevoke || k.State != ledger.InQuarantine {
+			if k.Reason != ledger.TriggerRevoke || k.State != ledger.InQuarantine {
 				t.Errorf("retiring: %+v", k)
 			}
 		}
@@ -213,7 +213,7 @@ func TestARevokeWhoseProcessDies(t *testing.T) {
 			}
 		}
 		for _, k := range w.entry(p).Retiring {
-			if k.Reason != ledger.ReasonRevoke {
+			if k.Reason != ledger.TriggerRevoke {
 				t.Errorf("retiring: %+v", k)
 			}
 		}
@@ -411,7 +411,7 @@ func TestLeaksInARow(t *testing.T) {
 				t.Fatalf("leak %d is not followed by a rotation: %+v", n+1, w.entry(p))
 			}
 		}
-		if leak() || w.state(r, 0).Reason != ledger.ReasonLeakStorm {
+		if leak() || w.state(r, 0).Reason != plan.FaultLeakStorm {
 			t.Errorf("after four leaks: %s", w.state(r, 0).Reason)
 		}
 		w.must(r.Request(p.Name, rotator.RotateOptions{}))

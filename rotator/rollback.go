@@ -49,7 +49,7 @@ func (r *Rotator) Rollback(ctx context.Context, name string) error {
 	}
 	defer r.redact(secret)()
 	p, _ := r.policyOf(st)
-	s := plan.Step{Action: plan.ActRotate, Reason: ledger.ReasonRollback, Workspace: back.Workspace}
+	s := plan.Step{Action: plan.ActRotate, Reason: ledger.TriggerRollback, Workspace: back.Workspace}
 	j := r.newJob(st, p, s)
 	out := j.rollback(ctx, *back, secret)
 	j.conclude(s, out)
@@ -92,12 +92,12 @@ func previous(p plan.Policy, o plan.Observed) (*ledger.Retiring, error) {
 		return nil, fmt.Errorf("the previous key %s is being deleted: a delete of it is not answered yet", back.ID)
 	case p.AdminOf != "" && back.Outstanding(ledger.CallDisable, time.Time{}): // only an admin key that works could enable it again
 		return nil, fmt.Errorf("the previous admin key %s is being disabled: a disable of it is not answered yet; rotate the policy instead", back.ID)
-	case back.Reason == ledger.ReasonRevoke:
+	case back.Reason == ledger.TriggerRevoke:
 		return nil, fmt.Errorf("the previous key %s was retired by --revoke-now and stays so", back.ID)
 	case !listed:
 		return nil, fmt.Errorf("the previous key %s no longer exists", back.ID)
 	case k.Disabled && (plan.Leaked(back.Reason) || k.DisableReason != ""):
-		return nil, fmt.Errorf("the previous key %s was disabled by ElevenLabs (%s) and stays so", back.ID, plan.DisableReason(k.DisableReason))
+		return nil, fmt.Errorf("the previous key %s was disabled by ElevenLabs (%s) and stays so", back.ID, plan.CauseOf(k.DisableReason))
 	}
 	return back, nil
 }
@@ -138,7 +138,7 @@ func (j *job) rollback(ctx context.Context, back ledger.Retiring, secret secret.
 		return claimFailed(err)
 	}
 	in := &ledger.Intent{Rotation: back.Rotation, KeyName: back.Name, Workspace: back.Workspace, Account: back.Account, Sink: j.p.Sink,
-		Reason: ledger.ReasonRollback, By: ledger.ByCommand, Started: j.r.opt.Wall(), Seen: j.seen(), Rollback: true}
+		Reason: ledger.TriggerRollback, By: ledger.ByCommand, Started: j.r.opt.Wall(), Seen: j.seen(), Rollback: true}
 	call, err := j.newCall(ledger.CallEnable)
 	if err == nil {
 		err = j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.Intent = in; e.Key(back.ID).Note(call) })
@@ -148,7 +148,7 @@ func (j *job) rollback(ctx context.Context, back ledger.Retiring, secret secret.
 	}
 	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink, 0)
 	if err == nil && j.st.known.record.Match != j.entry().Current.ID {
-		err = failedFor(ledger.StageClaim, ledger.ReasonRecordChanged, "%s does not hold the current key %s", j.p.Sink, j.entry().Current.ID)
+		err = failedFor(ledger.StageClaim, ledger.FailureRecordChanged, "%s does not hold the current key %s", j.p.Sink, j.entry().Current.ID)
 	}
 	if err == nil {
 		err = j.stillOurs(ctx, rec, in.Seen)
@@ -179,7 +179,7 @@ func (j *job) putBack(ctx context.Context, in *ledger.Intent, back ledger.Retiri
 	if err := j.publish(ctx, pub, rec); err != nil {
 		return failed(ledger.StagePublish, err)
 	}
-	c := committed{KeyRef: j.restored(*j.entry().RetiringKey(back.ID), pub.At), reason: ledger.ReasonRollback, previousUntil: pub.PreviousUntil, applied: j.entry().Applied}
+	c := committed{KeyRef: j.restored(*j.entry().RetiringKey(back.ID), pub.At), reason: ledger.TriggerRollback, previousUntil: pub.PreviousUntil, applied: j.entry().Applied}
 	c.Sink = j.p.Sink
 	if err := j.commit(ctx, c); err != nil {
 		return failed(ledger.StageCommit, err)

@@ -57,7 +57,7 @@ func TestRollback(t *testing.T) {
 				if k := w.inRecord(p); k.ID != back.ID || k.Disabled || e.Current.ID != back.ID || e.Current.Hash != back.Hash || !e.Current.Verified || len(e.Current.Calls) != 0 {
 					t.Errorf("the record holds %s, current: %+v", k.ID, e.Current)
 				}
-				if k := e.RetiringKey(replaced.ID); len(e.Retiring) != len(before.Retiring) || k == nil || k.State != ledger.InOverlap || k.Reason != ledger.ReasonRollback ||
+				if k := e.RetiringKey(replaced.ID); len(e.Retiring) != len(before.Retiring) || k == nil || k.State != ledger.InOverlap || k.Reason != ledger.TriggerRollback ||
 					!e.LastRotation.Equal(before.LastRotation) || e.Claim != nil || e.Intent != nil {
 					t.Errorf("entry: %+v", e)
 				}
@@ -171,7 +171,7 @@ func TestARollbackThatFails(t *testing.T) {
 			t.Errorf("rolling back: %v", err)
 		}
 		e := w.entry(p)
-		if e.Failure == nil || e.Failure.Stage != ledger.StagePublish || e.Failure.Reason != ledger.ReasonSinkDenied || e.Retiring[0].State != ledger.InOverlap || len(e.Abandoned) > 0 || e.Claim != nil {
+		if e.Failure == nil || e.Failure.Stage != ledger.StagePublish || e.Failure.Reason != ledger.FailureSinkDenied || e.Retiring[0].State != ledger.InOverlap || len(e.Abandoned) > 0 || e.Claim != nil {
 			t.Errorf("entry: %+v, failure %+v", e, e.Failure)
 		}
 		if w.countEvents(rotator.EventFailed) != 1 || strings.Count(w.logs.String(), `msg="rotation failed"`) != 1 {

@@ -21,7 +21,7 @@ var errNotDue = errors.New("no longer due")
 //
 // The order keeps readers safe and keys accounted for: claim and intent in one write, create once, verify, publish, read back,
 // commit. Any failure after the create is left to settle.
-func (j *job) rotate(ctx context.Context, why ledger.Reason) outcome {
+func (j *job) rotate(ctx context.Context, why ledger.Trigger) outcome {
 	in, err := j.intend(ctx, why)
 	if err != nil {
 		return claimFailed(err)
@@ -70,15 +70,15 @@ func (j *job) rotate(ctx context.Context, why ledger.Reason) outcome {
 	return outcome{again: true, progress: true}
 }
 
-func lostReason(err error) ledger.Reason {
+func lostReason(err error) ledger.Failure {
 	if errors.Is(err, elevenlabs.ErrBadAnswer) || errors.Is(err, elevenlabs.ErrServer) || errors.Is(err, elevenlabs.ErrUnreachable) {
-		return ledger.ReasonLostAnswer
+		return ledger.FailureLostAnswer
 	}
-	return ReasonOf(err)
+	return FailureOf(err)
 }
 
 // intend checks that a key could be stored, then takes the claim and notes the intent in one write.
-func (j *job) intend(ctx context.Context, why ledger.Reason) (*ledger.Intent, error) {
+func (j *job) intend(ctx context.Context, why ledger.Trigger) (*ledger.Intent, error) {
 	if e := j.entry(); e != nil && (e.Claim != nil || e.Intent != nil) {
 		j.st.known.loaded = false
 		return nil, errClaimLost // an earlier step of the same plan left work that must be settled first
@@ -106,26 +106,26 @@ func (j *job) intend(ctx context.Context, why ledger.Reason) (*ledger.Intent, er
 }
 
 // askedBy returns who or what asked for a rotation, and a person's words.
-func (j *job) askedBy(why ledger.Reason) (ledger.By, string) {
+func (j *job) askedBy(why ledger.Trigger) (ledger.By, string) {
 	switch why {
-	case ledger.ReasonRequested, ledger.ReasonRevoke, ledger.ReasonFirst:
+	case ledger.TriggerRequested, ledger.TriggerRevoke, ledger.TriggerFirst:
 		j.r.mu.Lock()
 		defer j.r.mu.Unlock()
 		switch q := j.st.request; {
 		case q != nil:
 			return q.By, ledger.Words(q.Reason)
-		case why != ledger.ReasonFirst:
+		case why != ledger.TriggerFirst:
 			return ledger.ByCommand, ""
 		}
-	case ledger.ReasonRollback:
+	case ledger.TriggerRollback:
 		return ledger.ByCommand, ""
-	case ledger.ReasonExposed, ledger.ReasonSelfDisabled:
+	case ledger.TriggerExposed, ledger.TriggerSelfDisabled:
 		return ledger.ByLeak, ""
-	case ledger.ReasonDrift:
+	case ledger.TriggerDrift:
 		return ledger.ByDrift, ""
-	case ledger.ReasonMoved:
+	case ledger.TriggerMoved:
 		return ledger.ByMoved, ""
-	case ledger.ReasonKeyMissing, ledger.ReasonRecordMissing:
+	case ledger.TriggerKeyMissing, ledger.TriggerRecordMissing:
 		return ledger.ByMissing, ""
 	}
 	return ledger.BySchedule, ""
@@ -223,7 +223,7 @@ func (j *job) verify(ctx context.Context, secret secret.Secret) error {
 			return nil
 		}
 		if time.Now().After(deadline) || !j.pause(ctx, attempt) {
-			return failedFor(ledger.StageVerify, ledger.ReasonNotUsable, "the new key did not work within %s: %w", j.r.opt.VerifyTimeout, err)
+			return failedFor(ledger.StageVerify, ledger.FailureNotUsable, "the new key did not work within %s: %w", j.r.opt.VerifyTimeout, err)
 		}
 		if err := j.guard(ctx); err != nil {
 			return err
@@ -254,7 +254,7 @@ func (j *job) probePaths(ctx context.Context, secret secret.Secret) ([]ledger.Pr
 				continue
 			}
 			// The error is not wrapped: what the new key may not do says nothing about the admin key.
-			return nil, failedFor(ledger.StageVerify, ledger.ReasonProbeFailed, "probe %s with the new key: %v", path, err)
+			return nil, failedFor(ledger.StageVerify, ledger.FailureProbeFailed, "probe %s with the new key: %v", path, err)
 		}
 	}
 	return answers, nil
@@ -269,22 +269,22 @@ func (j *job) inspect(ctx context.Context, in *ledger.Intent, key *newKey) (elev
 		listed, found, err := j.findNew(ctx, in, key.id)
 		switch {
 		case errors.Is(err, errTwins):
-			return listed, failedFor(ledger.StageVerify, ledger.ReasonNotUsable, "%w", err)
+			return listed, failedFor(ledger.StageVerify, ledger.FailureNotUsable, "%w", err)
 		case found && listed.Disabled:
-			return listed, failedFor(ledger.StageVerify, ledger.ReasonNotUsable, "the new key %s is already disabled (%s)", listed.ID, listed.DisableReason)
+			return listed, failedFor(ledger.StageVerify, ledger.FailureNotUsable, "the new key %s is already disabled (%s)", listed.ID, listed.DisableReason)
 		case found:
 			key.id = listed.ID
 			if !listed.CreatedAt.IsZero() {
 				key.created = listed.CreatedAt
 			}
 			return listed, nil
-		case key.id != "" && (in.Reason != ledger.ReasonDrift || time.Now().After(deadline)):
+		case key.id != "" && (in.Reason != ledger.TriggerDrift || time.Now().After(deadline)):
 			return elevenlabs.Key{ID: key.id, Settings: j.assumed(in)}, nil
 		case time.Now().After(deadline) || !j.pause(ctx, attempt):
 			if err == nil {
 				err = errors.New("the listing does not show it")
 			}
-			return listed, failedFor(ledger.StageVerify, ledger.ReasonNotUsable, "finding the new key in its account: %w", err)
+			return listed, failedFor(ledger.StageVerify, ledger.FailureNotUsable, "finding the new key in its account: %w", err)
 		}
 		if err := j.guard(ctx); err != nil {
 			return listed, err
@@ -372,7 +372,7 @@ func (j *job) publish(ctx context.Context, pub ledger.Publication, rec ledger.Re
 			j.audit("record published, then deleted by another writer", "key_id", pub.KeyID, "sink", pub.Sink.String())
 			return nil // readers may have the key, so it is committed; the next look finds the record empty
 		case err == nil && !now.SameValue(rec):
-			return failedFor(ledger.StagePublish, ledger.ReasonRecordChanged, "%s was changed by another writer during the rotation", pub.Sink)
+			return failedFor(ledger.StagePublish, ledger.FailureRecordChanged, "%s was changed by another writer during the rotation", pub.Sink)
 		case err == nil:
 			if err := j.stillOurs(ctx, now, rec.Doc.Version); err != nil {
 				return err
@@ -390,7 +390,7 @@ func (j *job) publish(ctx context.Context, pub ledger.Publication, rec ledger.Re
 // committed is a published key as it enters the ledger.
 type committed struct {
 	ledger.KeyRef
-	reason        ledger.Reason
+	reason        ledger.Trigger
 	previousUntil time.Time
 	applied       *ledger.Applied
 	probes        []ledger.ProbeAnswer
@@ -419,18 +419,18 @@ func (j *job) commit(ctx context.Context, c committed) error {
 			past.PreviousKeyID = old.ID
 		}
 		e.Remember(past)
-		if c.reason == ledger.ReasonRevoke {
+		if c.reason == ledger.TriggerRevoke {
 			j.endOverlaps(e, c.Published)
 		}
 		if plan.Leaked(c.reason) {
 			e.Leaks = append(e.Leaks, c.Published)
-		} else if c.reason == ledger.ReasonRequested || c.reason == ledger.ReasonRevoke {
+		} else if c.reason == ledger.TriggerRequested || c.reason == ledger.TriggerRevoke {
 			e.Leaks = nil
 		}
 		ref := c.KeyRef
 		e.DropRetiring(c.ID)
 		e.Current, e.Applied, e.Failure, e.Quarantine = &ref, c.applied, nil, ledger.Duration(j.p.Quarantine)
-		if c.reason != ledger.ReasonRollback {
+		if c.reason != ledger.TriggerRollback {
 			e.LastRotation = c.Published
 		}
 	})
@@ -448,7 +448,7 @@ func (j *job) endOverlaps(e *ledger.Entry, now time.Time) {
 	defer j.r.mu.Unlock()
 	for i := range e.Retiring {
 		r := &e.Retiring[i]
-		r.Reason = ledger.ReasonRevoke
+		r.Reason = ledger.TriggerRevoke
 		if disabled, found := j.r.listedLocked(r.KeyRef, time.Time{}); r.State == ledger.InOverlap || found && !disabled {
 			r.State, r.Until, r.NextTry = ledger.InOverlap, now, time.Time{}
 		}
@@ -457,7 +457,7 @@ func (j *job) endOverlaps(e *ledger.Entry, now time.Time) {
 
 // retiringOf returns the retiring state of the key that is being replaced, as the last listing shows it. until is the end of the
 // overlap that the record promised, if known.
-func (j *job) retiringOf(old ledger.KeyRef, why ledger.Reason, now, until time.Time) ledger.Retiring {
+func (j *job) retiringOf(old ledger.KeyRef, why ledger.Trigger, now, until time.Time) ledger.Retiring {
 	j.r.mu.Lock()
 	disabled, listed := j.r.listedLocked(old, j.st.known.changedSince)
 	j.r.mu.Unlock()

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
-	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
@@ -40,7 +39,7 @@ func TestTheReplicaThatRotatesSaysSo(t *testing.T) {
 				created.arm()
 				<-created.held
 				for range 2 {
-					if s := w.state(r, 0); s.State != plan.StateRotating || s.Reason != ledger.ReasonClaimed {
+					if s := w.state(r, 0); s.State != plan.StateRotating || s.Reason != plan.WaitClaimed {
 						t.Errorf("while the key is created: %s, %s", s.State, s.Reason)
 					}
 					after(20 * time.Second)

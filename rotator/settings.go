@@ -38,7 +38,7 @@ func (j *job) settings(in *ledger.Intent) elevenlabs.Settings {
 func (j *job) assumed(in *ledger.Intent) elevenlabs.Settings {
 	a, replaced := j.entry().Applied, j.listedKey(ledger.CurrentID(j.entry()))
 	ignored := a != nil && a.Digest == j.p.Settings.Digest() && len(a.Ignored) > 0
-	if replaced.ID != "" && (ignored || in.Reason == ledger.ReasonDrift) {
+	if replaced.ID != "" && (ignored || in.Reason == ledger.TriggerDrift) {
 		return replaced.Settings
 	}
 	return j.settings(in)

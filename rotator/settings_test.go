@@ -295,7 +295,7 @@ func TestADroppedSettingAndALaggingListing(t *testing.T) {
 					after(20 * time.Hour)
 					s := r.Snapshot().Policies[0]
 					n := strings.Count(w.logs.String(), "msg=rotated policy=tts-prod action=rotate trigger=drift")
-					if n != 1 || w.countEvents(rotator.EventRotated) != 3 || (s.Reason == ledger.ReasonSettingsIgnored) != (dropped == 1) {
+					if n != 1 || w.countEvents(rotator.EventRotated) != 3 || (s.Reason == plan.FaultSettingsIgnored) != (dropped == 1) {
 						t.Errorf("%d rotations for drift, want one; the policy is %s (%s): %s", n, s.State, s.Reason, s.Message)
 					}
 				})
@@ -356,7 +356,7 @@ func TestAPlanThatRefusesASetting(t *testing.T) {
 				w.setFaults(elevensim.Faults{NotOffered: []string{tc.refuse}})
 				after(27 * time.Hour)
 				s := r.Snapshot().Policies[0]
-				if f := s.Failure; f == nil || f.Stage != ledger.StageCreate || f.Reason != ledger.ReasonInvalidRequest || !strings.Contains(f.Message, tc.says) {
+				if f := s.Failure; f == nil || f.Stage != ledger.StageCreate || f.Reason != ledger.FailureInvalidRequest || !strings.Contains(f.Message, tc.says) {
 					t.Errorf("the failure is %+v; want %q", s.Failure, tc.says)
 				}
 				if k := w.inRecord(p); k.ID != old.ID || k.Disabled || len(w.alive()) != 1 {
@@ -396,7 +396,7 @@ func TestAPlanThatDropsASetting(t *testing.T) {
 		if s := named(t, r, p.Name); s.State != plan.StateOK {
 			t.Errorf("%s is %s: %s", p.Name, s.State, s.Message)
 		}
-		wantRefusal(t, named(t, r, q.Name), ledger.ReasonSettingsIgnored, "dubbing_concurrency_limit")
+		wantRefusal(t, named(t, r, q.Name), plan.FaultSettingsIgnored, "dubbing_concurrency_limit")
 	})
 }
 

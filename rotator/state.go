@@ -82,11 +82,11 @@ type knowledge struct {
 	ledgerError   string
 	entry         *ledger.Entry // nil: the ledger has none
 	version       int
-	told          map[end]bool     // ends of keys that were logged here and may not be in the entry yet
-	record        *plan.RecordView // nil: must be read before it is used
-	unread        *ledger.Failure  // why entry or record cannot be read; nil: they could be at the last try
-	explained     int              // listing whose unknown keys have already caused a new read of the ledger
-	renumbered    string           // the current key, if the versions of its record began anew since it was published
+	told          map[end]bool        // ends of keys that were logged here and may not be in the entry yet
+	record        *plan.RecordView    // nil: must be read before it is used
+	unread        *ledger.LastFailure // why entry or record cannot be read; nil: they could be at the last try
+	explained     int                 // listing whose unknown keys have already caused a new read of the ledger
+	renumbered    string              // the current key, if the versions of its record began anew since it was published
 	currentID     string
 	lastPublished time.Time // by the history: a key that was replaced and put back meanwhile is current anew
 	currentSince  time.Time // when this process first saw that key as current
@@ -99,7 +99,7 @@ type knowledge struct {
 	credits       int64                // of the current key, at its last listing
 	quarantined   map[string]time.Time // when this process first saw each key in quarantine there; monotonic
 	retryAt       time.Time            // next attempt, if the ledger could not be written
-	countedOutage ledger.Reason        // the outage that was already counted as this policy's failure
+	countedOutage ledger.Failure       // the outage that was already counted as this policy's failure
 	loggedOutage  *logged              // the last failure of the store; forgotten once the policy is ok
 	loggedFailure *logged              // the last failed rotation
 	patchAfter    time.Time
@@ -116,12 +116,12 @@ type knowledge struct {
 // logged is a failure that was logged.
 type logged struct {
 	stage  ledger.Stage
-	reason ledger.Reason
+	reason ledger.Failure
 	at     time.Time
 }
 
 // logs reports whether a failure is to be logged, and notes it: one that repeats is logged once a day.
-func logs(last **logged, stage ledger.Stage, reason ledger.Reason) bool {
+func logs(last **logged, stage ledger.Stage, reason ledger.Failure) bool {
 	if l := *last; l != nil && l.stage == stage && l.reason == reason && time.Since(l.at) < 24*time.Hour {
 		return false
 	}
@@ -136,7 +136,7 @@ func (st *policyState) load(p *plan.Policy, ws *workspace) {
 	st.inbox.resync, st.inbox.edited = st.inbox.resync || changed, st.inbox.edited || changed
 	st.policy, st.ws = p, ws
 	if st.display.state == "" {
-		st.display.state, st.display.reason = plan.StateDue, ledger.ReasonNotObserved
+		st.display.state, st.display.reason = plan.StateDue, plan.WaitNotObserved
 	}
 }
 

@@ -38,7 +38,7 @@ type Event struct {
 	PreviousKeyID      string
 	PreviousValidUntil time.Time
 	Stage              ledger.Stage // of a failure
-	Reason             ledger.Reason
+	Reason             plan.Reason
 	Evidence           []Evidence    // that the new key works, or that the old one does not
 	Duration           time.Duration // of a rotation or a failed one
 }
@@ -47,34 +47,34 @@ type Event struct {
 type PolicyStatus struct {
 	Policy       *plan.Policy // read-only
 	State        plan.State
-	Reason       ledger.Reason
-	Message      string                     // an error in a sentence; "" otherwise
-	HeldBy       string                     // with ReasonGroup: the policy that holds the group
-	Loaded       bool                       // the ledger entry was read
-	Steps        []plan.Step                // what rekeyd will do next
-	NextDue      time.Time                  // zero: no rotation will begin
-	NextReason   ledger.Reason              // what makes it due
-	Leaves       map[string]time.Time       // when each retiring key is disabled or deleted, at the latest: by its id
-	Missing      map[string][]ledger.Reason // the evidence that ends a key's overlap earlier: by its id
+	Reason       plan.Reason            // nil when all is well
+	Message      string                 // an error in a sentence; "" otherwise
+	HeldBy       string                 // with plan.WaitGroup: the policy that holds the group
+	Loaded       bool                   // the ledger entry was read
+	Steps        []plan.Step            // what rekeyd will do next
+	NextDue      time.Time              // zero: no rotation will begin
+	NextReason   plan.Reason            // what makes it due
+	Leaves       map[string]time.Time   // when each retiring key is disabled or deleted, at the latest: by its id
+	Missing      map[string][]plan.Wait // the evidence that ends a key's overlap earlier: by its id
 	LastRotation time.Time
 	Current      *ledger.KeyRef
 	Retiring     []ledger.Retiring
 	History      ledger.Packed
 	MovedTo      string // the policy that took the ledger entry over; "": none
 	Keys         plan.KeyCounts
-	InUse        bool          // a retiring key's usage still grows
-	Accepted     bool          // a disabled key is still accepted
-	CutOff       ledger.Reason // for which the current key is listed as disabled, so that its readers are refused; "" while it is enabled
-	RoomMade     bool          // the last rotation found its account full, and cut a quarantine short
-	Unproven     bool          // of a disabled key it is not known whether it is still accepted
+	InUse        bool              // a retiring key's usage still grows
+	Accepted     bool              // a disabled key is still accepted
+	CutOff       plan.DisableCause // for which the current key is listed as disabled, so that its readers are refused; "" while it is enabled
+	RoomMade     bool              // the last rotation found its account full, and cut a quarantine short
+	Unproven     bool              // of a disabled key it is not known whether it is still accepted
 	Drift        []string
 	// ThirdPartyDisable is whether ElevenLabs may disable the current key when it leaks, as far as that is known.
 	ThirdPartyDisable elevenlabs.Value[bool]
-	Failure           *ledger.Failure // since the last success
-	Successes         int             // of this process
+	Failure           *ledger.LastFailure // since the last success
+	Successes         int                 // of this process
 	Failures          int
-	Disabled          map[ledger.Reason]time.Time // when a current key was last seen disabled by the provider
-	Unswept           int                         // failed tries in a row of this process to delete an abandoned key
+	Disabled          map[plan.DisableCause]time.Time // when a current key was last seen disabled by the provider
+	Unswept           int                             // failed tries in a row of this process to delete an abandoned key
 }
 
 // WorkspaceStatus is the last answer of a workspace.
@@ -211,15 +211,15 @@ func (r *Rotator) countOthers(ctx context.Context, due *policyState) {
 // display is what is shown of a policy beside its last entry and decision.
 type display struct {
 	state             plan.State // the decision's, or that of a failure since
-	reason            ledger.Reason
-	cutOff            ledger.Reason
-	failure           *ledger.Failure
+	reason            plan.Reason
+	cutOff            plan.DisableCause
+	failure           *ledger.LastFailure
 	keys              plan.KeyCounts
 	inUse             bool
 	accepted          bool
 	unproven          bool
 	thirdPartyDisable elevenlabs.Value[bool]
-	disabled          map[ledger.Reason]time.Time
+	disabled          map[plan.DisableCause]time.Time
 	successes         int
 	failures          int
 	unswept           int
@@ -264,7 +264,7 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 	s.keys = plan.CountKeys(p, o)
 	s.inUse, s.cutOff = len(o.InUse) > 0, ""
 	if k, listed := o.Key(ledger.CurrentID(o.Entry)); listed && k.Disabled {
-		s.cutOff = plan.DisableReason(k.DisableReason)
+		s.cutOff = plan.CauseOf(k.DisableReason)
 	}
 	s.accepted, s.unproven = openEnds(o, r.opt.Wall(), r.opt.KeepsVersions)
 	s.thirdPartyDisable = plan.CurrentSettings(o).ThirdPartyDisable
@@ -278,14 +278,14 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 func (r *Rotator) displayRotating(st *policyState) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	st.display.state, st.display.reason = plan.StateRotating, ledger.ReasonClaimed
+	st.display.state, st.display.reason = plan.StateRotating, plan.WaitClaimed
 }
 
 // noteDisabled notes when a current key was seen disabled. Snapshots have the old map.
-func (d *display) noteDisabled(why ledger.Reason, at time.Time) {
+func (d *display) noteDisabled(why plan.DisableCause, at time.Time) {
 	disabled := maps.Clone(d.disabled)
 	if disabled == nil {
-		disabled = map[ledger.Reason]time.Time{}
+		disabled = map[plan.DisableCause]time.Time{}
 	}
 	disabled[why] = at
 	d.disabled = disabled
@@ -296,8 +296,8 @@ func (d *display) noteDisabled(why ledger.Reason, at time.Time) {
 func (d *display) noteLeaks(e *ledger.Entry, now time.Time) {
 	var since time.Time // when the key that leaked was published
 	for _, past := range e.Rotations() {
-		if plan.Leaked(past.Reason) && !d.disabled[past.Reason].After(since) && !plan.InFuture(past.Started, now) {
-			d.noteDisabled(past.Reason, past.Started)
+		if cause := plan.DisableCause(past.Reason); plan.Leaked(past.Reason) && !d.disabled[cause].After(since) && !plan.InFuture(past.Started, now) {
+			d.noteDisabled(cause, past.Started)
 		}
 		since = past.Published
 	}
@@ -326,7 +326,7 @@ func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Obse
 		r.logLocked(slog.LevelError, "policy needs a decision", "policy", s.Policy.Name, "failure", s.Reason, "err", s.Message)
 	}
 	if len(s.Drift) > 0 && len(was.Drift) == 0 {
-		e.Type, e.Reason = EventDrifted, ledger.ReasonDrift
+		e.Type, e.Reason = EventDrifted, ledger.TriggerDrift
 		r.observeLocked(e)
 	}
 	k, listed := o.Key(ledger.CurrentID(o.Entry))
@@ -336,14 +336,15 @@ func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Obse
 	if !listed || !k.Disabled {
 		return
 	}
-	e.Type, e.Reason = EventKeyDisabled, plan.DisableReason(k.DisableReason)
-	if _, told := s.Disabled[e.Reason]; told && st.known.disabledKey == k.ID {
+	cause := plan.CauseOf(k.DisableReason)
+	e.Type, e.Reason = EventKeyDisabled, cause
+	if _, told := s.Disabled[cause]; told && st.known.disabledKey == k.ID {
 		return
 	}
 	st.known.disabledKey = k.ID
-	st.display.noteDisabled(e.Reason, e.At)
+	st.display.noteDisabled(cause, e.At)
 	r.observeLocked(e)
-	r.logLocked(slog.LevelWarn, "current key was disabled by others", "policy", s.Policy.Name, "key_id", k.ID, "disable_reason", e.Reason)
+	r.logLocked(slog.LevelWarn, "current key was disabled by others", "policy", s.Policy.Name, "key_id", k.ID, "disable_reason", cause)
 }
 
 // rotated counts and reports a completed rotation.

@@ -91,7 +91,7 @@ func TestATwinThatIsRefused(t *testing.T) {
 			t.Fatalf("%d keys were ever made, so no create was doubled", made)
 		}
 		stop()
-		if s := w.state(r, 0); s.Failure == nil || s.Failure.Reason != ledger.ReasonKeyLimit {
+		if s := w.state(r, 0); s.Failure == nil || s.Failure.Reason != ledger.FailureKeyLimit {
 			t.Errorf("the failure is %+v", s.Failure)
 		}
 		if err := w.sim.SetFaults(elevensim.Faults{KeyLimit: 1}); err != nil { // no further key is made

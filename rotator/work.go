@@ -358,7 +358,7 @@ func (r *Rotator) remoteDown(st *policyState, step plan.Step) error {
 		return nil // recovery settles the rotation without the workspace
 	}
 	if ws == nil {
-		return &ledger.Error{Op: "reaching workspace " + step.Workspace, Reason: ledger.ReasonOther, Err: errors.New("it is no longer configured")}
+		return &ledger.Error{Op: "reaching workspace " + step.Workspace, Reason: ledger.FailureOther, Err: errors.New("it is no longer configured")}
 	}
 	return ws.err
 }
@@ -391,7 +391,7 @@ func (j *job) perform(ctx context.Context, s plan.Step) outcome {
 	case plan.ActPatch:
 		return j.patch(ctx, s)
 	case plan.ActProve:
-		if s.Reason == ledger.ReasonProof {
+		if s.Reason == ledger.TriggerProof {
 			return j.proveEnd(ctx, s)
 		}
 		return j.prove(ctx)

@@ -101,12 +101,12 @@ func (r *Rotator) reconcile(ctx context.Context, ws *workspace) {
 }
 
 func (r *Rotator) logListing(ws *workspace, err error) {
-	was, is := ledger.Reason(""), ledger.Reason("")
+	was, is := ledger.Failure(""), ledger.Failure("")
 	if ws.err != nil {
-		was = ReasonOf(ws.err)
+		was = FailureOf(ws.err)
 	}
 	if err != nil {
-		is = ReasonOf(err)
+		is = FailureOf(err)
 	}
 	switch {
 	case was == is:

@@ -152,7 +152,7 @@ func (p *process) made() []string {
 }
 
 func lostCall(op string, err error) error {
-	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkUnreachable, MaybeApplied: true, Err: err}
+	return &ledger.Error{Op: op, Reason: ledger.FailureSinkUnreachable, MaybeApplied: true, Err: err}
 }
 
 func (p *process) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.Doc, error) {

@@ -158,7 +158,7 @@ func testLargeValue(t *testing.T, f fixture) {
 		data[fmt.Sprint(i)] = strings.Repeat("y", 500_000)
 	}
 	_, err := f.store.Write(t.Context(), f.ref("a"), data, 1)
-	wantError(t, err, wanted{reason: ledger.ReasonSinkTooLarge})
+	wantError(t, err, wanted{reason: ledger.FailureSinkTooLarge})
 	wantDoc(t, f, "a", map[string]any{"pem": data["pem"]}, 1)
 }
 
@@ -185,12 +185,12 @@ func testRefusedNames(t *testing.T, f fixture) {
 	for _, path := range []string{"", "/a", "a/", "a//b", "../a", "a/../b", "a/..", ".", "a/./b", "a\x00b", "a\nb", `a\b`, "\xff"} {
 		for _, ref := range []ledger.Ref{{Mount: f.mount, Path: path}, {Mount: path, Path: "a"}} {
 			_, err := f.store.Read(t.Context(), ref, 0)
-			wantError(t, err, wanted{reason: ledger.ReasonSinkError})
+			wantError(t, err, wanted{reason: ledger.FailureSinkError})
 			_, err = f.store.Write(t.Context(), ref, map[string]any{}, 0)
-			wantError(t, err, wanted{reason: ledger.ReasonSinkError})
+			wantError(t, err, wanted{reason: ledger.FailureSinkError})
 			_, err = f.store.List(t.Context(), ref)
-			wantError(t, err, wanted{reason: ledger.ReasonSinkError})
-			wantError(t, f.store.Check(t.Context(), ref), wanted{reason: ledger.ReasonSinkError})
+			wantError(t, err, wanted{reason: ledger.FailureSinkError})
+			wantError(t, f.store.Check(t.Context(), ref), wanted{reason: ledger.FailureSinkError})
 		}
 	}
 }
@@ -291,7 +291,7 @@ func wantConflict(t *testing.T, f fixture, path string, cas int) {
 
 // wanted is what an error should be. advice and says are parts of texts.
 type wanted struct {
-	reason        ledger.Reason
+	reason        ledger.Failure
 	outage, maybe bool
 	says, advice  string
 }

@@ -232,10 +232,10 @@ func fileError(op string, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &e) && e.Op != "" {
 		return err
 	}
-	out := &ledger.Error{Op: op, Reason: ledger.ReasonSinkError, MaybeApplied: errors.As(err, new(afterRename)), Err: err}
+	out := &ledger.Error{Op: op, Reason: ledger.FailureSinkError, MaybeApplied: errors.As(err, new(afterRename)), Err: err}
 	switch {
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		out.Reason, out.Advice = ledger.ReasonSinkDenied, "let this user write below REKEYD_FILE_DIR"
+		out.Reason, out.Advice = ledger.FailureSinkDenied, "let this user write below REKEYD_FILE_DIR"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		out.Advice = "free space on that disk"
 	case errors.Is(err, smallfile.ErrNotRegular), errors.Is(err, errExchanged):

@@ -166,7 +166,7 @@ func (d *document) readFile(ctx context.Context, name string) ([]byte, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
 	case errors.Is(err, smallfile.ErrTooLarge):
-		return nil, &ledger.Error{Op: "reading " + name, Reason: ledger.ReasonSinkTooLarge, Err: err}
+		return nil, &ledger.Error{Op: "reading " + name, Reason: ledger.FailureSinkTooLarge, Err: err}
 	case err != nil:
 		return nil, err
 	}
@@ -262,7 +262,7 @@ func formatObject(data any) ([]byte, error) {
 		return nil, fmt.Errorf("encoding the document: %w", err)
 	}
 	if b.Len() > maxFile {
-		return nil, &ledger.Error{Op: "encoding the document", Reason: ledger.ReasonSinkTooLarge, Err: fmt.Errorf("it is longer than %d bytes", maxFile)}
+		return nil, &ledger.Error{Op: "encoding the document", Reason: ledger.FailureSinkTooLarge, Err: fmt.Errorf("it is longer than %d bytes", maxFile)}
 	}
 	return b.Bytes(), nil
 }

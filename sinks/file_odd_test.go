@@ -37,9 +37,9 @@ func TestFileReadsRegularFilesOnly(t *testing.T) {
 				must(t, os.Remove(found[0]))
 				c.put(t, found[0])
 				_, err = f.store.Read(t.Context(), f.ref("a"), 0)
-				wantError(t, err, wanted{reason: ledger.ReasonSinkError, says: c.says})
+				wantError(t, err, wanted{reason: ledger.FailureSinkError, says: c.says})
 				_, err = f.store.Write(t.Context(), f.ref("a"), map[string]any{"n": "2"}, 1)
-				wantError(t, err, wanted{reason: ledger.ReasonSinkError, says: c.says})
+				wantError(t, err, wanted{reason: ledger.FailureSinkError, says: c.says})
 			})
 		}
 	}

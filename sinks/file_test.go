@@ -144,7 +144,7 @@ func TestFileRefusesWhatIsNoObject(t *testing.T) {
 		wantWrite(t, f, "a", map[string]any{"n": "1"}, 0)
 		must(t, os.WriteFile(filepath.Join(dir, "secret/a.json"), []byte(text), 0o600))
 		_, err := f.store.Read(t.Context(), f.ref("a"), 0)
-		wantError(t, err, wanted{reason: ledger.ReasonSinkError, says: "JSON object", advice: "repair"})
+		wantError(t, err, wanted{reason: ledger.FailureSinkError, says: "JSON object", advice: "repair"})
 		wantConflict(t, f, "a", 1)
 	}
 }
@@ -154,9 +154,9 @@ func TestFileRefusesABrokenCount(t *testing.T) {
 	wantWrite(t, f, "a", map[string]any{"n": "1"}, 0)
 	must(t, os.WriteFile(filepath.Join(dir, ".rekeyd/versions/secret/a.json"), []byte("{}"), 0o600))
 	_, err := f.store.Read(t.Context(), f.ref("a"), 0)
-	wantError(t, err, wanted{reason: ledger.ReasonSinkError, says: "counts its versions", advice: "backup"})
+	wantError(t, err, wanted{reason: ledger.FailureSinkError, says: "counts its versions", advice: "backup"})
 	_, err = f.store.Write(t.Context(), f.ref("a"), nil, 1)
-	wantError(t, err, wanted{reason: ledger.ReasonSinkError, says: "counts its versions"})
+	wantError(t, err, wanted{reason: ledger.FailureSinkError, says: "counts its versions"})
 }
 
 func TestFileStaysInside(t *testing.T) {
@@ -168,14 +168,14 @@ func TestFileStaysInside(t *testing.T) {
 	must(t, os.Symlink(filepath.Join(outside, "a.json"), filepath.Join(dir, "secret/file.json")))
 	for _, path := range []string{"link/a", "file"} {
 		_, err := f.store.Read(t.Context(), f.ref(path), 0)
-		wantError(t, err, wanted{reason: ledger.ReasonSinkError})
+		wantError(t, err, wanted{reason: ledger.FailureSinkError})
 		_, err = f.store.Write(t.Context(), f.ref(path), map[string]any{"x": "y"}, 0)
-		wantError(t, err, wanted{reason: ledger.ReasonSinkError})
+		wantError(t, err, wanted{reason: ledger.FailureSinkError})
 	}
 	_, err := f.store.List(t.Context(), f.ref("link"))
-	wantError(t, err, wanted{reason: ledger.ReasonSinkError})
+	wantError(t, err, wanted{reason: ledger.FailureSinkError})
 	_, err = f.store.Write(t.Context(), ledger.Ref{Mount: ".rekeyd", Path: "versions/secret/a"}, nil, 0)
-	wantError(t, err, wanted{reason: ledger.ReasonSinkError, says: "counted"})
+	wantError(t, err, wanted{reason: ledger.FailureSinkError, says: "counted"})
 	if entries, err := os.ReadDir(outside); err != nil || len(entries) != 1 {
 		t.Errorf("outside there is %v, %v", entries, err)
 	}
@@ -187,13 +187,13 @@ func TestFileWhereNothingCanBeWritten(t *testing.T) {
 	// A file where a folder must be stops every user, root included.
 	must(t, os.WriteFile(filepath.Join(dir, "secret/f"), nil, 0o600))
 	err := f.store.Check(t.Context(), f.ref("f/a"))
-	wantError(t, err, wanted{reason: ledger.ReasonSinkError, says: "secret/f/a"})
+	wantError(t, err, wanted{reason: ledger.FailureSinkError, says: "secret/f/a"})
 	_, err = f.store.Write(t.Context(), f.ref("f/a"), nil, 0)
-	wantError(t, err, wanted{reason: ledger.ReasonSinkError})
+	wantError(t, err, wanted{reason: ledger.FailureSinkError})
 	if os.Getuid() != 0 {
 		must(t, os.Chmod(dir, 0o500))
 		err := f.store.Check(t.Context(), ledger.Ref{Mount: "other", Path: "a"})
-		wantError(t, err, wanted{reason: ledger.ReasonSinkDenied, advice: "REKEYD_FILE_DIR"})
+		wantError(t, err, wanted{reason: ledger.FailureSinkDenied, advice: "REKEYD_FILE_DIR"})
 		must(t, os.Chmod(dir, 0o700))
 	}
 	if _, err := sinks.NewFile(""); err == nil {

@@ -16,7 +16,7 @@ import (
 func validRef(op string, ref ledger.Ref) error {
 	for _, part := range []string{ref.Mount, ref.Path} {
 		if err := validPath(part); err != nil {
-			return &ledger.Error{Op: op, Reason: ledger.ReasonSinkError, Err: err,
+			return &ledger.Error{Op: op, Reason: ledger.FailureSinkError, Err: err,
 				Advice: "correct the mount and path"}
 		}
 	}

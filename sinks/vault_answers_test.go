@@ -89,7 +89,7 @@ func TestVaultUnwrapsOnce(t *testing.T) {
 				}
 				calls := s.set(func(*wrappingVault) {})
 				for range 2 {
-					if e := asError(t, err); e.Reason != ledger.ReasonSinkWrapping || !e.Outage || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "security incident") || strings.Contains(err.Error(), "was lost") {
+					if e := asError(t, err); e.Reason != ledger.FailureSinkWrapping || !e.Outage || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "security incident") || strings.Contains(err.Error(), "was lost") {
 						t.Errorf("reading: %v", err)
 					}
 					<-time.After(time.Hour)

@@ -113,7 +113,7 @@ func take(what string, source Source) (secret.Secret, error) {
 
 // credentialError is the error of a login without a credential. It counts as an outage: no call to Vault can be made.
 func credentialError(op string, err error) error {
-	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkDenied, Outage: true, Err: err, Advice: "put the credential there; rekeyd reads it again"}
+	return &ledger.Error{Op: op, Reason: ledger.FailureSinkDenied, Outage: true, Err: err, Advice: "put the credential there; rekeyd reads it again"}
 }
 
 // unwrapping is a secret id in a wrapping token.
@@ -186,7 +186,7 @@ func (u *unwrapping) alarm(what string) error {
 	if u.lost {
 		err += ", or Vault's answer to an earlier attempt of this process was lost"
 	}
-	return &ledger.Error{Op: "unwrapping the secret id", Reason: ledger.ReasonSinkWrapping, Outage: true, Err: errors.New(err),
+	return &ledger.Error{Op: "unwrapping the secret id", Reason: ledger.FailureSinkWrapping, Outage: true, Err: errors.New(err),
 		Advice: "treat this as a security incident: destroy the role's secret ids, find out who used the token, and issue a new one"}
 }
 

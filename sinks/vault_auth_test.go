@@ -150,7 +150,7 @@ func TestVaultAuthMethods(t *testing.T) {
 		works(t, a.open(sinks.JWTLogin("workloads", "rekeyd", jwt.get)))
 		jwt.set(signed(t, key, "somebody else"))
 		err := a.open(sinks.JWTLogin("workloads", "rekeyd", jwt.get)).Ready(t.Context())
-		if e := asError(t, err); e.Reason != ledger.ReasonSinkDenied || !e.Outage || !strings.Contains(err.Error(), "audience") {
+		if e := asError(t, err); e.Reason != ledger.FailureSinkDenied || !e.Outage || !strings.Contains(err.Error(), "audience") {
 			t.Errorf("a token for somebody else: %v", err)
 		}
 	})
@@ -176,7 +176,7 @@ func TestVaultCertLogin(t *testing.T) {
 	}
 	works(t, a.open(sinks.CertLogin("devices", "rekeyd"), with(vaultapi.TLSConfig{ClientCert: certFile, ClientKey: keyFile})))
 	err := a.open(sinks.CertLogin("devices", "rekeyd"), with(vaultapi.TLSConfig{})).Ready(t.Context())
-	if e := asError(t, err); e.Reason != ledger.ReasonSinkDenied {
+	if e := asError(t, err); e.Reason != ledger.FailureSinkDenied {
 		t.Errorf("without a certificate: %v", err)
 	}
 }
@@ -217,7 +217,7 @@ func TestVaultWrappedSecretID(t *testing.T) {
 	thief := a.open(login(used), withLog(log))
 	runToken(t, thief)
 	err := thief.Ready(t.Context())
-	if e := asError(t, err); e.Reason != ledger.ReasonSinkWrapping || !strings.Contains(err.Error(), "another process may have unwrapped it") || !strings.Contains(err.Error(), "security incident") {
+	if e := asError(t, err); e.Reason != ledger.FailureSinkWrapping || !strings.Contains(err.Error(), "another process may have unwrapped it") || !strings.Contains(err.Error(), "security incident") {
 		t.Errorf("a used wrapping token: %v", err)
 	}
 	eventually(t, "the alarm is logged", func() bool { return strings.Contains(log.String(), "security incident") })
@@ -228,7 +228,7 @@ func TestVaultWrappedSecretID(t *testing.T) {
 	eventually(t, "a fresh wrapping token works", func() bool { return fresh.Ready(t.Context()) == nil })
 
 	exchanged := a.open(login(&credential{value: wrap("sys/wrapping/wrap")}))
-	if err := exchanged.Ready(t.Context()); asError(t, err).Reason != ledger.ReasonSinkWrapping || !strings.Contains(err.Error(), "exchanged") {
+	if err := exchanged.Ready(t.Context()); asError(t, err).Reason != ledger.FailureSinkWrapping || !strings.Contains(err.Error(), "exchanged") {
 		t.Errorf("a token that wraps something else: %v", err)
 	}
 	if n := unwrapped.Load(); n != 2 { // the good one and the fresh one
@@ -257,7 +257,7 @@ func TestVaultAppRoleTokensAreReplaced(t *testing.T) {
 		}
 	}
 	ref := ledger.Ref{Mount: "secret", Path: "revoked"}
-	if _, err := v.Read(t.Context(), ref, 0); asError(t, err).Reason != ledger.ReasonSinkDenied {
+	if _, err := v.Read(t.Context(), ref, 0); asError(t, err).Reason != ledger.FailureSinkDenied {
 		t.Errorf("with a revoked token: %v", err)
 	}
 	eventually(t, "a token in the place of the revoked one", func() bool { _, err := v.Read(t.Context(), ref, 0); return err == nil })
@@ -295,7 +295,7 @@ func TestVaultCredentialMissing(t *testing.T) {
 	role, id := a.appRole("approle", nil), &credential{}
 	v := a.open(sinks.AppRoleLogin("approle", role, id.get))
 	err := v.Ready(t.Context())
-	if e := asError(t, err); !e.Outage || e.Reason != ledger.ReasonSinkDenied || !strings.Contains(err.Error(), "taking the secret id") {
+	if e := asError(t, err); !e.Outage || e.Reason != ledger.FailureSinkDenied || !strings.Contains(err.Error(), "taking the secret id") {
 		t.Errorf("without a secret id: %v", err)
 	}
 }

@@ -121,7 +121,7 @@ func lacks(op string, err error, lacking []string) error {
 	if more := len(lacking) - maxNamed; more > 0 {
 		lacking = append(lacking[:maxNamed:maxNamed], fmt.Sprintf("the same for %d more", more))
 	}
-	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkDenied, Err: err, Advice: "grant " + strings.Join(lacking, "; ")}
+	return &ledger.Error{Op: op, Reason: ledger.FailureSinkDenied, Err: err, Advice: "grant " + strings.Join(lacking, "; ")}
 }
 
 // denied is the error of a 403. It asks Vault which capability is missing; a token that may not ask is either invalid or
@@ -138,7 +138,7 @@ func (v *Vault) denied(ctx context.Context, op string, a answer, path string, ne
 	if missing := without(granted[path], needed...); granted != nil && len(missing) > 0 {
 		return lacks(op, v.message(a), []string{strings.Join(missing, ", ") + " on " + path})
 	}
-	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkDenied, Err: v.message(a),
+	return &ledger.Error{Op: op, Reason: ledger.FailureSinkDenied, Err: v.message(a),
 		Advice: "check whether the token is bound to other addresses or another namespace, or a policy limits parameters on " + path}
 }
 
@@ -149,7 +149,7 @@ func (v *Vault) refused(op string, a answer, needed string) error {
 	if needed != "" && !a.says("invalid token") {
 		advice = "grant " + needed + ", as deploy/vault/policy.hcl does"
 	}
-	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkDenied, Outage: true, Err: v.message(a), Advice: advice}
+	return &ledger.Error{Op: op, Reason: ledger.FailureSinkDenied, Outage: true, Err: v.message(a), Advice: advice}
 }
 
 // checkMount checks that a mount is a KV engine of version 2.
@@ -191,14 +191,14 @@ func (v *Vault) judgeMount(ctx context.Context, op, mount string, a answer) erro
 	case m.Type == "kv" && m.Options["version"] == "2":
 		return nil
 	case m.Type == "kv" || m.Type == "generic":
-		return &ledger.Error{Op: op, Reason: ledger.ReasonSinkNotKV2,
+		return &ledger.Error{Op: op, Reason: ledger.FailureSinkNotKV2,
 			Err:    fmt.Errorf("mount %s is a KV engine of version 1, which has neither check-and-set nor versions", mount),
 			Advice: "use a mount of version 2, or upgrade it with: vault kv enable-versioning " + mount}
 	default:
-		return &ledger.Error{Op: op, Reason: ledger.ReasonSinkNotKV2, Err: fmt.Errorf("mount %s is of type %q, not kv", mount, m.Type)}
+		return &ledger.Error{Op: op, Reason: ledger.FailureSinkNotKV2, Err: fmt.Errorf("mount %s is of type %q, not kv", mount, m.Type)}
 	}
 }
 
 func noMount(op, mount string, err error, advice string) error {
-	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkNoMount, Err: err, Advice: advice + " (" + mount + ")"}
+	return &ledger.Error{Op: op, Reason: ledger.FailureSinkNoMount, Err: err, Advice: advice + " (" + mount + ")"}
 }

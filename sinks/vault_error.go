@@ -26,18 +26,18 @@ func (v *Vault) failure(ctx context.Context, op string, a answer, writes bool) e
 	if a.fault != nil {
 		return v.faultError(ctx, op, a, writes)
 	}
-	e := &ledger.Error{Op: op, Reason: ledger.ReasonSinkError, Err: v.message(a)}
+	e := &ledger.Error{Op: op, Reason: ledger.FailureSinkError, Err: v.message(a)}
 	switch {
 	case redirected(a.status), a.status == 472, a.status == 473, a.says("local node not active"), a.status == http.StatusPreconditionFailed:
-		e.Reason, e.Outage = ledger.ReasonSinkStandby, true
+		e.Reason, e.Outage = ledger.FailureSinkStandby, true
 	case a.says(" is sealed"): // OpenBao seals namespaces too
-		e.Reason, e.Outage = ledger.ReasonSinkSealed, true
+		e.Reason, e.Outage = ledger.FailureSinkSealed, true
 	case a.status == http.StatusTooManyRequests:
-		e.Reason, e.Outage = ledger.ReasonSinkRateLimited, true
+		e.Reason, e.Outage = ledger.FailureSinkRateLimited, true
 	case a.status == http.StatusRequestEntityTooLarge, a.says("too large"), a.says("JSON ") && a.says(" exceeds allowed "):
-		e.Reason, e.Advice = ledger.ReasonSinkTooLarge, "remove fields from the record, or raise the listener's limits"
+		e.Reason, e.Advice = ledger.FailureSinkTooLarge, "remove fields from the record, or raise the listener's limits"
 	case a.status == http.StatusBadGateway, a.status == http.StatusServiceUnavailable, a.status == http.StatusGatewayTimeout:
-		e.Reason, e.Outage, e.MaybeApplied = ledger.ReasonSinkUnreachable, true, writes
+		e.Reason, e.Outage, e.MaybeApplied = ledger.FailureSinkUnreachable, true, writes
 		e.Advice = "check that Vault runs behind the proxy or load balancer at VAULT_ADDR"
 	case a.status >= 500:
 		e.MaybeApplied, e.Advice = writes, "see Vault's server log"
@@ -57,34 +57,34 @@ func (v *Vault) faultError(ctx context.Context, op string, a answer, writes bool
 	var long *http.MaxBytesError
 	switch {
 	case ctx.Err() != nil:
-		e.Reason, e.Outage, e.Err = ledger.ReasonSinkUnreachable, false, ctx.Err()
+		e.Reason, e.Outage, e.Err = ledger.FailureSinkUnreachable, false, ctx.Err()
 	case isTLS(a.fault), strings.Contains(a.fault.Error(), "tls: "): // an alert may come after the request was sent
 		e.Reason = tlsFault(a.fault)
 	case errors.Is(a.fault, context.DeadlineExceeded):
-		e.Reason, e.Err = ledger.ReasonSinkTimeout, fmt.Errorf("no answer within %s", v.opt.Timeout)
+		e.Reason, e.Err = ledger.FailureSinkTimeout, fmt.Errorf("no answer within %s", v.opt.Timeout)
 	case errors.As(a.fault, new(*net.DNSError)):
-		e.Reason = ledger.ReasonSinkDNS
+		e.Reason = ledger.FailureSinkDNS
 	case errors.As(a.fault, &long):
-		e.Reason, e.Outage, e.Err = ledger.ReasonSinkError, false, fmt.Errorf("the answer is longer than %d bytes", long.Limit)
+		e.Reason, e.Outage, e.Err = ledger.FailureSinkError, false, fmt.Errorf("the answer is longer than %d bytes", long.Limit)
 	case errors.Is(a.fault, errNotVault):
-		e.Reason, e.Err = ledger.ReasonSinkUnreachable, errors.New("what answers there is not Vault")
+		e.Reason, e.Err = ledger.FailureSinkUnreachable, errors.New("what answers there is not Vault")
 		e.Advice = "check host, port and path in VAULT_ADDR"
 	case a.status != 0:
-		e.Reason, e.Outage = ledger.ReasonSinkError, false
+		e.Reason, e.Outage = ledger.FailureSinkError, false
 	default:
-		e.Reason = ledger.ReasonSinkUnreachable
+		e.Reason = ledger.FailureSinkUnreachable
 	}
 	return e
 }
 
-func tlsFault(cause error) ledger.Reason {
+func tlsFault(cause error) ledger.Failure {
 	switch {
 	case errors.As(cause, new(x509.HostnameError)):
-		return ledger.ReasonSinkTLSName
+		return ledger.FailureSinkTLSName
 	case errors.As(cause, new(x509.UnknownAuthorityError)):
-		return ledger.ReasonSinkTLSCA
+		return ledger.FailureSinkTLSCA
 	default:
-		return ledger.ReasonSinkTLS
+		return ledger.FailureSinkTLS
 	}
 }
 

@@ -39,8 +39,8 @@ func TestVaultSealedAndGone(t *testing.T) {
 		wantError(t, v.Check(t.Context(), f.ref("unseen")), want)
 	}
 	s.Seal(t)
-	all(wanted{reason: ledger.ReasonSinkSealed, outage: true, says: "Vault is sealed", advice: "unseal Vault"})
-	wantError(t, v.Ready(t.Context()), wanted{reason: ledger.ReasonSinkSealed, outage: true})
+	all(wanted{reason: ledger.FailureSinkSealed, outage: true, says: "Vault is sealed", advice: "unseal Vault"})
+	wantError(t, v.Ready(t.Context()), wanted{reason: ledger.FailureSinkSealed, outage: true})
 	s.Unseal(t)
 	wantDoc(t, f, "a", map[string]any{"n": "1"}, 1)
 	s.Kill()
@@ -49,7 +49,7 @@ func TestVaultSealedAndGone(t *testing.T) {
 		_, err := v.Read(t.Context(), f.ref("a"), 0)
 		return err != nil && strings.Contains(err.Error(), "refused")
 	})
-	all(wanted{reason: ledger.ReasonSinkUnreachable, outage: true, says: "refused", advice: "check VAULT_ADDR"})
+	all(wanted{reason: ledger.FailureSinkUnreachable, outage: true, says: "refused", advice: "check VAULT_ADDR"})
 	s.Restart(t)
 	wantWrite(t, f, "a", map[string]any{"n": "2"}, 1)
 }
@@ -85,42 +85,42 @@ func stubWrite(t *testing.T, serve http.HandlerFunc, change ...func(*sinks.Vault
 }
 
 func TestVaultAnswers(t *testing.T) {
-	down := ledger.ReasonSinkUnreachable
+	down := ledger.FailureSinkUnreachable
 	for name, c := range map[string]struct {
 		status      int
 		body        string
 		read, write wanted
 	}{
 		"rate limit": {429, `{"errors":["request path \"x\": rate limit quota exceeded"]}`,
-			wanted{reason: ledger.ReasonSinkRateLimited, outage: true, says: "429: request path"}, wanted{reason: ledger.ReasonSinkRateLimited, outage: true}},
+			wanted{reason: ledger.FailureSinkRateLimited, outage: true, says: "429: request path"}, wanted{reason: ledger.FailureSinkRateLimited, outage: true}},
 		"internal error": {500, `{"errors":["1 error occurred:\n\t* storage\n\n"]}`,
-			wanted{reason: ledger.ReasonSinkError, says: "500: 1 error occurred: * storage;"}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
+			wanted{reason: ledger.FailureSinkError, says: "500: 1 error occurred: * storage;"}, wanted{reason: ledger.FailureSinkError, maybe: true}},
 		"no active node": {500, `{"errors":["local node not active but active cluster node not found"]}`,
-			wanted{reason: ledger.ReasonSinkStandby, outage: true}, wanted{reason: ledger.ReasonSinkStandby, outage: true}},
+			wanted{reason: ledger.FailureSinkStandby, outage: true}, wanted{reason: ledger.FailureSinkStandby, outage: true}},
 		"bad gateway": {502, `<html>hvs.stub`,
 			wanted{reason: down, outage: true, says: "answers 502;"}, wanted{reason: down, outage: true, maybe: true}},
-		"sealed":  {503, `{"errors":["Vault is sealed"]}`, wanted{reason: ledger.ReasonSinkSealed, outage: true}, wanted{reason: ledger.ReasonSinkSealed, outage: true}},
-		"standby": {472, ``, wanted{reason: ledger.ReasonSinkStandby, outage: true}, wanted{reason: ledger.ReasonSinkStandby, outage: true}},
-		"behind":  {412, `{"errors":["required index state not present"]}`, wanted{reason: ledger.ReasonSinkStandby, outage: true}, wanted{reason: ledger.ReasonSinkStandby, outage: true}},
+		"sealed":  {503, `{"errors":["Vault is sealed"]}`, wanted{reason: ledger.FailureSinkSealed, outage: true}, wanted{reason: ledger.FailureSinkSealed, outage: true}},
+		"standby": {472, ``, wanted{reason: ledger.FailureSinkStandby, outage: true}, wanted{reason: ledger.FailureSinkStandby, outage: true}},
+		"behind":  {412, `{"errors":["required index state not present"]}`, wanted{reason: ledger.FailureSinkStandby, outage: true}, wanted{reason: ledger.FailureSinkStandby, outage: true}},
 		"too large": {413, `{"errors":["http: request body too large"]}`,
-			wanted{reason: ledger.ReasonSinkTooLarge}, wanted{reason: ledger.ReasonSinkTooLarge, says: "too large"}},
+			wanted{reason: ledger.FailureSinkTooLarge}, wanted{reason: ledger.FailureSinkTooLarge, says: "too large"}},
 		"long string": {500, `{"errors":["JSON string value exceeds allowed length"]}`,
-			wanted{reason: ledger.ReasonSinkTooLarge}, wanted{reason: ledger.ReasonSinkTooLarge}},
+			wanted{reason: ledger.FailureSinkTooLarge}, wanted{reason: ledger.FailureSinkTooLarge}},
 		"other 400": {400, `{"errors":["check-and-set parameter required for this call"]}`,
-			wanted{reason: ledger.ReasonSinkError}, wanted{reason: ledger.ReasonSinkError, says: "required"}},
+			wanted{reason: ledger.FailureSinkError}, wanted{reason: ledger.FailureSinkError, says: "required"}},
 		"not JSON": {200, `hello hvs.stub`,
-			wanted{reason: ledger.ReasonSinkError, says: "not the JSON"}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
+			wanted{reason: ledger.FailureSinkError, says: "not the JSON"}, wanted{reason: ledger.FailureSinkError, maybe: true}},
 		"of a proxy": {404, `<html>404 page not found`,
 			wanted{reason: down, outage: true, says: "what answers there is not Vault", advice: "VAULT_ADDR"}, wanted{reason: down, outage: true, maybe: true}},
 		"of another API": {404, `{"detail":"Not Found"}`,
 			wanted{reason: down, outage: true, says: "what answers there is not Vault", advice: "VAULT_ADDR"}, wanted{reason: down, outage: true, maybe: true}},
 		"other JSON": {200, `{"data":{"keys":3}}`,
-			wanted{reason: ledger.ReasonSinkError}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
-		"no content": {204, ``, wanted{reason: ledger.ReasonSinkError}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
+			wanted{reason: ledger.FailureSinkError}, wanted{reason: ledger.FailureSinkError, maybe: true}},
+		"no content": {204, ``, wanted{reason: ledger.FailureSinkError}, wanted{reason: ledger.FailureSinkError, maybe: true}},
 		"a list": {200, `{"data":{"data":[1],"metadata":{"version":3}}}`,
-			wanted{reason: ledger.ReasonSinkError, says: "version 3 is not a JSON object"}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
+			wanted{reason: ledger.FailureSinkError, says: "version 3 is not a JSON object"}, wanted{reason: ledger.FailureSinkError, maybe: true}},
 		"talkative": {500, `{"errors":["` + strings.Repeat("hvs.stub ", 200) + `"]}`,
-			wanted{reason: ledger.ReasonSinkError, says: "…"}, wanted{reason: ledger.ReasonSinkError, maybe: true}},
+			wanted{reason: ledger.FailureSinkError, says: "…"}, wanted{reason: ledger.FailureSinkError, maybe: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, f := stubWrite(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -145,7 +145,7 @@ func TestVaultFollowsNoRedirect(t *testing.T) {
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		v, f := stubWrite(t, http.RedirectHandler(other.URL, status).ServeHTTP,
 			func(o *sinks.VaultOptions) { o.Config.HttpClient.CheckRedirect = nil })
-		want := wanted{reason: ledger.ReasonSinkStandby, outage: true, advice: "active node"}
+		want := wanted{reason: ledger.FailureSinkStandby, outage: true, advice: "active node"}
 		_, err := v.Read(t.Context(), f.ref("a"), 0)
 		wantError(t, err, want)
 		_, err = v.Write(t.Context(), f.ref("a"), nil, 0)
@@ -171,7 +171,7 @@ func TestVaultNamespaceAndEnvironment(t *testing.T) {
 			_, _ = io.WriteString(w, isKV2)
 		}, func(o *sinks.VaultOptions) { o.Namespace = namespace })
 		_, err := v.Read(t.Context(), f.ref("a"), 0)
-		wantError(t, err, wanted{reason: ledger.ReasonSinkError})
+		wantError(t, err, wanted{reason: ledger.FailureSinkError})
 	}
 }
 
@@ -217,13 +217,13 @@ func TestVaultLostAnswers(t *testing.T) {
 		applied     bool
 	}{
 		"never dialled": {cutter{before: refused},
-			wanted{reason: ledger.ReasonSinkUnreachable, outage: true}, wanted{reason: ledger.ReasonSinkUnreachable, outage: true}, false},
+			wanted{reason: ledger.FailureSinkUnreachable, outage: true}, wanted{reason: ledger.FailureSinkUnreachable, outage: true}, false},
 		"lost on the way": {cutter{before: io.ErrUnexpectedEOF},
-			wanted{reason: ledger.ReasonSinkUnreachable, outage: true}, wanted{reason: ledger.ReasonSinkUnreachable, outage: true, maybe: true}, false},
+			wanted{reason: ledger.FailureSinkUnreachable, outage: true}, wanted{reason: ledger.FailureSinkUnreachable, outage: true, maybe: true}, false},
 		"lost on the way back": {cutter{after: io.EOF},
-			wanted{reason: ledger.ReasonSinkUnreachable, outage: true}, wanted{reason: ledger.ReasonSinkUnreachable, outage: true, maybe: true}, true},
+			wanted{reason: ledger.FailureSinkUnreachable, outage: true}, wanted{reason: ledger.FailureSinkUnreachable, outage: true, maybe: true}, true},
 		"cut short": {cutter{body: io.ErrUnexpectedEOF},
-			wanted{reason: ledger.ReasonSinkError}, wanted{reason: ledger.ReasonSinkError, maybe: true}, true},
+			wanted{reason: ledger.FailureSinkError}, wanted{reason: ledger.FailureSinkError, maybe: true}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := strings.ReplaceAll(name, " ", "-")
@@ -247,15 +247,15 @@ func TestVaultTimeoutAndCancel(t *testing.T) {
 	v, f := stubWrite(t, func(http.ResponseWriter, *http.Request) { arrived <- struct{}{}; <-done })
 	t.Cleanup(func() { close(done) }) // before the server is closed, which waits for its handlers
 	_, err := v.Read(t.Context(), f.ref("a"), 0)
-	wantError(t, err, wanted{reason: ledger.ReasonSinkTimeout, outage: true, says: "no answer within 200ms"})
+	wantError(t, err, wanted{reason: ledger.FailureSinkTimeout, outage: true, says: "no answer within 200ms"})
 	_, err = v.Write(t.Context(), f.ref("a"), nil, 0)
-	wantError(t, err, wanted{reason: ledger.ReasonSinkTimeout, outage: true, maybe: true})
+	wantError(t, err, wanted{reason: ledger.FailureSinkTimeout, outage: true, maybe: true})
 	<-arrived
 	<-arrived
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-arrived; cancel() }()
 	_, err = v.Write(ctx, f.ref("a"), nil, 0)
-	wantError(t, err, wanted{reason: ledger.ReasonSinkUnreachable, maybe: true, says: "context canceled"})
+	wantError(t, err, wanted{reason: ledger.FailureSinkUnreachable, maybe: true, says: "context canceled"})
 }
 
 func TestVaultTLS(t *testing.T) {
@@ -269,10 +269,10 @@ func TestVaultTLS(t *testing.T) {
 	old.StartTLS()
 	defer old.Close()
 	for address, want := range map[string]wanted{
-		server.URL: {reason: ledger.ReasonSinkTLSCA, outage: true, advice: "VAULT_CACERT"},
-		old.URL:    {reason: ledger.ReasonSinkTLS, outage: true, advice: "at least 1.2"},
-		strings.Replace(server.URL, "https", "http", 1): {reason: ledger.ReasonSinkTLS, outage: true, advice: "https://"},
-		strings.Replace(plain.URL, "http", "https", 1):  {reason: ledger.ReasonSinkTLS, outage: true, advice: "https://"},
+		server.URL: {reason: ledger.FailureSinkTLSCA, outage: true, advice: "VAULT_CACERT"},
+		old.URL:    {reason: ledger.FailureSinkTLS, outage: true, advice: "at least 1.2"},
+		strings.Replace(server.URL, "https", "http", 1): {reason: ledger.FailureSinkTLS, outage: true, advice: "https://"},
+		strings.Replace(plain.URL, "http", "https", 1):  {reason: ledger.FailureSinkTLS, outage: true, advice: "https://"},
 	} {
 		v, f := stub(t, nil, func(o *sinks.VaultOptions) {
 			o.Config.Address = address
@@ -342,7 +342,7 @@ func TestVaultConnectionsAndRetries(t *testing.T) {
 
 // TestWhatAnswersIsNotVault: neither a mount that does not exist nor an empty record is concluded from what another server answers.
 func TestWhatAnswersIsNotVault(t *testing.T) {
-	want := wanted{reason: ledger.ReasonSinkUnreachable, outage: true, says: "is not Vault", advice: "check host, port and path in VAULT_ADDR"}
+	want := wanted{reason: ledger.FailureSinkUnreachable, outage: true, says: "is not Vault", advice: "check host, port and path in VAULT_ADDR"}
 	login := func(o *sinks.VaultOptions) {
 		o.Token, o.Login = secret.Secret{}, sinks.CertLogin("cert", "")
 	}

@@ -57,7 +57,7 @@ func (v *Vault) parseDoc(ctx context.Context, op string, ref ledger.Ref, a answe
 		return ledger.Doc{Version: body.Metadata.Version}, nil
 	}
 	if !bytes.HasPrefix(body.Data, []byte("{")) {
-		return ledger.Doc{}, &ledger.Error{Op: op, Reason: ledger.ReasonSinkError,
+		return ledger.Doc{}, &ledger.Error{Op: op, Reason: ledger.FailureSinkError,
 			Err: fmt.Errorf("version %d is not a JSON object", body.Metadata.Version), Advice: "delete that version or write a JSON object"}
 	}
 	return ledger.Doc{Version: body.Metadata.Version, JSON: body.Data}, nil

@@ -125,7 +125,7 @@ func (v *Vault) loginFailure(ctx context.Context, op, advice string, err error) 
 	if said.StatusCode >= 500 || said.StatusCode == http.StatusTooManyRequests {
 		return v.failure(ctx, op, a, false)
 	}
-	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkDenied, Outage: true, Err: v.message(a),
+	return &ledger.Error{Op: op, Reason: ledger.FailureSinkDenied, Outage: true, Err: v.message(a),
 		Advice: advice}
 }
 

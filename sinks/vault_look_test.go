@@ -34,7 +34,7 @@ func TestVaultIsLookedAt(t *testing.T) {
 		t.Errorf("the root token ends %s: %v", expiry, err)
 	}
 	must(t, all.CheckMount(t.Context(), "short"))
-	if e := (*ledger.Error)(nil); !errors.As(all.CheckMount(t.Context(), "old"), &e) || e.Reason != ledger.ReasonSinkNotKV2 {
+	if e := (*ledger.Error)(nil); !errors.As(all.CheckMount(t.Context(), "old"), &e) || e.Reason != ledger.FailureSinkNotKV2 {
 		t.Errorf("KV version 1: %v", e)
 	}
 
@@ -61,7 +61,7 @@ func TestVaultIsLookedAt(t *testing.T) {
 		t.Errorf("sealed %t: %v", sealed, err)
 	}
 	s.Kill()
-	if e := (*ledger.Error)(nil); !errors.As(errOf(little.Seal(t.Context())), &e) || e.Reason != ledger.ReasonSinkUnreachable {
+	if e := (*ledger.Error)(nil); !errors.As(errOf(little.Seal(t.Context())), &e) || e.Reason != ledger.FailureSinkUnreachable {
 		t.Errorf("without Vault: %v", e)
 	}
 }

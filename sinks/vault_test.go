@@ -200,7 +200,7 @@ func testVaultNullData(t *testing.T, s *vaulttest.Server, f fixture) {
 	_, err := s.Client(t).Logical().WriteBytesWithContext(t.Context(), f.mount+"/data/a", []byte(`{"data":null}`))
 	must(t, err)
 	_, err = f.store.Read(t.Context(), f.ref("a"), 0)
-	wantError(t, err, wanted{reason: ledger.ReasonSinkError, says: "version 1 is not a JSON object"})
+	wantError(t, err, wanted{reason: ledger.FailureSinkError, says: "version 1 is not a JSON object"})
 }
 
 func testVaultMounts(t *testing.T, s *vaulttest.Server, f fixture) {
@@ -208,10 +208,10 @@ func testVaultMounts(t *testing.T, s *vaulttest.Server, f fixture) {
 	_, err := s.Client(t).Logical().WriteWithContext(t.Context(), "old/data/there", map[string]any{"x": "y"})
 	must(t, err)
 	for mount, want := range map[string]wanted{
-		"old":            {reason: ledger.ReasonSinkNotKV2, says: "neither check-and-set nor versions", advice: "vault kv enable-versioning old"},
-		"cubbyhole":      {reason: ledger.ReasonSinkNotKV2, says: `type "cubbyhole"`, advice: "KV version 2"},
-		"nowhere":        {reason: ledger.ReasonSinkNoMount, says: "no mount nowhere", advice: "(nowhere)"},
-		f.mount + "/sub": {reason: ledger.ReasonSinkNoMount, says: "but " + f.mount + "/", advice: "into the path"},
+		"old":            {reason: ledger.FailureSinkNotKV2, says: "neither check-and-set nor versions", advice: "vault kv enable-versioning old"},
+		"cubbyhole":      {reason: ledger.FailureSinkNotKV2, says: `type "cubbyhole"`, advice: "KV version 2"},
+		"nowhere":        {reason: ledger.FailureSinkNoMount, says: "no mount nowhere", advice: "(nowhere)"},
+		f.mount + "/sub": {reason: ledger.FailureSinkNoMount, says: "but " + f.mount + "/", advice: "into the path"},
 	} {
 		ref := ledger.Ref{Mount: mount, Path: "a"}
 		_, err := f.store.Read(t.Context(), ref, 0)
@@ -223,7 +223,7 @@ func testVaultMounts(t *testing.T, s *vaulttest.Server, f fixture) {
 		wantError(t, f.store.Check(t.Context(), ref), want)
 	}
 	_, err = f.store.Read(t.Context(), ledger.Ref{Mount: "old", Path: "there"}, 0)
-	wantError(t, err, wanted{reason: ledger.ReasonSinkNotKV2})
+	wantError(t, err, wanted{reason: ledger.FailureSinkNotKV2})
 	if got, err := s.Client(t).Logical().ReadWithContext(t.Context(), "old/data/a"); err != nil || got != nil {
 		t.Errorf("a version 1 mount was written to: %v, %v", got, err)
 	}
@@ -240,28 +240,28 @@ func testVaultDenied(t *testing.T, s *vaulttest.Server, f fixture) {
 		t.Error(err)
 	}
 	_, err := f.store.Read(t.Context(), f.ref("none"), 0)
-	wantError(t, err, wanted{reason: ledger.ReasonSinkDenied, says: "reading den/none", advice: "grant read on den/data/none"})
+	wantError(t, err, wanted{reason: ledger.FailureSinkDenied, says: "reading den/none", advice: "grant read on den/data/none"})
 	_, err = f.store.Write(t.Context(), f.ref("read"), nil, 0)
-	wantError(t, err, wanted{reason: ledger.ReasonSinkDenied, says: "permission denied", advice: "grant create, update on den/data/read"})
+	wantError(t, err, wanted{reason: ledger.FailureSinkDenied, says: "permission denied", advice: "grant create, update on den/data/read"})
 	wantWrite(t, f, "create", map[string]any{"n": "1"}, 0)
 	_, err = f.store.Write(t.Context(), f.ref("create"), nil, 1)
-	wantError(t, err, wanted{reason: ledger.ReasonSinkDenied, advice: "grant update on den/data/create"})
+	wantError(t, err, wanted{reason: ledger.FailureSinkDenied, advice: "grant update on den/data/create"})
 	_, err = f.store.List(t.Context(), f.ref("sub"))
-	wantError(t, err, wanted{reason: ledger.ReasonSinkDenied, advice: "grant list on den/metadata/sub/"})
-	wantError(t, f.store.Check(t.Context(), f.ref("read"), f.ref("none")), wanted{reason: ledger.ReasonSinkDenied,
+	wantError(t, err, wanted{reason: ledger.FailureSinkDenied, advice: "grant list on den/metadata/sub/"})
+	wantError(t, f.store.Check(t.Context(), f.ref("read"), f.ref("none")), wanted{reason: ledger.FailureSinkDenied,
 		advice: "grant create, update on den/data/read; create, read, update on den/data/none"})
 	var many []ledger.Ref
 	for i := range 8 {
 		many = append(many, f.ref(fmt.Sprint("x", i)))
 	}
-	wantError(t, f.store.Check(t.Context(), many...), wanted{reason: ledger.ReasonSinkDenied, advice: "den/data/x4; the same for 3 more"})
+	wantError(t, f.store.Check(t.Context(), many...), wanted{reason: ledger.FailureSinkDenied, advice: "den/data/x4; the same for 3 more"})
 
 	parameters := s.Token(t, `
 		path "den/data/*" { capabilities = ["create", "read", "update"]
 			denied_parameters = { "data" = [] } }
 		path "sys/capabilities-self" { capabilities = ["update"] }`)
 	_, err = openVault(t, s, parameters).Write(t.Context(), f.ref("p"), nil, 0)
-	wantError(t, err, wanted{reason: ledger.ReasonSinkDenied, advice: "limits parameters on den/data/p"})
+	wantError(t, err, wanted{reason: ledger.FailureSinkDenied, advice: "limits parameters on den/data/p"})
 }
 
 // testVaultShippedPolicy does all that rekeyd does with the policy as shipped, and then shows that each grant in it is
@@ -283,7 +283,7 @@ func testVaultShippedPolicy(t *testing.T, s *vaulttest.Server, _ fixture) {
 	v := openVault(t, s, s.Token(t, policy))
 	for _, path := range []string{"other", "rekeyd", "elevenlabs", "elevenlabs-admin/studio"} {
 		ref := ledger.Ref{Mount: "secret", Path: path}
-		wantError(t, v.Check(t.Context(), ref), wanted{reason: ledger.ReasonSinkDenied, advice: "on secret/data/" + path})
+		wantError(t, v.Check(t.Context(), ref), wanted{reason: ledger.FailureSinkDenied, advice: "on secret/data/" + path})
 	}
 }
 
@@ -315,7 +315,7 @@ func testVaultBadToken(t *testing.T, s *vaulttest.Server, f fixture) {
 	v := openVault(t, s, token)
 	f.store = v
 	wantWrite(t, f, "a", map[string]any{"n": "1"}, 0)
-	refused := wanted{reason: ledger.ReasonSinkDenied, outage: true, says: "permission denied", advice: "deploy/vault/policy.hcl"}
+	refused := wanted{reason: ledger.FailureSinkDenied, outage: true, says: "permission denied", advice: "deploy/vault/policy.hcl"}
 	wantError(t, f.store.Check(t.Context(), f.ref("a")), refused) // it has no right to ask
 
 	must(t, s.Client(t).Auth().Token().RevokeTreeWithContext(t.Context(), token))
@@ -361,8 +361,8 @@ func testVaultCapabilitiesCached(t *testing.T, s *vaulttest.Server, f fixture) {
 		path "sys/capabilities-self" { capabilities = ["update"] }`))
 	must(t, v.Check(t.Context(), f.ref("a"))) // it cannot know yet
 	_, err = v.Write(t.Context(), f.ref("a"), nil, 1)
-	wantError(t, err, wanted{reason: ledger.ReasonSinkDenied})
-	wantError(t, v.Check(t.Context(), f.ref("a")), wanted{reason: ledger.ReasonSinkDenied, advice: "create, read, update on " + f.mount + "/data/a"})
+	wantError(t, err, wanted{reason: ledger.FailureSinkDenied})
+	wantError(t, v.Check(t.Context(), f.ref("a")), wanted{reason: ledger.FailureSinkDenied, advice: "create, read, update on " + f.mount + "/data/a"})
 }
 
 // What is expected is asked about in few calls, and refuses only its own document.
@@ -392,7 +392,7 @@ func testVaultCapabilitiesAhead(t *testing.T, s *vaulttest.Server, f fixture) {
 	if checks != 4 { // three of up to 128 documents each, and the mount
 		t.Errorf("300 documents took %d calls", checks)
 	}
-	wantError(t, v.Check(t.Context(), refs[150]), wanted{reason: ledger.ReasonSinkDenied, advice: "create, update on " + f.mount + "/data/doc150"})
+	wantError(t, v.Check(t.Context(), refs[150]), wanted{reason: ledger.FailureSinkDenied, advice: "create, update on " + f.mount + "/data/doc150"})
 }
 
 func testVaultObserved(t *testing.T, s *vaulttest.Server, f fixture) {

@@ -94,7 +94,7 @@ func (t *tokenLife) ended(op string) error {
 	if _, expiry, _ := t.state(); expiry.IsZero() || time.Now().Before(expiry) {
 		return nil
 	}
-	return &ledger.Error{Op: op, Reason: ledger.ReasonSinkDenied, Outage: true, Err: errors.New("the Vault token has ended"),
+	return &ledger.Error{Op: op, Reason: ledger.FailureSinkDenied, Outage: true, Err: errors.New("the Vault token has ended"),
 		Advice: "provide a new one"}
 }
 
@@ -159,7 +159,7 @@ func (v *Vault) Run(ctx context.Context) error {
 				v.opt.Logger.Warn("keeping the vault token alive failed", "err", err)
 			}
 			wait = v.token.retry(failures)
-			if refusal := (*ledger.Error)(nil); v.opt.Login != nil && errors.As(err, &refusal) && refusal.Reason == ledger.ReasonSinkDenied {
+			if refusal := (*ledger.Error)(nil); v.opt.Login != nil && errors.As(err, &refusal) && refusal.Reason == ledger.FailureSinkDenied {
 				wait = max(wait, v.token.afterRefusal())
 			}
 			failures++

@@ -91,7 +91,7 @@ func testTokenMaximumLife(t *testing.T, s *vaulttest.Server) {
 	v := openVault(t, s, token, withLog(log))
 	runToken(t, v)
 	eventually(t, "the token ends", func() bool { return v.Check(t.Context()) != nil })
-	wantError(t, v.Check(t.Context()), wanted{reason: ledger.ReasonSinkDenied, outage: true, says: "ended"})
+	wantError(t, v.Check(t.Context()), wanted{reason: ledger.FailureSinkDenied, outage: true, says: "ended"})
 	eventually(t, "that is logged", func() bool { return strings.Contains(log.String(), "keeping the vault token alive failed") })
 	if !strings.Contains(log.String(), "cannot be renewed") {
 		t.Errorf("no warning before: %s", log)
@@ -135,7 +135,7 @@ func testTokenRevoked(t *testing.T, s *vaulttest.Server) {
 	must(t, v.Ready(t.Context()))
 	must(t, s.Client(t).Auth().Token().RevokeTreeWithContext(t.Context(), token))
 	eventually(t, "the renewal finds out", func() bool { return v.Check(t.Context()) != nil })
-	wantError(t, v.Ready(t.Context()), wanted{reason: ledger.ReasonSinkDenied, outage: true})
+	wantError(t, v.Ready(t.Context()), wanted{reason: ledger.FailureSinkDenied, outage: true})
 	if d, _ := left(v); d > 0 {
 		t.Errorf("a revoked token is said to live another %s", d)
 	}

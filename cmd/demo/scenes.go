@@ -64,7 +64,7 @@ func (s *scenes) probe(ctx context.Context) {
 	s.sim.ShareVoice(voice, s.current("tts-staging").ID)
 	s.say("-- A voice is shared with the key of tts-staging, no longer with its service account. The next key cannot read it:")
 	if s.await(ctx, func(e rotator.Event) bool {
-		return e.Type == rotator.EventFailed && e.Reason == ledger.ReasonProbeFailed
+		return e.Type == rotator.EventFailed && e.Reason == ledger.FailureProbeFailed
 	}) {
 		s.say("-- Readers keep the old key. The voice is shared with the service account again:")
 		s.sim.ShareVoice(voice, "svcacc_speech")

@@ -7,6 +7,7 @@ import (
 
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // teller writes one line for each thing that happens.
@@ -55,26 +56,26 @@ func words(e rotator.Event) string {
 		}
 		return fmt.Sprintf("rotated: new key %s is published, old key %s works until %s", short(e.KeyID), short(e.PreviousKeyID), clock(e.PreviousValidUntil))
 	case rotator.EventRetired:
-		if e.Reason == ledger.ReasonQuarantineEnded {
+		if e.Reason == ledger.TriggerQuarantineEnded {
 			return "deleted old key " + short(e.KeyID) + ", its quarantine is over"
 		}
-		if e.Reason == ledger.ReasonRevoke {
+		if e.Reason == ledger.TriggerRevoke {
 			return "disabled old key " + short(e.KeyID) + " at once"
 		}
 		return "disabled old key " + short(e.KeyID) + ", its overlap is over"
 	case rotator.EventLostDeleted:
 		return "deleted the new key of a rotation that failed"
 	case rotator.EventFailed:
-		if e.Reason == ledger.ReasonProbeFailed {
+		if e.Reason == ledger.FailureProbeFailed {
 			return "failed: the new key was refused what the policy probes; it is deleted, and the old one stays"
 		}
 		return fmt.Sprintf("failed at %s: %s; it will be tried again", e.Stage, e.Reason)
 	case rotator.EventRetireError:
 		return fmt.Sprintf("failed at %s: %s; it will be tried again", e.Stage, e.Reason)
 	case rotator.EventKeyDisabled:
-		return "key " + short(e.KeyID) + " was disabled by others: " + string(e.Reason)
+		return "key " + short(e.KeyID) + " was disabled by others: " + plan.Word(e.Reason)
 	}
-	return fmt.Sprintf("%s %s %s", e.Type, short(e.KeyID), e.Reason)
+	return fmt.Sprintf("%s %s %s", e.Type, short(e.KeyID), plan.Word(e.Reason))
 }
 
 func clock(t time.Time) string { return t.Local().Format(time.TimeOnly) }

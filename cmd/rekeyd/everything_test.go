@@ -27,7 +27,7 @@ func everything(t *testing.T) rotator.Snapshot {
 			Sink:     ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: "app/" + name}, Field: "api_key"}}
 	}
 	current := &ledger.KeyRef{ID: "key_current", Created: instant.Add(-72 * time.Hour)}
-	step := func(a plan.Action, why ledger.Reason, key string) plan.Step {
+	step := func(a plan.Action, why ledger.Trigger, key string) plan.Step {
 		return plan.Step{Action: a, Reason: why, KeyID: key}
 	}
 	old := func(id string, s ledger.RetiringState, left time.Duration) ledger.Retiring {
@@ -39,27 +39,27 @@ func everything(t *testing.T) rotator.Snapshot {
 	}
 	next := weekly.Next(instant)
 	s := rotator.Snapshot{Policies: []rotator.PolicyStatus{
-		{Policy: policy("first"), State: plan.StateDue, Reason: ledger.ReasonFirst, Steps: []plan.Step{step(plan.ActRotate, ledger.ReasonFirst, "")}},
-		{Policy: policy("leaked"), State: plan.StateDue, Reason: ledger.ReasonExposed, Current: current, Steps: []plan.Step{step(plan.ActRotate, ledger.ReasonExposed, "")}},
-		{Policy: policy("quiet"), State: plan.StateOK, Current: current, LastRotation: instant, NextDue: next, NextReason: ledger.ReasonSchedule, ThirdPartyDisable: elevenlabs.Some(false),
+		{Policy: policy("first"), State: plan.StateDue, Reason: ledger.TriggerFirst, Steps: []plan.Step{step(plan.ActRotate, ledger.TriggerFirst, "")}},
+		{Policy: policy("leaked"), State: plan.StateDue, Reason: ledger.TriggerExposed, Current: current, Steps: []plan.Step{step(plan.ActRotate, ledger.TriggerExposed, "")}},
+		{Policy: policy("quiet"), State: plan.StateOK, Current: current, LastRotation: instant, NextDue: next, NextReason: ledger.TriggerSchedule, ThirdPartyDisable: elevenlabs.Some(false),
 			Retiring: []ledger.Retiring{old("key_overlap", ledger.InOverlap, time.Hour), old("key_quarantine", ledger.InQuarantine, 26*time.Hour)}},
-		{Policy: managed(policy("busy")), State: plan.StateOK, Current: current, LastRotation: instant, NextDue: instant.Add(50 * time.Hour), NextReason: ledger.ReasonMaxAge, Drift: []string{"permissions", "allowed_ips", "character_limit", "tts_concurrency_limit", "music_concurrency_limit", "third_party_disable_allowed"},
+		{Policy: managed(policy("busy")), State: plan.StateOK, Current: current, LastRotation: instant, NextDue: instant.Add(50 * time.Hour), NextReason: ledger.TriggerMaxAge, Drift: []string{"permissions", "allowed_ips", "character_limit", "tts_concurrency_limit", "music_concurrency_limit", "third_party_disable_allowed"},
 			Steps: []plan.Step{
-				step(plan.ActSweep, ledger.ReasonAbandonedKey, "key_swept"), step(plan.ActDisable, ledger.ReasonOverlapEnded, "key_overlap"),
-				step(plan.ActDelete, ledger.ReasonQuarantineEnded, "key_quarantine"), step(plan.ActPatch, ledger.ReasonDrift, "key_current"),
-				step(plan.ActEnable, ledger.ReasonLateDisable, "key_current"), step(plan.ActAdopt, ledger.ReasonAdoptNamed, "key_adopted"),
-				step(plan.ActFollow, ledger.ReasonRolledBack, "key_overlap"), step(plan.ActInherit, ledger.ReasonRecordFound, ""),
-				step(plan.ActRecover, ledger.ReasonUnsettled, ""),
+				step(plan.ActSweep, ledger.TriggerAbandonedKey, "key_swept"), step(plan.ActDisable, ledger.TriggerOverlapEnded, "key_overlap"),
+				step(plan.ActDelete, ledger.TriggerQuarantineEnded, "key_quarantine"), step(plan.ActPatch, ledger.TriggerDrift, "key_current"),
+				step(plan.ActEnable, ledger.TriggerLateDisable, "key_current"), step(plan.ActAdopt, ledger.TriggerAdoptNamed, "key_adopted"),
+				step(plan.ActFollow, ledger.TriggerRolledBack, "key_overlap"), step(plan.ActInherit, ledger.TriggerRecordFound, ""),
+				step(plan.ActRecover, ledger.TriggerUnsettled, ""),
 			}},
-		{Policy: policy("vanished"), State: plan.StateError, Reason: ledger.ReasonKeyVanished, Message: "key key_current is missing from the listing", Current: current,
-			Steps: []plan.Step{step(plan.ActProve, ledger.ReasonKeyMissing, "key_current")}},
-		{Policy: policy("failing"), State: plan.StateFailing, Reason: ledger.ReasonBackoff, Current: current, NextDue: instant.Add(5 * time.Minute), NextReason: ledger.ReasonBackoff},
-		{Policy: policy("throttled"), State: plan.StateThrottled, Reason: ledger.ReasonThrottled, Current: current},
-		{Policy: policy("waiting"), State: plan.StateDue, Reason: ledger.ReasonOverlap, Current: current, Retiring: []ledger.Retiring{old("key_overlap", ledger.InOverlap, time.Hour)}},
-		{Policy: policy("late"), State: plan.StateOK, Reason: ledger.ReasonWindow, Current: current, NextDue: next, NextReason: ledger.ReasonWindow},
-		{Policy: policy("paused"), State: plan.StatePaused, Reason: ledger.ReasonPaused, Current: current, NextDue: next},
+		{Policy: policy("vanished"), State: plan.StateError, Reason: plan.FaultKeyVanished, Message: "key key_current is missing from the listing", Current: current,
+			Steps: []plan.Step{step(plan.ActProve, ledger.TriggerKeyMissing, "key_current")}},
+		{Policy: policy("failing"), State: plan.StateFailing, Reason: plan.WaitBackoff, Current: current, NextDue: instant.Add(5 * time.Minute), NextReason: plan.WaitBackoff},
+		{Policy: policy("throttled"), State: plan.StateThrottled, Reason: plan.WaitThrottled, Current: current},
+		{Policy: policy("waiting"), State: plan.StateDue, Reason: plan.WaitOverlap, Current: current, Retiring: []ledger.Retiring{old("key_overlap", ledger.InOverlap, time.Hour)}},
+		{Policy: policy("late"), State: plan.StateOK, Reason: plan.WaitWindow, Current: current, NextDue: next, NextReason: plan.WaitWindow},
+		{Policy: policy("paused"), State: plan.StatePaused, Reason: plan.WaitPaused, Current: current, NextDue: next},
 	}}
-	s.Removed = []rotator.PolicyStatus{{Policy: policy("removed"), State: plan.StateOK, Reason: ledger.ReasonRemoved, Current: current,
+	s.Removed = []rotator.PolicyStatus{{Policy: policy("removed"), State: plan.StateOK, Reason: plan.WaitRemoved, Current: current,
 		Retiring: []ledger.Retiring{old("key_overlap", ledger.InOverlap, time.Hour)}}}
 	for _, all := range [][]rotator.PolicyStatus{s.Policies, s.Removed} {
 		for i := range all {

@@ -80,7 +80,7 @@ func TestHistoryOfTroubledEntries(t *testing.T) {
 func TestTheExportHasTheFieldsOfTheContract(t *testing.T) {
 	t.Parallel()
 	at := instant.In(time.FixedZone("", 3600))
-	past := ledger.Past{Rotation: "abcdefghij", By: ledger.ByHTTP, Reason: ledger.ReasonRequested, Words: "a drill", KeyID: "key_b", PreviousKeyID: "key_a",
+	past := ledger.Past{Rotation: "abcdefghij", By: ledger.ByHTTP, Reason: ledger.TriggerRequested, Words: "a drill", KeyID: "key_b", PreviousKeyID: "key_a",
 		Started: at, Created: at, Published: at, Disabled: at, Deleted: at, Probes: []ledger.ProbeAnswer{{Path: "/v1/models", Status: 200}},
 		Proof: ledger.Rejected, ProofAt: at}
 	got, err := json.Marshal(web.HistoryOf("tts-prod", []ledger.Past{past}))
@@ -99,11 +99,11 @@ func TestHistoryInWords(t *testing.T) {
 	hour := func(n int) time.Time { return instant.Add(time.Duration(n) * time.Hour) }
 	probes := []ledger.ProbeAnswer{{Path: "/v1/models", Status: 204}, {Path: "/v1/voices", Status: 403}}
 	past := web.HistoryOf("p", []ledger.Past{
-		{By: ledger.BySchedule, Reason: ledger.ReasonFirst, KeyID: "k1", Published: hour(0)},
-		{By: ledger.BySchedule, Reason: ledger.ReasonSchedule, KeyID: "k2", PreviousKeyID: "k1", Published: hour(1), Disabled: hour(2), Deleted: hour(3), Proof: ledger.Rejected, Probes: probes},
-		{By: ledger.ByHTTP, Reason: ledger.ReasonRequested, KeyID: "k3", PreviousKeyID: "k2", Published: hour(4), Disabled: hour(5), Proof: ledger.StillAccepted, Probes: probes[:1], Words: "w"},
-		{By: ledger.ByLeak, Reason: ledger.ReasonExposed, KeyID: "k4", PreviousKeyID: "k3", Published: hour(6), Proof: ledger.NotTried},
-		{By: ledger.BySchedule, Reason: ledger.ReasonSchedule, KeyID: "k5", PreviousKeyID: "k4", Published: hour(7)},
+		{By: ledger.BySchedule, Reason: ledger.TriggerFirst, KeyID: "k1", Published: hour(0)},
+		{By: ledger.BySchedule, Reason: ledger.TriggerSchedule, KeyID: "k2", PreviousKeyID: "k1", Published: hour(1), Disabled: hour(2), Deleted: hour(3), Proof: ledger.Rejected, Probes: probes},
+		{By: ledger.ByHTTP, Reason: ledger.TriggerRequested, KeyID: "k3", PreviousKeyID: "k2", Published: hour(4), Disabled: hour(5), Proof: ledger.StillAccepted, Probes: probes[:1], Words: "w"},
+		{By: ledger.ByLeak, Reason: ledger.TriggerExposed, KeyID: "k4", PreviousKeyID: "k3", Published: hour(6), Proof: ledger.NotTried},
+		{By: ledger.BySchedule, Reason: ledger.TriggerSchedule, KeyID: "k5", PreviousKeyID: "k4", Published: hour(7)},
 	})
 	rows := historyRows(past, true)
 	var got strings.Builder
@@ -128,7 +128,7 @@ func TestHistoryInWords(t *testing.T) {
 func TestAForgedReasonOnItsWayToTheScreen(t *testing.T) {
 	t.Parallel()
 	for _, words := range forged() {
-		past := web.HistoryOf(words, []ledger.Past{{By: ledger.By(words), Reason: ledger.Reason(words), Words: words, KeyID: words, PreviousKeyID: words}})
+		past := web.HistoryOf(words, []ledger.Past{{By: ledger.By(words), Reason: ledger.Trigger(words), Words: words, KeyID: words, PreviousKeyID: words}})
 		for _, terminal := range []bool{true, false} {
 			var out bytes.Buffer
 			a := app{stdout: &out, lookuper: noColor{}, terminal: func(any) bool { return terminal }}

@@ -14,21 +14,21 @@ import (
 func TestThePlanSaysHowTheOldKeyLeaves(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		why    ledger.Reason
+		why    ledger.Trigger
 		age    time.Duration
 		maxAge time.Duration
-		cutOff ledger.Reason
+		cutOff plan.DisableCause
 		later  time.Duration
 		want   string
 	}{
-		"overlap":              {why: ledger.ReasonSchedule, want: "works for another 4h0m"},
-		"less of max_age left": {why: ledger.ReasonSchedule, age: 8 * time.Hour, maxAge: 9 * time.Hour, want: "works for another 1h0m"},
-		"less left by then":    {why: ledger.ReasonSchedule, age: 6 * time.Hour, maxAge: 9 * time.Hour, later: 2 * time.Hour, want: "works for another 1h0m"},
-		"too old":              {why: ledger.ReasonMaxAge, age: 20 * time.Hour, maxAge: 10 * time.Hour, want: "disabled at once"},
-		"revoked":              {why: ledger.ReasonRevoke, want: "disabled at once"},
-		"leaked":               {why: ledger.ReasonExposed, cutOff: ledger.ReasonExposed, want: "disabled already, deleted after 1d0h"},
-		"disabled by somebody": {why: ledger.ReasonRequested, cutOff: ledger.ReasonKeyDisabled, want: "disabled already"},
-		"gone":                 {why: ledger.ReasonKeyMissing, want: "gone already"},
+		"overlap":              {why: ledger.TriggerSchedule, want: "works for another 4h0m"},
+		"less of max_age left": {why: ledger.TriggerSchedule, age: 8 * time.Hour, maxAge: 9 * time.Hour, want: "works for another 1h0m"},
+		"less left by then":    {why: ledger.TriggerSchedule, age: 6 * time.Hour, maxAge: 9 * time.Hour, later: 2 * time.Hour, want: "works for another 1h0m"},
+		"too old":              {why: ledger.TriggerMaxAge, age: 20 * time.Hour, maxAge: 10 * time.Hour, want: "disabled at once"},
+		"revoked":              {why: ledger.TriggerRevoke, want: "disabled at once"},
+		"leaked":               {why: ledger.TriggerExposed, cutOff: plan.DisabledExposed, want: "disabled already, deleted after 1d0h"},
+		"disabled by somebody": {why: ledger.TriggerRequested, cutOff: plan.DisabledOther, want: "disabled already"},
+		"gone":                 {why: ledger.TriggerKeyMissing, want: "gone already"},
 	} {
 		s := rotator.PolicyStatus{
 			Policy:  &plan.Policy{Overlap: 4 * time.Hour, Quarantine: 24 * time.Hour, MaxAge: c.maxAge},

@@ -59,7 +59,7 @@ func (a app) rehearse(ctx context.Context, o options, names []string) error {
 	now, view := time.Now(), web.ViewOf(snapshot)
 	table := planTable{Policies: []policyPlan{}, Unmanaged: []policyPlan{}}
 	for i, s := range snapshot.Policies {
-		one := policyPlan{Policy: s.Policy.Name, State: s.State, Reason: s.Reason, Message: s.Message, Now: []change{}, Later: []change{}, words: view.Policies[i].Words()}
+		one := policyPlan{Policy: s.Policy.Name, State: s.State, Reason: plan.Word(s.Reason), Message: s.Message, Now: []change{}, Later: []change{}, words: view.Policies[i].Words()}
 		if err := d.Refusal(ctx, s.Policy.Name, rotator.RotateOptions{Revoke: o.revoke}); err != nil {
 			one.Note = "rotate would be refused: " + err.Error()
 		} else {
@@ -80,17 +80,17 @@ func (a app) rehearse(ctx context.Context, o options, names []string) error {
 
 // asked are the changes of a rotation that a person asks for.
 func asked(s rotator.PolicyStatus, revoke bool, now time.Time) []change {
-	changes := rotation(s, ledger.ReasonRequested, now, time.Time{})
+	changes := rotation(s, ledger.TriggerRequested, now, time.Time{})
 	if !revoke {
 		return changes
 	}
 	changes = changes[:1]
 	if s.Current != nil {
-		changes = append(changes, change{Effect: effectChange, Action: plan.ActDisable, KeyID: s.Current.ID, What: "disable " + s.Current.ID, Reason: ledger.ReasonRevoke})
+		changes = append(changes, change{Effect: effectChange, Action: plan.ActDisable, KeyID: s.Current.ID, What: "disable " + s.Current.ID, Reason: string(ledger.TriggerRevoke)})
 	}
 	for _, k := range s.Retiring {
 		if k.State == ledger.InOverlap {
-			changes = append(changes, change{Effect: effectChange, Action: plan.ActDisable, KeyID: k.ID, What: "disable " + k.ID, Reason: ledger.ReasonRevoke})
+			changes = append(changes, change{Effect: effectChange, Action: plan.ActDisable, KeyID: k.ID, What: "disable " + k.ID, Reason: string(ledger.TriggerRevoke)})
 		}
 	}
 	return changes

@@ -77,24 +77,24 @@ const (
 
 // change is one line of a plan.
 type change struct {
-	Effect effect        `json:"effect"`
-	Action plan.Action   `json:"action"`
-	KeyID  string        `json:"key_id,omitempty"`
-	What   string        `json:"what"`
-	Reason ledger.Reason `json:"reason"`
-	At     time.Time     `json:"at,omitzero"` // zero: now
+	Effect effect      `json:"effect"`
+	Action plan.Action `json:"action"`
+	KeyID  string      `json:"key_id,omitempty"`
+	What   string      `json:"what"`
+	Reason string      `json:"reason"`
+	At     time.Time   `json:"at,omitzero"` // zero: now
 }
 
 // policyPlan is the plan for one policy.
 type policyPlan struct {
-	Policy  string        `json:"policy"`
-	State   plan.State    `json:"state"`
-	Reason  ledger.Reason `json:"reason,omitempty"`
-	Message string        `json:"message,omitempty"`
-	HeldBy  string        `json:"group_held_by,omitempty"`
-	Note    string        `json:"note,omitempty"` // what else to know
-	Now     []change      `json:"now"`
-	Later   []change      `json:"later"`
+	Policy  string     `json:"policy"`
+	State   plan.State `json:"state"`
+	Reason  string     `json:"reason,omitempty"`
+	Message string     `json:"message,omitempty"`
+	HeldBy  string     `json:"group_held_by,omitempty"`
+	Note    string     `json:"note,omitempty"` // what else to know
+	Now     []change   `json:"now"`
+	Later   []change   `json:"later"`
 
 	words string // how it stands
 }
@@ -136,7 +136,7 @@ func planOf(s rotator.Snapshot, now time.Time) planTable {
 }
 
 func (p *planTable) add(s rotator.PolicyStatus, v web.PolicyView, now time.Time) policyPlan {
-	out := policyPlan{Policy: v.Name, State: s.State, Reason: s.Reason, Message: s.Message, HeldBy: s.HeldBy, Note: v.Unguarded(), Now: []change{}, Later: []change{}, words: v.Words()}
+	out := policyPlan{Policy: v.Name, State: s.State, Reason: plan.Word(s.Reason), Message: s.Message, HeldBy: s.HeldBy, Note: v.Unguarded(), Now: []change{}, Later: []change{}, words: v.Words()}
 	for _, step := range s.Steps {
 		out.Now = append(out.Now, changesOf(s, step, now)...)
 	}
@@ -144,7 +144,7 @@ func (p *planTable) add(s rotator.PolicyStatus, v web.PolicyView, now time.Time)
 		out.Later = append(out.Later, laterOf(s, now)...)
 	}
 	if len(out.Now) > 0 && s.State == plan.StateDue {
-		out.words = "due: " + string(s.Reason)
+		out.words = "due: " + plan.Word(s.Reason)
 	}
 	for _, c := range out.Now {
 		p.Summary.count(c.Effect)
@@ -169,7 +169,7 @@ func changesOf(s rotator.PolicyStatus, step plan.Step, now time.Time) []change {
 		return rotation(s, step.Reason, now, time.Time{})
 	}
 	id := step.KeyID
-	c := change{Effect: effectChange, Action: step.Action, KeyID: id, Reason: step.Reason, What: map[plan.Action]string{
+	c := change{Effect: effectChange, Action: step.Action, KeyID: id, Reason: string(step.Reason), What: map[plan.Action]string{
 		plan.ActDisable: "disable " + id,
 		plan.ActDelete:  "delete " + id,
 		plan.ActSweep:   "delete " + id,
@@ -187,22 +187,23 @@ func changesOf(s rotator.PolicyStatus, step plan.Step, now time.Time) []change {
 	case plan.ActProve:
 		c.Effect = effectLook
 	}
-	if step.Reason == ledger.ReasonProof {
+	if step.Reason == ledger.TriggerProof {
 		c.What = "try the disabled " + id + " once more"
 	}
 	return []change{c}
 }
 
 // rotation is a new key, at a later time or now, and the retirement of the old one.
-func rotation(s rotator.PolicyStatus, why ledger.Reason, now, at time.Time) []change {
-	changes := []change{{Effect: effectCreate, Action: plan.ActRotate, Reason: why, At: at,
+func rotation(s rotator.PolicyStatus, why plan.Reason, now, at time.Time) []change {
+	changes := []change{{Effect: effectCreate, Action: plan.ActRotate, Reason: plan.Word(why), At: at,
 		What: fmt.Sprintf("create a key of %s, publish it in %s", s.Policy.ServiceAccount, s.Policy.Sink)}}
 	if s.Current == nil {
 		return changes
 	}
+	trigger, _ := why.(ledger.Trigger) // "" for a rotation that is delayed
 	replaced, leaves := cmp.Or(at, now), ": it is disabled at once"
-	switch old := plan.RetiringOf(*s.Policy, *s.Current, why, s.CutOff != "", why != ledger.ReasonKeyMissing, replaced, time.Time{}); {
-	case why == ledger.ReasonKeyMissing:
+	switch old := plan.RetiringOf(*s.Policy, *s.Current, trigger, s.CutOff != "", trigger != ledger.TriggerKeyMissing, replaced, time.Time{}); {
+	case trigger == ledger.TriggerKeyMissing:
 		leaves = ": it is gone already"
 	case old.State == ledger.InQuarantine:
 		leaves = ": disabled already, deleted after " + web.Span(s.Policy.Quarantine)
@@ -211,7 +212,7 @@ func rotation(s rotator.PolicyStatus, why ledger.Reason, now, at time.Time) []ch
 	case old.Until.After(replaced):
 		leaves = ": it works for another " + web.Span(old.Until.Sub(replaced))
 	}
-	return append(changes, change{effectChange, plan.ActRotate, s.Current.ID, "retire " + s.Current.ID + leaves, why, at})
+	return append(changes, change{effectChange, plan.ActRotate, s.Current.ID, "retire " + s.Current.ID + leaves, plan.Word(why), at})
 }
 
 // patched names the settings that differ, with their new values.
@@ -230,9 +231,9 @@ func laterOf(s rotator.PolicyStatus, now time.Time) []change {
 		switch at := s.Leaves[k.ID]; {
 		case !at.After(now):
 		case k.State == ledger.InOverlap:
-			changes = append(changes, change{effectChange, plan.ActDisable, k.ID, "disable " + k.ID, ledger.ReasonOverlapEnded, at})
+			changes = append(changes, change{effectChange, plan.ActDisable, k.ID, "disable " + k.ID, string(ledger.TriggerOverlapEnded), at})
 		default:
-			changes = append(changes, change{effectDelete, plan.ActDelete, k.ID, "delete " + k.ID, ledger.ReasonQuarantineEnded, at})
+			changes = append(changes, change{effectDelete, plan.ActDelete, k.ID, "delete " + k.ID, string(ledger.TriggerQuarantineEnded), at})
 		}
 	}
 	if s.NextDue.After(now) {
@@ -268,7 +269,7 @@ func changesText(changes []change, paint painter, now time.Time) string {
 		if !c.At.IsZero() {
 			when = c.At.UTC().Format(time.RFC3339) + " (in " + web.Span(c.At.Sub(now)) + ")"
 		}
-		rows = append(rows, []string{c.What, string(c.Reason), when})
+		rows = append(rows, []string{c.What, c.Reason, when})
 	}
 	var out strings.Builder
 	for i, line := range columns(rows) {

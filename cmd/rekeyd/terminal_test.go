@@ -78,10 +78,10 @@ func TestEveryPrinterStrips(t *testing.T) {
 		for _, terminal := range []bool{true, false} {
 			var out bytes.Buffer
 			a := app{stdout: &out, stderr: &out, lookuper: noColor{}, terminal: func(any) bool { return terminal }}
-			plan := planTable{Policies: []policyPlan{{Policy: text, words: text, Now: []change{{What: text, Reason: ledger.Reason(text)}}}}}
+			plan := planTable{Policies: []policyPlan{{Policy: text, words: text, Now: []change{{What: text, Reason: text}}}}}
 			for _, err := range []error{
 				a.table([][]string{{"KEY", "NAME"}, {text, text}}, []string{red}),
-				a.print("%s\n", ledger.Reason(text)),
+				a.print("%s\n", ledger.Trigger(text)),
 				a.print("%s", safe(plan.text(a.painter(), instant))),
 			} {
 				if err != nil {

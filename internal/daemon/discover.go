@@ -66,7 +66,7 @@ func Discover(ctx context.Context, lookuper envconfig.Lookuper, workspace, versi
 	}
 	d := &Discovery{Workspace: cmp.Or(workspace, api.Workspace), BaseURL: api.BaseURL, Keys: map[string]*DiscoveredKey{}, Records: map[ledger.Ref]bool{}}
 	if d.Accounts, err = client.ServiceAccounts(ctx); err != nil {
-		return nil, &ledger.Error{Op: "listing workspace " + api.Workspace, Reason: rotator.ReasonOf(err), Err: err}
+		return nil, &ledger.Error{Op: "listing workspace " + api.Workspace, Reason: rotator.FailureOf(err), Err: err}
 	}
 	for _, a := range d.Accounts {
 		for _, k := range a.Keys {

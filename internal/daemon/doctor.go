@@ -206,7 +206,7 @@ func (x *examination) workspace(ctx context.Context, name string) {
 	subject := "workspace " + name
 	accounts, err := ws.client.ServiceAccounts(ctx)
 	if err != nil {
-		x.say(LevelError, subject, "%s", &ledger.Error{Op: ws.base, Reason: rotator.ReasonOf(err), Err: err})
+		x.say(LevelError, subject, "%s", &ledger.Error{Op: ws.base, Reason: rotator.FailureOf(err), Err: err})
 		return
 	}
 	x.say(LevelOK, subject, "%s answers, the admin key is accepted and may list service accounts; there are %d", ws.base, len(accounts))
@@ -243,10 +243,10 @@ func (x *examination) plans(ctx context.Context) {
 	}
 	for _, p := range web.ViewOf(snapshot).Policies {
 		subject := "policy " + p.Name
-		if p.State == plan.StateError && p.Reason != ledger.ReasonUnknownAccount {
+		if p.State == plan.StateError && p.Reason != string(plan.FaultUnknownAccount) {
 			x.say(LevelError, subject, "%s", p.Message)
 		}
-		if p.State == plan.StateOK && p.Reason == ledger.ReasonKeyMissing {
+		if p.State == plan.StateOK && p.Reason == string(ledger.TriggerKeyMissing) {
 			x.say(LevelWarning, subject, "key_missing: ElevenLabs does not list key %s; if the next listing lacks it too, and its secret is refused, the daemon replaces it", p.Key.ID)
 		}
 		if text := p.Unguarded(); text != "" {

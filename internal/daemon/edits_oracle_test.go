@@ -175,12 +175,12 @@ func (l *lineage) justifies(e rotator.Event) (version, bool) {
 	case !v.loaded:
 		return v, false
 	case l.last.IsZero():
-		return v, e.Reason == ledger.ReasonFirst
+		return v, e.Reason == ledger.TriggerFirst
 	case v.place() != l.place:
-		return v, e.Reason == ledger.ReasonMoved
+		return v, e.Reason == ledger.TriggerMoved
 	}
 	now := l.claimed.Add(time.Second) // what is written down is cut to whole seconds
-	return v, e.Reason == ledger.ReasonSchedule && !v.due(l.last).After(now) && !l.overlaps.After(now)
+	return v, e.Reason == ledger.TriggerSchedule && !v.due(l.last).After(now) && !l.overlaps.After(now)
 }
 
 // check finds rotations that are overdue.

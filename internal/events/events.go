@@ -23,7 +23,7 @@ import (
 
 	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator"
-	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 const (
@@ -249,7 +249,7 @@ type data struct {
 	KeyName            string             `json:"key_name,omitempty"`
 	PreviousKeyID      string             `json:"previous_key_id,omitempty"`
 	PreviousValidUntil time.Time          `json:"previous_valid_until,omitzero"`
-	Reason             ledger.Reason      `json:"reason,omitempty"`
+	Reason             string             `json:"reason,omitempty"`
 	Evidence           []rotator.Evidence `json:"evidence,omitempty"`
 }
 
@@ -260,6 +260,6 @@ func (s *Sender) event(e rotator.Event) cloudEvent {
 		SpecVersion: "1.0", ID: rand.Text(), Source: "/rekeyd/" + s.opt.Owner(), Type: typeOf(e), Subject: e.Policy, Time: e.At.UTC(),
 		ContentType: "application/json",
 		Data: data{Policy: e.Policy, KeyID: e.KeyID, KeyName: e.KeyName, PreviousKeyID: e.PreviousKeyID, PreviousValidUntil: e.PreviousValidUntil,
-			Reason: e.Reason, Evidence: e.Evidence},
+			Reason: plan.Word(e.Reason), Evidence: e.Evidence},
 	}
 }

@@ -57,7 +57,7 @@ func ok(int, http.ResponseWriter) {}
 func TestAnEventIsASignedCloudEvent(t *testing.T) {
 	r, s := newReceiver(t, ok)
 	at := time.Date(2026, 3, 3, 12, 0, 0, 0, time.FixedZone("", 3600))
-	s.Send(rotator.Event{Type: rotator.EventRotated, At: at, Policy: "tts-prod", KeyID: "new", KeyName: "rekeyd.o.tts-prod.r", PreviousKeyID: "old", PreviousValidUntil: at.Add(time.Hour), Reason: ledger.ReasonSchedule,
+	s.Send(rotator.Event{Type: rotator.EventRotated, At: at, Policy: "tts-prod", KeyID: "new", KeyName: "rekeyd.o.tts-prod.r", PreviousKeyID: "old", PreviousValidUntil: at.Add(time.Hour), Reason: ledger.TriggerSchedule,
 		Evidence: []rotator.Evidence{rotator.EvidenceVerified, rotator.EvidenceProbed}})
 	s.Send(rotator.Event{Type: rotator.EventLostDeleted, Policy: "tts-prod"}) // no state of a policy
 	s.Flush(t.Context())

@@ -48,7 +48,7 @@ func TestTheRealClientInABubble(t *testing.T) {
 		}
 		s.Revoke()
 		<-time.After(time.Hour)
-		if err := v.Check(ctx, ref); reason(err) != ledger.ReasonSinkDenied {
+		if err := v.Check(ctx, ref); reason(err) != ledger.FailureSinkDenied {
 			t.Errorf("with a revoked token: %v", err)
 		}
 		cancel()
@@ -65,7 +65,7 @@ func TestTokenEndsWithoutRenewal(t *testing.T) {
 		v := open(t, s)
 		<-time.After(time.Hour)
 		_, err := v.Read(t.Context(), ref, 0)
-		if reason(err) != ledger.ReasonSinkDenied || !strings.Contains(err.Error(), "invalid token") {
+		if reason(err) != ledger.FailureSinkDenied || !strings.Contains(err.Error(), "invalid token") {
 			t.Errorf("with an ended token: %v", err)
 		}
 	})
@@ -98,7 +98,7 @@ func TestHooks(t *testing.T) {
 			t.Errorf("a lost request: %v", err)
 		}
 		before = &memkv.Refusal{Status: 503, Errors: []string{"Vault is sealed"}}
-		if err := write(0); reason(err) != ledger.ReasonSinkSealed || maybe(err) {
+		if err := write(0); reason(err) != ledger.FailureSinkSealed || maybe(err) {
 			t.Errorf("a refusal: %v", err)
 		}
 		before, after = nil, errors.New("cut on the way back")
@@ -110,7 +110,7 @@ func TestHooks(t *testing.T) {
 			t.Errorf("what had been applied: %v", err)
 		}
 		s.Before(func(*http.Request) error { <-time.After(time.Minute); return nil })
-		if err := write(1); !maybe(err) || reason(err) != ledger.ReasonSinkTimeout {
+		if err := write(1); !maybe(err) || reason(err) != ledger.FailureSinkTimeout {
 			t.Errorf("an answer that takes too long: %v", err)
 		}
 		s.Before(nil)
@@ -166,13 +166,13 @@ func TestFromOutside(t *testing.T) {
 	s.Delete(ref.String())
 	want(nil, 0)
 	s.Seal()
-	if _, err := v.Read(t.Context(), ref, 0); reason(err) != ledger.ReasonSinkSealed {
+	if _, err := v.Read(t.Context(), ref, 0); reason(err) != ledger.FailureSinkSealed {
 		t.Errorf("sealed: %v", err)
 	}
 	s.Unseal()
 	want(nil, 0)
 	s.Deny = func(path string) bool { return path == "secret/data/elevenlabs/a" }
-	if _, err := v.Read(t.Context(), ref, 0); reason(err) != ledger.ReasonSinkDenied || !strings.Contains(err.Error(), "grant read on secret/data/elevenlabs/a") {
+	if _, err := v.Read(t.Context(), ref, 0); reason(err) != ledger.FailureSinkDenied || !strings.Contains(err.Error(), "grant read on secret/data/elevenlabs/a") {
 		t.Errorf("denied: %v", err)
 	}
 }
@@ -195,7 +195,7 @@ func TestRefusesWhatItDoesNotModel(t *testing.T) {
 	}
 }
 
-func reason(err error) ledger.Reason {
+func reason(err error) ledger.Failure {
 	var e *ledger.Error
 	if !errors.As(err, &e) {
 		return ""

@@ -152,7 +152,7 @@ func (g *gathering) about(p *plan.Policy, name *dto.LabelPair) {
 	g.info.add(1, append(labels, name, label("service_account", p.ServiceAccount), label("sink", p.Sink.String()), label("workspace", p.Workspace))...)
 }
 
-func (g *gathering) policy(s *rotator.PolicyStatus, refused ledger.Reason, now time.Time) {
+func (g *gathering) policy(s *rotator.PolicyStatus, refused ledger.Failure, now time.Time) {
 	name := label("policy", s.Policy.Name)
 	g.about(s.Policy, name)
 	g.rotations.add(float64(s.Successes), name, g.success)

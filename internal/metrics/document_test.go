@@ -14,6 +14,7 @@ import (
 
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
 // Run `go test ./internal/metrics -run MetricsDocument -update` after a change of the metrics.
@@ -89,8 +90,8 @@ for each problem, so that an alert can name both policy and problem. A workspace
 		{"`state` of `rekeyd_policy_state`", quoted(values(families, "rekeyd_policy_state", "state"))},
 		{"`state` of `rekeyd_keys`", quoted(values(families, "rekeyd_keys", "state"))},
 		{"`stage`", quoted(ledger.Stages())},
-		{"`reason` of `rekeyd_rotation_failures_total`", quoted(ledger.FailureReasons())},
-		{"`reason` of `rekeyd_key_disabled_timestamp_seconds`", quoted(ledger.DisableReasons())},
+		{"`reason` of `rekeyd_rotation_failures_total`", quoted(ledger.Failures())},
+		{"`reason` of `rekeyd_key_disabled_timestamp_seconds`", quoted(plan.DisableCauses())},
 		{"`reason` of `rekeyd_policy_problem`", "those of `rekeyd_rotation_failures_total`, and " + quoted(slices.DeleteFunc(problemReasons(), isFailure))},
 		{"`operation` with the target `elevenlabs`", quoted(operations(t, "../../elevenlabs/client.go"))},
 		{"`operation` with the target `vault`", quoted(operations(t, "../../sinks/vault.go"))},
@@ -141,16 +142,19 @@ func quoted[S ~string](words []S) string {
 	return strings.Join(marked, ", ")
 }
 
-// problemReasons is every value of the label: the reasons of errors and of failed stages, and those of old keys.
+// problemReasons is every value of the label: the faults and failures, and those of old keys.
 func problemReasons() []string {
 	all := []string{string(rotator.ProblemOldKeyInUse), string(rotator.ProblemNewKeyUnused), string(rotator.ProblemStillAccepted), string(rotator.ProblemProofMissing), string(rotator.ProblemKeyLimitNear),
 		string(rotator.ProblemRetireFailing)}
-	for _, r := range slices.Concat(ledger.ErrorReasons(), ledger.FailureReasons()) {
-		if !slices.Contains(all, string(r)) {
-			all = append(all, string(r))
+	for _, f := range plan.Faults() {
+		all = append(all, string(f))
+	}
+	for _, f := range ledger.Failures() {
+		if !slices.Contains(all, string(f)) {
+			all = append(all, string(f))
 		}
 	}
 	return all
 }
 
-func isFailure(r string) bool { return ledger.IsFailure(ledger.Reason(r)) }
+func isFailure(word string) bool { return ledger.Failure(word).Known() }

@@ -15,6 +15,7 @@ import (
 	"github.com/rekeyd/rekeyd/internal/outbox"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
 	"github.com/rekeyd/rekeyd/sinks"
 )
 
@@ -78,8 +79,8 @@ func histograms(name, help string, buckets []float64, labels ...string) *prometh
 // prepare creates series before their first increase, so that rate() sees it.
 func (m *Metrics) prepare() {
 	for _, stage := range ledger.Stages() {
-		for _, reason := range ledger.FailureReasons() {
-			m.failures.WithLabelValues(string(stage), string(reason))
+		for _, failure := range ledger.Failures() {
+			m.failures.WithLabelValues(string(stage), string(failure))
 		}
 	}
 	m.durations.WithLabelValues(succeeded)
@@ -109,10 +110,10 @@ func (m *Metrics) Happened(e rotator.Event) {
 	case rotator.EventRotated:
 		m.durations.WithLabelValues(succeeded).Observe(e.Duration.Seconds())
 	case rotator.EventFailed:
-		m.failures.WithLabelValues(string(e.Stage), string(e.Reason)).Inc()
+		m.failures.WithLabelValues(string(e.Stage), plan.Word(e.Reason)).Inc()
 		m.durations.WithLabelValues(failed).Observe(e.Duration.Seconds())
 	case rotator.EventRetireError:
-		m.failures.WithLabelValues(string(e.Stage), string(e.Reason)).Inc()
+		m.failures.WithLabelValues(string(e.Stage), plan.Word(e.Reason)).Inc()
 	case rotator.EventLostDeleted:
 		m.mu.Lock()
 		defer m.mu.Unlock()

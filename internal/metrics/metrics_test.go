@@ -25,9 +25,9 @@ func busy(name string) rotator.PolicyStatus {
 	return rotator.PolicyStatus{
 		Policy: &plan.Policy{Name: name, Workspace: "default", ServiceAccount: "svcacc", Sink: ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: "elevenlabs/" + name}}, MaxAge: time.Hour}, State: plan.StateFailing, NextDue: at, LastRotation: at,
 		Current: &ledger.KeyRef{ID: "k", Hash: "hash-of-a-secret", Created: at}, Keys: plan.KeyCounts{Current: 1, Overlap: 2, Quarantine: 3, Lost: 4, Foreign: 5},
-		InUse: true, Drift: []string{"allowed_ips"}, Successes: 6, Failures: 7, Disabled: map[ledger.Reason]time.Time{ledger.ReasonExposed: at},
+		InUse: true, Drift: []string{"allowed_ips"}, Successes: 6, Failures: 7, Disabled: map[plan.DisableCause]time.Time{plan.DisabledExposed: at},
 		ThirdPartyDisable: elevenlabs.Some(false),
-		Failure:           &ledger.Failure{Stage: ledger.StageCreate, Reason: ledger.ReasonKeyLimit},
+		Failure:           &ledger.LastFailure{Stage: ledger.StageCreate, Reason: ledger.FailureKeyLimit},
 		Retiring:          []ledger.Retiring{{State: ledger.InOverlap, Until: at.Add(time.Hour)}, {State: ledger.InOverlap, Until: at, Tries: 2}},
 	}
 }
@@ -66,8 +66,8 @@ func TestMetrics(t *testing.T) {
 	m.Watch(func() rotator.Snapshot { return shown }, skewed, nil)
 	m.Reloaded(true)
 	m.Happened(rotator.Event{Type: rotator.EventRotated, Duration: time.Second})
-	m.Happened(rotator.Event{Type: rotator.EventFailed, Stage: ledger.StageCreate, Reason: ledger.ReasonKeyLimit})
-	m.Happened(rotator.Event{Type: rotator.EventRetireError, Stage: ledger.StageRetire, Reason: ledger.ReasonAPIError})
+	m.Happened(rotator.Event{Type: rotator.EventFailed, Stage: ledger.StageCreate, Reason: ledger.FailureKeyLimit})
+	m.Happened(rotator.Event{Type: rotator.EventRetireError, Stage: ledger.StageRetire, Reason: ledger.FailureAPIError})
 	m.Happened(rotator.Event{Type: rotator.EventLostDeleted, Workspace: "default"})
 	m.Called("elevenlabs", "list", "200", time.Millisecond)
 	m.Called("vault", "write", "799", time.Millisecond)
@@ -166,7 +166,7 @@ func lint(t *testing.T, text string) {
 func TestEverySeriesOfAFailureExistsBefore(t *testing.T) {
 	t.Parallel()
 	text := scrape(t, New("v1", "abc"))
-	want := len(ledger.Stages()) * len(ledger.FailureReasons())
+	want := len(ledger.Stages()) * len(ledger.Failures())
 	if n := strings.Count(text, "rekeyd_rotation_failures_total{"); n != want {
 		t.Errorf("%d series, want %d", n, want)
 	}

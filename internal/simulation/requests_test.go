@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator"
-	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
@@ -66,7 +65,7 @@ func (o *oracle) answered(p plan.Policy, r *record, g *gate, at time.Time, key *
 		return
 	}
 	for _, s := range o.w.replicas[g.replica].rotator.Snapshot().Policies {
-		switch waits := s.Reason == ledger.ReasonGroup || s.Reason == ledger.ReasonThrottled; {
+		switch waits := s.Reason == plan.WaitGroup || s.Reason == plan.WaitThrottled; {
 		case base(s.Policy.Name) != base(p.Name):
 		case waits: // as it says
 			o.inCalm(func() { o.answered(p, r, g, at, key) })

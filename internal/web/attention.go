@@ -70,7 +70,7 @@ const (
 )
 
 // alertsOf are what a person should look at, the worst first: the policy's problems, and what the other metrics show.
-func alertsOf(s *rotator.PolicyStatus, refused ledger.Reason, now time.Time) []alert {
+func alertsOf(s *rotator.PolicyStatus, refused ledger.Failure, now time.Time) []alert {
 	var all []alert
 	for _, p := range s.Problems(refused, now) {
 		if a, known := alertFor(p); known {
@@ -110,19 +110,19 @@ func alertsOf(s *rotator.PolicyStatus, refused ledger.Reason, now time.Time) []a
 
 func alertFor(p rotator.Problem) (alert, bool) {
 	switch p {
-	case rotator.Problem(ledger.ReasonLeakStorm):
+	case rotator.Problem(plan.FaultLeakStorm):
 		return leakStorm, true
-	case rotator.Problem(ledger.ReasonKeyDisabled), rotator.Problem(ledger.ReasonTrialEnded), rotator.Problem(ledger.ReasonDowngraded):
+	case rotator.Problem(plan.FaultKeyDisabled), rotator.Problem(plan.FaultTrialEnded), rotator.Problem(plan.FaultDowngraded):
 		return keyDisabled, true
-	case rotator.Problem(ledger.ReasonKeyVanished):
+	case rotator.Problem(plan.FaultKeyVanished):
 		return keyVanished, true
-	case rotator.Problem(ledger.ReasonAdminKeyRefused), rotator.Problem(ledger.ReasonMissingPermissions):
+	case rotator.Problem(ledger.FailureAdminKeyRefused), rotator.Problem(ledger.FailureMissingPermissions):
 		return adminKeyRefused, true
-	case rotator.Problem(ledger.ReasonRecordChanged), rotator.Problem(ledger.ReasonSinkConflict):
+	case rotator.Problem(plan.FaultRecordChanged), rotator.Problem(ledger.FailureSinkConflict):
 		return recordChanged, true
-	case rotator.Problem(ledger.ReasonReplicasDiffer):
+	case rotator.Problem(plan.FaultReplicasDiffer):
 		return replicasDisagree, true
-	case rotator.Problem(ledger.ReasonKeyLimit):
+	case rotator.Problem(ledger.FailureKeyLimit):
 		return keyLimit, true
 	case rotator.ProblemRetireFailing:
 		return retirementFailing, true
@@ -192,7 +192,7 @@ func (m matter) Words() string {
 func (r *row) trouble() string {
 	switch f := r.Failure; {
 	case r.State == plan.StateError:
-		return sentence(cmp.Or(r.Message, string(r.Reason)))
+		return sentence(cmp.Or(r.Message, plan.Word(r.Reason)))
 	case f != nil:
 		text := fmt.Sprintf("Failed at %s, %s: %s", f.Stage, momentOf(f.At, r.now, r.zone(), "").Relative, sentence(f.Message))
 		if f.Count > 1 {
@@ -205,7 +205,7 @@ func (r *row) trouble() string {
 	case r.State == plan.StateThrottled:
 		return sentence(r.Message)
 	case r.State == plan.StateFailing:
-		return sentence(string(r.Reason))
+		return sentence(plan.Word(r.Reason))
 	}
 	return ""
 }
@@ -215,7 +215,7 @@ func (r *row) cutOff() string {
 	if words := viewOf(r.PolicyStatus).CutOff(); words != "" {
 		return strings.TrimSpace("R" + words[1:] + ". " + r.trouble())
 	}
-	last, why := time.Time{}, ledger.Reason("")
+	last, why := time.Time{}, plan.DisableCause("")
 	for reason, at := range r.Disabled {
 		if at.After(last) {
 			last, why = at, reason

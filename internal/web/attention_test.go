@@ -65,27 +65,27 @@ func TestTheWorstComesFirstAndOnce(t *testing.T) {
 		change(&s)
 		return s
 	}
-	failing := func(reason ledger.Reason) func(*rotator.PolicyStatus) {
+	failing := func(reason ledger.Failure) func(*rotator.PolicyStatus) {
 		return func(s *rotator.PolicyStatus) {
 			s.State, s.Reason = plan.StateFailing, reason
-			s.Failure = &ledger.Failure{Stage: ledger.StageClaim, Reason: reason, Message: "it failed", At: now.Add(-time.Minute), Count: 1}
+			s.Failure = &ledger.LastFailure{Stage: ledger.StageClaim, Reason: reason, Message: "it failed", At: now.Add(-time.Minute), Count: 1}
 		}
 	}
-	decision := func(reason ledger.Reason) func(*rotator.PolicyStatus) {
+	decision := func(reason plan.Fault) func(*rotator.PolicyStatus) {
 		return func(s *rotator.PolicyStatus) {
 			s.State, s.Reason, s.Message = plan.StateError, reason, "decide"
 		}
 	}
 	s := rotator.Snapshot{Policies: []rotator.PolicyStatus{
 		policy("drifted", "a", func(s *rotator.PolicyStatus) { s.Drift = []string{"allowed_ips"} }),
-		policy("empty", "a", func(s *rotator.PolicyStatus) { decision(ledger.ReasonRecordChanged)(s); s.Current = nil }),
+		policy("empty", "a", func(s *rotator.PolicyStatus) { decision(plan.FaultRecordChanged)(s); s.Current = nil }),
 		policy("fine", "a", func(*rotator.PolicyStatus) {}),
-		policy("leaking", "a", decision(ledger.ReasonLeakStorm)),
-		policy("cut", "a", func(s *rotator.PolicyStatus) { failing(ledger.ReasonKeyLimit)(s); s.CutOff = ledger.ReasonExposed }),
+		policy("leaking", "a", decision(plan.FaultLeakStorm)),
+		policy("cut", "a", func(s *rotator.PolicyStatus) { failing(ledger.FailureKeyLimit)(s); s.CutOff = plan.DisabledExposed }),
 		policy("late", "a", func(s *rotator.PolicyStatus) { s.State, s.NextDue = plan.StateThrottled, now.Add(-time.Hour) }),
 		policy("old", "a", func(s *rotator.PolicyStatus) { s.Policy.MaxAge = time.Minute }),
-		policy("refused", "b", failing(ledger.ReasonAdminKeyRefused)),
-		policy("retrying", "a", func(s *rotator.PolicyStatus) { failing(ledger.ReasonProbeFailed)(s); s.State = plan.StateRotating }),
+		policy("refused", "b", failing(ledger.FailureAdminKeyRefused)),
+		policy("retrying", "a", func(s *rotator.PolicyStatus) { failing(ledger.FailureProbeFailed)(s); s.State = plan.StateRotating }),
 	}, Workspaces: []rotator.WorkspaceStatus{{Name: "a"}, {Name: "b", Err: elevenlabs.ErrInvalidKey}}}
 	said := func(a attention) (all []string) {
 		for _, m := range a.Matters {
@@ -128,10 +128,10 @@ func TestEveryAlertIsSaid(t *testing.T) {
 		ws   rotator.WorkspaceStatus
 		down error
 	}
-	failing := func(r ledger.Reason) func(*world) {
+	failing := func(r plan.Reason) func(*world) {
 		return func(w *world) { w.State, w.Reason, w.Message = plan.StateFailing, r, "it failed" }
 	}
-	decision := func(r ledger.Reason) func(*world) {
+	decision := func(r plan.Fault) func(*world) {
 		return func(w *world) { w.State, w.Reason, w.Message = plan.StateError, r, "decide" }
 	}
 	said := map[alert]bool{}
@@ -145,18 +145,18 @@ func TestEveryAlertIsSaid(t *testing.T) {
 		{sinkDown, func(w *world) { w.down = errors.New("Vault is sealed") }, "Vault is sealed"},
 		{tokenEnding, func(w *world) { w.tokenEnds = now.Add(5 * time.Minute) }, "The Vault token ends in 5m0s, and nothing renews it."},
 		{tokenEnding, func(w *world) { w.tokenEnds = now.Add(-time.Second) }, "The Vault token has ended, 1s ago."},
-		{leakStorm, decision(ledger.ReasonLeakStorm), "decide."},
-		{keyDisabled, func(w *world) { w.CutOff = ledger.ReasonExposed }, "Readers are refused, since the key is disabled (exposed_publicly)."},
-		{keyVanished, decision(ledger.ReasonKeyVanished), "decide."},
+		{leakStorm, decision(plan.FaultLeakStorm), "decide."},
+		{keyDisabled, func(w *world) { w.CutOff = plan.DisabledExposed }, "Readers are refused, since the key is disabled (exposed_publicly)."},
+		{keyVanished, decision(plan.FaultKeyVanished), "decide."},
 		{adminKeyRefused, func(w *world) { w.ws.Err = refused }, "Workspace default: listing: "},
 		{adminKeyRefused, func(w *world) { w.ws.Err, w.ws.LastReconcile = refused, now.Add(-24*time.Hour) }, "Workspace default: listing: "},
-		{recordChanged, decision(ledger.ReasonRecordChanged), "decide."},
+		{recordChanged, decision(plan.FaultRecordChanged), "decide."},
 		{keyTooOld, func(w *world) { w.Policy.MaxAge = time.Minute }, "The key is 1h0m old, and max_age is 1m0s."},
 		{loopStalled, func(w *world) { w.ws.LastReconcile = now.Add(-40 * time.Minute) }, "Workspace default was not listed for 40m0s: the loop stands still."},
 		{loopStalled, func(w *world) { w.ws.LastReconcile, w.started = time.Time{}, now.Add(-31*time.Minute) }, "Workspace default was not listed for 31m0s"},
 		{loopStalled, func(w *world) { w.ws.LastReconcile, w.ws.Err = now.Add(-31*time.Minute), errors.New("no answer") }, "Workspace default could not be listed for 31m0s: no answer"},
 		{-1, func(w *world) { w.ws.LastReconcile, w.interval = now.Add(-40*time.Minute), 20*time.Minute }, ""},
-		{noFirstKey, func(w *world) { failing(ledger.ReasonAPIError)(w); w.Current = nil }, "api_error."},
+		{noFirstKey, func(w *world) { failing(ledger.FailureAPIError)(w); w.Current = nil }, "api_error."},
 		{workspaceDown, func(w *world) { w.ws.Err = errors.New("no answer") }, "Workspace default: no answer"},
 		{reloadFailed, func(w *world) { w.reloadFault = "line 3" }, "the old policies stay in force: line 3"},
 		{clockSkew, store(-10 * time.Minute), "The clock of this host is 10m0s behind that of Vault."},
@@ -165,9 +165,9 @@ func TestEveryAlertIsSaid(t *testing.T) {
 			w.skew.Workspaces = map[string]time.Duration{"default": time.Second, "other": 3 * time.Minute}
 		}, "The clock of this host is 3m0s ahead of that of ElevenLabs (workspace other) and 10m0s ahead of that of Vault."},
 		{-1, store(2 * time.Minute), ""},
-		{replicasDisagree, failing(ledger.ReasonReplicasDiffer), "replicas_disagree."},
-		{keyLimit, failing(ledger.ReasonKeyLimit), "key_limit."},
-		{rotationFailing, failing(ledger.ReasonAPIError), "api_error."},
+		{replicasDisagree, failing(plan.FaultReplicasDiffer), "replicas_disagree."},
+		{keyLimit, failing(ledger.FailureKeyLimit), "key_limit."},
+		{rotationFailing, failing(ledger.FailureAPIError), "api_error."},
 		{retirementFailing, func(w *world) { w.Unswept = 2 }, "could not be disabled or deleted"},
 		{oldKeyAccepted, func(w *world) { w.Accepted = true }, "still accepts"},
 		{proofMissing, func(w *world) { w.Unproven = true }, "nothing shows"},
@@ -213,8 +213,8 @@ func TestAThrottledFirstKeyNeedsAttention(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)
 	s := rotator.Snapshot{Policies: []rotator.PolicyStatus{
-		{Policy: &plan.Policy{Name: "new", Workspace: "a"}, Loaded: true, State: plan.StateThrottled, Reason: ledger.ReasonThrottled, Message: "workspace a has had 5 rotations", NextDue: now.Add(time.Hour)},
-		{Policy: &plan.Policy{Name: "old", Workspace: "a"}, Loaded: true, State: plan.StateThrottled, Reason: ledger.ReasonThrottled, Current: &ledger.KeyRef{ID: "k", Created: now}, NextDue: now.Add(-time.Minute)},
+		{Policy: &plan.Policy{Name: "new", Workspace: "a"}, Loaded: true, State: plan.StateThrottled, Reason: plan.WaitThrottled, Message: "workspace a has had 5 rotations", NextDue: now.Add(time.Hour)},
+		{Policy: &plan.Policy{Name: "old", Workspace: "a"}, Loaded: true, State: plan.StateThrottled, Reason: plan.WaitThrottled, Current: &ledger.KeyRef{ID: "k", Created: now}, NextDue: now.Add(-time.Minute)},
 	}}
 	got := attentionOf(s, rowsOf(&s, now), vitals{started: now}, now, false)
 	if len(got.Matters) != 1 || got.Matters[0].Name() != "RekeydNoFirstKey" || got.Matters[0].Policy() != "new" || got.Matters[0].Words() != "workspace a has had 5 rotations." {

@@ -104,7 +104,8 @@ func calendarOf(s rotator.Snapshot, given url.Values, now time.Time, perHour int
 
 // comingOf is the next rotation as it was decided, and until when an old key holds the group.
 func comingOf(s *rotator.PolicyStatus) plan.Coming {
-	c := plan.Coming{Policy: s.Policy, Next: s.NextDue, Why: s.NextReason}
+	c := plan.Coming{Policy: s.Policy, Next: s.NextDue}
+	c.Why, _ = s.NextReason.(ledger.Trigger)
 	for _, r := range s.Retiring {
 		if until := leaves(s, r); r.State == ledger.InOverlap && until.After(c.Held) {
 			c.Held = until
@@ -164,7 +165,7 @@ func short(n int) string {
 // conflicts says which runs meet, those that are skipped first.
 func (c *calendar) conflicts(now time.Time) {
 	waits := slices.Clone(c.Waits)
-	slices.SortStableFunc(waits, func(x, y plan.Wait) int { return sign(!x.Missed, !y.Missed, false) })
+	slices.SortStableFunc(waits, func(x, y plan.Run) int { return sign(!x.Missed, !y.Missed, false) })
 	c.More = len(waits) + len(c.Over)
 	for _, w := range waits[:min(len(waits), conflictsRows)] {
 		words := fmt.Sprintf("waits %s at least: %s has its group %s", Span(w.Until.Sub(w.At)), w.For.Name, w.Policy.Group)

@@ -61,14 +61,14 @@ func fleet(t testing.TB, n int, now time.Time) rotator.Snapshot {
 		}
 		current := key(2, created)
 		st := rotator.PolicyStatus{Policy: p, State: plan.StateOK, Loaded: true, Current: &current, LastRotation: current.Published, Keys: plan.KeyCounts{Current: 1}}
-		st.NextDue, st.NextReason = p.Schedule.Next(created), ledger.ReasonSchedule
+		st.NextDue, st.NextReason = p.Schedule.Next(created), ledger.TriggerSchedule
 		history := []ledger.Past{
-			{Rotation: "a", By: ledger.BySchedule, Reason: ledger.ReasonFirst, KeyID: key(1, created).ID, Created: created.Add(-200 * time.Hour), Published: created.Add(-200 * time.Hour)},
-			{Rotation: "b", By: ledger.BySchedule, Reason: ledger.ReasonSchedule, KeyID: current.ID, PreviousKeyID: key(1, created).ID, Started: created, Created: created, Published: current.Published,
+			{Rotation: "a", By: ledger.BySchedule, Reason: ledger.TriggerFirst, KeyID: key(1, created).ID, Created: created.Add(-200 * time.Hour), Published: created.Add(-200 * time.Hour)},
+			{Rotation: "b", By: ledger.BySchedule, Reason: ledger.TriggerSchedule, KeyID: current.ID, PreviousKeyID: key(1, created).ID, Started: created, Created: created, Published: current.Published,
 				Probes: []ledger.ProbeAnswer{{Path: "/v1/voices/21m00Tcm4TlvDq8ikWAM", Status: 200}}},
 		}
 		if age < 30*time.Hour {
-			old := ledger.Retiring{KeyRef: key(1, created.Add(-200*time.Hour)), State: ledger.InOverlap, Until: created.Add(6 * time.Hour), Reason: ledger.ReasonSchedule}
+			old := ledger.Retiring{KeyRef: key(1, created.Add(-200*time.Hour)), State: ledger.InOverlap, Until: created.Add(6 * time.Hour), Reason: ledger.TriggerSchedule}
 			st.Keys.Overlap = 1
 			if age >= 6*time.Hour {
 				old.State, old.Until, old.Proof = ledger.InQuarantine, created.Add(30*time.Hour), ledger.Rejected
@@ -93,35 +93,35 @@ func fleet(t testing.TB, n int, now time.Time) rotator.Snapshot {
 // trouble gives one policy in eight a state of its own.
 func trouble(st *rotator.PolicyStatus, i int, now time.Time) {
 	name := st.Policy.Name
-	decision := func(r ledger.Reason, message string) {
-		st.State, st.Reason, st.Message, st.NextDue, st.NextReason = plan.StateError, r, message, time.Time{}, ""
+	decision := func(f plan.Fault, message string) {
+		st.State, st.Reason, st.Message, st.NextDue, st.NextReason = plan.StateError, f, message, time.Time{}, nil
 	}
 	switch i % 97 {
 	case 5:
 		st.Policy.MaxAge, st.Current.Created = 200*time.Hour, now.Add(-230*time.Hour)
 	case 13:
-		decision(ledger.ReasonRecordChanged, "secret/elevenlabs/"+name+" holds a value that rekeyd did not put there; set adopt to its key's id, or run: rekeyd rotate "+name)
+		decision(plan.FaultRecordChanged, "secret/elevenlabs/"+name+" holds a value that rekeyd did not put there; set adopt to its key's id, or run: rekeyd rotate "+name)
 	case 23:
-		st.State, st.Reason = plan.StateFailing, ledger.ReasonBackoff
-		st.NextDue, st.NextReason = now.Add(17*time.Minute), ledger.ReasonBackoff
-		st.Failure = &ledger.Failure{Stage: ledger.StageVerify, Reason: ledger.ReasonProbeFailed, At: now.Add(-4 * time.Minute), Count: 3, NextTry: st.NextDue,
+		st.State, st.Reason = plan.StateFailing, plan.WaitBackoff
+		st.NextDue, st.NextReason = now.Add(17*time.Minute), plan.WaitBackoff
+		st.Failure = &ledger.LastFailure{Stage: ledger.StageVerify, Reason: ledger.FailureProbeFailed, At: now.Add(-4 * time.Minute), Count: 3, NextTry: st.NextDue,
 			Message: "probe /v1/voices/21m00Tcm4TlvDq8ikWAM was answered 404; correct the path, or share what it names with the service account"}
 	case 31, 63:
-		st.State, st.Reason = plan.StateRotating, ledger.ReasonClaimed
+		st.State, st.Reason = plan.StateRotating, plan.WaitClaimed
 	case 37, 71, 90:
-		st.State, st.Reason, st.NextDue = plan.StateDue, ledger.ReasonGroup, now.Add(-5*time.Minute)
+		st.State, st.Reason, st.NextDue = plan.StateDue, plan.WaitGroup, now.Add(-5*time.Minute)
 		st.HeldBy = "tts-speech-0000"
 	case 44:
-		st.State, st.Reason, st.NextDue = plan.StateThrottled, ledger.ReasonThrottled, now.Add(-time.Hour)
+		st.State, st.Reason, st.NextDue = plan.StateThrottled, plan.WaitThrottled, now.Add(-time.Hour)
 	case 52, 81:
-		st.Policy.Mode, st.State, st.Reason, st.NextDue = plan.ModePaused, plan.StatePaused, ledger.ReasonPaused, time.Time{}
+		st.Policy.Mode, st.State, st.Reason, st.NextDue = plan.ModePaused, plan.StatePaused, plan.WaitPaused, time.Time{}
 	case 60:
 		st.Drift = []string{"allowed_ips"}
 	case 77:
 		st.Keys.Lost = 2
 	case 85:
-		decision(ledger.ReasonLeakStorm, "key "+st.Current.ID+" was disabled (exposed_publicly) after 3 leak rotations within an hour; find the leak, then run: rekeyd rotate "+name)
-		st.CutOff, st.Disabled = ledger.ReasonExposed, map[ledger.Reason]time.Time{ledger.ReasonExposed: now.Add(-20 * time.Minute)}
+		decision(plan.FaultLeakStorm, "key "+st.Current.ID+" was disabled (exposed_publicly) after 3 leak rotations within an hour; find the leak, then run: rekeyd rotate "+name)
+		st.CutOff, st.Disabled = plan.DisabledExposed, map[plan.DisableCause]time.Time{plan.DisabledExposed: now.Add(-20 * time.Minute)}
 	}
 }
 

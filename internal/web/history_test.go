@@ -43,7 +43,7 @@ func TestOnePolicyWithItsHistory(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &got); status != http.StatusOK || err != nil || header.Get("Content-Type") != "application/json" {
 		t.Fatalf("HTTP %d %s %v", status, body, err)
 	}
-	if h := got.History; got.Name != "tts-prod" || len(h) != 2 || h[0].Reason != ledger.ReasonFirst || h[1].By != ledger.ByHTTP || h[1].Words != markup ||
+	if h := got.History; got.Name != "tts-prod" || len(h) != 2 || h[0].Reason != ledger.TriggerFirst || h[1].By != ledger.ByHTTP || h[1].Words != markup ||
 		h[1].KeyID != got.Key.ID || h[1].PreviousKeyID != h[0].KeyID || h[1].Policy != "tts-prod" {
 		t.Errorf("it says %s", body)
 	}
@@ -135,7 +135,7 @@ func TestAHealedLeakOnThePage(t *testing.T) {
 func TestARotationOnThePage(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)
-	past := ledger.Past{By: ledger.ByHTTP, Reason: ledger.ReasonRequested, KeyID: "k2", PreviousKeyID: "k1", Created: at, Published: at, Disabled: at, Deleted: at.Add(time.Hour),
+	past := ledger.Past{By: ledger.ByHTTP, Reason: ledger.TriggerRequested, KeyID: "k2", PreviousKeyID: "k1", Created: at, Published: at, Disabled: at, Deleted: at.Add(time.Hour),
 		Probes: []ledger.ProbeAnswer{{Path: "/v1/<i>", Status: 200}}, Proof: ledger.StillAccepted, ProofAt: at}
 	status := rotator.PolicyStatus{Policy: &plan.Policy{Name: "p"}, State: plan.StateOK, History: ledger.Pack([]ledger.Past{past})}
 	var body strings.Builder

@@ -95,15 +95,15 @@ func (r *row) oldKey(k RetiringView) oldKey {
 		next = "disabled"
 	}
 	if len(k.WaitsFor) > 0 {
-		next += " at the latest, or as soon as " + strings.NewReplacer(string(ledger.ReasonNewKeyUnused), "the new key is used", string(ledger.ReasonOldKeyInUse), "it is idle").Replace(joined(k.WaitsFor))
+		next += " at the latest, or as soon as " + strings.NewReplacer(string(plan.WaitNewKeyUnused), "the new key is used", string(plan.WaitOldKeyInUse), "it is idle").Replace(joined(k.WaitsFor))
 	}
 	return oldKey{k, next, momentOf(k.Until, r.now, r.zone(), "unknown")}
 }
 
-func joined(reasons []ledger.Reason) string {
-	all := make([]string, len(reasons))
-	for i, r := range reasons {
-		all[i] = string(r)
+func joined(waits []plan.Wait) string {
+	all := make([]string, len(waits))
+	for i, w := range waits {
+		all[i] = string(w)
 	}
 	return strings.Join(all, " and ")
 }
@@ -133,7 +133,7 @@ func (r *row) NextWhy() string {
 	if r.NextDue.IsZero() {
 		return ""
 	}
-	return strings.ReplaceAll(string(r.NextReason), "_", " ")
+	return strings.ReplaceAll(plan.Word(r.NextReason), "_", " ")
 }
 
 // AgeEnds is when the current key is as old as max_age allows.

@@ -131,7 +131,7 @@ func (q query) matches(r *row) bool {
 	text := strings.ToLower(q.Text)
 	within := func(s string) bool { return strings.Contains(strings.ToLower(s), text) }
 	if within(p.Name) || within(p.Workspace) || within(p.ServiceAccount) || within(p.Sink.Path) || within(string(r.State)) ||
-		within(string(r.Reason)) || within(r.Message) || r.Current != nil && within(r.Current.ID) {
+		within(plan.Word(r.Reason)) || within(r.Message) || r.Current != nil && within(r.Current.ID) {
 		return true
 	}
 	for _, value := range p.Labels {

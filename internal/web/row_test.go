@@ -180,7 +180,7 @@ func TestRowInWords(t *testing.T) {
 	status := rotator.PolicyStatus{
 		Policy: &plan.Policy{Name: "p", Schedule: oslo}, State: plan.StateFailing, Current: &ledger.KeyRef{Created: at(-9)}, NextDue: at(3), InUse: true,
 		Retiring: []ledger.Retiring{{KeyRef: ledger.KeyRef{ID: "k1"}, State: ledger.InOverlap, Until: at(2)}, {KeyRef: ledger.KeyRef{ID: "k2"}, State: ledger.InQuarantine, Until: at(5)}},
-		Failure:  &ledger.Failure{Stage: ledger.StageClaim, Reason: ledger.ReasonSinkSealed, Message: "Vault is sealed; unseal Vault", At: at(-1), Count: 3, NextTry: at(1)},
+		Failure:  &ledger.LastFailure{Stage: ledger.StageClaim, Reason: ledger.FailureSinkSealed, Message: "Vault is sealed; unseal Vault", At: at(-1), Count: 3, NextTry: at(1)},
 	}
 	row := func() *row { return &rowsOf(&rotator.Snapshot{Policies: []rotator.PolicyStatus{status}}, now)[0] }
 	if got, want := row().Note(), "Failed at claim, 1h0m ago: Vault is sealed; unseal Vault. 3 times in a row. Tries again in 1h0m."; got != want {

@@ -22,26 +22,26 @@ type View struct {
 
 // PolicyView is one policy.
 type PolicyView struct {
-	Name           string            `json:"name"`
-	Workspace      string            `json:"workspace"`
-	ServiceAccount string            `json:"service_account"`
-	Sink           ledger.Sink       `json:"sink"`
-	Mode           plan.Mode         `json:"mode"`
-	MaxAge         ledger.Duration   `json:"max_age,omitzero"`
-	Labels         map[string]string `json:"labels,omitempty"`
-	State          plan.State        `json:"state"`
-	Reason         ledger.Reason     `json:"reason,omitempty"`
-	Message        string            `json:"message,omitempty"`
-	Group          string            `json:"group,omitempty"`
-	HeldBy         string            `json:"group_held_by,omitempty"` // the member it waits for
-	Key            *KeyView          `json:"key,omitempty"`           // the current one
-	LastRotation   time.Time         `json:"last_rotation,omitzero"`
-	NextRotation   time.Time         `json:"next_rotation,omitzero"`
-	Retiring       []RetiringView    `json:"retiring"`
-	Keys           plan.KeyCounts    `json:"keys"`
-	InUse          bool              `json:"retiring_key_in_use"`
-	Drift          []string          `json:"drift"`
-	Failure        *ledger.Failure   `json:"failure,omitempty"` // since the last success
+	Name           string              `json:"name"`
+	Workspace      string              `json:"workspace"`
+	ServiceAccount string              `json:"service_account"`
+	Sink           ledger.Sink         `json:"sink"`
+	Mode           plan.Mode           `json:"mode"`
+	MaxAge         ledger.Duration     `json:"max_age,omitzero"`
+	Labels         map[string]string   `json:"labels,omitempty"`
+	State          plan.State          `json:"state"`
+	Reason         string              `json:"reason,omitempty"`
+	Message        string              `json:"message,omitempty"`
+	Group          string              `json:"group,omitempty"`
+	HeldBy         string              `json:"group_held_by,omitempty"` // the member it waits for
+	Key            *KeyView            `json:"key,omitempty"`           // the current one
+	LastRotation   time.Time           `json:"last_rotation,omitzero"`
+	NextRotation   time.Time           `json:"next_rotation,omitzero"`
+	Retiring       []RetiringView      `json:"retiring"`
+	Keys           plan.KeyCounts      `json:"keys"`
+	InUse          bool                `json:"retiring_key_in_use"`
+	Drift          []string            `json:"drift"`
+	Failure        *ledger.LastFailure `json:"failure,omitempty"` // since the last success
 
 	history ledger.Packed
 }
@@ -56,7 +56,7 @@ type KeyView struct {
 	// ThirdPartyDisable is whether ElevenLabs may disable the current key when it leaks; absent where that is unknown.
 	ThirdPartyDisable *bool `json:"third_party_disable_allowed,omitempty"`
 	// Disabled is why ElevenLabs lists the current key as disabled; absent while it is enabled.
-	Disabled ledger.Reason `json:"disabled,omitempty"`
+	Disabled plan.DisableCause `json:"disabled,omitempty"`
 }
 
 func keyView(k ledger.KeyRef, maxAge time.Duration) KeyView {
@@ -73,8 +73,8 @@ type RetiringView struct {
 	State ledger.RetiringState `json:"state"`
 	Until time.Time            `json:"until"`
 	// WaitsFor is the evidence that ends the overlap before Until: old_key_in_use until it is idle, new_key_unused until it is used.
-	WaitsFor []ledger.Reason `json:"waits_for,omitempty"`
-	Proof    ledger.Proof    `json:"proof,omitempty"` // of a disabled key's end
+	WaitsFor []plan.Wait  `json:"waits_for,omitempty"`
+	Proof    ledger.Proof `json:"proof,omitempty"` // of a disabled key's end
 }
 
 // WorkspaceView is one workspace.
@@ -108,7 +108,7 @@ func viewsOf(policies []rotator.PolicyStatus) []PolicyView {
 func viewOf(s *rotator.PolicyStatus) PolicyView {
 	v := PolicyView{
 		Name: s.Policy.Name, Workspace: s.Policy.Workspace, ServiceAccount: s.Policy.ServiceAccount, Sink: s.Policy.Sink,
-		Mode: s.Policy.Mode, MaxAge: ledger.Duration(s.Policy.MaxAge), Labels: s.Policy.Labels, State: s.State, Reason: s.Reason, Message: s.Message,
+		Mode: s.Policy.Mode, MaxAge: ledger.Duration(s.Policy.MaxAge), Labels: s.Policy.Labels, State: s.State, Reason: plan.Word(s.Reason), Message: s.Message,
 		Group: s.Policy.Group, HeldBy: s.HeldBy, LastRotation: s.LastRotation, NextRotation: s.NextDue.UTC(),
 		Retiring: []RetiringView{}, Keys: s.Keys, InUse: s.InUse, Drift: append([]string{}, s.Drift...), Failure: s.Failure,
 		history: s.History,
@@ -152,33 +152,33 @@ func (p PolicyView) Words() string {
 
 // Sentence says more about the state than its word; "" where that is all.
 func (p PolicyView) Sentence() string {
-	if p.Reason == ledger.ReasonClockSkew && p.State != plan.StateError && p.Message != "" {
+	if p.Reason == string(plan.WaitClockSkew) && p.State != plan.StateError && p.Message != "" {
 		return p.Message
 	}
 	switch p.State {
 	case plan.StateOK:
 		switch {
-		case p.Reason == ledger.ReasonRemoved && p.Key == nil:
+		case p.Reason == string(plan.WaitRemoved) && p.Key == nil:
 			return "removed from the policy file"
-		case p.Reason == ledger.ReasonRemoved:
+		case p.Reason == string(plan.WaitRemoved):
 			return "removed from the policy file; its key stays until rekeyd prune " + p.Name
-		case p.Reason == ledger.ReasonKeyMissing:
+		case p.Reason == string(ledger.TriggerKeyMissing):
 			return "its key is missing from the last listing; the next one decides"
-		case p.Reason == ledger.ReasonWindow:
+		case p.Reason == string(plan.WaitWindow):
 			return "too late for the last run, so it waits for the next (window)"
 		}
 		return ""
 	case plan.StateDue:
 		if p.HeldBy != "" {
-			return string(p.Reason) + ", it is the turn of " + p.HeldBy
+			return p.Reason + ", it is the turn of " + p.HeldBy
 		}
-		return cmp.Or(string(p.Reason), "about to begin")
+		return cmp.Or(p.Reason, "about to begin")
 	case plan.StateFailing:
-		return string(p.Reason)
+		return p.Reason
 	case plan.StateThrottled:
 		return cmp.Or(p.Message, "its workspace has had its rotations for this hour")
 	case plan.StateError:
-		return cmp.Or(p.Message, string(p.Reason))
+		return cmp.Or(p.Message, p.Reason)
 	}
 	return "" // rotating, paused
 }
@@ -186,10 +186,10 @@ func (p PolicyView) Sentence() string {
 // Clause is Words in a few: for a table, where the whole sentence stands elsewhere.
 func (p PolicyView) Clause(now time.Time) string {
 	text := string(p.State)
-	if p.Reason != "" && string(p.Reason) != text {
-		text += ": " + string(p.Reason)
+	if p.Reason != "" && p.Reason != text {
+		text += ": " + p.Reason
 	}
-	if p.CutOff() != "" && p.Reason != ledger.ReasonKeyDisabled {
+	if p.CutOff() != "" && p.Reason != string(plan.FaultKeyDisabled) {
 		text += ", key disabled"
 	}
 	if len(p.Drift) > 0 {
@@ -291,9 +291,9 @@ func (r RetiringView) waiting() string {
 	var all []string
 	for _, evidence := range r.WaitsFor {
 		switch evidence {
-		case ledger.ReasonNewKeyUnused:
+		case plan.WaitNewKeyUnused:
 			all = append(all, "the new key is not used yet")
-		case ledger.ReasonOldKeyInUse:
+		case plan.WaitOldKeyInUse:
 			all = append(all, "it is not known to be idle")
 		}
 	}

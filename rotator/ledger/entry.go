@@ -39,9 +39,9 @@ type Entry struct {
 	LastRotation time.Time  `json:"last_rotation,omitzero"`
 	Retiring     []Retiring `json:"retiring,omitempty"`
 
-	Abandoned []Abandoned `json:"abandoned,omitempty"`
-	Failure   *Failure    `json:"failure,omitempty"`
-	Applied   *Applied    `json:"applied,omitempty"`
+	Abandoned []Abandoned  `json:"abandoned,omitempty"`
+	Failure   *LastFailure `json:"failure,omitempty"`
+	Applied   *Applied     `json:"applied,omitempty"`
 	// Quarantine is the policy's as of the last rotation. It applies to the current key if the policy is removed.
 	Quarantine Duration `json:"quarantine,omitzero"`
 	// LimitUsed is LastRotation when a quarantine was last cut short to make room, which happens once per due time.
@@ -70,7 +70,7 @@ type Intent struct {
 	Workspace string    `json:"workspace"`
 	Account   string    `json:"account"`
 	Sink      Sink      `json:"sink"`
-	Reason    Reason    `json:"reason"`
+	Reason    Trigger   `json:"reason"`
 	By        By        `json:"by,omitempty"`
 	Words     string    `json:"words,omitempty"` // of the person who asked
 	Started   time.Time `json:"started"`
@@ -125,7 +125,7 @@ type Retiring struct {
 	// WaitUntilIdle and WaitUntilUsed are by how much the policy lets the overlap be extended.
 	WaitUntilIdle Duration  `json:"wait_until_idle,omitzero"`
 	WaitUntilUsed Duration  `json:"wait_until_used,omitzero"`
-	Reason        Reason    `json:"reason,omitempty"` // why the key was replaced
+	Reason        Trigger   `json:"reason,omitempty"` // why the key was replaced
 	Proof         Proof     `json:"proof,omitempty"`  // of its end, in quarantine
 	Tries         int       `json:"tries,omitempty"`  // failed attempts to take it to its next state
 	NextTry       time.Time `json:"next_try,omitzero"`
@@ -160,10 +160,10 @@ func (a Abandoned) Is(id, rotation string) bool {
 	return a.KeyID == id && id != "" || a.KeyID == "" && a.Rotation == rotation
 }
 
-// Failure is the last failure of a policy since its last success.
-type Failure struct {
+// LastFailure is the last failure of a policy since its last success.
+type LastFailure struct {
 	Stage   Stage     `json:"stage"`
-	Reason  Reason    `json:"reason"`
+	Reason  Failure   `json:"reason"`
 	Message string    `json:"message"`
 	At      time.Time `json:"at"`
 	Count   int       `json:"count"` // in a row
@@ -316,7 +316,7 @@ func (e *Entry) RoomMade() bool {
 	if e.LimitUsed == nil {
 		return false
 	}
-	rotations := slices.DeleteFunc(e.Rotations(), func(p Past) bool { return p.Reason == ReasonRollback })
+	rotations := slices.DeleteFunc(e.Rotations(), func(p Past) bool { return p.Reason == TriggerRollback })
 	n := len(rotations)
 	return n > 1 && rotations[n-2].Published.Equal(e.LimitUsed.Truncate(time.Second))
 }

@@ -11,7 +11,7 @@ import (
 type Past struct {
 	Rotation      string        `json:"rotation"` // "" for an adopted key
 	By            By            `json:"by"`
-	Reason        Reason        `json:"reason"`
+	Reason        Trigger       `json:"reason"`
 	Words         string        `json:"words,omitempty"` // of the person who asked
 	KeyID         string        `json:"key_id"`
 	PreviousKeyID string        `json:"previous_key_id,omitempty"`

@@ -68,7 +68,7 @@ func TestTheSizeOfAPackedHistory(t *testing.T) {
 	at := time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)
 	for i := range 25 {
 		id := "9e2fb1ae31686d3dcd798129dd92300" + string(rune('a'+i))
-		e.Remember(Past{Rotation: "fk6yza77bk", By: BySchedule, Reason: ReasonSchedule, KeyID: id, PreviousKeyID: id[:31] + string(rune('a'+i-1)),
+		e.Remember(Past{Rotation: "fk6yza77bk", By: BySchedule, Reason: TriggerSchedule, KeyID: id, PreviousKeyID: id[:31] + string(rune('a'+i-1)),
 			Started: at, Created: at, Published: at, Disabled: at, Deleted: at, Proof: Rejected, ProofAt: at})
 		at = at.Add(7 * 24 * time.Hour)
 	}

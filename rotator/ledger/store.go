@@ -64,7 +64,7 @@ var ErrConflict = errors.New("the document was changed by another writer")
 // Error is the failure of one call to a remote party, or of one stage of a rotation.
 type Error struct {
 	Op     string // verb phrase: "writing secret/elevenlabs/tts-prod"; "" where Err begins with one
-	Reason Reason
+	Reason Failure
 	// Outage says that the remote as a whole is down (unreachable, sealed, refusing our token), not that it refused one
 	// request: it is probed once per reconcile interval, not backed off per policy.
 	Outage bool

@@ -12,24 +12,24 @@ import (
 )
 
 // planAdopt adopts a key if the record holds its secret and no other policy owns it.
-func planAdopt(p Policy, o Observed, id string, why ledger.Reason, d Decision) Decision {
+func planAdopt(p Policy, o Observed, id string, why ledger.Trigger, d Decision) Decision {
 	k, _ := o.Key(id)
 	_, _, rotation, _ := ledger.ParseKeyName(k.Name)
 	switch {
 	case ledger.LooksSecret(id):
-		return d.fail(ledger.ReasonAdoptUnknown, "adopt of policy %s looks like a secret, not like the id of a key; write the id, one of: %s", p.Name, candidates(p, o))
+		return d.fail(FaultAdoptUnknown, "adopt of policy %s looks like a secret, not like the id of a key; write the id, one of: %s", p.Name, candidates(p, o))
 	case o.otherOwner(p, id) != "":
 		return failOthersKey(p, o, id, why, d)
 	case !o.inAccount(p, id):
-		return d.fail(ledger.ReasonAdoptUnknown, "service account %s has no key %s to adopt; its keys are: %s", p.ServiceAccount, id, candidates(p, o))
+		return d.fail(FaultAdoptUnknown, "service account %s has no key %s to adopt; its keys are: %s", p.ServiceAccount, id, candidates(p, o))
 	case o.Entry != nil && o.Entry.IsAbandoned(id, rotation):
-		return d.fail(ledger.ReasonAdoptRefused, "key %s was given up and is being deleted; it cannot be adopted", id)
+		return d.fail(FaultAdoptRefused, "key %s was given up and is being deleted; it cannot be adopted", id)
 	case o.Entry != nil && o.Entry.Key(id).Deleting():
-		return d.fail(ledger.ReasonRecordChanged, "key %s cannot be adopted: a delete of it is not answered yet", id)
+		return d.fail(FaultRecordChanged, "key %s cannot be adopted: a delete of it is not answered yet", id)
 	case !o.Record.HasValue:
-		return d.fail(ledger.ReasonAdoptRefused, "%s does not hold the secret of key %s, so policy %s cannot adopt it; put the secret there, or remove adopt for a new key", p.Sink, id, p.Name)
+		return d.fail(FaultAdoptRefused, "%s does not hold the secret of key %s, so policy %s cannot adopt it; put the secret there, or remove adopt for a new key", p.Sink, id, p.Name)
 	case o.Record.Fit(k.Hint) == HintDiffers:
-		return d.fail(ledger.ReasonAdoptRefused, "the value in %s does not end as the hint of key %s (%s) says, so policy %s cannot adopt it; put that key's secret there, or name another key: %s",
+		return d.fail(FaultAdoptRefused, "the value in %s does not end as the hint of key %s (%s) says, so policy %s cannot adopt it; put that key's secret there, or name another key: %s",
 			p.Sink, id, k.Hint, p.Name, candidates(p, o))
 	}
 	d.add(Step{ActAdopt, why, id, p.Workspace, p.ServiceAccount})
@@ -37,17 +37,17 @@ func planAdopt(p Policy, o Observed, id string, why ledger.Reason, d Decision) D
 }
 
 // failOthersKey leaves a key with the other policy that owns it.
-func failOthersKey(p Policy, o Observed, id string, why ledger.Reason, d Decision) Decision {
+func failOthersKey(p Policy, o Observed, id string, why ledger.Trigger, d Decision) Decision {
 	other := o.otherOwner(p, id)
-	if why == ledger.ReasonAdoptNamed {
-		return d.fail(ledger.ReasonAdoptRefused, "key %s belongs to policy %s and stays with it; remove adopt of policy %s, or name another key: %s", id, other, p.Name, candidates(p, o))
+	if why == ledger.TriggerAdoptNamed {
+		return d.fail(FaultAdoptRefused, "key %s belongs to policy %s and stays with it; remove adopt of policy %s, or name another key: %s", id, other, p.Name, candidates(p, o))
 	}
-	return d.fail(ledger.ReasonRecordChanged, "%s holds a copy of key %s, which belongs to policy %s and is retired when that policy rotates; remove the copy and policy %s gets a key of its own",
+	return d.fail(FaultRecordChanged, "%s holds a copy of key %s, which belongs to policy %s and is retired when that policy rotates; remove the copy and policy %s gets a key of its own",
 		p.Sink, id, other, p.Name)
 }
 
 func failForeignFields(p Policy, o Observed, d Decision) Decision {
-	return d.fail(ledger.ReasonRecordChanged, "%s has no %s, and fields with the names that rekeyd writes (%s), which rekeyd did not put there; choose another place for policy %s, or rename those fields",
+	return d.fail(FaultRecordChanged, "%s has no %s, and fields with the names that rekeyd writes (%s), which rekeyd did not put there; choose another place for policy %s, or rename those fields",
 		p.Sink.Ref, p.Sink.Field, strings.Join(o.Record.foreignFields(p), ", "), p.Name)
 }
 

@@ -20,7 +20,7 @@ func planSkew(o Observed, d Decision) Decision {
 	n := len(d.Steps)
 	d.Steps = slices.DeleteFunc(slices.Clone(d.Steps), func(s Step) bool {
 		switch s.Reason {
-		case ledger.ReasonSchedule, ledger.ReasonMaxAge, ledger.ReasonOverlapEnded, ledger.ReasonQuarantineEnded:
+		case ledger.TriggerSchedule, ledger.TriggerMaxAge, ledger.TriggerOverlapEnded, ledger.TriggerQuarantineEnded:
 			return true
 		}
 		return false
@@ -29,7 +29,10 @@ func planSkew(o Observed, d Decision) Decision {
 		return d
 	}
 	if d.State == StateOK || d.State == StateDue || len(d.Steps) < n {
-		d.Reason = ledger.ReasonClockSkew
+		d.Reason = WaitClockSkew
+		if d.State == StateError {
+			d.Reason = FaultClockSkew
+		}
 		d.Message = fmt.Sprintf("this host's clock differs by %s from what ElevenLabs and Vault say, so nothing scheduled begins; set it right", o.Skew.Round(time.Second).Abs())
 	}
 	return d
@@ -51,6 +54,6 @@ func planFuture(p Policy, e *ledger.Entry, now time.Time, d Decision) (Decision,
 	if !InFuture(e.LastRotation, now) {
 		return d, false
 	}
-	return d.fail(ledger.ReasonClockSkew, "the ledger says that policy %s was rotated at %s, which is in the future: a clock was wrong, and ElevenLabs does not list its key; run: rekeyd rotate %s",
+	return d.fail(FaultClockSkew, "the ledger says that policy %s was rotated at %s, which is in the future: a clock was wrong, and ElevenLabs does not list its key; run: rekeyd rotate %s",
 		p.Name, e.LastRotation.UTC().Format(time.RFC3339), p.Name), true
 }

@@ -29,11 +29,11 @@ const (
 
 // Step is one action, on which key, and why.
 type Step struct {
-	Action    Action        `json:"action"`
-	Reason    ledger.Reason `json:"reason"`
-	KeyID     string        `json:"key_id,omitempty"`
-	Workspace string        `json:"-"`
-	Account   string        `json:"-"`
+	Action    Action         `json:"action"`
+	Reason    ledger.Trigger `json:"reason"`
+	KeyID     string         `json:"key_id,omitempty"`
+	Workspace string         `json:"-"`
+	Account   string         `json:"-"`
 }
 
 // State is the state of a policy; the words are a metric label.
@@ -142,14 +142,14 @@ type Observed struct {
 type Decision struct {
 	Steps   []Step
 	State   State
-	Reason  ledger.Reason // why it is due, waits, or is in error; "" when all is well
-	Message string        // the error in a sentence
-	HeldBy  string        // with ReasonGroup: the policy that holds the group
-	NextDue time.Time     // when the next rotation, or the next try of a failed one, begins; zero: never
+	Reason  Reason    // why it is due, waits, fails, or is in error; nil when all is well
+	Message string    // the error in a sentence
+	HeldBy  string    // with WaitGroup: the policy that holds the group
+	NextDue time.Time // when the next rotation, or the next try of a failed one, begins; zero: never
 	// NextReason is what makes it due (schedule, max_age, first) or delays it (window, backoff, throttled).
-	NextReason ledger.Reason
-	Leaves     map[string]time.Time       // when each retiring key is disabled or deleted, at the latest: by its id
-	Missing    map[string][]ledger.Reason // the evidence that ends a retiring key's overlap earlier: by its id
+	NextReason Reason
+	Leaves     map[string]time.Time // when each retiring key is disabled or deleted, at the latest: by its id
+	Missing    map[string][]Wait    // the evidence that ends a retiring key's overlap earlier: by its id
 	Drift      []string
 	Later      map[Step]time.Time // the steps that have to wait, and until when
 	Wake       time.Time          // when this decision may change by itself; zero: never
@@ -170,9 +170,9 @@ func (d Decision) Rotates() bool {
 }
 
 // fail turns the decision into an error, which a person has to resolve before anything is rotated.
-func (d Decision) fail(reason ledger.Reason, format string, args ...any) Decision {
-	d.State, d.Reason, d.Message = StateError, reason, fmt.Sprintf(format, args...)
-	d.NextDue, d.NextReason = time.Time{}, ""
+func (d Decision) fail(f Fault, format string, args ...any) Decision {
+	d.State, d.Reason, d.Message = StateError, f, fmt.Sprintf(format, args...)
+	d.NextDue, d.NextReason = time.Time{}, nil
 	return d
 }
 

@@ -13,16 +13,16 @@ import (
 func planSchedule(p Policy, o Observed, now time.Time, d Decision) Decision {
 	due, why := NextDue(p, o.Entry)
 	run := due // a late policy may belong to a later run
-	if why == ledger.ReasonSchedule && !due.IsZero() && !due.After(now) {
+	if why == ledger.TriggerSchedule && !due.IsZero() && !due.After(now) {
 		byAge, limited := ageDue(p, o.Entry)
 		wait := false
 		switch run, wait = lateRun(p, due, now); {
 		case limited && !byAge.After(now):
-			why = ledger.ReasonMaxAge // it skips the waits of a scheduled run
+			why = ledger.TriggerMaxAge // it skips the waits of a scheduled run
 		case wait:
-			d.NextDue, d.NextReason, d.Reason = run, ledger.ReasonWindow, ledger.ReasonWindow
+			d.NextDue, d.NextReason, d.Reason = run, WaitWindow, WaitWindow
 			if limited && !run.Before(byAge) {
-				d.NextDue, d.NextReason = byAge, ledger.ReasonMaxAge
+				d.NextDue, d.NextReason = byAge, ledger.TriggerMaxAge
 			}
 			d.wakeAt(d.NextDue)
 			return d
@@ -37,8 +37,8 @@ func planSchedule(p Policy, o Observed, now time.Time, d Decision) Decision {
 		d.wakeAt(due)
 		return d
 	}
-	if turn := o.yieldUntil(p, run); why == ledger.ReasonSchedule && turn.After(now) {
-		d.State, d.Reason = StateDue, ledger.ReasonOthersFirst
+	if turn := o.yieldUntil(p, run); why == ledger.TriggerSchedule && turn.After(now) {
+		d.State, d.Reason = StateDue, WaitOthersFirst
 		d.wakeAt(turn)
 		return d
 	}
@@ -46,16 +46,16 @@ func planSchedule(p Policy, o Observed, now time.Time, d Decision) Decision {
 }
 
 // NextDue returns when the next rotation is due and what makes it so; zero means never.
-func NextDue(p Policy, e *ledger.Entry) (time.Time, ledger.Reason) {
+func NextDue(p Policy, e *ledger.Entry) (time.Time, ledger.Trigger) {
 	var due time.Time
-	why := ledger.ReasonSchedule
+	why := ledger.TriggerSchedule
 	if p.Mode != ModeManual {
 		if next := p.Schedule.Next(e.LastRotation); !next.IsZero() {
 			due = next.Add(schedule.SplayOf(p.Name, p.Splay))
 		}
 	}
 	if age, ok := ageDue(p, e); ok && (due.IsZero() || age.Before(due)) {
-		return age, ledger.ReasonMaxAge
+		return age, ledger.TriggerMaxAge
 	}
 	return due, why
 }
@@ -87,7 +87,7 @@ func lateRun(p Policy, due, now time.Time) (next time.Time, wait bool) {
 }
 
 // planRotation plans a rotation for any reason, or finds what makes it wait.
-func planRotation(p Policy, o Observed, now time.Time, why ledger.Reason, d Decision) Decision {
+func planRotation(p Policy, o Observed, now time.Time, why ledger.Trigger, d Decision) Decision {
 	d.State, d.Reason = StateDue, why
 	if o.Entry != nil && o.Entry.Failure != nil {
 		d.State = StateFailing
@@ -96,33 +96,33 @@ func planRotation(p Policy, o Observed, now time.Time, why ledger.Reason, d Deci
 	if unscheduled {
 		d.NextDue, d.NextReason = now, why
 	}
-	wait := func(s State, r ledger.Reason) Decision { d.State, d.Reason = s, r; return d }
-	asked := o.Request != nil && !o.Request.Failed && (why == ledger.ReasonRequested || why == ledger.ReasonRevoke)
+	wait := func(s State, r Reason) Decision { d.State, d.Reason = s, r; return d }
+	asked := o.Request != nil && !o.Request.Failed && (why == ledger.TriggerRequested || why == ledger.TriggerRevoke)
 	switch {
 	case o.AdminRefused:
-		return wait(StateFailing, ledger.ReasonAdminKeyRefused)
+		return wait(StateFailing, ledger.FailureAdminKeyRefused)
 	case !o.Listed:
-		return wait(d.State, ledger.ReasonNotObserved)
+		return wait(d.State, WaitNotObserved)
 	case !o.Found:
 		return failUnknownAccount(p, d)
 	case !asked && soonest(retryAt(o), now).After(now):
-		d.NextDue, d.NextReason = retryAt(o), ledger.ReasonBackoff
+		d.NextDue, d.NextReason = retryAt(o), WaitBackoff
 		d.wakeAt(d.NextDue)
-		return wait(StateFailing, ledger.ReasonBackoff)
+		return wait(StateFailing, WaitBackoff)
 	case waitsForOverlap(why) && o.inOverlap(p, now):
-		return wait(StateDue, ledger.ReasonOverlap)
+		return wait(StateDue, WaitOverlap)
 	case o.GroupHeld != "" && !BypassesGroup(p, o.Entry, why, now):
 		d.HeldBy = o.GroupHeld
-		return wait(StateDue, ledger.ReasonGroup)
+		return wait(StateDue, WaitGroup)
 	case !Exempt(why) && o.MaxRotations > 0 && o.Uncounted:
-		return wait(d.State, ledger.ReasonNotObserved)
+		return wait(d.State, WaitNotObserved)
 	case !Exempt(why) && o.MaxRotations > 0 && o.Rotations >= o.MaxRotations:
 		d.Message = fmt.Sprintf("workspace %s has had %d rotations within an hour (REKEYD_MAX_ROTATIONS_PER_HOUR is %d); it goes on after %s",
 			p.Workspace, o.Rotations, o.MaxRotations, o.RoomAt.UTC().Format("15:04 UTC"))
 		if unscheduled {
-			d.NextDue, d.NextReason = o.RoomAt, ledger.ReasonThrottled
+			d.NextDue, d.NextReason = o.RoomAt, WaitThrottled
 		}
-		return wait(StateThrottled, ledger.ReasonThrottled)
+		return wait(StateThrottled, WaitThrottled)
 	}
 	d.add(Step{Action: ActRotate, Reason: why, Workspace: p.Workspace, Account: p.ServiceAccount})
 	return d
@@ -136,11 +136,11 @@ func retryAt(o Observed) time.Time {
 	return at
 }
 
-func waitsForOverlap(why ledger.Reason) bool { return why == ledger.ReasonSchedule }
+func waitsForOverlap(why ledger.Trigger) bool { return why == ledger.TriggerSchedule }
 
 // Exempt reports whether a rotation for this reason skips the hourly limit.
-func Exempt(why ledger.Reason) bool {
-	return why == ledger.ReasonExposed || why == ledger.ReasonSelfDisabled || why == ledger.ReasonRevoke
+func Exempt(why ledger.Trigger) bool {
+	return why == ledger.TriggerExposed || why == ledger.TriggerSelfDisabled || why == ledger.TriggerRevoke
 }
 
 // inOverlap reports whether a key is in overlap. A key in the policy's own workspace counts until it is disabled, or keys would
@@ -152,8 +152,8 @@ func (o Observed) inOverlap(p Policy, now time.Time) bool {
 }
 
 // Leaked reports whether the replaced key is leaked, so that it must not get an overlap.
-func Leaked(why ledger.Reason) bool {
-	return why == ledger.ReasonExposed || why == ledger.ReasonSelfDisabled
+func Leaked(why ledger.Trigger) bool {
+	return why == ledger.TriggerExposed || why == ledger.TriggerSelfDisabled
 }
 
 // OverlapEnd returns until when the key that is being replaced now may be used: the end of the overlap, or of the key's max_age if
@@ -171,7 +171,7 @@ func OverlapEnd(p Policy, old ledger.KeyRef, now time.Time) time.Time {
 
 // RetiringOf returns how the key that is being replaced leaves: in overlap, or without one if it was leaked, revoked or listed as
 // disabled. until is the end of the overlap that the record promised, if known.
-func RetiringOf(p Policy, old ledger.KeyRef, why ledger.Reason, disabled, listed bool, now, until time.Time) ledger.Retiring {
+func RetiringOf(p Policy, old ledger.KeyRef, why ledger.Trigger, disabled, listed bool, now, until time.Time) ledger.Retiring {
 	r := ledger.Retiring{KeyRef: old, State: ledger.InOverlap, Until: until, Quarantine: ledger.Duration(p.Quarantine), WaitUntilIdle: ledger.Duration(p.WaitUntilIdle), WaitUntilUsed: ledger.Duration(p.WaitUntilUsed), Reason: why}
 	if until.IsZero() {
 		r.Until = OverlapEnd(p, old, now)
@@ -179,9 +179,9 @@ func RetiringOf(p Policy, old ledger.KeyRef, why ledger.Reason, disabled, listed
 	switch {
 	case Leaked(why):
 		r.State, r.Until = ledger.InQuarantine, now.Add(p.Quarantine)
-	case why == ledger.ReasonKeyMissing && !listed:
+	case why == ledger.TriggerKeyMissing && !listed:
 		r.State, r.Until = ledger.InQuarantine, now
-	case why == ledger.ReasonRevoke || disabled || r.Until.Before(now):
+	case why == ledger.TriggerRevoke || disabled || r.Until.Before(now):
 		r.Until = now // the listing may be old, so it is disabled again
 	}
 	return r
@@ -212,9 +212,9 @@ func (o Observed) yieldUntil(p Policy, run time.Time) time.Time {
 
 // BypassesGroup reports whether a rotation does not wait for its group: a leaked, revoked or too old key cannot wait, and readers
 // without a working key have nothing to lose.
-func BypassesGroup(p Policy, e *ledger.Entry, why ledger.Reason, now time.Time) bool {
+func BypassesGroup(p Policy, e *ledger.Entry, why ledger.Trigger, now time.Time) bool {
 	switch why {
-	case ledger.ReasonSchedule, ledger.ReasonMoved, ledger.ReasonRequested, ledger.ReasonDrift:
+	case ledger.TriggerSchedule, ledger.TriggerMoved, ledger.TriggerRequested, ledger.TriggerDrift:
 		return e != nil && tooOld(p, e, now)
 	}
 	return true

@@ -15,7 +15,7 @@ import (
 type Coming struct {
 	Policy *Policy
 	Next   time.Time // zero: none
-	Why    ledger.Reason
+	Why    ledger.Trigger
 	Held   time.Time // until when an old key of its own holds its group; zero: none does
 }
 
@@ -24,7 +24,7 @@ type Forecast struct {
 	From, Until time.Time  // whole hours
 	Hours       []int      // the rotations due in each
 	Over        []Overload // in the order of time
-	Waits       []Wait
+	Waits       []Run
 
 	coming []Coming
 	series map[seriesKey][]time.Time
@@ -37,11 +37,11 @@ type Overload struct {
 	Due       int
 }
 
-// Wait is a run that finds its group busy.
-type Wait struct {
+// Run is a coming rotation, and, where it finds its group busy, for whom it waits.
+type Run struct {
 	At     time.Time
 	Policy *Policy
-	For    *Policy
+	For    *Policy   // nil: it does not wait
 	Until  time.Time // at the earliest
 	Missed bool      // the window closes before that, so the run is skipped
 }
@@ -54,7 +54,7 @@ func MakeForecast(coming []Coming, now, until time.Time, most, perHour int) Fore
 	f.Until = f.horizon(now, until, most)
 	hours := int(f.Until.Sub(f.From) / time.Hour)
 	f.Hours = make([]int, hours)
-	workspaces, groups := map[string][]int{}, map[string][]Wait{}
+	workspaces, groups := map[string][]int{}, map[string][]Run{}
 	for _, c := range coming {
 		p := c.Policy
 		of := workspaces[p.Workspace]
@@ -68,9 +68,9 @@ func MakeForecast(coming []Coming, now, until time.Time, most, perHour int) Fore
 			f.Hours[hour]++
 			of[hour]++
 			if p.Group != "" && !BypassesGroup(*p, nil, why, at) {
-				groups[p.Group] = append(groups[p.Group], Wait{At: at, Policy: p})
+				groups[p.Group] = append(groups[p.Group], Run{At: at, Policy: p})
 			}
-			why = ledger.ReasonSchedule
+			why = ledger.TriggerSchedule
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(workspaces)) {
@@ -86,15 +86,15 @@ func MakeForecast(coming []Coming, now, until time.Time, most, perHour int) Fore
 }
 
 // In returns the first runs that are due within a time, at most so many, and how many there are.
-func (f *Forecast) In(now, from, until time.Time, most int) (runs []Wait, all int) {
+func (f *Forecast) In(now, from, until time.Time, most int) (runs []Run, all int) {
 	for _, c := range f.coming {
 		f.each(c, now, until, func(at time.Time) {
 			if !at.Before(from) {
-				runs = append(runs, Wait{At: at, Policy: c.Policy})
+				runs = append(runs, Run{At: at, Policy: c.Policy})
 			}
 		})
 	}
-	slices.SortFunc(runs, func(x, y Wait) int { return cmp.Or(x.At.Compare(y.At), cmp.Compare(x.Policy.Name, y.Policy.Name)) })
+	slices.SortFunc(runs, func(x, y Run) int { return cmp.Or(x.At.Compare(y.At), cmp.Compare(x.Policy.Name, y.Policy.Name)) })
 	return runs[:min(most, len(runs))], len(runs)
 }
 
@@ -187,15 +187,15 @@ func (f *Forecast) runsOf(s schedule.Schedule, now, until time.Time) []time.Time
 }
 
 // turns finds the runs for which another member of the group is between its run and the end of its overlap.
-func (f *Forecast) turns(groups map[string][]Wait) {
-	busy := map[string]Wait{} // who has the group, and until when
+func (f *Forecast) turns(groups map[string][]Run) {
+	busy := map[string]Run{} // who has the group, and until when
 	for _, c := range f.coming {
 		if g := c.Policy.Group; g != "" && c.Held.After(busy[g].Until) {
-			busy[g] = Wait{Policy: c.Policy, Until: c.Held}
+			busy[g] = Run{Policy: c.Policy, Until: c.Held}
 		}
 	}
 	for name, runs := range groups {
-		slices.SortStableFunc(runs, func(x, y Wait) int { return x.At.Compare(y.At) })
+		slices.SortStableFunc(runs, func(x, y Run) int { return x.At.Compare(y.At) })
 		for _, r := range runs {
 			begin, holder := r.At, busy[name]
 			if holder.Until.After(r.At) && holder.Policy != r.Policy {
@@ -205,9 +205,9 @@ func (f *Forecast) turns(groups map[string][]Wait) {
 				begin = r.Until
 			}
 			if !r.Missed {
-				busy[name] = Wait{Policy: r.Policy, Until: begin.Add(r.Policy.Overlap)}
+				busy[name] = Run{Policy: r.Policy, Until: begin.Add(r.Policy.Overlap)}
 			}
 		}
 	}
-	slices.SortFunc(f.Waits, func(x, y Wait) int { return cmp.Or(x.At.Compare(y.At), cmp.Compare(x.Policy.Name, y.Policy.Name)) })
+	slices.SortFunc(f.Waits, func(x, y Run) int { return cmp.Or(x.At.Compare(y.At), cmp.Compare(x.Policy.Name, y.Policy.Name)) })
 }

@@ -19,7 +19,7 @@ func soon(t testing.TB, name, expr string, hours float64, change func(*plan.Comi
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := plan.Coming{Policy: &plan.Policy{Name: name, Workspace: "w", Schedule: s, Mode: plan.ModeAuto, Overlap: 6 * time.Hour}, Why: ledger.ReasonSchedule}
+	c := plan.Coming{Policy: &plan.Policy{Name: name, Workspace: "w", Schedule: s, Mode: plan.ModeAuto, Overlap: 6 * time.Hour}, Why: ledger.TriggerSchedule}
 	c.Next = monday().Add(time.Duration(hours * float64(time.Hour)))
 	if change != nil {
 		change(&c)
@@ -48,7 +48,7 @@ func TestForecastCountsRuns(t *testing.T) {
 	}{
 		"daily":           {soon(t, "p", "0 3 * * *", 3, nil), "3:1 27:1 51:1"},
 		"late":            {soon(t, "p", "0 3 * * *", -21, nil), "0:1 3:1 27:1 51:1"},
-		"first by age":    {soon(t, "p", "0 3 * * *", 2, func(c *plan.Coming) { c.Why = ledger.ReasonMaxAge }), "2:1 3:1 27:1 51:1"},
+		"first by age":    {soon(t, "p", "0 3 * * *", 2, func(c *plan.Coming) { c.Why = ledger.TriggerMaxAge }), "2:1 3:1 27:1 51:1"},
 		"every":           {soon(t, "p", "@every 30h", 10, nil), "10:1 40:1 70:1"},
 		"with splay":      {soon(t, "p", "0 3 * * *", 3, func(c *plan.Coming) { c.Policy.Splay = 2 * time.Hour }), ""},
 		"never":           {soon(t, "p", "0 3 * * *", 0, func(c *plan.Coming) { c.Next = time.Time{} }), ""},
@@ -114,7 +114,7 @@ func TestForecastOfGroups(t *testing.T) {
 		"its window closes":       {[]plan.Coming{soon(t, "a", "0 3 * * *", 3, member(nil)), soon(t, "b", "0 4 * * *", 4, member(func(c *plan.Coming) { c.Policy.Window = time.Hour }))}, "b misses for a 04-09, b misses for a 04-09"},
 		"its window is enough":    {[]plan.Coming{soon(t, "a", "0 3 * * *", 3, member(nil)), soon(t, "b", "0 4 * * 1", 4, member(func(c *plan.Coming) { c.Policy.Window = 5 * time.Hour }))}, "b waits for a 04-09"},
 		"an overlap that goes on": {[]plan.Coming{soon(t, "a", "0 3 * * 0", 99, member(func(c *plan.Coming) { c.Held = monday().Add(2 * time.Hour) })), soon(t, "b", "0 1 * * 1", 1, member(nil))}, "b waits for a 01-02"},
-		"by age, without waiting": {[]plan.Coming{soon(t, "a", "0 3 * * 1", 3, member(nil)), soon(t, "b", "0 4 * * 0", 4, member(func(c *plan.Coming) { c.Why = ledger.ReasonMaxAge }))}, ""},
+		"by age, without waiting": {[]plan.Coming{soon(t, "a", "0 3 * * 1", 3, member(nil)), soon(t, "b", "0 4 * * 0", 4, member(func(c *plan.Coming) { c.Why = ledger.TriggerMaxAge }))}, ""},
 		"of other groups":         {[]plan.Coming{soon(t, "a", "0 3 * * *", 3, member(nil)), soon(t, "b", "0 4 * * *", 4, nil)}, ""},
 	} {
 		f := plan.MakeForecast(c.coming, monday(), monday().Add(48*time.Hour), 1000, 0)

@@ -15,12 +15,12 @@ type KeyCounts struct {
 	Foreign    int `json:"foreign"` // of the account, made outside rekeyd
 }
 
-// DisableReason maps ElevenLabs' reason to the closed set of labels.
-func DisableReason(s string) ledger.Reason {
-	if slices.Contains(ledger.DisableReasons(), ledger.Reason(s)) {
-		return ledger.Reason(s)
+// CauseOf maps ElevenLabs' reason to the closed set of labels.
+func CauseOf(s string) DisableCause {
+	if c := DisableCause(s); slices.Contains(DisableCauses(), c) {
+		return c
 	}
-	return ledger.ReasonOther
+	return DisabledOther
 }
 
 // CountKeys counts the policy's keys by kind.

@@ -6,10 +6,13 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
+// MaxBackoff is the longest wait between two tries.
+const MaxBackoff = time.Hour
+
 // Attempt is a step or a look that is retried for as long as it is due.
 type Attempt struct {
 	Action Action
-	Reason ledger.Reason
+	Reason ledger.Trigger
 	KeyID  string
 }
 
@@ -29,9 +32,9 @@ func planPace(o Observed, now time.Time, d Decision) Decision {
 	}
 	for _, s := range d.Steps {
 		next, tried := o.Pacing.Next[AttemptOf(s)]
-		why := ledger.ReasonBackoff
+		why := WaitBackoff
 		if at := o.Pacing.Affords[s.Action]; at.After(next) && (tried || !Urgent(s)) {
-			next, why = at, ledger.ReasonCallBudget
+			next, why = at, WaitCallBudget
 		}
 		if !next.After(now) {
 			continue
@@ -42,9 +45,9 @@ func planPace(o Observed, now time.Time, d Decision) Decision {
 		d.Later[s] = next
 		d.wakeAt(next)
 		if s.Action == ActRotate {
-			d.NextDue, d.NextReason = next, ledger.ReasonBackoff
+			d.NextDue, d.NextReason = next, WaitBackoff
 		}
-		if d.State != StateError && (s.Action == ActRotate || why == ledger.ReasonCallBudget) {
+		if d.State != StateError && (s.Action == ActRotate || why == WaitCallBudget) {
 			d.Reason = why
 		}
 	}
@@ -53,5 +56,5 @@ func planPace(o Observed, now time.Time, d Decision) Decision {
 
 // Urgent reports whether a leaked or revoked key keeps working until the step is done.
 func Urgent(s Step) bool {
-	return (s.Action == ActRotate && Exempt(s.Reason)) || (s.Action == ActDisable && s.Reason == ledger.ReasonRevoke)
+	return (s.Action == ActRotate && Exempt(s.Reason)) || (s.Action == ActDisable && s.Reason == ledger.TriggerRevoke)
 }

@@ -58,15 +58,15 @@ func TestNextDue(t *testing.T) {
 		policy Policy
 		entry  *ledger.Entry
 		in     time.Duration // from now; 0: never
-		why    ledger.Reason
+		why    ledger.Trigger
 	}{
-		{"schedule", Policy{}, e, 2 * time.Hour, ledger.ReasonSchedule},
-		{"manual", Policy{Mode: ModeManual}, e, 0, ledger.ReasonSchedule},
-		{"age", Policy{MaxAge: 25 * time.Hour, Overlap: time.Hour, WaitUntilIdle: time.Hour}, e, time.Hour, ledger.ReasonMaxAge},
-		{"age after the schedule", Policy{MaxAge: 25 * time.Hour}, e, 2 * time.Hour, ledger.ReasonSchedule},
-		{"age with the schedule", Policy{MaxAge: 24 * time.Hour}, e, 2 * time.Hour, ledger.ReasonSchedule},
-		{"age, manual", Policy{MaxAge: 25 * time.Hour, Mode: ModeManual}, e, 3 * time.Hour, ledger.ReasonMaxAge},
-		{"age of no key", Policy{MaxAge: time.Hour}, &ledger.Entry{LastRotation: made}, 2 * time.Hour, ledger.ReasonSchedule},
+		{"schedule", Policy{}, e, 2 * time.Hour, ledger.TriggerSchedule},
+		{"manual", Policy{Mode: ModeManual}, e, 0, ledger.TriggerSchedule},
+		{"age", Policy{MaxAge: 25 * time.Hour, Overlap: time.Hour, WaitUntilIdle: time.Hour}, e, time.Hour, ledger.TriggerMaxAge},
+		{"age after the schedule", Policy{MaxAge: 25 * time.Hour}, e, 2 * time.Hour, ledger.TriggerSchedule},
+		{"age with the schedule", Policy{MaxAge: 24 * time.Hour}, e, 2 * time.Hour, ledger.TriggerSchedule},
+		{"age, manual", Policy{MaxAge: 25 * time.Hour, Mode: ModeManual}, e, 3 * time.Hour, ledger.TriggerMaxAge},
+		{"age of no key", Policy{MaxAge: time.Hour}, &ledger.Entry{LastRotation: made}, 2 * time.Hour, ledger.TriggerSchedule},
 	} {
 		c.policy.Schedule = daily(t)
 		at, why := NextDue(c.policy, c.entry)
@@ -84,17 +84,17 @@ func TestWhatIsUrgent(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		action Action
-		reason ledger.Reason
+		reason ledger.Trigger
 		urgent bool
 	}{
-		{ActRotate, ledger.ReasonExposed, true}, {ActRotate, ledger.ReasonSelfDisabled, true}, {ActRotate, ledger.ReasonRevoke, true}, {ActRotate, ledger.ReasonSchedule, false},
-		{ActDisable, ledger.ReasonRevoke, true}, {ActDisable, ledger.ReasonOverlapEnded, false}, {ActDelete, ledger.ReasonRevoke, false}, {ActAdopt, ledger.ReasonExposed, false},
+		{ActRotate, ledger.TriggerExposed, true}, {ActRotate, ledger.TriggerSelfDisabled, true}, {ActRotate, ledger.TriggerRevoke, true}, {ActRotate, ledger.TriggerSchedule, false},
+		{ActDisable, ledger.TriggerRevoke, true}, {ActDisable, ledger.TriggerOverlapEnded, false}, {ActDelete, ledger.TriggerRevoke, false}, {ActAdopt, ledger.TriggerExposed, false},
 	} {
 		if got := Urgent(Step{Action: c.action, Reason: c.reason}); got != c.urgent {
 			t.Errorf("%s for %s: urgent %t", c.action, c.reason, got)
 		}
 	}
-	for why, leaked := range map[ledger.Reason]bool{ledger.ReasonExposed: true, ledger.ReasonSelfDisabled: true, ledger.ReasonRevoke: false} {
+	for why, leaked := range map[ledger.Trigger]bool{ledger.TriggerExposed: true, ledger.TriggerSelfDisabled: true, ledger.TriggerRevoke: false} {
 		if Leaked(why) != leaked {
 			t.Errorf("%s: leaked %t", why, !leaked)
 		}
@@ -205,8 +205,8 @@ func TestKeysAreCounted(t *testing.T) {
 	if got, want := CountKeys(p, o), (KeyCounts{Lost: 2, Foreign: 2}); got != want || Unexplained(o) != "" {
 		t.Errorf("without an entry: counted %+v, want %+v", got, want)
 	}
-	for reason, want := range map[string]ledger.Reason{"exposed_publicly": ledger.ReasonExposed, "solar_flare": ledger.ReasonOther, "": ledger.ReasonOther} {
-		if got := DisableReason(reason); got != want {
+	for reason, want := range map[string]DisableCause{"exposed_publicly": DisabledExposed, "solar_flare": DisabledOther, "": DisabledOther} {
+		if got := CauseOf(reason); got != want {
 			t.Errorf("disabled for %q: %s", reason, got)
 		}
 	}

@@ -30,14 +30,14 @@ func DueUnread(p Policy, o Observed, now time.Time) bool {
 func decide(p Policy, o Observed, now time.Time, claimed bool) Decision {
 	d := Decision{State: StateOK}
 	if o.LedgerError != "" {
-		return d.fail(ledger.ReasonLedgerInvalid, "%s", o.LedgerError)
+		return d.fail(FaultLedgerInvalid, "%s", o.LedgerError)
 	}
 	if slices.Contains(ledger.RecordFields(), p.Sink.Field) {
-		return d.fail(ledger.ReasonSinkField, "policy %s publishes its secret in field %s, which rekeyd itself writes; choose another sink.field", p.Name, p.Sink.Field)
+		return d.fail(FaultSinkField, "policy %s publishes its secret in field %s, which rekeyd itself writes; choose another sink.field", p.Name, p.Sink.Field)
 	}
 	d = planPace(o, now, planSkew(o, plan(p, o, now, claimed, d)))
 	if p.Mode == ModePaused {
-		d.Steps, d.State, d.Reason, d.NextDue = nil, StatePaused, ledger.ReasonPaused, time.Time{}
+		d.Steps, d.State, d.Reason, d.NextDue = nil, StatePaused, WaitPaused, time.Time{}
 	}
 	return d
 }
@@ -52,11 +52,11 @@ func plan(p Policy, o Observed, now time.Time, claimed bool, d Decision) Decisio
 		return planWithoutKey(p, o, now, d)
 	}
 	if e.MovedTo != "" && o.Inherits != "" {
-		d.add(Step{Action: ActInherit, Reason: ledger.ReasonRenamedBack})
+		d.add(Step{Action: ActInherit, Reason: ledger.TriggerRenamedBack})
 		return d
 	}
 	if e.MovedTo != "" {
-		return d.fail(ledger.ReasonMovedAway, "policy %s was taken over by policy %s; remove it from this replica's policy file, or, where the rename is undone, run: rekeyd rename %s %s",
+		return d.fail(FaultMovedAway, "policy %s was taken over by policy %s; remove it from this replica's policy file, or, where the rename is undone, run: rekeyd rename %s %s",
 			p.Name, e.MovedTo, e.MovedTo, p.Name)
 	}
 	if !claimed && (e.Claim != nil || e.Intent != nil) {
@@ -65,7 +65,7 @@ func plan(p Policy, o Observed, now time.Time, claimed bool, d Decision) Decisio
 	planSweep(o, &d)
 	planRetiring(p, o, now, &d)
 	if p.Mode == ModeRemoved {
-		d.Reason = ledger.ReasonRemoved
+		d.Reason = WaitRemoved
 		return d
 	}
 	if e.Current == nil {
@@ -79,7 +79,7 @@ func planClaimed(p Policy, o Observed, d Decision) Decision {
 	if o.Entry.Current != nil && p.Mode != ModeRemoved {
 		d.NextDue, d.NextReason = NextDue(p, o.Entry) // the rotation under way is still due
 	}
-	step := Step{Action: ActRecover, Reason: ledger.ReasonUnsettled}
+	step := Step{Action: ActRecover, Reason: ledger.TriggerUnsettled}
 	if in := o.Entry.Intent; in != nil {
 		step.Workspace = in.Workspace // recovery waits for this workspace
 	}
@@ -87,10 +87,10 @@ func planClaimed(p Policy, o Observed, d Decision) Decision {
 	case o.ClaimOurs:
 		d.add(step)
 	case o.ClaimExpired:
-		step.Reason = ledger.ReasonClaimExpired
+		step.Reason = ledger.TriggerClaimExpired
 		d.add(step)
 	}
-	d.State, d.Reason = StateRotating, ledger.ReasonClaimed
+	d.State, d.Reason = StateRotating, WaitClaimed
 	return d
 }
 
@@ -103,7 +103,7 @@ func planSweep(o Observed, d *Decision) {
 			continue
 		}
 		if ok && owner == o.Entry.Owner && (o.Entry.IsAbandoned(k.ID, rotation) || o.twin(k.ID, rotation)) && k.CharacterCount == 0 {
-			d.add(Step{ActSweep, ledger.ReasonAbandonedKey, k.ID, k.Workspace, k.ServiceAccount})
+			d.add(Step{ActSweep, ledger.TriggerAbandonedKey, k.ID, k.Workspace, k.ServiceAccount})
 		}
 	}
 }
@@ -133,7 +133,7 @@ func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
 		}
 		until := r.Until
 		if r.State == ledger.InOverlap {
-			var missing []ledger.Reason
+			var missing []Wait
 			if until, missing = o.overlapUntil(p, r); until.After(now) {
 				d.missing(r.ID, missing)
 			}
@@ -141,23 +141,23 @@ func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
 		d.leaves(r, until)
 		enabled := r.State == ledger.InQuarantine && slices.Contains(o.Enabled, r.ID)
 		if enabled && !r.Outstanding(ledger.CallEnable, now) {
-			d.Reason = ledger.ReasonQuarantineEnabled // a person enabled it; it stays so until it is revoked
+			d.Reason = WaitQuarantineEnabled // a person enabled it; it stays so until it is revoked
 		}
 		switch {
 		case (r.State == ledger.InOverlap || o.enabled(r.ID)) && o.revoking(): // by any listing: disabling a key twice is harmless
-			d.add(Step{ActDisable, ledger.ReasonRevoke, r.ID, r.Workspace, r.Account})
+			d.add(Step{ActDisable, ledger.TriggerRevoke, r.ID, r.Workspace, r.Account})
 		case soonest(r.NextTry, now).After(now):
 			d.wakeAt(r.NextTry)
 		case r.State == ledger.InOverlap && !r.Outstanding(ledger.CallDisable, now) && o.disabled(r.ID):
-			d.add(Step{ActDisable, ledger.ReasonDisabledOutside, r.ID, r.Workspace, r.Account})
+			d.add(Step{ActDisable, ledger.TriggerDisabledOutside, r.ID, r.Workspace, r.Account})
 		case enabled && r.Outstanding(ledger.CallEnable, now):
-			d.add(Step{ActDisable, ledger.ReasonLateEnable, r.ID, r.Workspace, r.Account})
+			d.add(Step{ActDisable, ledger.TriggerLateEnable, r.ID, r.Workspace, r.Account})
 		case now.Before(until):
 			d.wakeAt(until)
 		case r.State == ledger.InOverlap:
-			d.add(Step{ActDisable, ledger.ReasonOverlapEnded, r.ID, r.Workspace, r.Account})
+			d.add(Step{ActDisable, ledger.TriggerOverlapEnded, r.ID, r.Workspace, r.Account})
 		case o.disabled(r.ID) || !o.lists(r.ID):
-			d.add(Step{ActDelete, ledger.ReasonQuarantineEnded, r.ID, r.Workspace, r.Account})
+			d.add(Step{ActDelete, ledger.TriggerQuarantineEnded, r.ID, r.Workspace, r.Account})
 		}
 	}
 }
@@ -166,18 +166,18 @@ func planRetiring(p Policy, o Observed, now time.Time, d *Decision) {
 func planProofs(o Observed, d *Decision) {
 	for _, r := range o.Entry.Retiring {
 		if r.State == ledger.InQuarantine && r.Proof.Open() && r.Hash != "" && o.disabled(r.ID) && !slices.Contains(o.Enabled, r.ID) {
-			d.add(Step{ActProve, ledger.ReasonProof, r.ID, r.Workspace, r.Account})
+			d.add(Step{ActProve, ledger.TriggerProof, r.ID, r.Workspace, r.Account})
 		}
 	}
 }
 
 // missing notes which evidence an overlap waits for.
-func (d *Decision) missing(keyID string, evidence []ledger.Reason) {
+func (d *Decision) missing(keyID string, evidence []Wait) {
 	if len(evidence) == 0 {
 		return
 	}
 	if d.Missing == nil {
-		d.Missing = map[string][]ledger.Reason{}
+		d.Missing = map[string][]Wait{}
 	}
 	d.Missing[keyID] = evidence
 }
@@ -201,7 +201,7 @@ func (o Observed) revoking() bool {
 
 // overlapUntil extends the overlap of a key that is not known to be idle, or whose successor is not known to be used, within the
 // policy's bounds. missing is the evidence that would end it.
-func (o Observed) overlapUntil(p Policy, r ledger.Retiring) (until time.Time, missing []ledger.Reason) {
+func (o Observed) overlapUntil(p Policy, r ledger.Retiring) (until time.Time, missing []Wait) {
 	idle, used := p.WaitUntilIdle, p.WaitUntilUsed
 	if p.Mode == ModeRemoved { // only here: another replica may have it loaded
 		idle, used = time.Duration(r.WaitUntilIdle), time.Duration(r.WaitUntilUsed)
@@ -213,14 +213,14 @@ func (o Observed) overlapUntil(p Policy, r ledger.Retiring) (until time.Time, mi
 		used = 0
 	}
 	wait := max(idle, used)
-	if wait == 0 || r.Reason == ledger.ReasonRevoke {
+	if wait == 0 || r.Reason == ledger.TriggerRevoke {
 		return r.Until, nil
 	}
 	if idle > 0 {
-		missing = append(missing, ledger.ReasonOldKeyInUse)
+		missing = append(missing, WaitOldKeyInUse)
 	}
 	if used > 0 {
-		missing = append(missing, ledger.ReasonNewKeyUnused)
+		missing = append(missing, WaitNewKeyUnused)
 	}
 	until = r.Until.Add(wait)
 	if p.MaxAge == 0 {
@@ -265,29 +265,29 @@ func (o Observed) disabled(id string) bool {
 func planWithoutKey(p Policy, o Observed, now time.Time, d Decision) Decision {
 	switch {
 	case o.Record == nil || !o.Listed:
-		d.State, d.Reason = StateDue, ledger.ReasonNotObserved
+		d.State, d.Reason = StateDue, WaitNotObserved
 		return d
 	case !o.Found:
 		return failUnknownAccount(p, d)
 	case o.pruned() != nil:
 		return planReturn(p, o, now, d)
 	case p.Adopt != "" && !o.everOwned(p.Adopt):
-		return planAdopt(p, o, p.Adopt, ledger.ReasonAdoptNamed, d)
+		return planAdopt(p, o, p.Adopt, ledger.TriggerAdoptNamed, d)
 	case len(o.Record.foreignFields(p)) > 0:
 		return failForeignFields(p, o, d)
 	case !o.Record.HasValue:
-		return planRotation(p, o, now, ledger.ReasonFirst, d)
+		return planRotation(p, o, now, ledger.TriggerFirst, d)
 	case o.Inherits != "":
-		d.add(Step{Action: ActInherit, Reason: ledger.ReasonRecordFound, KeyID: o.Record.KeyID})
+		d.add(Step{Action: ActInherit, Reason: ledger.TriggerRecordFound, KeyID: o.Record.KeyID})
 		return d
 	case o.Record.KeyID != "" && (o.inAccount(p, o.Record.KeyID) || o.otherOwner(p, o.Record.KeyID) != ""):
-		return planAdopt(p, o, o.Record.KeyID, ledger.ReasonRecordFound, d)
+		return planAdopt(p, o, o.Record.KeyID, ledger.TriggerRecordFound, d)
 	}
 	wayOut := "service account " + p.ServiceAccount + " has no key to adopt, so"
 	if all := candidates(p, o); all != noCandidate {
 		wayOut = "set adopt to the id of its key, one of: " + all + "; or"
 	}
-	return d.fail(ledger.ReasonRecordChanged, "the ledger is empty and %s holds a value that belongs to no known key; %s remove %s from the record for a new key",
+	return d.fail(FaultRecordChanged, "the ledger is empty and %s holds a value that belongs to no known key; %s remove %s from the record for a new key",
 		p.Sink, wayOut, p.Sink.Field)
 }
 
@@ -296,7 +296,7 @@ func (o Observed) pruned() *ledger.Retiring {
 	if o.Entry == nil {
 		return nil
 	}
-	if k := o.Entry.RetiringKey(o.Record.Match); k != nil && k.Reason == ledger.ReasonRemoved {
+	if k := o.Entry.RetiringKey(o.Record.Match); k != nil && k.Reason == ledger.TriggerRemoved {
 		return k
 	}
 	return nil
@@ -307,14 +307,14 @@ func (o Observed) pruned() *ledger.Retiring {
 func planReturn(p Policy, o Observed, now time.Time, d Decision) Decision {
 	k := o.pruned()
 	if k.Deleting() {
-		return planRotation(p, o, now, ledger.ReasonKeyMissing, d)
+		return planRotation(p, o, now, ledger.TriggerKeyMissing, d)
 	}
-	d.add(Step{ActFollow, ledger.ReasonReturned, k.ID, k.Workspace, k.Account})
+	d.add(Step{ActFollow, ledger.TriggerReturned, k.ID, k.Workspace, k.Account})
 	return d
 }
 
 func failUnknownAccount(p Policy, d Decision) Decision {
-	return d.fail(ledger.ReasonUnknownAccount, "workspace %s has no service account %s; correct service_account of policy %s, or remove the policy if the account is gone", p.Workspace, p.ServiceAccount, p.Name)
+	return d.fail(FaultUnknownAccount, "workspace %s has no service account %s; correct service_account of policy %s, or remove the policy if the account is gone", p.Workspace, p.ServiceAccount, p.Name)
 }
 
 // planCurrent checks the current key: is it valid, is it in the record, does it match the policy, is it due.
@@ -335,7 +335,7 @@ func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
 	}
 	if o.Displaced { // or two replicas would move the key back and forth
 		c := o.Entry.Current
-		return d.fail(ledger.ReasonReplicasDiffer, "another replica moved to key %s of account %s in workspace %s, at %s, after this one loaded its policy file; give all replicas the same file",
+		return d.fail(FaultReplicasDiffer, "another replica moved to key %s of account %s in workspace %s, at %s, after this one loaded its policy file; give all replicas the same file",
 			c.ID, c.Account, c.Workspace, c.Sink)
 	}
 	if Moved(p, *o.Entry.Current) {
@@ -358,7 +358,7 @@ func planCurrent(p Policy, o Observed, now time.Time, d Decision) Decision {
 
 // planRequested plans a requested rotation. While that waits for its next try, a rolled back record is followed: no key retires
 // before the ledger knows which key readers have, and the rotation may wait for that.
-func planRequested(p Policy, o Observed, now time.Time, why ledger.Reason, d Decision) Decision {
+func planRequested(p Policy, o Observed, now time.Time, why ledger.Trigger, d Decision) Decision {
 	asked := planRotation(p, o, now, why, d)
 	if len(asked.Steps) > len(d.Steps) {
 		return asked
@@ -373,14 +373,14 @@ func planRequested(p Policy, o Observed, now time.Time, why ledger.Reason, d Dec
 }
 
 // urgent reports whether a person's request is unfulfilled.
-func (o Observed) urgent(Policy) (ledger.Reason, bool) {
+func (o Observed) urgent(Policy) (ledger.Trigger, bool) {
 	if o.Request == nil || o.Request.Pending || !o.Request.wants(*o.Entry.Current) {
 		return "", false
 	}
 	if o.Request.Revoke {
-		return ledger.ReasonRevoke, true
+		return ledger.TriggerRevoke, true
 	}
-	return ledger.ReasonRequested, true
+	return ledger.TriggerRequested, true
 }
 
 const leakLimit = 3
@@ -398,8 +398,8 @@ func planHealth(p Policy, o Observed, now time.Time, d Decision) (Decision, bool
 	case !k.Disabled:
 		return d, false
 	}
-	switch ledger.Reason(k.DisableReason) {
-	case ledger.ReasonExposed, ledger.ReasonSelfDisabled:
+	switch cause := CauseOf(k.DisableReason); cause {
+	case DisabledExposed, DisabledItself:
 		recent := 0
 		for _, t := range o.Entry.Leaks {
 			if now.Sub(t) < time.Hour {
@@ -407,18 +407,18 @@ func planHealth(p Policy, o Observed, now time.Time, d Decision) (Decision, bool
 			}
 		}
 		if recent >= leakLimit {
-			return d.fail(ledger.ReasonLeakStorm, "key %s was disabled (%s) after %d leak rotations within an hour; find the leak, then run: rekeyd rotate %s",
+			return d.fail(FaultLeakStorm, "key %s was disabled (%s) after %d leak rotations within an hour; find the leak, then run: rekeyd rotate %s",
 				c.ID, k.DisableReason, recent, p.Name), true
 		}
-		return planRotation(p, o, now, ledger.Reason(k.DisableReason), d), true
-	case ledger.ReasonTrialEnded, ledger.ReasonDowngraded: // until the key is enabled again: assumption A07
-		return d.fail(ledger.Reason(k.DisableReason), "ElevenLabs disabled key %s: %s; a new key would not help, settle the subscription", c.ID, k.DisableReason), true
+		return planRotation(p, o, now, ledger.Trigger(cause), d), true
+	case DisabledTrialEnded, DisabledDowngraded: // until the key is enabled again: assumption A07
+		return d.fail(Fault(cause), "ElevenLabs disabled key %s: %s; a new key would not help, settle the subscription", c.ID, k.DisableReason), true
 	}
 	if c.Outstanding(ledger.CallDisable, now) {
-		d.add(Step{ActEnable, ledger.ReasonLateDisable, c.ID, c.Workspace, c.Account})
+		d.add(Step{ActEnable, ledger.TriggerLateDisable, c.ID, c.Workspace, c.Account})
 		return d, true
 	}
-	return d.fail(ledger.ReasonKeyDisabled, "key %s was disabled by a person or for an unknown reason; enable it again, or run: rekeyd rotate %s", c.ID, p.Name), true
+	return d.fail(FaultKeyDisabled, "key %s was disabled by a person or for an unknown reason; enable it again, or run: rekeyd rotate %s", c.ID, p.Name), true
 }
 
 // planMissing replaces a missing key only if two listings lack it and the key itself is refused. Without its account there is nothing
@@ -428,19 +428,19 @@ func planMissing(p Policy, o Observed, now time.Time, d Decision) (Decision, boo
 	case o.Listed && !o.Found:
 		return failUnknownAccount(p, d), true
 	case !o.MissingTwice:
-		d.Reason = ledger.ReasonKeyMissing // only shown until the next listing
+		d.Reason = ledger.TriggerKeyMissing // only shown until the next listing
 		return d, false
 	case o.Proof == elevenlabs.Invalid:
-		return planRotation(p, o, now, ledger.ReasonKeyMissing, d), true
+		return planRotation(p, o, now, ledger.TriggerKeyMissing, d), true
 	case o.Record != nil && !o.Record.HasValue:
-		return planRotation(p, o, now, ledger.ReasonRecordMissing, d), true // there is no secret to probe with, and no reader to break
+		return planRotation(p, o, now, ledger.TriggerRecordMissing, d), true // there is no secret to probe with, and no reader to break
 	}
-	d.add(Step{Action: ActProve, Reason: ledger.ReasonKeyMissing, KeyID: o.Entry.Current.ID})
+	d.add(Step{Action: ActProve, Reason: ledger.TriggerKeyMissing, KeyID: o.Entry.Current.ID})
 	if o.Proof == elevenlabs.Unprobed {
-		d.State, d.Reason = StateDue, ledger.ReasonKeyMissing
+		d.State, d.Reason = StateDue, ledger.TriggerKeyMissing
 		return d, true
 	}
-	return d.fail(ledger.ReasonKeyVanished, "key %s is missing from the listing, but nothing proves that it is gone; if it is, run: rekeyd rotate %s",
+	return d.fail(FaultKeyVanished, "key %s is missing from the listing, but nothing proves that it is gone; if it is, run: rekeyd rotate %s",
 		o.Entry.Current.ID, p.Name), true
 }
 
@@ -464,13 +464,13 @@ func planMove(p Policy, o Observed, now time.Time, d Decision) Decision {
 		return failForeignFields(p, o, d)
 	case !o.hasUnknownValue(p):
 	case p.Adopt != "" && !o.everOwned(p.Adopt):
-		return planAdopt(p, o, p.Adopt, ledger.ReasonAdoptNamed, d)
+		return planAdopt(p, o, p.Adopt, ledger.TriggerAdoptNamed, d)
 	case o.otherOwner(p, o.Record.KeyID) != "":
-		return failOthersKey(p, o, o.Record.KeyID, ledger.ReasonRecordFound, d)
+		return failOthersKey(p, o, o.Record.KeyID, ledger.TriggerRecordFound, d)
 	default:
-		return d.fail(ledger.ReasonRecordChanged, "policy %s now publishes to %s, which holds a value that is not this policy's; remove it, choose another place, or set adopt to its key's id", p.Name, p.Sink)
+		return d.fail(FaultRecordChanged, "policy %s now publishes to %s, which holds a value that is not this policy's; remove it, choose another place, or set adopt to its key's id", p.Name, p.Sink)
 	}
-	return planRotation(p, o, now, ledger.ReasonMoved, d)
+	return planRotation(p, o, now, ledger.TriggerMoved, d)
 }
 
 // planRecord compares the record with the ledger: deleted, rolled back or overwritten.
@@ -480,24 +480,24 @@ func planRecord(p Policy, o Observed, now time.Time, d Decision) (Decision, bool
 	case r == nil:
 		return d, false
 	case !r.HasValue:
-		return planRotation(p, o, now, ledger.ReasonRecordMissing, d), true
+		return planRotation(p, o, now, ledger.TriggerRecordMissing, d), true
 	case r.Match == c.ID, c.Hash == "" && r.KeyID == c.ID:
 		return d, false
 	case r.Match != "" && o.Entry.Key(r.Match).Deleting():
-		return d.fail(ledger.ReasonRecordChanged, "%s holds key %s again, of which a delete is not answered yet; run: rekeyd rotate %s", p.Sink, r.Match, p.Name), true
+		return d.fail(FaultRecordChanged, "%s holds key %s again, of which a delete is not answered yet; run: rekeyd rotate %s", p.Sink, r.Match, p.Name), true
 	case r.Match != "":
 		if k, ok := o.Key(r.Match); ok && o.mayReturn(k, now) {
-			d.add(Step{ActFollow, ledger.ReasonRolledBack, r.Match, k.Workspace, k.ServiceAccount})
+			d.add(Step{ActFollow, ledger.TriggerRolledBack, r.Match, k.Workspace, k.ServiceAccount})
 			return d, true
 		}
 	case p.Adopt != "" && !o.everOwned(p.Adopt):
-		return planAdopt(p, o, p.Adopt, ledger.ReasonAdoptNamed, d), true
+		return planAdopt(p, o, p.Adopt, ledger.TriggerAdoptNamed, d), true
 	case o.otherOwner(p, r.KeyID) != "":
-		return failOthersKey(p, o, r.KeyID, ledger.ReasonRecordFound, d), true
+		return failOthersKey(p, o, r.KeyID, ledger.TriggerRecordFound, d), true
 	case o.forgotten(r.KeyID):
-		return planAdopt(p, o, r.KeyID, ledger.ReasonRecordFound, d), true
+		return planAdopt(p, o, r.KeyID, ledger.TriggerRecordFound, d), true
 	}
-	return d.fail(ledger.ReasonRecordChanged, "%s holds a value that rekeyd did not put there; set adopt to its key's id, or run: rekeyd rotate %s", p.Sink, p.Name), true
+	return d.fail(FaultRecordChanged, "%s holds a value that rekeyd did not put there; set adopt to its key's id, or run: rekeyd rotate %s", p.Sink, p.Name), true
 }
 
 // forgotten reports whether a rotation of this policy made a working key that the ledger does not know, as when the entry was
@@ -530,14 +530,14 @@ func planDrift(p Policy, o Observed, now time.Time, d Decision) Decision {
 	}
 	switch {
 	case o.Differs:
-		return d.fail(ledger.ReasonReplicasDiffer, "another replica applied other settings to key %s after this one loaded its policy file; give all replicas the same file", k.ID)
+		return d.fail(FaultReplicasDiffer, "another replica applied other settings to key %s after this one loaded its policy file; give all replicas the same file", k.ID)
 	case a != nil && a.Digest == p.Settings.Digest() && subset(d.Drift, a.Ignored):
-		return d.fail(ledger.ReasonSettingsIgnored, "ElevenLabs did not take over %s of key %s; the workspace's plan may not offer it", strings.Join(d.Drift, ", "), k.ID)
+		return d.fail(FaultSettingsIgnored, "ElevenLabs did not take over %s of key %s; the workspace's plan may not offer it", strings.Join(d.Drift, ", "), k.ID)
 	case answer == DriftPatch && o.PatchAfter.After(now):
 	case answer == DriftPatch:
-		d.add(Step{ActPatch, ledger.ReasonDrift, k.ID, k.Workspace, k.ServiceAccount})
+		d.add(Step{ActPatch, ledger.TriggerDrift, k.ID, k.Workspace, k.ServiceAccount})
 	case answer == DriftRotate && p.Mode != ModeManual:
-		return planRotation(p, o, now, ledger.ReasonDrift, d)
+		return planRotation(p, o, now, ledger.TriggerDrift, d)
 	}
 	return d
 }

@@ -51,7 +51,7 @@ func TestTheAdapter(t *testing.T) {
 				Owner: func() string { return "owner" }, Logger: slog.New(slog.DiscardHandler), Count: func(r string) { results[r]++ },
 			})
 			at := time.Date(2026, 3, 3, 11, 0, 0, 0, time.UTC)
-			s.Send(rotator.Event{Type: rotator.EventKeyDisabled, Policy: "tts-prod", KeyID: "key", Reason: ledger.ReasonExposed, At: at})
+			s.Send(rotator.Event{Type: rotator.EventKeyDisabled, Policy: "tts-prod", KeyID: "key", Reason: ledger.TriggerExposed, At: at})
 			s.Flush(t.Context())
 			if posts != c.posts || results[c.result] != 1 {
 				t.Errorf("%d posts, %v", posts, results)
