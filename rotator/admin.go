@@ -8,24 +8,7 @@ import (
 	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
-	"github.com/rekeyd/rekeyd/rotator/plan"
 )
-
-// othersDueLocked reports whether another policy of the admin key's workspace is about to rotate, or may be.
-func (r *Rotator) othersDueLocked(p plan.Policy) bool {
-	for _, st := range r.policies {
-		if st.policy.Workspace != p.AdminOf || st.policy.AdminOf != "" || st.policy.Mode == plan.ModePaused {
-			continue
-		}
-		d := st.last.decision
-		expired := d.State == plan.StateOK && st.last.due(r.opt.Wall()) // it became due since the last look
-		unseen := d.Reason == plan.WaitNotObserved                      // the last look was before the first listing
-		if !st.last.planned || expired || unseen || d.State == plan.StateRotating || d.Rotates() {
-			return true
-		}
-	}
-	return false
-}
 
 var errKeyInvalid = errors.New("ElevenLabs answers invalid_api_key")
 
@@ -73,33 +56,4 @@ func (j *job) adminMoved(ctx context.Context, old ledger.KeyRef, current *ledger
 		return failedFor(ledger.StageRetire, ledger.FailureUnsafe, "workspace %s does not use the key that replaces %s yet", old.Workspace, old.ID)
 	}
 	return nil
-}
-
-// advisedLocked adds advice to a listing's error, with more to say if ElevenLabs no longer knows the admin key.
-func (r *Rotator) advisedLocked(ws *workspace, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case !errors.Is(err, elevenlabs.ErrInvalidKey):
-		return &ledger.Error{Reason: FailureOf(err), Err: err}
-	}
-	err = &ledger.Error{Op: "using the admin key", Reason: ledger.FailureAdminKeyRefused, Err: err}
-	for _, st := range r.policies {
-		if st.policy.AdminOf == ws.name {
-			err = fmt.Errorf("%w; policy %s cannot replace a key that is refused: set its adopt to the id of the key that you put there", err, st.policy.Name)
-		}
-	}
-	return err
-}
-
-// noteRefusedLocked stops work on a workspace whose admin key was refused until its next listing: every other call would be
-// refused as well.
-func (r *Rotator) noteRefusedLocked(workspace string, err error) {
-	ws := r.workspaces[workspace]
-	if ws == nil || ws.err != nil || !errors.Is(err, elevenlabs.ErrInvalidKey) {
-		return
-	}
-	err = r.advisedLocked(ws, err)
-	r.logListing(ws, err)
-	ws.err = err
 }

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/rekeyd/rekeyd/rotator/ledger"
@@ -83,39 +81,6 @@ func (r *Rotator) reservedFor(ctx context.Context, text json.RawMessage, policy,
 	return name, nil
 }
 
-// elsewhereLocked returns the keys that the policy could take for its own but that belong to other policies, either loaded here
-// or named by a reservation in the ledger.
-func (r *Rotator) elsewhereLocked(p plan.Policy, k *knowledge) map[string]string {
-	v := k.record
-	if v == nil || v.Match != "" || (!v.HasValue && p.Adopt == "") {
-		return nil // the owner matters only for a value that this policy's entry does not explain
-	}
-	owners := maps.Clone(k.elsewhere)
-	note := func(ref ledger.KeyRef, policy string) {
-		if ref.Workspace == p.Workspace && ref.Account == p.ServiceAccount || ref.ID == v.KeyID || ref.ID == p.Adopt {
-			if owners == nil {
-				owners = map[string]string{}
-			}
-			owners[ref.ID] = policy
-		}
-	}
-	for _, states := range []map[string]*policyState{r.policies, r.removed} {
-		for name, st := range states {
-			e := st.last.entry
-			if name == p.Name || e == nil || e.MovedTo != "" {
-				continue
-			}
-			if e.Current != nil {
-				note(*e.Current, name)
-			}
-			for _, old := range e.Retiring {
-				note(old.KeyRef, name)
-			}
-		}
-	}
-	return owners
-}
-
 // adopt makes an existing key the current one. It writes only the ledger.
 func (j *job) adopt(ctx context.Context, s plan.Step) outcome {
 	rec, err := j.r.readRecord(ctx, j.st, j.p.Sink, 0)
@@ -188,16 +153,6 @@ func (j *job) previousOf(ctx context.Context, rec ledger.Record, keyID string) (
 		return plan.ListedKey{}, nil
 	}
 	return previous, err
-}
-
-// stillPlanned reports whether the plan still contains the step.
-func (j *job) stillPlanned(s plan.Step) bool {
-	return slices.Contains(plan.Plan(j.p, j.observed(), j.r.opt.Wall()).Steps, s)
-}
-
-func (j *job) listedKey(id string) plan.ListedKey {
-	k, _ := j.observed().Key(id)
-	return k
 }
 
 // adopted describes a key that rekeyd did not publish, or that the ledger has lost track of.

@@ -63,13 +63,6 @@ func (r *Rotator) wrongClockLocked(api *elevenlabs.Client) time.Duration {
 	return d
 }
 
-// now is the time to write into ledger and record: this host's clock, corrected by the remotes if it is wrong.
-func (j *job) now() time.Time {
-	j.r.mu.Lock()
-	defer j.r.mu.Unlock()
-	return j.r.opt.Wall().Add(-j.r.wrongClockLocked(j.api))
-}
-
 // logSkewLocked logs once that the clock is wrong, and once that it is right again.
 func (r *Rotator) logSkewLocked(ws *workspace) {
 	skew := r.wrongClockLocked(ws.api)

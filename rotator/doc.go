@@ -25,4 +25,7 @@
 // keys that must not change together), and write both by check-and-set. Only the claim holder writes an entry. A claim that
 // stays unchanged for a claim TTL may be taken over; the takeover first moves the record to a new version, so that a frozen
 // holder can no longer publish.
+//
+// The files have an order, from the values that know no Rotator to Run: a file uses only what those below it declare, but for two
+// arrows that are explained (internal/archtest/files_test.go).
 package rotator

@@ -39,7 +39,15 @@ func failedFor(stage ledger.Stage, reason ledger.Failure, format string, args ..
 var (
 	errClaimLost  = errors.New("another replica took over the claim")
 	errClaimStale = errors.New("the claim was not renewed in time, so nothing more is written under it")
+	// errNotDue ends a rotation that is no longer due once the claim is taken.
+	errNotDue       = errors.New("no longer due")
+	errStateChanged = errors.New("another process changed the policy's state meanwhile; look at its status and try again")
 )
+
+// claimLost reports whether another process wrote the entry.
+func claimLost(err error) bool {
+	return errors.Is(err, errClaimLost) || errors.Is(err, ledger.ErrConflict)
+}
 
 // advised adds what a person can do to the text of an error, unless that has it.
 func advised(text string, err error, reason ledger.Failure) string {
@@ -103,4 +111,12 @@ func retryAfter(err error) time.Duration {
 		return e.RetryAfter
 	}
 	return 0
+}
+
+func unknownPolicy(name string) error {
+	return fmt.Errorf("there is no policy %s in the policy file", name)
+}
+
+func pausedPolicy(name string) error {
+	return fmt.Errorf("policy %s is paused; set its mode to auto or manual first", name)
 }

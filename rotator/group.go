@@ -66,26 +66,6 @@ func (r *Rotator) readGroup(ctx context.Context, p plan.Policy) (others []ledger
 	return others, doc.Version, nil
 }
 
-// yieldsTurnLocked reports whether another member of the group is due as well and goes first: its last rotation is older, and
-// it has a window that it would miss again because of this policy's overlap.
-func (r *Rotator) yieldsTurnLocked(p plan.Policy, e *ledger.Entry) bool {
-	if p.Group == "" || e == nil || e.Current == nil {
-		return false
-	}
-	now := r.opt.Wall()
-	if due, _ := plan.NextDue(p, e); due.IsZero() || due.After(now) {
-		return false
-	}
-	for _, st := range r.policies {
-		l := st.last
-		if st.policy.Group == p.Group && st.policy.Window > 0 && ledger.CurrentID(l.entry) != "" && l.rotated().Before(e.LastRotation) && !l.failed &&
-			(l.decision.State == plan.StateOK || l.decision.State == plan.StateDue) && l.due(now) {
-			return true
-		}
-	}
-	return false
-}
-
 // withMembers returns the holds of other policies, with a hold added for each member that has none. Such a member may still have
 // a key in overlap: it joined the group meanwhile, bypassed it while it could not be written, or its record was rolled back.
 func (r *Rotator) withMembers(holds []ledger.Hold, p plan.Policy) []ledger.Hold {

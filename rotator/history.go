@@ -1,46 +1,10 @@
 package rotator
 
 import (
-	"context"
-	"fmt"
 	"slices"
 
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
-
-// PolicyHistory is what the ledger remembers of one policy's rotations.
-type PolicyHistory struct {
-	Policy    string
-	Rotations []ledger.Past // oldest first
-	Err       error         // why the entry was not read
-}
-
-// History reads what the ledger remembers of these policies, loaded or not. It reads nothing else, so it works while ElevenLabs
-// does not answer.
-func (r *Rotator) History(ctx context.Context, policies ...string) []PolicyHistory {
-	all := make([]PolicyHistory, 0, len(policies))
-	for _, name := range policies {
-		h := PolicyHistory{Policy: name}
-		switch e, err := r.entryOf(ctx, name); {
-		case err != nil:
-			h.Err = fmt.Errorf("reading the history of %s: %w", name, err)
-		case e != nil && e.MovedTo != "":
-			h.Err = &MovedError{name, e.MovedTo}
-		case e != nil:
-			h.Rotations = e.Rotations()
-		}
-		all = append(all, h)
-	}
-	return all
-}
-
-// MovedError says that a policy's entry, with its history, belongs to another policy now.
-type MovedError struct{ Policy, To string }
-
-// Error implements error.
-func (e *MovedError) Error() string {
-	return fmt.Sprintf("reading the history of %s: policy %s took its ledger entry over; run: rekeyd history %s", e.Policy, e.To, e.To)
-}
 
 // logOthers logs the rotations that commands and other replicas made between two reads of an entry. Without an earlier entry only
 // the last one is new for certain: the others may have come with a rename.
@@ -102,17 +66,6 @@ func (r *Rotator) logEnds(policy string, was, is *ledger.Entry, told map[end]boo
 	}
 }
 
-// end is a step towards the end of a key, in the words of the log.
-type end struct{ what, keyID string }
-
-// tell notes an end that was logged.
-func (k *knowledge) tell(e end) {
-	if k.told == nil {
-		k.told = map[end]bool{}
-	}
-	k.told[e] = true
-}
-
 const (
 	keyDisabled = "key disabled"
 	keyDeleted  = "key deleted"
@@ -129,37 +82,4 @@ func endsOf(e *ledger.Entry, id string) (all []end) {
 		all = append(all, end{keyDeleted, id})
 	}
 	return all
-}
-
-// Evidence is what a rotation or a retirement was proven by: one of these words, or one of a [ledger.Proof].
-type Evidence string
-
-// What a new key was proven by before it was published.
-const (
-	EvidenceVerified Evidence = "verified" // ElevenLabs accepted its secret
-	EvidenceProbed   Evidence = "probed"   // every probe was answered 2xx
-)
-
-// evidenceOf returns what proved a new key.
-func evidenceOf(key ledger.KeyRef, e *ledger.Entry) []Evidence {
-	var all []Evidence
-	if key.Verified {
-		all = append(all, EvidenceVerified)
-	}
-	history := e.Rotations()
-	if n := len(history); n > 0 && history[n-1].KeyID == key.ID && history[n-1].Probed() {
-		all = append(all, EvidenceProbed)
-	}
-	return all
-}
-
-// endEvidence returns what is known of the end of a key that was replaced.
-func endEvidence(keyID string, e *ledger.Entry) []Evidence {
-	if e == nil {
-		return nil
-	}
-	if past := e.PastOf(keyID); past != nil && past.Proof != "" {
-		return []Evidence{Evidence(past.Proof)}
-	}
-	return nil
 }

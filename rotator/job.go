@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
@@ -47,15 +48,6 @@ func (j *job) entry() *ledger.Entry { return j.st.known.entry }
 func (j *job) observed() plan.Observed {
 	_, ws := j.r.policyOf(j.st)
 	return j.r.observed(j.st, j.p, ws)
-}
-
-// blankEntry returns a new entry for a policy that has none.
-func (r *Rotator) blankEntry(policy string) (*ledger.Entry, error) {
-	salt, err := r.newID(16)
-	if err != nil {
-		return nil, err
-	}
-	return &ledger.Entry{Schema: ledger.EntrySchema, Owner: r.ownerID(), Policy: policy, Salt: salt}, nil
 }
 
 // write changes the entry by check-and-set. After a lost answer it reads the ledger to learn whether the write happened, and
@@ -115,6 +107,13 @@ func (j *job) clockIsWrong() bool {
 	return j.r.wrongClockLocked(j.api) != 0
 }
 
+// now is the time to write into ledger and record: this host's clock, corrected by the remotes if it is wrong.
+func (j *job) now() time.Time {
+	j.r.mu.Lock()
+	defer j.r.mu.Unlock()
+	return j.r.opt.Wall().Add(-j.r.wrongClockLocked(j.api))
+}
+
 // settleWrite finds out whether a failed write happened after all. It checks a conflict too: an earlier attempt of the same
 // write may be the one that won.
 func (j *job) settleWrite(ctx context.Context, next *ledger.Entry, failure error) (int, error) {
@@ -136,6 +135,8 @@ func (j *job) settleWrite(ctx context.Context, next *ledger.Entry, failure error
 	}
 	return 0, errClaimLost
 }
+
+const publishTries = 6
 
 // pause waits before a retry, longer each time. It reports false if ctx ended.
 func (j *job) pause(ctx context.Context, attempt int) bool {
@@ -213,4 +214,23 @@ func (j *job) wait(count int, f *stageError) time.Duration {
 // audit logs a change to a key or a record; each change gets one line.
 func (j *job) audit(msg string, args ...any) {
 	j.log.Info(msg, append(args, "outcome", "done")...)
+}
+
+// retiringOf returns the retiring state of the key that is being replaced, as the last listing shows it. until is the end of the
+// overlap that the record promised, if known.
+func (j *job) retiringOf(old ledger.KeyRef, why ledger.Trigger, now, until time.Time) ledger.Retiring {
+	j.r.mu.Lock()
+	disabled, listed := j.r.listedLocked(old, j.st.known.changedSince)
+	j.r.mu.Unlock()
+	return plan.RetiringOf(j.p, old, why, disabled, listed, now, until)
+}
+
+// stillPlanned reports whether the plan still contains the step.
+func (j *job) stillPlanned(s plan.Step) bool {
+	return slices.Contains(plan.Plan(j.p, j.observed(), j.r.opt.Wall()).Steps, s)
+}
+
+func (j *job) listedKey(id string) plan.ListedKey {
+	k, _ := j.observed().Key(id)
+	return k
 }

@@ -7,7 +7,6 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -135,29 +134,6 @@ func (r *Rotator) heldEntries() ([]*ledger.Entry, error) {
 		return entries, errors.New("not every ledger entry has been read")
 	}
 	return entries, nil
-}
-
-// entries reads the whole ledger. With an error it returns the entries that could be read; one that could not may explain any key.
-func (r *Rotator) entries(ctx context.Context) ([]*ledger.Entry, error) {
-	names, err := r.EntryNames(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("reading the ledger: %w", err)
-	}
-	var all []*ledger.Entry
-	var unread []error
-	slices.Sort(names)
-	for i, name := range names {
-		Progress(ctx, i, len(names))
-		switch e, err := r.entryOf(ctx, name); {
-		case err != nil && (ledger.IsOutage(err) || ctx.Err() != nil):
-			return all, fmt.Errorf("reading the ledger: %w", err) // the others would fail as well
-		case err != nil:
-			unread = append(unread, err)
-		case e != nil:
-			all = append(all, e)
-		}
-	}
-	return all, errors.Join(unread...)
 }
 
 // leakedIn finds the key with this secret, and its entry, by the salted hashes.

@@ -58,11 +58,6 @@ func (r *Rotator) newest(ctx context.Context, ref ledger.Ref, known int, empty f
 	return doc, true, nil
 }
 
-// blankData returns what makes the content of a new entry.
-func (r *Rotator) blankData(policy string) func() (any, error) {
-	return func() (any, error) { return r.blankEntry(policy) }
-}
-
 // noteLag notes that the store answers from a replica that lags.
 func (r *Rotator) noteLag(ref ledger.Ref) {
 	if !r.lags.Swap(true) {
@@ -83,30 +78,4 @@ func (r *Rotator) beyond(ctx context.Context, version int) int {
 // the session has no index to ask for.
 func (r *Rotator) mayLag(ctx context.Context) bool {
 	return ledger.SessionOf(ctx).Index() == "" && (r.lags.Load() || r.opt.Store.Lags(ctx))
-}
-
-// prove makes sure that the entry is the newest, where a read may lag: it is written again as it is. It reports false for an entry
-// under a claim, which such a write would end.
-func (r *Rotator) prove(ctx context.Context, st *policyState, name string) (bool, error) {
-	k := &st.known
-	for range newestTries {
-		switch {
-		case !r.mayLag(ctx) || k.entry == nil:
-			return true, nil
-		case k.entry.Claim != nil:
-			return false, nil
-		}
-		version, err := r.opt.Store.Write(ctx, r.entryRef(name), k.entry, k.version)
-		if err == nil {
-			k.setEntry(k.entry, version, time.Now())
-			return true, nil
-		}
-		if !errors.Is(err, ledger.ErrConflict) {
-			return false, fmt.Errorf("making sure that the ledger entry of %s is the newest: %w", name, err)
-		}
-		if err := r.readEntryAt(ctx, st, name, r.beyond(ctx, k.version)); err != nil {
-			return false, err
-		}
-	}
-	return false, fmt.Errorf("making sure that the ledger entry of %s is the newest: %w", name, ledger.ErrConflict)
 }

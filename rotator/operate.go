@@ -3,6 +3,7 @@ package rotator
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -47,14 +48,6 @@ func (r *Rotator) Request(name string, o RotateOptions) error {
 	return nil
 }
 
-func unknownPolicy(name string) error {
-	return fmt.Errorf("there is no policy %s in the policy file", name)
-}
-
-func pausedPolicy(name string) error {
-	return fmt.Errorf("policy %s is paused; set its mode to auto or manual first", name)
-}
-
 // Rotate rotates a policy now: when it returns nil, the key that was current at the call no longer is. If another process works
 // on the policy, it waits for that process until ctx ends.
 func (r *Rotator) Rotate(ctx context.Context, name string, o RotateOptions) error {
@@ -82,6 +75,95 @@ func (r *Rotator) Rotate(ctx context.Context, name string, o RotateOptions) erro
 	return r.drive(ctx, st, func(o plan.Observed) bool { return o.Request == nil }, func(s plan.Step) bool {
 		return s.Action == plan.ActRecover || s.Action == plan.ActRotate || (s.Action == plan.ActDisable && req.Revoke)
 	})
+}
+
+// Rollback puts a policy's previous key back: it is enabled, proven to work, and published again with the secret from the newest
+// kept version of the record that has it. The current key goes through its overlap. Rollback changes nothing if no version holds
+// the secret any more, ElevenLabs disabled the key, or --revoke-now retired it.
+func (r *Rotator) Rollback(ctx context.Context, name string) error {
+	ctx = ledger.WithSession(ctx)
+	st, o, err := r.take(ctx, name)
+	if err != nil {
+		return err
+	}
+	first, err := previous(*st.policy, o)
+	if err != nil {
+		return fmt.Errorf("rolling back policy %s: %w", name, err)
+	}
+	for ledger.ClaimOf(o.Entry) != nil { // another process works on it, or did
+		if err := r.drive(ctx, st, func(plan.Observed) bool { return true }, func(s plan.Step) bool { return s.Action == plan.ActRecover }); err != nil {
+			return err
+		}
+		if r.reconcile(ctx, st.ws); st.ws.err != nil {
+			return fmt.Errorf("listing workspace %s: %w", st.ws.name, st.ws.err)
+		}
+		if _, o, err = r.observe(ctx, st); err != nil {
+			return err
+		}
+	}
+	// The entry that the claim replaces, after other processes' work, decides whether the key may come back.
+	back, err := previous(*st.policy, o)
+	if err == nil && back.ID != first.ID {
+		err = errStateChanged
+	}
+	if err != nil {
+		return fmt.Errorf("rolling back policy %s: %w", name, err)
+	}
+	secret, err := r.keptSecret(ctx, *back, o.Entry.Salt)
+	if err != nil {
+		return fmt.Errorf("rolling back policy %s: %w", name, err)
+	}
+	defer r.redact(secret)()
+	p, _ := r.policyOf(st)
+	s := plan.Step{Action: plan.ActRotate, Reason: ledger.TriggerRollback, Workspace: back.Workspace}
+	j := r.newJob(st, p, s)
+	out := j.rollback(ctx, *back, secret)
+	j.conclude(s, out)
+	switch {
+	case out.failure != nil:
+		err = out.failure
+	case !out.progress:
+		err = errStateChanged
+	default:
+		return nil
+	}
+	return fmt.Errorf("rolling back policy %s: %w", name, err)
+}
+
+// previous returns the key to roll back to: the last one published before the current one.
+func previous(p plan.Policy, o plan.Observed) (*ledger.Retiring, error) {
+	if o.LedgerError != "" {
+		return nil, errors.New(o.LedgerError)
+	}
+	if o.Entry != nil && o.Entry.MovedTo != "" {
+		return nil, fmt.Errorf("it was taken over by policy %s; roll that one back", o.Entry.MovedTo)
+	}
+	if o.Entry == nil || o.Entry.Current == nil {
+		return nil, errors.New("there is no key yet")
+	}
+	var back *ledger.Retiring
+	for i := range o.Entry.Retiring {
+		if k := &o.Entry.Retiring[i]; back == nil || !k.Published.Before(back.Published) {
+			back = k
+		}
+	}
+	if back == nil {
+		return nil, errors.New("there is no previous key: it was deleted, or there never was one")
+	}
+	k, listed := o.Key(back.ID)
+	switch {
+	case back.Deleting():
+		return nil, fmt.Errorf("the previous key %s is being deleted: a delete of it is not answered yet", back.ID)
+	case p.AdminOf != "" && back.Outstanding(ledger.CallDisable, time.Time{}): // only an admin key that works could enable it again
+		return nil, fmt.Errorf("the previous admin key %s is being disabled: a disable of it is not answered yet; rotate the policy instead", back.ID)
+	case back.Reason == ledger.TriggerRevoke:
+		return nil, fmt.Errorf("the previous key %s was retired by --revoke-now and stays so", back.ID)
+	case !listed:
+		return nil, fmt.Errorf("the previous key %s no longer exists", back.ID)
+	case k.Disabled && (plan.Leaked(back.Reason) || k.DisableReason != ""):
+		return nil, fmt.Errorf("the previous key %s was disabled by ElevenLabs (%s) and stays so", back.ID, plan.CauseOf(k.DisableReason))
+	}
+	return back, nil
 }
 
 // Refusal returns why Rotate would not rotate a policy now that Survey has just observed: nil if it would, or would wait for another

@@ -32,12 +32,6 @@ const (
 	failedTending                       // a change to the current key's settings or state; it is only logged
 )
 
-// unsettled is the failure of a rotation of this process that recovery still has to settle.
-type unsettled struct {
-	rotation string
-	failure  *stageError
-}
-
 // conclude logs, counts and reports the failure of a step, and decides when it may be tried again where the ledger cannot say so.
 func (j *job) conclude(s plan.Step, out outcome) {
 	r, f := j.r, out.failure
@@ -81,11 +75,6 @@ func (j *job) conclude(s plan.Step, out outcome) {
 	}
 }
 
-// claimLost reports whether another process wrote the entry.
-func claimLost(err error) bool {
-	return errors.Is(err, errClaimLost) || errors.Is(err, ledger.ErrConflict)
-}
-
 // claimFailed is the outcome of a step whose first write, the claim, failed.
 func claimFailed(err error) outcome {
 	if claimLost(err) {
@@ -102,6 +91,16 @@ func storeFailed(err error) outcome {
 // released is the outcome of a step whose last write, which drops the claim, had this result. If that failed, the claim is still
 // there, and recovery drops it.
 func released(err error) outcome { return outcome{again: err == nil} }
+
+// noted ends a step that only wrote to the ledger.
+func (j *job) noted(err error, msg, keyID string, args ...any) outcome {
+	j.st.known.record = nil
+	if err != nil {
+		return claimFailed(err)
+	}
+	j.audit(msg, append(args, "key_id", keyID)...)
+	return outcome{again: true}
+}
 
 // noteOutage counts an outage as one failure of each due policy when it begins, and again when its reason changes.
 func (r *Rotator) noteOutage(st *policyState, s plan.Step, err error) {
@@ -169,4 +168,12 @@ func (r *Rotator) noteStoreFailure(st *policyState, err error) {
 func (r *Rotator) storeFailure(err error) *ledger.LastFailure {
 	reason := FailureOf(err)
 	return &ledger.LastFailure{Stage: ledger.StageClaim, Reason: reason, Message: message(err, reason), At: r.opt.Wall(), Count: 1}
+}
+
+// storeDown returns the outage that affects a policy: of the server, the ledger's mount or the record's.
+func (r *Rotator) storeDown(st *policyState) error {
+	r.mu.Lock()
+	mount := st.policy.Sink.Mount
+	r.mu.Unlock()
+	return r.outage.down(r.opt.Ledger.Mount, mount)
 }

@@ -23,9 +23,8 @@ const (
 )
 
 const (
-	overlapEnds   = time.Hour        // before the end of an overlap every reader should have the new key
-	proofTakes    = 10 * time.Minute // after which an answer that is not clear is not a delay
-	retireFailsAt = 2                // attempts in a row: a single failure may be transient
+	overlapEnds   = time.Hour // before the end of an overlap every reader should have the new key
+	retireFailsAt = 2         // attempts in a row: a single failure may be transient
 )
 
 // saysDisabled reports whether a problem says by itself that the current key is disabled.
@@ -72,23 +71,6 @@ func (s *PolicyStatus) Problems(refused ledger.Failure, now time.Time) []Problem
 		all = append(all, ProblemRetireFailing)
 	}
 	return all
-}
-
-// openEnds says what is open about the keys in quarantine that are listed as disabled: is one still accepted, and is there one
-// that nothing shows to be refused? One that is not listed any more was deleted. A store that keeps no versions has no secret to try.
-func openEnds(o plan.Observed, now time.Time, keepsVersions bool) (accepted, unproven bool) {
-	if o.Entry == nil {
-		return false, false
-	}
-	for _, r := range o.Entry.Retiring {
-		since := now.Sub(r.Until.Add(-time.Duration(r.Quarantine)))
-		if k, listed := o.Key(r.ID); r.State != ledger.InQuarantine || !listed || !k.Disabled {
-			continue
-		}
-		accepted = accepted || r.Proof == ledger.StillAccepted
-		unproven = unproven || keepsVersions && (r.Proof == "" && since > proofTakes || r.Proof == ledger.NotTried)
-	}
-	return accepted, unproven
 }
 
 // stateProblem is why the policy is in the state failing or error; "" in the others.

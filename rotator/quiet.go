@@ -1,10 +1,6 @@
 package rotator
 
-import (
-	"context"
-	"log/slog"
-	"sync"
-)
+import "sync"
 
 // quietMutex is a mutex under which nothing is logged or observed. Such calls are queued, and made by the goroutine that unlocks
 // the mutex, right after: a log that blocks delays only that goroutine, not those that wait for the mutex.
@@ -25,11 +21,3 @@ func (m *quietMutex) Unlock() {
 }
 
 func (m *quietMutex) afterUnlock(f func()) { m.queued = append(m.queued, f) }
-
-// logLocked logs once Rotator.mu is unlocked.
-func (r *Rotator) logLocked(level slog.Level, msg string, args ...any) {
-	r.mu.afterUnlock(func() { r.opt.Logger.Log(context.Background(), level, msg, args...) })
-}
-
-// observeLocked reports an event once Rotator.mu is unlocked.
-func (r *Rotator) observeLocked(e Event) { r.mu.afterUnlock(func() { r.opt.Observe(e) }) }

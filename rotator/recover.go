@@ -280,3 +280,7 @@ func (j *job) sweep(ctx context.Context, s plan.Step) outcome {
 	}
 	return outcome{again: true}
 }
+
+func (r *Rotator) countLost(workspace string) {
+	r.opt.Observe(Event{Type: EventLostDeleted, Workspace: workspace, At: r.opt.Wall()})
+}

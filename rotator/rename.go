@@ -15,9 +15,6 @@ import (
 // write of the opposite move, however late it arrives. If two entries are marked with each other's names, the one with more
 // moves is valid.
 
-// maxRenames bounds how many names of one policy are followed.
-const maxRenames = 32
-
 // inherit takes over the ledger entry of the policy that this one replaces, or takes its own entry back from the policy that
 // replaced it.
 func (j *job) inherit(ctx context.Context) outcome {

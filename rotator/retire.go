@@ -128,6 +128,23 @@ func (j *job) mayRetire(ctx context.Context, what plan.Action, old ledger.KeyRef
 	return j.currentWorks(ctx, c, rec.Secret)
 }
 
+// recordLacks returns nil if no record holds the retiring key of a policy without a current key: readers do not have it, so it
+// may go. It does not check a removed policy, whose current key a person pruned.
+func (j *job) recordLacks(ctx context.Context, old ledger.KeyRef) error {
+	if j.p.Mode == plan.ModeRemoved {
+		return nil
+	}
+	for _, sink := range slices.Compact([]ledger.Sink{old.Sink, j.p.Sink}) {
+		if _, err := j.r.readRecord(ctx, j.st, sink, 0); err != nil {
+			return err
+		}
+		if j.st.known.record.MayBe(old) {
+			return failedFor(ledger.StageRetire, ledger.FailureUnsafe, "%s may hold key %s, and there is no current one", sink, old.ID)
+		}
+	}
+	return nil
+}
+
 // holdsCurrent returns the record, which holds the current key. Where the answer may come from a node that lags, and nothing can be
 // asked for, only a write shows whether it is the newest: the record is written again as it is. A key that is disabled already is
 // deleted without that.

@@ -14,9 +14,6 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// errNotDue ends a rotation that is no longer due once the claim is taken.
-var errNotDue = errors.New("no longer due")
-
 // rotate replaces the current key with a new one.
 //
 // The order keeps readers safe and keys accounted for: claim and intent in one write, create once, verify, publish, read back,
@@ -337,8 +334,6 @@ func (j *job) publication(in *ledger.Intent, key newKey) ledger.Publication {
 	return pub
 }
 
-const publishTries = 6
-
 // publish writes the key into the record by check-and-set and reads it back. After a conflict or a lost answer it reads the
 // record again: fields that other writers changed are kept, but another value of the secret stops the rotation.
 func (j *job) publish(ctx context.Context, pub ledger.Publication, rec ledger.Record) error {
@@ -455,21 +450,20 @@ func (j *job) endOverlaps(e *ledger.Entry, now time.Time) {
 	}
 }
 
-// retiringOf returns the retiring state of the key that is being replaced, as the last listing shows it. until is the end of the
-// overlap that the record promised, if known.
-func (j *job) retiringOf(old ledger.KeyRef, why ledger.Trigger, now, until time.Time) ledger.Retiring {
-	j.r.mu.Lock()
-	disabled, listed := j.r.listedLocked(old, j.st.known.changedSince)
-	j.r.mu.Unlock()
-	return plan.RetiringOf(j.p, old, why, disabled, listed, now, until)
-}
-
-// listedLocked returns what the last listing shows of a key, if that listing began after the given time. An older one may show
-// the key as disabled from before a rollback to it.
-func (r *Rotator) listedLocked(ref ledger.KeyRef, since time.Time) (disabled, found bool) {
-	if !r.listedSinceLocked(ref, since) {
-		return false, false
+// rotated counts and reports a completed rotation.
+func (j *job) rotated(c committed, old *ledger.KeyRef) {
+	k := &j.st.known
+	k.countedOutage, k.retryAt, k.digestKnown, k.unread, k.loggedFailure = "", time.Time{}, false, nil, nil
+	k.record = &plan.RecordView{Version: c.Version, HasValue: true, Match: c.ID, Hash: c.Hash, KeyID: c.ID, Policy: j.p.Name, RotatedAt: c.Published}
+	e := Event{Type: EventRotated, Policy: j.p.Name, Workspace: c.Workspace, KeyID: c.ID, KeyName: c.Name, Reason: c.reason,
+		Evidence: evidenceOf(c.KeyRef, j.entry()), At: c.Published, Duration: time.Since(j.begun)}
+	if old != nil && old.ID != c.ID {
+		e.PreviousKeyID, e.PreviousValidUntil = old.ID, c.previousUntil
 	}
-	k, _, found := r.listedKeyLocked(ref)
-	return k.Disabled, found
+	j.r.mu.Lock()
+	j.st.display.successes++
+	j.r.mu.Unlock()
+	j.audit("rotated", "key_id", c.ID, "previous_key_id", e.PreviousKeyID, "sink", c.Sink.String(), "recovered", c.recovered,
+		"duration_ms", e.Duration.Milliseconds())
+	j.r.opt.Observe(e)
 }

@@ -1,8 +1,7 @@
 package rotator
 
 import (
-	"context"
-	"fmt"
+	"maps"
 	"reflect"
 	"time"
 
@@ -129,6 +128,33 @@ func logs(last **logged, stage ledger.Stage, reason ledger.Failure) bool {
 	return true
 }
 
+// unsettled is the failure of a rotation of this process that recovery still has to settle.
+type unsettled struct {
+	rotation string
+	failure  *stageError
+}
+
+// usage is what listings showed of a retiring key's usage counter.
+type usage struct {
+	credits int64
+	moved   int // listing in which it last moved; 0: never
+	since   int // listing since which it is known to stand still
+}
+
+// unknownCredits is the counter of a key that was not listed yet.
+const unknownCredits = -1
+
+// end is a step towards the end of a key, in the words of the log.
+type end struct{ what, keyID string }
+
+// tell notes an end that was logged.
+func (k *knowledge) tell(e end) {
+	if k.told == nil {
+		k.told = map[end]bool{}
+	}
+	k.told[e] = true
+}
+
 // load sets the policy, at the start and at each reload.
 func (st *policyState) load(p *plan.Policy, ws *workspace) {
 	// A policy that did not change costs no call at a reload.
@@ -138,13 +164,6 @@ func (st *policyState) load(p *plan.Policy, ws *workspace) {
 	if st.display.state == "" {
 		st.display.state, st.display.reason = plan.StateDue, plan.WaitNotObserved
 	}
-}
-
-// policyOf returns the policy as it is loaded now, and its workspace.
-func (r *Rotator) policyOf(st *policyState) (plan.Policy, *workspace) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return *st.policy, st.ws
 }
 
 // setEntry stores the entry that was read or written at this version.
@@ -192,52 +211,6 @@ func inQuarantine(e *ledger.Entry, known map[string]time.Time, now time.Time) ma
 	return since
 }
 
-// readEntry reads the ledger entry. An entry that cannot be parsed is kept as an error, not as missing.
-func (r *Rotator) readEntry(ctx context.Context, st *policyState, name string) error {
-	return r.readEntryAt(ctx, st, name, st.known.version)
-}
-
-// readEntryAt reads an entry that is known to have reached a version.
-func (r *Rotator) readEntryAt(ctx context.Context, st *policyState, name string, known int) error {
-	k := &st.known
-	doc, restored, err := r.newest(ctx, r.entryRef(name), known, r.blankData(name))
-	if err != nil {
-		return fmt.Errorf("reading ledger entry of %s: %w", name, err)
-	}
-	switch {
-	case restored:
-		r.ledgerRestored(name, k.version, doc.Version)
-	case k.loaded && doc.Version == k.version && k.ledgerError == "":
-		return nil
-	}
-	k.record = nil
-	if doc.JSON == nil {
-		k.followed = true
-		k.setEntry(nil, doc.Version, time.Now())
-		return nil
-	}
-	e, err := ledger.ParseEntry(doc.JSON, name)
-	if err == nil && e.Owner != r.ownerID() {
-		err = fmt.Errorf("reading ledger entry of %s: its owner is %s, this installation is %s; two ledgers were mixed", name, e.Owner, r.ownerID())
-	}
-	if err != nil {
-		k.loaded, k.entry, k.version, k.ledgerError, k.followed = true, nil, doc.Version, err.Error(), false
-		return nil
-	}
-	r.mu.Lock()
-	p := st.policy
-	r.mu.Unlock()
-	k.followPlace(*p, e, doc.Version)
-	if k.followed {
-		r.logOthers(name, k.entry, e)
-		r.logEnds(name, k.entry, e, k.told)
-	}
-	k.followed, k.told = true, nil
-	k.setEntry(e, doc.Version, time.Now())
-	r.noteRecent(st, e)
-	return nil
-}
-
 // followPlace compares an entry that another replica wrote with the known one. If the key was at the policy's place and a new key
 // is not, the other replica has a different policy file. A key from a rollback or a restored ledger is not new, and a replica
 // that has yet to move the key itself proceeds.
@@ -252,58 +225,41 @@ func (k *knowledge) followPlace(p plan.Policy, next *ledger.Entry, version int) 
 	}
 }
 
-// ledgerRestored reacts to a ledger that was restored from a backup. The cached entries are newer than the ledger, which will
-// assign their version numbers again, so everything is read again.
-func (r *Rotator) ledgerRestored(policy string, from, to int) {
-	r.opt.Logger.Warn("ledger went back in time; was Vault restored? everything is read again", "policy", policy, "known_version", from, "version", to)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, st := range r.orderedLocked() {
-		st.inbox.resync = true
-		r.enqueueLocked(st)
-	}
+// display is what is shown of a policy beside its last entry and decision.
+type display struct {
+	state             plan.State // the decision's, or that of a failure since
+	reason            plan.Reason
+	cutOff            plan.DisableCause
+	failure           *ledger.LastFailure
+	keys              plan.KeyCounts
+	inUse             bool
+	accepted          bool
+	unproven          bool
+	thirdPartyDisable elevenlabs.Value[bool]
+	disabled          map[plan.DisableCause]time.Time
+	successes         int
+	failures          int
+	unswept           int
 }
 
-// Owner returns this installation's id, "" while it is unknown.
-func (r *Rotator) Owner() string { return r.ownerID() }
-
-func (r *Rotator) ownerID() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.owner
+// noteDisabled notes when a current key was seen disabled. Snapshots have the old map.
+func (d *display) noteDisabled(why plan.DisableCause, at time.Time) {
+	disabled := maps.Clone(d.disabled)
+	if disabled == nil {
+		disabled = map[plan.DisableCause]time.Time{}
+	}
+	disabled[why] = at
+	d.disabled = disabled
 }
 
-// noteRecent counts the entry's last rotation towards the hourly limit.
-func (r *Rotator) noteRecent(st *policyState, e *ledger.Entry) {
-	at := e.LastRotation
-	if e.Intent != nil && e.Intent.Started.After(at) {
-		at = e.Intent.Started
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if now := r.opt.Wall(); now.Sub(at) < time.Hour && !plan.InFuture(at, now) {
-		st.ws.noteRotationLocked(st.policy.Name, at)
-	}
-}
-
-// readRecord reads a record, and keeps what the planner needs of it. known is a version that it is known to have reached, beside
-// that in which the current key was published.
-func (r *Rotator) readRecord(ctx context.Context, st *policyState, sink ledger.Sink, known int) (ledger.Record, error) {
-	k, id := &st.known, ledger.CurrentID(st.known.entry)
-	var empty func() (any, error)
-	if id != "" && id != k.renumbered && k.entry.Current.Sink.Ref == sink.Ref && k.entry.Current.Version >= known {
-		known, empty = k.entry.Current.Version, func() (any, error) {
-			return map[string]any{ledger.FieldPolicy: k.entry.Policy}, nil // a record without the secret's field counts as empty
+// noteLeaks notes the leaks in an entry's history that this process did not see: those before its start, or that another replica
+// was faster to heal.
+func (d *display) noteLeaks(e *ledger.Entry, now time.Time) {
+	var since time.Time // when the key that leaked was published
+	for _, past := range e.Rotations() {
+		if cause := plan.DisableCause(past.Reason); plan.Leaked(past.Reason) && !d.disabled[cause].After(since) && !plan.InFuture(past.Started, now) {
+			d.noteDisabled(cause, past.Started)
 		}
+		since = past.Published
 	}
-	doc, renumbered, err := r.newest(ctx, sink.Ref, known, empty)
-	if err != nil {
-		return ledger.Record{}, fmt.Errorf("reading record: %w", err)
-	}
-	if renumbered {
-		k.renumbered = id
-	}
-	rec := ledger.ParseRecord(doc, sink.Field)
-	k.record = plan.View(rec, k.entry)
-	return rec, nil
 }

@@ -1,7 +1,6 @@
 package rotator
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"maps"
@@ -9,39 +8,9 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
-	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
-
-// EventType is the name of a state change in events, after the prefix "rekeyd.".
-type EventType string
-
-// The state changes that Options.Observe receives.
-const (
-	EventRotated     EventType = "rotated"
-	EventFailed      EventType = "failed"
-	EventKeyDisabled EventType = "key_disabled" // outside rekeyd
-	EventRetired     EventType = "retired"      // rekeyd disabled or deleted a former key
-	EventDrifted     EventType = "drifted"
-	EventError       EventType = "error" // a person has to decide
-	EventLostDeleted EventType = "lost_deleted"
-	EventRetireError EventType = "retire_failed"
-)
-
-// Event is one state change. It never holds a secret.
-type Event struct {
-	Type               EventType
-	At                 time.Time
-	Policy, Workspace  string
-	KeyID, KeyName     string
-	PreviousKeyID      string
-	PreviousValidUntil time.Time
-	Stage              ledger.Stage // of a failure
-	Reason             plan.Reason
-	Evidence           []Evidence    // that the new key works, or that the old one does not
-	Duration           time.Duration // of a rotation or a failed one
-}
 
 // PolicyStatus is the state of a policy at the last look.
 type PolicyStatus struct {
@@ -84,12 +53,6 @@ type WorkspaceStatus struct {
 	LastTry       time.Time // of the last listing, successful or not; zero: none has ended yet
 	Err           error
 	Accounts      []AccountKeys // by id, as last listed; read-only
-}
-
-// AccountKeys counts the keys of a service account, whoever made them, disabled ones included.
-type AccountKeys struct {
-	Account string
-	Keys    int
 }
 
 // Snapshot is the rotator's state at one moment. Policies and workspaces are ordered by name.
@@ -152,79 +115,6 @@ func (r *Rotator) Ready() error {
 	return errors.New("no workspace has answered yet")
 }
 
-// Survey reads and plans the named policies, or all loaded and removed ones, without changing anything. It is for read-only
-// commands, and must not be used beside Run.
-func (r *Rotator) Survey(ctx context.Context, names ...string) (Snapshot, error) {
-	if err := r.loadOwner(ctx, false); err != nil {
-		return Snapshot{}, err
-	}
-	wanted := func(name string) bool { return len(names) == 0 || slices.Contains(names, name) }
-	if len(names) == 0 {
-		r.discover(ctx)
-	}
-	r.mu.Lock()
-	states := slices.DeleteFunc(slices.Clone(r.orderedLocked()), func(st *policyState) bool { return !wanted(st.policy.Name) })
-	workspaces := slices.Collect(maps.Values(r.workspaces))
-	r.mu.Unlock()
-	// A key missing from a listing means something only if the ledger was read before the listing.
-	for i, st := range states {
-		Progress(ctx, i, len(states))
-		r.requestResync(st, true)
-		if _, _, err := r.observe(ctx, st); err != nil {
-			r.noteStoreFailure(st, err)
-		}
-	}
-	for _, ws := range workspaces {
-		r.reconcile(ctx, ws)
-	}
-	for _, st := range states {
-		p, o, err := r.observe(ctx, st)
-		if err == nil && slices.ContainsFunc(plan.Plan(p, o, r.opt.Wall()).Steps, func(s plan.Step) bool { return s.Action == plan.ActRotate && !plan.Exempt(s.Reason) }) {
-			r.countOthers(ctx, st)
-			p, o, err = r.observe(ctx, st)
-		}
-		if err != nil {
-			r.noteStoreFailure(st, err)
-			continue
-		}
-		r.updateStatus(st, p, o, plan.Plan(p, o, r.opt.Wall()))
-	}
-	s := r.Snapshot()
-	s.Policies = slices.DeleteFunc(s.Policies, func(p PolicyStatus) bool { return !wanted(p.Policy.Name) })
-	return s, ctx.Err()
-}
-
-// countOthers reads the entries of a workspace's policies that were not read yet: their rotations count towards its hourly limit.
-func (r *Rotator) countOthers(ctx context.Context, due *policyState) {
-	if r.opt.MaxRotationsPerHour == 0 {
-		return
-	}
-	r.mu.Lock()
-	others := slices.DeleteFunc(slices.Clone(r.orderedLocked()), func(st *policyState) bool { return st.ws != due.ws || st.counted })
-	r.mu.Unlock()
-	for i, st := range others {
-		Progress(ctx, i, len(others))
-		r.readForLimit(ctx, st)
-	}
-}
-
-// display is what is shown of a policy beside its last entry and decision.
-type display struct {
-	state             plan.State // the decision's, or that of a failure since
-	reason            plan.Reason
-	cutOff            plan.DisableCause
-	failure           *ledger.LastFailure
-	keys              plan.KeyCounts
-	inUse             bool
-	accepted          bool
-	unproven          bool
-	thirdPartyDisable elevenlabs.Value[bool]
-	disabled          map[plan.DisableCause]time.Time
-	successes         int
-	failures          int
-	unswept           int
-}
-
 // statusLocked is what is displayed of the policy.
 func (st *policyState) statusLocked() PolicyStatus {
 	d, x := st.last.decision, st.display
@@ -281,28 +171,6 @@ func (r *Rotator) displayRotating(st *policyState) {
 	st.display.state, st.display.reason = plan.StateRotating, plan.WaitClaimed
 }
 
-// noteDisabled notes when a current key was seen disabled. Snapshots have the old map.
-func (d *display) noteDisabled(why plan.DisableCause, at time.Time) {
-	disabled := maps.Clone(d.disabled)
-	if disabled == nil {
-		disabled = map[plan.DisableCause]time.Time{}
-	}
-	disabled[why] = at
-	d.disabled = disabled
-}
-
-// noteLeaks notes the leaks in an entry's history that this process did not see: those before its start, or that another replica
-// was faster to heal.
-func (d *display) noteLeaks(e *ledger.Entry, now time.Time) {
-	var since time.Time // when the key that leaked was published
-	for _, past := range e.Rotations() {
-		if cause := plan.DisableCause(past.Reason); plan.Leaked(past.Reason) && !d.disabled[cause].After(since) && !plan.InFuture(past.Started, now) {
-			d.noteDisabled(cause, past.Started)
-		}
-		since = past.Published
-	}
-}
-
 // emitTransitions reports what changed since the last status. It skips removed policies: they need no report, and after a rename
 // the state under the old name is out of date.
 func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Observed) {
@@ -347,84 +215,22 @@ func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Obse
 	r.logLocked(slog.LevelWarn, "current key was disabled by others", "policy", s.Policy.Name, "key_id", k.ID, "disable_reason", cause)
 }
 
-// rotated counts and reports a completed rotation.
-func (j *job) rotated(c committed, old *ledger.KeyRef) {
-	k := &j.st.known
-	k.countedOutage, k.retryAt, k.digestKnown, k.unread, k.loggedFailure = "", time.Time{}, false, nil, nil
-	k.record = &plan.RecordView{Version: c.Version, HasValue: true, Match: c.ID, Hash: c.Hash, KeyID: c.ID, Policy: j.p.Name, RotatedAt: c.Published}
-	e := Event{Type: EventRotated, Policy: j.p.Name, Workspace: c.Workspace, KeyID: c.ID, KeyName: c.Name, Reason: c.reason,
-		Evidence: evidenceOf(c.KeyRef, j.entry()), At: c.Published, Duration: time.Since(j.begun)}
-	if old != nil && old.ID != c.ID {
-		e.PreviousKeyID, e.PreviousValidUntil = old.ID, c.previousUntil
-	}
-	j.r.mu.Lock()
-	j.st.display.successes++
-	j.r.mu.Unlock()
-	j.audit("rotated", "key_id", c.ID, "previous_key_id", e.PreviousKeyID, "sink", c.Sink.String(), "recovered", c.recovered,
-		"duration_ms", e.Duration.Milliseconds())
-	j.r.opt.Observe(e)
-}
+// proofTakes is after how long an answer that is not clear is no delay.
+const proofTakes = 10 * time.Minute
 
-// countRotation counts a rotation towards the hourly limit before the ledger is written.
-func (r *Rotator) countRotation(st *policyState, at time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	st.ws.noteRotationLocked(st.policy.Name, at)
-}
-
-func (r *Rotator) countLost(workspace string) {
-	r.opt.Observe(Event{Type: EventLostDeleted, Workspace: workspace, At: r.opt.Wall()})
-}
-
-func (r *Rotator) apiOf(workspace string) *elevenlabs.Client {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if ws := r.workspaces[workspace]; ws != nil {
-		return ws.api
+// openEnds says what is open about the keys in quarantine that are listed as disabled: is one still accepted, and is there one
+// that nothing shows to be refused? One that is not listed any more was deleted. A store that keeps no versions has no secret to try.
+func openEnds(o plan.Observed, now time.Time, keepsVersions bool) (accepted, unproven bool) {
+	if o.Entry == nil {
+		return false, false
 	}
-	return nil
-}
-
-// redact removes a secret from all that remotes answer, until release is called.
-func (r *Rotator) redact(s secret.Secret) (release func()) {
-	if r.opt.Redactor == nil {
-		return func() {}
-	}
-	return r.opt.Redactor.Add(s)
-}
-
-// updateListing applies our own change of a key to the last listing, so that it is not planned again. A nil change removes the
-// key.
-func (r *Rotator) updateListing(workspace, account, id string, change func(*elevenlabs.Key)) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	ws := r.workspaces[workspace]
-	if ws == nil || ws.listing == nil {
-		return
-	}
-	l := ws.listing
-	keys, listed := l.accounts[account]
-	if !listed {
-		return
-	}
-	for _, k := range keys {
-		if _, policy, _, ok := ledger.ParseKeyName(k.Name); ok && k.ID == id && l.owned[policy] != nil {
-			l.owned[policy] = updatedKeys(l.owned[policy], id, change)
+	for _, r := range o.Entry.Retiring {
+		since := now.Sub(r.Until.Add(-time.Duration(r.Quarantine)))
+		if k, listed := o.Key(r.ID); r.State != ledger.InQuarantine || !listed || !k.Disabled {
+			continue
 		}
+		accepted = accepted || r.Proof == ledger.StillAccepted
+		unproven = unproven || keepsVersions && (r.Proof == "" && since > proofTakes || r.Proof == ledger.NotTried)
 	}
-	l.accounts[account] = updatedKeys(keys, id, change)
-}
-
-// updatedKeys returns a changed copy: observations share the old slice.
-func updatedKeys(keys []elevenlabs.Key, id string, change func(*elevenlabs.Key)) []elevenlabs.Key {
-	keys = slices.Clone(keys)
-	for i := range keys {
-		if keys[i].ID == id && change != nil {
-			change(&keys[i])
-		}
-	}
-	if change == nil {
-		keys = slices.DeleteFunc(keys, func(k elevenlabs.Key) bool { return k.ID == id })
-	}
-	return keys
+	return accepted, unproven
 }

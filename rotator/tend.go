@@ -10,16 +10,6 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
-// noted ends a step that only wrote to the ledger.
-func (j *job) noted(err error, msg, keyID string, args ...any) outcome {
-	j.st.known.record = nil
-	if err != nil {
-		return claimFailed(err)
-	}
-	j.audit(msg, append(args, "key_id", keyID)...)
-	return outcome{again: true}
-}
-
 // follow makes a retiring key current again in the ledger because the record holds it: the record was rolled back, or a pruned
 // policy is loaded again. The record is not rewritten and the last rotation does not change.
 func (j *job) follow(ctx context.Context, s plan.Step) outcome {

@@ -1,0 +1,161 @@
+package rotator
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+)
+
+// Load replaces the set of policies and the clients of their workspaces. Work in flight continues with the policy as claimed, and
+// unchanged policies keep what is known about them. Every policy's workspace must be in clients.
+func (r *Rotator) Load(policies []plan.Policy, clients map[string]*elevenlabs.Client) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.loadWorkspaces(clients)
+	old := r.policies
+	r.loads++
+	r.policies, r.inOrder = make(map[string]*policyState, len(policies)), nil
+	for i := range policies {
+		p := new(policies[i]) // a copy each, since a removed policy outlives the slice
+		st := old[p.Name]
+		if st == nil {
+			st = r.removed[p.Name]
+			delete(r.removed, p.Name)
+		}
+		if st == nil {
+			st = &policyState{}
+		}
+		if old[p.Name] == nil {
+			st.loadedAt, st.mayTakeBack = r.loads, r.loads > 1
+		}
+		st.load(p, r.workspaces[p.Workspace])
+		r.policies[p.Name] = st
+	}
+	for name, st := range old {
+		if r.policies[name] == nil {
+			p := *st.policy
+			p.Mode = plan.ModeRemoved
+			st.policy = &p
+			r.removed[name] = st
+		}
+	}
+	for _, ws := range r.sortedWorkspaces {
+		r.findStraysLocked(ws)
+		ws.uncounted = 0
+	}
+	for _, st := range r.policies {
+		if !st.counted {
+			st.ws.uncounted++
+		}
+	}
+	if slices.Compare(slices.Sorted(maps.Keys(old)), slices.Sorted(maps.Keys(r.policies))) != 0 {
+		select {
+		case r.reloaded <- struct{}{}:
+		default:
+		}
+	}
+	r.foretellLocked()
+	for _, st := range r.orderedLocked() {
+		r.enqueueLocked(st)
+	}
+}
+
+// foretellLocked tells the store which documents rotations will check, in the order in which they will.
+func (r *Rotator) foretellLocked() {
+	refs := make([]ledger.Ref, 0, 2*len(r.policies))
+	for _, st := range r.orderedLocked() {
+		if st.policy.Mode != plan.ModeRemoved {
+			refs = append(refs, r.entryRef(st.policy.Name), st.policy.Sink.Ref)
+		}
+	}
+	r.outage.Expect(refs)
+}
+
+func (r *Rotator) loadWorkspaces(clients map[string]*elevenlabs.Client) {
+	old := r.workspaces
+	r.workspaces = make(map[string]*workspace, len(clients))
+	for name, c := range clients {
+		ws := old[name]
+		if ws == nil {
+			ws = &workspace{name: name, recent: map[string]time.Time{}}
+		}
+		ws.api = c
+		r.workspaces[name] = ws
+		if r.running && old[name] == nil {
+			ws.beginLocked(r)
+		}
+	}
+	r.sortedWorkspaces = slices.SortedFunc(maps.Values(r.workspaces), func(a, b *workspace) int { return strings.Compare(a.name, b.name) })
+	for name, ws := range old {
+		if r.workspaces[name] == nil && ws.stop != nil {
+			ws.stop()
+		}
+	}
+}
+
+// Run works until ctx ends, then finishes the work in flight within the shutdown timeout. Unfinished work recovers at the next
+// start. It is called once.
+func (r *Rotator) Run(ctx context.Context) error {
+	work, abort := context.WithCancel(context.WithoutCancel(ctx))
+	defer abort()
+	r.awaitOwner(ctx)
+	var workers sync.WaitGroup
+
+	r.mu.Lock()
+	r.running = true
+	for _, ws := range r.workspaces {
+		ws.beginLocked(r)
+	}
+	r.mu.Unlock()
+	for range r.opt.Concurrency {
+		workers.Go(func() { r.worker(work, &workers) })
+	}
+	r.loops.Go(func() { r.resyncLoop(ctx) })
+	r.loops.Go(func() { r.probeLoop(ctx) })
+	r.loops.Go(func() { r.announceLoop(ctx) })
+
+	<-ctx.Done()
+	r.stop()
+	r.loops.Wait()
+	defer r.leave(ctx)
+	return r.drain(&workers, abort)
+}
+
+// stop keeps new work from starting.
+func (r *Rotator) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopping, r.running = true, false
+	for _, ws := range r.workspaces {
+		ws.stop()
+	}
+	for _, st := range r.policies {
+		if st.timer != nil {
+			st.timer.Stop()
+		}
+	}
+	r.wakeUp.Broadcast()
+}
+
+func (r *Rotator) drain(workers *sync.WaitGroup, abort func()) error {
+	done := make(chan struct{})
+	go func() { workers.Wait(); close(done) }()
+	timer := time.NewTimer(r.opt.ShutdownTimeout)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return nil
+	case <-timer.C:
+		abort()
+		<-done
+		return errors.New("stopping: some work did not finish within the shutdown timeout; it recovers at the next start")
+	}
+}
