@@ -67,8 +67,8 @@ func FuzzRecord(f *testing.F) {
 			t.Errorf("%q: the value %v counts as empty: %t", text, before.Fields[field], before.Secret.IsZero())
 		}
 		p := ledger.Publication{
-			Sink: ledger.Sink{Field: field}, Secret: secret.New("sk_published"), Policy: "tts-prod", Account: "svcacc", KeyID: "key_b", KeyName: "b",
-			At: time.Unix(1_770_000_000, 0), PreviousID: "key_a", PreviousUntil: time.Unix(1_780_000_000, 0),
+			KeyRef: ledger.KeyRef{ID: "key_b", Name: "b", Account: "svcacc", Sink: ledger.Sink{Field: field}, Published: time.Unix(1_770_000_000, 0)},
+			Secret: secret.New("sk_published"), Policy: "tts-prod", PreviousID: "key_a", PreviousUntil: time.Unix(1_780_000_000, 0),
 		}
 		data := before.With(p)
 		written, err := json.Marshal(data)
@@ -76,7 +76,7 @@ func FuzzRecord(f *testing.F) {
 			t.Fatal(err)
 		}
 		after := ledger.ParseRecord(ledger.Doc{JSON: written, Version: 2}, field)
-		if after.Secret.Reveal() != "sk_published" || after.KeyID != "key_b" || !after.RotatedAt.Equal(p.At) || after.PreviousKeyID != "key_a" || !after.PreviousValidUntil.Equal(p.PreviousUntil) {
+		if after.Secret.Reveal() != "sk_published" || after.KeyID != "key_b" || !after.RotatedAt.Equal(p.Published) || after.PreviousKeyID != "key_a" || !after.PreviousValidUntil.Equal(p.PreviousUntil) {
 			t.Errorf("%s is read as %q of %s, %s", written, after.Secret.Reveal(), after.KeyID, after.RotatedAt)
 		}
 		for name, value := range before.Fields {

@@ -28,7 +28,7 @@ func FuzzTheFieldThatReadersRead(f *testing.F) {
 			return
 		}
 		rec := ledger.ParseRecord(ledger.Doc{JSON: json.RawMessage(before), Version: 1}, field)
-		pub := ledger.Publication{Sink: p.Sink, Secret: secret.New(value), Policy: p.Name, Account: "a", KeyID: "k2", KeyName: "n", At: time.Unix(0, 0), PreviousID: "k1"}
+		pub := ledger.Publication{KeyRef: ledger.KeyRef{ID: "k2", Name: "n", Account: "a", Sink: p.Sink, Published: time.Unix(0, 0)}, Secret: secret.New(value), Policy: p.Name, PreviousID: "k1"}
 		text, err := json.Marshal(rec.With(pub))
 		if err != nil {
 			t.Fatal(err)

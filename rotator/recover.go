@@ -109,11 +109,8 @@ func (j *job) fence(ctx context.Context, in *ledger.Intent) (ledger.Record, erro
 // rollForward commits a rotation that was published but not committed. The key counts as created when the rotation began, so it
 // is never older than it counts.
 func (j *job) rollForward(ctx context.Context, in *ledger.Intent, rec ledger.Record) error {
-	c := committed{
-		KeyRef: ledger.KeyRef{ID: rec.KeyID, Name: in.KeyName, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
-			Hash: ledger.HashValue(j.entry().Salt, rec.Secret.Reveal()), Created: in.Started, Published: rec.RotatedAt, Verified: in.Verify, Settings: in.Settings},
-		reason: in.Reason, previousUntil: rec.PreviousValidUntil, recovered: true,
-	}
+	c := committed{KeyRef: in.Key(rec.KeyID), previousUntil: rec.PreviousValidUntil, recovered: true}
+	c.Hash, c.Created, c.Published, c.Verified = ledger.HashValue(j.entry().Salt, rec.Secret.Reveal()), in.Started, rec.RotatedAt, in.Verify
 	if c.Published.IsZero() {
 		c.Published = in.Started
 	}
@@ -127,8 +124,8 @@ func (j *job) rollForward(ctx context.Context, in *ledger.Intent, rec ledger.Rec
 // it is treated as a former current key.
 func (j *job) keep(ctx context.Context, in *ledger.Intent, f *stageError, key elevenlabs.Key) outcome {
 	now := j.now()
-	ref := ledger.KeyRef{ID: key.ID, Name: in.KeyName, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
-		Created: key.CreatedAt, Published: now, Settings: in.Settings}
+	ref := in.Key(key.ID)
+	ref.Created, ref.Published = key.CreatedAt, now
 	if ref.Created.IsZero() {
 		ref.Created = in.Started
 	}

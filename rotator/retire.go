@@ -220,16 +220,15 @@ func (j *job) listedEnabled(ctx context.Context, api *elevenlabs.Client, key led
 // enabledAgain reports whether a key that a listing showed as disabled in its overlap is enabled after all: the listing may be
 // from before a rollback to the key.
 func (j *job) enabledAgain(ctx context.Context, key ledger.KeyRef) (bool, error) {
-	keys, err := j.api.Keys(ctx, key.Account)
+	j.keys = nil // listed anew
+	enabled, err := j.listedEnabled(ctx, j.api, key)
 	if err != nil {
 		return false, fmt.Errorf("checking whether key %s is disabled: %w", key.ID, err)
 	}
-	i := slices.IndexFunc(keys, func(k elevenlabs.Key) bool { return k.ID == key.ID && !k.Disabled })
-	if i < 0 {
-		return false, nil
+	if enabled {
+		j.r.updateListing(key.Workspace, key.Account, key.ID, func(k *elevenlabs.Key) { k.Disabled, k.DisableReason = false, "" })
 	}
-	j.r.updateListing(key.Workspace, key.Account, key.ID, func(k *elevenlabs.Key) { k.Disabled, k.DisableReason = false, "" })
-	return true, nil
+	return enabled, nil
 }
 
 // retired notes that the step is done.

@@ -82,11 +82,11 @@ func (j *job) putBack(ctx context.Context, in *ledger.Intent, back ledger.Retiri
 	if err := j.verify(ctx, secret); err != nil {
 		return failed(ledger.StageVerify, err)
 	}
-	pub := j.publication(in, newKey{id: back.ID, name: back.Name, secret: secret})
+	pub := j.publication(in, in.Key(back.ID), secret)
 	if err := j.publish(ctx, pub, rec); err != nil {
 		return failed(ledger.StagePublish, err)
 	}
-	c := committed{KeyRef: j.restored(*j.entry().RetiringKey(back.ID), pub.At), reason: ledger.TriggerRollback, previousUntil: pub.PreviousUntil, applied: j.entry().Applied}
+	c := committed{KeyRef: j.restored(*j.entry().RetiringKey(back.ID), pub.Published), previousUntil: pub.PreviousUntil, applied: j.entry().Applied}
 	c.Sink = j.p.Sink
 	if err := j.commit(ctx, c); err != nil {
 		return failed(ledger.StageCommit, err)

@@ -31,9 +31,9 @@ func (j *job) rotate(ctx context.Context, why ledger.Trigger) outcome {
 	if err := j.takeGroup(ctx, in); err != nil {
 		return j.releaseUnstarted(ctx, failed(ledger.StageClaim, err))
 	}
-	key, err := j.create(ctx, in)
+	key, secret, err := j.create(ctx, in)
 	if errors.Is(err, elevenlabs.ErrKeyLimit) && !elevenlabs.MaybeApplied(err) && j.makeRoom(ctx) {
-		key, err = j.create(ctx, in) // the first create was refused, so the name is still unused
+		key, secret, err = j.create(ctx, in) // the first create was refused, so the name is still unused
 	}
 	switch {
 	case err != nil && !elevenlabs.MaybeApplied(err):
@@ -42,13 +42,13 @@ func (j *job) rotate(ctx context.Context, why ledger.Trigger) outcome {
 		j.lost = time.Now()
 		return j.settle(ctx, &stageError{stage: ledger.StageCreate, reason: lostReason(err), err: err})
 	}
-	defer j.r.redact(key.secret)()
+	defer j.r.redact(secret)()
 	if in.Verify {
-		if err := j.verify(ctx, key.secret); err != nil {
+		if err := j.verify(ctx, secret); err != nil {
 			return j.settle(ctx, failed(ledger.StageVerify, err))
 		}
 	}
-	probes, err := j.probePaths(ctx, key.secret)
+	probes, err := j.probePaths(ctx, secret)
 	if err != nil {
 		return j.settle(ctx, failed(ledger.StageVerify, err))
 	}
@@ -57,11 +57,12 @@ func (j *job) rotate(ctx context.Context, why ledger.Trigger) outcome {
 		return j.settle(ctx, failed(ledger.StageVerify, err))
 	}
 	j.noteDropped(in, listed)
-	pub := j.publication(in, key)
+	pub := j.publication(in, key, secret)
 	if err := j.publish(ctx, pub, rec); err != nil {
 		return j.settle(ctx, failed(ledger.StagePublish, err))
 	}
-	if err := j.commit(ctx, j.committed(in, key, pub, listed, probes)); err != nil {
+	applied := &ledger.Applied{Digest: j.p.Settings.Digest(), At: pub.Published, Ignored: listed.Settings.Diff(j.p.Settings)}
+	if err := j.commit(ctx, committed{KeyRef: pub.KeyRef, previousUntil: pub.PreviousUntil, applied: applied, probes: probes}); err != nil {
 		return j.settle(ctx, failed(ledger.StageCommit, err))
 	}
 	return outcome{again: true, progress: true}
@@ -188,27 +189,21 @@ func mayHaveTwin(f *stageError) bool {
 	return f.stage == ledger.StageCreate && (errors.Is(f.err, elevenlabs.ErrKeyLimit) || errors.Is(f.err, elevenlabs.ErrRateLimited))
 }
 
-// newKey is a key between its create and its commit. Only it and the sink hold the secret.
-type newKey struct {
-	id      string
-	name    string
-	secret  secret.Secret
-	created time.Time
-}
-
 // create makes the key, once. Neither it nor the client retries; rotate does, only after a full account refused the key.
-func (j *job) create(ctx context.Context, in *ledger.Intent) (newKey, error) {
-	ctx, err := j.ready(ctx)
+func (j *job) create(ctx context.Context, in *ledger.Intent) (key ledger.KeyRef, s secret.Secret, err error) {
+	ctx, err = j.ready(ctx)
 	if err != nil {
-		return newKey{}, err
+		return key, s, err
 	}
 	settings := j.settings(in)
 	c, err := j.api.CreateKey(ctx, in.Account, in.KeyName, settings)
 	if err != nil {
-		return newKey{}, fmt.Errorf("creating key for %s: %w", in.Account, j.refusedSetting(err, settings.Optional))
+		return key, s, fmt.Errorf("creating key for %s: %w", in.Account, j.refusedSetting(err, settings.Optional))
 	}
 	j.audit("key created", "key_id", c.ID, "service_account", in.Account)
-	return newKey{id: c.ID, name: in.KeyName, secret: c.Secret, created: j.r.opt.Wall()}, nil
+	key = in.Key(c.ID)
+	key.Created = j.r.opt.Wall()
+	return key, c.Secret, nil
 }
 
 // verify probes the new key until it works: a new key may take a moment to be known everywhere (assumption A15).
@@ -260,23 +255,23 @@ func (j *job) probePaths(ctx context.Context, secret secret.Secret) ([]ledger.Pr
 // inspect finds the new key in its account's listing, which shows whether it is enabled, which settings it got, and its id, if
 // the answer to the create lacked it. A key whose id is known does not wait for a lagging listing; its settings are compared at
 // the next reconcile. Only a rotation for drift waits, since what it was made for may be dropped again.
-func (j *job) inspect(ctx context.Context, in *ledger.Intent, key *newKey) (elevenlabs.Key, error) {
+func (j *job) inspect(ctx context.Context, in *ledger.Intent, key *ledger.KeyRef) (elevenlabs.Key, error) {
 	deadline := time.Now().Add(j.r.opt.VerifyTimeout)
 	for attempt := 1; ; attempt++ {
-		listed, found, err := j.findNew(ctx, in, key.id)
+		listed, found, err := j.findNew(ctx, in, key.ID)
 		switch {
 		case errors.Is(err, errTwins):
 			return listed, failedFor(ledger.StageVerify, ledger.FailureNotUsable, "%w", err)
 		case found && listed.Disabled:
 			return listed, failedFor(ledger.StageVerify, ledger.FailureNotUsable, "the new key %s is already disabled (%s)", listed.ID, listed.DisableReason)
 		case found:
-			key.id = listed.ID
+			key.ID = listed.ID
 			if !listed.CreatedAt.IsZero() {
-				key.created = listed.CreatedAt
+				key.Created = listed.CreatedAt
 			}
 			return listed, nil
-		case key.id != "" && (in.Reason != ledger.TriggerDrift || time.Now().After(deadline)):
-			return elevenlabs.Key{ID: key.id, Settings: j.assumed(in)}, nil
+		case key.ID != "" && (in.Reason != ledger.TriggerDrift || time.Now().After(deadline)):
+			return elevenlabs.Key{ID: key.ID, Settings: j.assumed(in)}, nil
 		case time.Now().After(deadline) || !j.pause(ctx, attempt):
 			if err == nil {
 				err = errors.New("the listing does not show it")
@@ -322,11 +317,12 @@ func (j *job) findByName(ctx context.Context, account, name string) (elevenlabs.
 }
 
 // publication is the new key as the record will have it.
-func (j *job) publication(in *ledger.Intent, key newKey) ledger.Publication {
+func (j *job) publication(in *ledger.Intent, key ledger.KeyRef, s secret.Secret) ledger.Publication {
 	now := j.now()
-	pub := ledger.Publication{Sink: in.Sink, Secret: key.secret, Policy: j.p.Name, Account: in.Account, KeyID: key.id, KeyName: key.name, At: now.Truncate(time.Second)}
+	key.Hash, key.Published, key.Verified = ledger.HashValue(j.entry().Salt, s.Reveal()), now.Truncate(time.Second), in.Verify
+	pub := ledger.Publication{KeyRef: key, Secret: s, Policy: j.p.Name}
 	if old := j.entry().Current; old != nil {
-		pub.PreviousID, pub.PreviousUntil = old.ID, pub.At
+		pub.PreviousID, pub.PreviousUntil = old.ID, pub.Published
 		if r := j.retiringOf(*old, in.Reason, now, time.Time{}); r.State == ledger.InOverlap {
 			pub.PreviousUntil = r.Until
 		}
@@ -357,14 +353,14 @@ func (j *job) publish(ctx context.Context, pub ledger.Publication, rec ledger.Re
 		}
 		now, err := j.r.readRecord(ctx, j.st, pub.Sink, known)
 		switch {
-		case err == nil && now.Publishes(pub.KeyName) && now.Secret.Reveal() == pub.Secret.Reveal():
-			j.audit("record published", "key_id", pub.KeyID, "sink", pub.Sink.String(), "version", now.Doc.Version)
+		case err == nil && now.Publishes(pub.Name) && now.Secret.Reveal() == pub.Secret.Reveal():
+			j.audit("record published", "key_id", pub.ID, "sink", pub.Sink.String(), "version", now.Doc.Version)
 			return nil
 		case err == nil && ours != 0 && now.Doc.Version > ours:
-			j.audit("record published, then changed by another writer", "key_id", pub.KeyID, "sink", pub.Sink.String())
+			j.audit("record published, then changed by another writer", "key_id", pub.ID, "sink", pub.Sink.String())
 			return nil // it is committed, and the next look handles the changed record
 		case err == nil && !errors.Is(failure, ledger.ErrConflict) && now.DeletedAfter(rec):
-			j.audit("record published, then deleted by another writer", "key_id", pub.KeyID, "sink", pub.Sink.String())
+			j.audit("record published, then deleted by another writer", "key_id", pub.ID, "sink", pub.Sink.String())
 			return nil // readers may have the key, so it is committed; the next look finds the record empty
 		case err == nil && !now.SameValue(rec):
 			return failedFor(ledger.StagePublish, ledger.FailureRecordChanged, "%s was changed by another writer during the rotation", pub.Sink)
@@ -385,20 +381,10 @@ func (j *job) publish(ctx context.Context, pub ledger.Publication, rec ledger.Re
 // committed is a published key as it enters the ledger.
 type committed struct {
 	ledger.KeyRef
-	reason        ledger.Trigger
 	previousUntil time.Time
 	applied       *ledger.Applied
 	probes        []ledger.ProbeAnswer
 	recovered     bool
-}
-
-func (j *job) committed(in *ledger.Intent, key newKey, pub ledger.Publication, listed elevenlabs.Key, probes []ledger.ProbeAnswer) committed {
-	return committed{
-		KeyRef: ledger.KeyRef{ID: key.id, Name: key.name, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink,
-			Hash: ledger.HashValue(j.entry().Salt, key.secret.Reveal()), Created: key.created, Published: pub.At, Verified: in.Verify, Settings: in.Settings},
-		reason: in.Reason, previousUntil: pub.PreviousUntil, probes: probes,
-		applied: &ledger.Applied{Digest: j.p.Settings.Digest(), At: pub.At, Ignored: listed.Settings.Diff(j.p.Settings)},
-	}
 }
 
 // commit makes the published key the current one and starts retiring the old one, in one write.
@@ -407,32 +393,32 @@ func (j *job) commit(ctx context.Context, c committed) error {
 	j.switchAdminKey(ctx)
 	old, in := j.entry().Current, j.entry().Intent
 	err := j.release(ctx, func(e *ledger.Entry) {
-		past := ledger.Past{Rotation: c.Rotation, By: cmp.Or(in.By, ledger.ByRecovered), Reason: c.reason, Words: in.Words, KeyID: c.ID,
+		past := ledger.Past{Rotation: c.Rotation, By: cmp.Or(in.By, ledger.ByRecovered), Reason: in.Reason, Words: in.Words, KeyID: c.ID,
 			Started: in.Started, Created: c.Created, Published: c.Published, Probes: c.probes}
 		if old != nil && old.ID != c.ID {
-			e.Retiring = append(e.Retiring, j.retiringOf(*old, c.reason, c.Published, c.previousUntil))
+			e.Retiring = append(e.Retiring, j.retiringOf(*old, in.Reason, c.Published, c.previousUntil))
 			past.PreviousKeyID = old.ID
 		}
 		e.Remember(past)
-		if c.reason == ledger.TriggerRevoke {
+		if in.Reason == ledger.TriggerRevoke {
 			j.endOverlaps(e, c.Published)
 		}
-		if plan.Leaked(c.reason) {
+		if plan.Leaked(in.Reason) {
 			e.Leaks = append(e.Leaks, c.Published)
-		} else if c.reason == ledger.TriggerRequested || c.reason == ledger.TriggerRevoke {
+		} else if in.Reason == ledger.TriggerRequested || in.Reason == ledger.TriggerRevoke {
 			e.Leaks = nil
 		}
 		ref := c.KeyRef
 		e.DropRetiring(c.ID)
 		e.Current, e.Applied, e.Failure, e.Quarantine = &ref, c.applied, nil, ledger.Duration(j.p.Quarantine)
-		if c.reason != ledger.TriggerRollback {
+		if in.Reason != ledger.TriggerRollback {
 			e.LastRotation = c.Published
 		}
 	})
 	if err != nil {
 		return err
 	}
-	j.rotated(c, old)
+	j.rotated(c, in, old)
 	return nil
 }
 
@@ -451,11 +437,11 @@ func (j *job) endOverlaps(e *ledger.Entry, now time.Time) {
 }
 
 // rotated counts and reports a completed rotation.
-func (j *job) rotated(c committed, old *ledger.KeyRef) {
+func (j *job) rotated(c committed, in *ledger.Intent, old *ledger.KeyRef) {
 	k := &j.st.known
 	k.countedOutage, k.retryAt, k.digestKnown, k.unread, k.loggedFailure = "", time.Time{}, false, nil, nil
 	k.record = &plan.RecordView{Version: c.Version, HasValue: true, Match: c.ID, Hash: c.Hash, KeyID: c.ID, Policy: j.p.Name, RotatedAt: c.Published}
-	e := Event{Type: EventRotated, Policy: j.p.Name, Workspace: c.Workspace, KeyID: c.ID, KeyName: c.Name, Reason: c.reason,
+	e := Event{Type: EventRotated, Policy: j.p.Name, Workspace: c.Workspace, KeyID: c.ID, KeyName: c.Name, Reason: in.Reason,
 		Evidence: evidenceOf(c.KeyRef, j.entry()), At: c.Published, Duration: time.Since(j.begun)}
 	if old != nil && old.ID != c.ID {
 		e.PreviousKeyID, e.PreviousValidUntil = old.ID, c.previousUntil

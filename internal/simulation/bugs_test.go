@@ -27,7 +27,7 @@ func bugs() []bug {
 		{"takeover without a fence", "recover.go", "if err == nil && (rec.Publishes(in.KeyName) || !j.unsure) {", "if err == nil {", 2000, "", 6},
 		{"sweep without evidence", "plan/plan.go", "if ok && owner == o.Entry.Owner && (o.Entry.IsAbandoned(k.ID, rotation) || o.twin(k.ID, rotation)) && k.CharacterCount == 0 {", "if ok && owner == o.Entry.Owner && !o.Entry.Knows(k.ID, rotation) {", 2000, "", 1},
 		{"sweep without a look at the owner", "plan/plan.go", "if ok && owner == o.Entry.Owner && (o.Entry.IsAbandoned(k.ID, rotation) || o.twin(k.ID, rotation)) && k.CharacterCount == 0 {", "if ok && owner == o.Entry.Owner && o.Entry.IsAbandoned(k.ID, rotation) || !ok && k.Name == \"by hand\" {", 1000, "", 2},
-		{"commit without reading back", "rotate.go", "case err == nil && now.Publishes(pub.KeyName) && now.Secret.Reveal() == pub.Secret.Reveal():", "case failure == nil || ledger.MaybeWritten(failure):", 1000, "", 1},
+		{"commit without reading back", "rotate.go", "case err == nil && now.Publishes(pub.Name) && now.Secret.Reveal() == pub.Secret.Reveal():", "case failure == nil || ledger.MaybeWritten(failure):", 1000, "", 1},
 		{"retire from a cached ledger and record", "retire.go", "err = j.mayRetire(ctx, s.Action, key.KeyRef)", "err = nil", 2000, "", 21},
 		{"forget a delete that failed", "retire.go", "if err != nil && !gone {", "if s.Action == plan.ActDelete {\n\t\tgone = true\n\t}\n\tif err != nil && !gone {", 1000, "", 7},
 		{"forget an abandoned rotation", "ledger/entry.go", "e.Abandoned = append(e.Abandoned, Abandoned{in.Rotation, in.KeyName, in.Workspace, in.Account, now, \"\", false})", "_ = now", 1000, "", 3},
@@ -43,7 +43,7 @@ func bugs() []bug {
 		{"roll forward nothing", "recover.go", "if past.found && (!in.Rollback", "if false && past.found && (!in.Rollback", 1000, "", 7},
 		{"take what cannot be read for unpublished", "recover.go", "case found && past.hidden:", "case false:", 2000, "", 335},
 		{"leave a claim for ever", "plan/plan.go", "case o.ClaimExpired:\n\t\tstep.Reason", "case false:\n\t\tstep.Reason", 1000, "", 5},
-		{"forget the old key", "rotate.go", "e.Retiring = append(e.Retiring, j.retiringOf(*old, c.reason, c.Published, c.previousUntil))", "_ = e.Retiring", 300, "", 1},
+		{"forget the old key", "rotate.go", "e.Retiring = append(e.Retiring, j.retiringOf(*old, in.Reason, c.Published, c.previousUntil))", "_ = e.Retiring", 300, "", 1},
 		{"prove an admin key as any other", "admin.go", "if j.p.AdminOf != \"\" {\n\t\task = api.ProbeAdmin", "if false {\n\t\task = api.ProbeAdmin", 300, "", 2},
 		{"patch the drift of an admin key", "plan/plan.go", "if p.AdminOf != \"\" && answer == DriftPatch {", "if false {", 1000, "", 62},
 		{"retire the old admin key before every replica has the new one", "plan/due.go", "end := now.Add(p.Overlap)", "end := now.Add(p.Overlap)\n\tif p.AdminOf != \"\" {\n\t\tend = now\n\t}", 300, "", 2},
@@ -88,8 +88,8 @@ func bugs() []bug {
 		{"disable what a person enabled in quarantine", "plan/plan.go", "case enabled && r.Outstanding(ledger.CallEnable, now):", "case enabled:", 1000, "do=enable quarantined key", 3},
 
 		// … and what only looks like evidence.
-		{"ignore a failed probe", "rotate.go", "probes, err := j.probePaths(ctx, key.secret)\n\tif err != nil {", "probes, err := j.probePaths(ctx, key.secret)\n\tif false {", 300, "probes", 1},
-		{"publish before probing", "rotate.go", "probes, err := j.probePaths(ctx, key.secret)\n", "_ = j.publish(ctx, j.publication(in, key), rec)\n\tprobes, err := j.probePaths(ctx, key.secret)\n", 300, "probes", 1},
+		{"ignore a failed probe", "rotate.go", "probes, err := j.probePaths(ctx, secret)\n\tif err != nil {", "probes, err := j.probePaths(ctx, secret)\n\tif false {", 300, "probes", 1},
+		{"publish before probing", "rotate.go", "probes, err := j.probePaths(ctx, secret)\n", "_ = j.publish(ctx, j.publication(in, key, secret), rec)\n\tprobes, err := j.probePaths(ctx, secret)\n", 300, "probes", 1},
 		{"note an answer that no probe had", "rotate.go", "if err := j.publish(ctx, pub, rec); err != nil {", "probes = append(probes, ledger.ProbeAnswer{Path: \"/v1/voices\", Status: 200})\n\tif err := j.publish(ctx, pub, rec); err != nil {", 300, "", 1},
 		{"end an overlap though the new key was not used", "plan/plan.go", "if o.Used {", "if true {", 300, "waits", 1},
 		{"end an overlap on a counter that began anew", "observed.go", "key.CharacterCount > k.credits // a", "key.CharacterCount != k.credits // a", 2000, "waits,months,do=rollback", 42},

@@ -84,6 +84,11 @@ type Intent struct {
 	Rollback bool `json:"rollback,omitempty"`
 }
 
+// Key returns the rotation's key, which is not published yet.
+func (in *Intent) Key(id string) KeyRef {
+	return KeyRef{ID: id, Name: in.KeyName, Rotation: in.Rotation, Workspace: in.Workspace, Account: in.Account, Sink: in.Sink, Settings: in.Settings}
+}
+
 // KeyRef is a published key, with its account and the record that its secret was written to.
 type KeyRef struct {
 	ID        string    `json:"id"`

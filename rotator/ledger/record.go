@@ -104,11 +104,11 @@ func (r Record) With(p Publication) map[string]any {
 		data = map[string]any{}
 	}
 	data[p.Sink.Field] = p.Secret.Reveal()
-	data[fieldKeyID] = p.KeyID
-	data[fieldKeyName] = p.KeyName
+	data[fieldKeyID] = p.ID
+	data[fieldKeyName] = p.Name
 	data[FieldPolicy] = p.Policy
 	data[fieldAccount] = p.Account
-	data[fieldRotatedAt] = p.At.UTC().Format(time.RFC3339)
+	data[fieldRotatedAt] = p.Published.UTC().Format(time.RFC3339)
 	delete(data, fieldPreviousKeyID)
 	delete(data, fieldPreviousValidUntil)
 	if p.PreviousID != "" {
@@ -120,10 +120,9 @@ func (r Record) With(p Publication) map[string]any {
 
 // Publication is one key on its way into a record.
 type Publication struct {
-	Sink                            Sink
-	Secret                          secret.Secret
-	Policy, Account, KeyID, KeyName string
-	At                              time.Time
-	PreviousID                      string
-	PreviousUntil                   time.Time
+	KeyRef
+	Secret        secret.Secret
+	Policy        string
+	PreviousID    string
+	PreviousUntil time.Time
 }

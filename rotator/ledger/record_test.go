@@ -108,7 +108,7 @@ func TestRecordsAreCompared(t *testing.T) {
 			t.Errorf("version %d was deleted right after 3: %t", c.doc.Version, !c.deleted)
 		}
 	}
-	data := Record{Fields: map[string]any{"note": "x", "previous_key_id": "z", "previous_valid_until": "never"}}.With(Publication{Sink: Sink{Field: "api_key"}, Secret: r.Secret, KeyID: "a", Policy: "tts-prod", Account: "svcacc_1"})
+	data := Record{Fields: map[string]any{"note": "x", "previous_key_id": "z", "previous_valid_until": "never"}}.With(Publication{KeyRef: KeyRef{ID: "a", Account: "svcacc_1", Sink: Sink{Field: "api_key"}}, Secret: r.Secret, Policy: "tts-prod"})
 	if data["policy"] != "tts-prod" || data["service_account_user_id"] != "svcacc_1" {
 		t.Errorf("whose record it is: %v", data)
 	}
