@@ -1,6 +1,7 @@
 // Package archtest holds the direction of imports: everything may know the rotator and the packages below it (plan, ledger,
-// schedule), which know only the elevenlabs package and each other, in one direction, and neither the simulator nor anything else of the tests gets into the daemon. It holds the
-// workflows of the public repository to their pins and permissions, too.
+// schedule), which know only the elevenlabs package and each other, in one direction, and neither the simulator nor anything else
+// of the tests gets into the daemon. It holds the files of package rotator to an order, and the workflows of the public repository
+// to their pins and permissions.
 package archtest
 
 import (
