@@ -50,8 +50,8 @@ const (
 	FailureSinkConflict    Failure = "sink_conflict" // another writer kept changing the document
 )
 
-// String returns the word.
-func (f Failure) String() string { return string(f) }
+// Word returns the failure as text.
+func (f Failure) Word() string { return string(f) }
 
 // Failures returns every failure, for series that must exist before the first one.
 func Failures() []Failure { return slices.Sorted(maps.Keys(advice)) }

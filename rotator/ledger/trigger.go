@@ -40,5 +40,5 @@ const (
 	TriggerRemoved         Trigger = "unmanaged"        // prune: the policy is no longer loaded
 )
 
-// String returns the word.
-func (t Trigger) String() string { return string(t) }
+// Word returns the trigger as text.
+func (t Trigger) Word() string { return string(t) }

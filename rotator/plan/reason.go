@@ -3,15 +3,15 @@ package plan
 import "github.com/rekeyd/rekeyd/rotator/ledger"
 
 // Reason is why a policy is in its state, or why something happened, in one word: a [ledger.Trigger], a [ledger.Failure], a [Wait],
-// a [Fault] or a [DisableCause]. It is what is shown; what follows from a word of one kind takes that kind.
-type Reason interface{ String() string }
+// a [Fault] or a [DisableCause]. It is what is shown: what decides by a word takes the word's own type.
+type Reason interface{ Word() string }
 
 // Word returns the word of a reason, "" if there is none.
 func Word(r Reason) string {
 	if r == nil {
 		return ""
 	}
-	return r.String()
+	return r.Word()
 }
 
 // Wait is why work that is due, or will be, has to wait.
@@ -41,8 +41,8 @@ const (
 	WaitNewKeyUnused Wait = "new_key_unused"
 )
 
-// String returns the word.
-func (w Wait) String() string { return string(w) }
+// Word returns the wait as text.
+func (w Wait) Word() string { return string(w) }
 
 // Fault is why a policy is in the state error: a person has to decide. The words are a metric label.
 type Fault string
@@ -66,8 +66,8 @@ const (
 	FaultClockSkew             = Fault(WaitClockSkew) // the clock of this host, or of an earlier writer of the ledger, is wrong
 )
 
-// String returns the word.
-func (f Fault) String() string { return string(f) }
+// Word returns the fault as text.
+func (f Fault) Word() string { return string(f) }
 
 // Faults returns every fault.
 func Faults() []Fault {
@@ -90,8 +90,8 @@ const (
 	DisabledOther      = DisableCause("other")
 )
 
-// String returns the word.
-func (c DisableCause) String() string { return string(c) }
+// Word returns the cause as text.
+func (c DisableCause) Word() string { return string(c) }
 
 // DisableCauses returns every cause.
 func DisableCauses() []DisableCause {
