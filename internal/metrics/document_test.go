@@ -3,6 +3,7 @@ package metrics
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
@@ -26,8 +29,8 @@ const metricsDocument = "../../docs/metrics.md"
 func TestMetricsDocument(t *testing.T) {
 	t.Parallel()
 	m := New("v1", "abc")
-	m.Gatherer = &Collector{
-		Rest: m.Registry, Lost: m.LostKeys, Expiry: func() (time.Time, bool) { return time.Unix(1, 0), true },
+	m.policies = &Collector{
+		Lost: m.LostKeys, Expiry: func() (time.Time, bool) { return time.Unix(1, 0), true },
 		Skew: skewed,
 		Snapshot: func() rotator.Snapshot {
 			return rotator.Snapshot{Policies: []rotator.PolicyStatus{busy("busy")}, Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0), LastTry: time.Unix(1, 0),
@@ -48,8 +51,8 @@ func TestMetricsDocument(t *testing.T) {
 
 func document(t *testing.T, m *Metrics) string {
 	t.Helper()
-	families, done, err := m.Gatherer.Gather()
-	defer done()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(scraped(t, m)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,15 +68,16 @@ process did; the rest comes from the ledger, so it survives a restart, and repli
 | metric | type | labels | meaning |
 |---|---|---|---|
 `)
-	for _, f := range families {
-		if !strings.HasPrefix(f.GetName(), "rekeyd_") {
+	for _, name := range slices.Sorted(maps.Keys(families)) {
+		f := families[name]
+		if !strings.HasPrefix(name, "rekeyd_") {
 			continue
 		}
 		var labels []string
 		for _, l := range f.GetMetric()[0].GetLabel() {
 			labels = append(labels, l.GetName())
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.GetName(), strings.ToLower(f.GetType().String()), quoted(labels), f.GetHelp())
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", name, strings.ToLower(f.GetType().String()), quoted(labels), f.GetHelp())
 	}
 	b.WriteString(`
 A policy has at most 22 series, plus one for each reason for which a key of it was disabled, plus one of ` + "`rekeyd_policy_problem`" + `
@@ -85,10 +89,10 @@ for each problem, so that an alert can name both policy and problem. A workspace
 |---|---|
 `)
 	for _, row := range [][2]string{
-		{"`result` of `rekeyd_rotations_total` and `rekeyd_rotation_duration_seconds`", quoted(values(families, "rekeyd_rotations_total", "result"))},
-		{"`result` of `rekeyd_events_total`", quoted(values(families, "rekeyd_events_total", "result"))},
-		{"`state` of `rekeyd_policy_state`", quoted(values(families, "rekeyd_policy_state", "state"))},
-		{"`state` of `rekeyd_keys`", quoted(values(families, "rekeyd_keys", "state"))},
+		{"`result` of `rekeyd_rotations_total` and `rekeyd_rotation_duration_seconds`", quoted(values(families["rekeyd_rotations_total"], "result"))},
+		{"`result` of `rekeyd_events_total`", quoted(values(families["rekeyd_events_total"], "result"))},
+		{"`state` of `rekeyd_policy_state`", quoted(values(families["rekeyd_policy_state"], "state"))},
+		{"`state` of `rekeyd_keys`", quoted(values(families["rekeyd_keys"], "state"))},
 		{"`stage`", quoted(ledger.Stages())},
 		{"`reason` of `rekeyd_rotation_failures_total`", quoted(ledger.Failures())},
 		{"`reason` of `rekeyd_key_disabled_timestamp_seconds`", quoted(plan.DisableCauses())},
@@ -103,14 +107,12 @@ for each problem, so that an alert can name both policy and problem. A workspace
 }
 
 // values is what a label of a metric has.
-func values(families []*dto.MetricFamily, metric, label string) []string {
+func values(f *dto.MetricFamily, label string) []string {
 	var all []string
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			for _, l := range m.GetLabel() {
-				if f.GetName() == metric && l.GetName() == label && !slices.Contains(all, l.GetValue()) {
-					all = append(all, l.GetValue())
-				}
+	for _, m := range f.GetMetric() {
+		for _, l := range m.GetLabel() {
+			if l.GetName() == label && !slices.Contains(all, l.GetValue()) {
+				all = append(all, l.GetValue())
 			}
 		}
 	}

@@ -10,6 +10,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 
 	"github.com/rekeyd/rekeyd/internal/events"
 	"github.com/rekeyd/rekeyd/internal/outbox"
@@ -22,7 +25,7 @@ import (
 // Metrics holds the metrics that are counted as events happen. Those of policies are made at scrape time (collector.go).
 type Metrics struct {
 	Registry *prometheus.Registry
-	Gatherer prometheus.TransactionalGatherer // the registry and the Collector
+	policies *Collector // nil: not watched yet
 
 	failures   *prometheus.CounterVec
 	durations  *prometheus.HistogramVec
@@ -41,7 +44,6 @@ func New(version, revision string) *Metrics {
 	r := prometheus.NewRegistry()
 	m := &Metrics{
 		Registry:   r,
-		Gatherer:   prometheus.ToTransactionalGatherer(r),
 		failures:   counters("rekeyd_rotation_failures_total", "Rotations and retirements that failed, by the stage and the reason.", "stage", "reason"),
 		durations:  histograms("rekeyd_rotation_duration_seconds", "How long rotations took, from the claim to the commit or the failure.", []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120}, "result"),
 		calls:      counters("rekeyd_requests_total", "Requests to remote parties.", "target", "operation", "code"),
@@ -101,7 +103,7 @@ func (m *Metrics) Watch(snapshot func() rotator.Snapshot, skew func() rotator.Sk
 	if vault != nil {
 		expiry = vault.TokenExpiry
 	}
-	m.Gatherer = &Collector{Rest: m.Registry, Snapshot: snapshot, Skew: skew, Expiry: expiry, Lost: m.LostKeys}
+	m.policies = &Collector{Snapshot: snapshot, Skew: skew, Expiry: expiry, Lost: m.LostKeys}
 }
 
 // Happened counts a state change.
@@ -153,9 +155,37 @@ func (m *Metrics) Reloaded(ok bool) {
 	m.reloadTime.Set(seconds(time.Now()))
 }
 
-// Handler serves GET /metrics. It makes one answer at a time: for 10,000 policies, an answer takes a second of a core and 100 MiB.
+// Handler serves GET /metrics. It makes one answer at a time.
 func (m *Metrics) Handler() http.Handler {
-	return promhttp.InstrumentMetricHandler(m.Registry, outbox.New(1).Wrap(promhttp.HandlerForTransactional(m.Gatherer, promhttp.HandlerOpts{
-		EnableOpenMetrics: true, Registry: m.Registry,
-	})))
+	return promhttp.InstrumentMetricHandler(m.Registry, outbox.New(1).Wrap(outbox.Compressed(http.HandlerFunc(m.serve))))
+}
+
+func (m *Metrics) serve(w http.ResponseWriter, r *http.Request) {
+	format := expfmt.NegotiateIncludingOpenMetrics(r.Header)
+	w.Header().Set("Content-Type", string(format))
+	encoder := expfmt.NewEncoder(w, format.WithEscapingScheme(model.NoEscaping)) // no name needs it, and it would copy each family
+	err := m.each(encoder.Encode)
+	if end, ok := encoder.(expfmt.Closer); ok && err == nil {
+		err = end.Close() // the last line of OpenMetrics
+	}
+	if err != nil {
+		http.Error(w, "The metrics cannot be read: "+err.Error(), http.StatusInternalServerError)
+	}
+}
+
+// each calls do with each family that has a series. The family is valid until do returns.
+func (m *Metrics) each(do func(*dto.MetricFamily) error) error {
+	families, err := m.Registry.Gather()
+	if err != nil {
+		return err
+	}
+	for _, f := range families {
+		if err := do(f); err != nil {
+			return err
+		}
+	}
+	if m.policies == nil {
+		return nil
+	}
+	return m.policies.each(do)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
@@ -38,18 +39,15 @@ func skewed() rotator.Skew {
 	return rotator.Skew{Store: &store, Workspaces: map[string]time.Duration{"default": time.Second, "refused": -time.Minute}}
 }
 
-func scrape(t *testing.T, m *Metrics) string {
+func scraped(t *testing.T, m *Metrics) string {
 	t.Helper()
-	families, done, err := m.Gatherer.Gather()
-	defer done()
+	var text bytes.Buffer
+	err := m.each(func(f *dto.MetricFamily) error {
+		_, err := expfmt.MetricFamilyToText(&text, f)
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
-	}
-	var text bytes.Buffer
-	for _, f := range families {
-		if _, err := expfmt.MetricFamilyToText(&text, f); err != nil {
-			t.Fatal(err)
-		}
 	}
 	return text.String()
 }
@@ -72,7 +70,7 @@ func TestMetrics(t *testing.T) {
 	m.Called("elevenlabs", "list", "200", time.Millisecond)
 	m.Called("vault", "write", "799", time.Millisecond)
 	m.Called("vault", "write", "error", time.Millisecond)
-	text := scrape(t, m)
+	text := scraped(t, m)
 	for _, line := range []string{
 		`rekeyd_rotations_total{policy="busy",result="success"} 6`,
 		`rekeyd_rotations_total{policy="busy",result="failure"} 7`,
@@ -139,11 +137,11 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("%d series for a policy", n)
 	}
 	shown.StoreDown = errors.New("sealed")
-	if !strings.Contains(scrape(t, m), "rekeyd_sink_up 0\n") {
+	if !strings.Contains(scraped(t, m), "rekeyd_sink_up 0\n") {
 		t.Error("the sink is up although it is sealed")
 	}
 	shown.Policies = shown.Policies[1:]
-	if strings.Contains(scrape(t, m), `policy="busy"`) {
+	if strings.Contains(scraped(t, m), `policy="busy"`) {
 		t.Error("series of a removed policy stay")
 	}
 	lint(t, text)
@@ -165,7 +163,7 @@ func lint(t *testing.T, text string) {
 // TestEverySeriesOfAFailureExistsBefore is what makes an alert on its increase possible.
 func TestEverySeriesOfAFailureExistsBefore(t *testing.T) {
 	t.Parallel()
-	text := scrape(t, New("v1", "abc"))
+	text := scraped(t, New("v1", "abc"))
 	want := len(ledger.Stages()) * len(ledger.Failures())
 	if n := strings.Count(text, "rekeyd_rotation_failures_total{"); n != want {
 		t.Errorf("%d series, want %d", n, want)

@@ -108,7 +108,9 @@ func (s *Server) Shutdown() {
 func (s *Server) handler(local bool) http.Handler {
 	mux := http.NewServeMux()
 	limited := outbox.New(pagesAtOnce)
-	visible := func(h http.HandlerFunc) http.Handler { return s.whereVisible(local, limited.Wrap(compressed(h))) }
+	visible := func(h http.HandlerFunc) http.Handler {
+		return s.whereVisible(local, limited.Wrap(outbox.Compressed(h)))
+	}
 	mux.Handle("GET /metrics", s.cfg.Metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { s.probe(w, s.cfg.Alive()) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { s.probe(w, s.cfg.Ready(r.Context())) })
@@ -117,8 +119,8 @@ func (s *Server) handler(local bool) http.Handler {
 	mux.Handle("GET /policies/{name}", visible(s.policyPage))
 	mux.Handle("GET /api/v1/policies", visible(s.policies))
 	mux.Handle("GET /api/v1/policies/{name}", visible(s.policy))
-	mux.Handle("GET /page.css", compressed(asset("text/css; charset=utf-8", "page.css")))
-	mux.Handle("GET /page.js", compressed(asset("text/javascript; charset=utf-8", "page.js")))
+	mux.Handle("GET /page.css", outbox.Compressed(asset("text/css; charset=utf-8", "page.css")))
+	mux.Handle("GET /page.js", outbox.Compressed(asset("text/javascript; charset=utf-8", "page.js")))
 	if s.cfg.Pprof {
 		mux.Handle("GET /debug/pprof/{name...}", s.profiles(local))
 	}

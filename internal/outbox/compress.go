@@ -1,4 +1,4 @@
-package web
+package outbox
 
 import (
 	"compress/gzip"
@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// compressed sends what next answers with gzip, where the client accepts that. It is for answers that are made whole and hold no
+// Compressed sends what next answers with gzip, where the client accepts that. It is for answers that are made whole and hold no
 // secret, whose length could give it away.
-func compressed(next http.Handler) http.Handler {
+func Compressed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("Vary", "Accept-Encoding")
 		if !acceptsGzip(r.Header) {
