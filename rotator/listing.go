@@ -14,7 +14,7 @@ import (
 
 // index arranges a listing by account and by the policy in the keys' names.
 func (r *Rotator) index(ws *workspace, accounts []elevenlabs.ServiceAccount, begun time.Time) *listing {
-	l := &listing{begun: begun, accounts: make(map[string][]elevenlabs.Key, len(accounts)), owned: map[string][]elevenlabs.Key{}}
+	l := &listing{begun: begun, accounts: make(map[string][]elevenlabs.Key, len(accounts)), owned: make(map[string][]elevenlabs.Key, len(accounts))}
 	if ws.listing != nil {
 		l.seq = ws.listing.seq
 	}

@@ -3,6 +3,7 @@ package rotator
 import (
 	"context"
 	"errors"
+	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -63,7 +64,7 @@ func (b *outageTracker) Check(ctx context.Context, refs ...ledger.Ref) error {
 }
 
 // Expect implements ledger.Foresight, for a store that has it.
-func (b *outageTracker) Expect(refs []ledger.Ref) {
+func (b *outageTracker) Expect(refs iter.Seq[ledger.Ref]) {
 	if store, ok := b.store.(ledger.Foresight); ok {
 		store.Expect(refs)
 	}
@@ -114,12 +115,12 @@ func (b *outageTracker) setUp(up func(lasted time.Duration)) {
 func (b *outageTracker) down(mounts ...string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, place := range append(mounts, "") {
+	for _, place := range mounts {
 		if o, down := b.outages[place]; down {
 			return o.err
 		}
 	}
-	return nil
+	return b.outages[""].err
 }
 
 // unusable returns the outage of the server or of the ledger's mount, or why the ledger is refused; nil if it can be used.

@@ -62,21 +62,22 @@ func (r *Rotator) Load(policies []plan.Policy, clients map[string]*elevenlabs.Cl
 		default:
 		}
 	}
-	r.foretellLocked()
+	r.outage.Expect(r.foretell)
 	for _, st := range r.orderedLocked() {
 		r.enqueueLocked(st)
 	}
 }
 
-// foretellLocked tells the store which documents rotations will check, in the order in which they will.
-func (r *Rotator) foretellLocked() {
-	refs := make([]ledger.Ref, 0, 2*len(r.policies))
-	for _, st := range r.orderedLocked() {
-		if st.policy.Mode != plan.ModeRemoved {
-			refs = append(refs, r.entryRef(st.policy.Name), st.policy.Sink.Ref)
+// foretell yields the documents that rotations will check, in the order in which they will.
+func (r *Rotator) foretell(yield func(ledger.Ref) bool) {
+	r.mu.Lock()
+	states := r.orderedLocked()
+	r.mu.Unlock()
+	for _, st := range states {
+		if p, _ := r.policyOf(st); p.Mode != plan.ModeRemoved && (!yield(r.entryRef(p.Name)) || !yield(p.Sink.Ref)) {
+			return
 		}
 	}
-	r.outage.Expect(refs)
 }
 
 func (r *Rotator) loadWorkspaces(clients map[string]*elevenlabs.Client) {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
-	"maps"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -77,12 +77,12 @@ type Vault struct {
 	loginErr error
 
 	mu     sync.Mutex
-	able   map[ledger.Ref]time.Time // when its capabilities last sufficed
-	mounts map[string]time.Time     // when it was last a KV version 2 engine
-	next   []ledger.Ref             // that will be checked soon
-	turn   int                      // of those, the first to be asked about next
-	date   time.Time                // of Vault's last answer
-	seen   time.Time                // when it came; monotonic
+	able   facts[ledger.Ref]    // documents whose capabilities suffice
+	mounts facts[string]        // that are KV version 2 engines
+	next   iter.Seq[ledger.Ref] // that may be checked next
+	turn   int                  // of those, the first to be asked about next
+	date   time.Time            // of Vault's last answer
+	seen   time.Time            // when it came; monotonic
 
 	staysLocal atomic.Bool // the server lets no client choose the node
 	lags       bool        // what Lags last learned, and when
@@ -120,7 +120,7 @@ func NewVault(o VaultOptions) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Vault{opt: o, client: client, logins: make(chan struct{}, 1), able: map[ledger.Ref]time.Time{}, mounts: map[string]time.Time{}}
+	v := &Vault{opt: o, client: client, logins: make(chan struct{}, 1)}
 	v.token.refused = make(chan struct{}, 1)
 	if o.Login == nil {
 		v.useToken(o.Token)
@@ -186,21 +186,30 @@ func (o *VaultOptions) harden() {
 	c.HttpClient = &client
 }
 
-// remembered reports whether a fact was learned within the last resync interval.
-func remembered[K comparable](v *Vault, facts map[K]time.Time, key K) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	at, ok := facts[key]
-	return ok && time.Since(at) < v.opt.Resync
+// facts are what Vault has said. All are forgotten a resync interval after the first.
+type facts[K comparable] struct {
+	first time.Time
+	known map[K]struct{}
 }
 
-func remember[K comparable](v *Vault, facts map[K]time.Time, keys ...K) {
+func remembered[K comparable](v *Vault, f *facts[K], key K) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	now := time.Now()
-	maps.DeleteFunc(facts, func(_ K, at time.Time) bool { return now.Sub(at) >= v.opt.Resync })
+	if time.Since(f.first) >= v.opt.Resync {
+		f.known = nil
+	}
+	_, known := f.known[key]
+	return known
+}
+
+func remember[K comparable](v *Vault, f *facts[K], keys ...K) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if f.known == nil {
+		*f = facts[K]{time.Now(), map[K]struct{}{}}
+	}
 	for _, k := range keys {
-		facts[k] = now
+		f.known[k] = struct{}{}
 	}
 }
 
@@ -208,6 +217,5 @@ func remember[K comparable](v *Vault, facts map[K]time.Time, keys ...K) {
 func (v *Vault) forget() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	clear(v.able)
-	clear(v.mounts)
+	v.able.known, v.mounts.known = nil, nil
 }

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
@@ -20,7 +20,7 @@ func (v *Vault) Check(ctx context.Context, refs ...ledger.Ref) error {
 		if err := validRef(op, ref); err != nil {
 			return err
 		}
-		if !remembered(v, v.able, ref) && !slices.Contains(ask, ref) {
+		if !remembered(v, &v.able, ref) && !slices.Contains(ask, ref) {
 			ask = append(ask, ref)
 		}
 	}
@@ -36,8 +36,8 @@ func (v *Vault) Check(ctx context.Context, refs ...ledger.Ref) error {
 			return err
 		}
 	}
-	remember(v, v.able, ask...)
-	remember(v, v.able, slices.DeleteFunc(also, func(ref ledger.Ref) bool { return !remembered(v, v.mounts, ref.Mount) })...)
+	remember(v, &v.able, ask...)
+	remember(v, &v.able, slices.DeleteFunc(also, func(ref ledger.Ref) bool { return !remembered(v, &v.mounts, ref.Mount) })...)
 	return nil
 }
 
@@ -45,26 +45,39 @@ func (v *Vault) Check(ctx context.Context, refs ...ledger.Ref) error {
 const foreseen = 128
 
 // Expect implements ledger.Foresight.
-func (v *Vault) Expect(refs []ledger.Ref) {
+func (v *Vault) Expect(refs iter.Seq[ledger.Ref]) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.next, v.turn = refs, 0
 }
 
-// ahead returns the next documents that will have to be asked about.
+// ahead returns the next documents that will have to be asked about. It goes on where the last call stopped: what was refused is not
+// asked about again before all others.
 func (v *Vault) ahead(asked []ledger.Ref) []ledger.Ref {
 	v.mu.Lock()
-	defer v.mu.Unlock()
+	next, from := v.next, v.turn
+	v.mu.Unlock()
+	if next == nil {
+		return nil
+	}
 	var refs []ledger.Ref
-	for range v.next {
+	at, end := 0, true
+	for ref := range next { // it takes locks of its own
+		if at++; at <= from {
+			continue
+		}
 		if len(refs)+len(asked) >= foreseen {
+			end = false
 			break
 		}
-		ref := v.next[v.turn]
-		v.turn = (v.turn + 1) % len(v.next)
-		if at, known := v.able[ref]; (!known || time.Since(at) >= v.opt.Resync) && !slices.Contains(asked, ref) && validRef("", ref) == nil {
+		if !remembered(v, &v.able, ref) && !slices.Contains(asked, ref) && validRef("", ref) == nil {
 			refs = append(refs, ref)
 		}
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.turn = at - 1; end {
+		v.turn = 0
 	}
 	return refs
 }
@@ -154,7 +167,7 @@ func (v *Vault) refused(op string, a answer, needed string) error {
 
 // checkMount checks that a mount is a KV engine of version 2.
 func (v *Vault) checkMount(ctx context.Context, op, mount string) error {
-	if remembered(v, v.mounts, mount) {
+	if remembered(v, &v.mounts, mount) {
 		return nil
 	}
 	a := v.get(ctx, opCheck, "sys/internal/ui/mounts/"+mount, nil)
@@ -172,7 +185,7 @@ func (v *Vault) checkMount(ctx context.Context, op, mount string) error {
 	if err := v.judgeMount(ctx, op, mount, a); err != nil {
 		return err
 	}
-	remember(v, v.mounts, mount)
+	remember(v, &v.mounts, mount)
 	return nil
 }
 

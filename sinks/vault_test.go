@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -383,7 +384,7 @@ func testVaultCapabilitiesAhead(t *testing.T, s *vaulttest.Server, f fixture) {
 	for i := range 300 {
 		refs = append(refs, f.ref(fmt.Sprintf("doc%d", i)))
 	}
-	v.Expect(append(refs, ledger.Ref{Mount: f.mount, Path: "../odd"}))
+	v.Expect(slices.Values(append(refs, ledger.Ref{Mount: f.mount, Path: "../odd"})))
 	for i, ref := range refs {
 		if i != 150 {
 			must(t, v.Check(t.Context(), ref))

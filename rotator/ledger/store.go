@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 )
 
 // Doc is one document as a [Store] holds it.
@@ -54,8 +55,8 @@ type Store interface {
 
 // Foresight is a Store that checks many documents in one call if it knows beforehand which ones it will be asked about.
 type Foresight interface {
-	// Expect replaces what the store is told to expect.
-	Expect(refs []Ref)
+	// Expect sets what the store asks when it checks a document: the documents that may be checked next, in their order.
+	Expect(refs iter.Seq[Ref])
 }
 
 // ErrConflict is returned by Store.Write when the current version is not the expected one.
