@@ -211,14 +211,13 @@ func ParseEntry(text json.RawMessage, policy string) (*Entry, error) {
 		return nil, fmt.Errorf("reading ledger entry of %s: it lacks owner or salt", policy)
 	}
 	e.upgrade()
-	e.share(policy)
+	e.Policy = policy // not the copy that is equal
 	return &e, nil
 }
 
 // share makes thousands of entries in memory hold what is the same in most of them once.
-func (e *Entry) share(policy string) {
+func (e *Entry) share() {
 	once := func(s *string) { *s = unique.Make(*s).Value() }
-	e.Policy = policy
 	once(&e.Owner)
 	for k := range e.Keys() {
 		once(&k.Workspace)

@@ -29,8 +29,9 @@ func (p Packed) Unpack() []Past {
 	return history
 }
 
-// Pack packs the history of an entry that is not going to change: its clones are unpacked. It is not encoded until then.
+// Pack makes an entry small that waits in memory and is not going to change: its clones are unpacked. It is not encoded until then.
 func (e *Entry) Pack() {
+	e.share()
 	if len(e.History) > 0 {
 		e.packed, e.History = Pack(e.History), nil
 	}
