@@ -1,0 +1,26 @@
+package main
+
+import (
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+)
+
+const (
+	garbage   = 8 << 20 // bytes that may be allocated between two collections
+	leastGOGC = 20      // of many policies, so that collections do not take up the processor
+	mostGOGC  = 200     // of a few, which need no more
+)
+
+// limitGarbage sets GOGC after each collection, by what is alive then. A fixed share is too much for many policies, whose memory
+// stays as large as it once had to be, and too little for a few, which are collected all the time.
+func limitGarbage() {
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(live)
+	debug.SetGCPercent(gogc(live[0].Value.Uint64()))
+	runtime.AddCleanup(&struct{ _ *byte }{}, func(struct{}) { limitGarbage() }, struct{}{}) // runs after the next collection
+}
+
+func gogc(live uint64) int {
+	return int(min(max(100*garbage/max(live, 1), leastGOGC), mostGOGC))
+}
