@@ -1,0 +1,69 @@
+package rotator
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/rekeyd/rekeyd/elevenlabs"
+	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+	"github.com/rekeyd/rekeyd/rotator/plan"
+	"github.com/rekeyd/rekeyd/rotator/schedule"
+)
+
+// idleLook returns a look at a policy about which nothing has changed, as each listing causes one.
+func idleLook(tb testing.TB) func() {
+	tb.Helper()
+	const owner, name = "abcdefghij", "rekeyd-abcdefghij-narrator-klmnopqrst"
+	yearly, err := schedule.Parse("0 0 1 1 *", "UTC")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	now := time.Date(2026, 5, 5, 4, 0, 0, 0, time.UTC)
+	r, err := New(Options{Store: noStore{}, Logger: slog.New(slog.DiscardHandler), ReconcileInterval: time.Minute, ResyncInterval: time.Hour,
+		ClaimTTL: 4 * time.Minute, Wall: func() time.Time { return now }})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	api, err := elevenlabs.New(elevenlabs.Options{BaseURL: "http://127.0.0.1", Credential: func(context.Context) (secret.Secret, error) { return secret.New("sk_admin"), nil }})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	sink := ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: "elevenlabs/narrator"}, Field: "api_key"}
+	p := plan.Policy{Name: "narrator", Workspace: "default", ServiceAccount: "svcacc_a", Schedule: yearly, Window: 4 * time.Hour, Overlap: 24 * time.Hour,
+		Quarantine: 24 * time.Hour, Sink: sink, Settings: elevenlabs.Settings{Permissions: elevenlabs.Permissions{Names: []string{"text_to_speech"}}}}
+	r.Load([]plan.Policy{p}, map[string]*elevenlabs.Client{"default": api})
+	key := ledger.KeyRef{ID: "k1", Name: name, Rotation: "klmnopqrst", Workspace: "default", Account: "svcacc_a", Sink: sink, Hash: "hash", Version: 1,
+		Created: now.Add(-time.Hour), Published: now.Add(-time.Hour), Verified: true}
+	st, ws := r.policies["narrator"], r.workspaces["default"]
+	r.owner, r.stopping = owner, false
+	st.known.recordTried, st.known.followed = true, true
+	st.known.setEntry(&ledger.Entry{Owner: owner, Policy: "narrator", Current: &key, LastRotation: key.Published,
+		Applied: &ledger.Applied{Digest: p.Settings.Digest(), At: key.Published}}, 3, now)
+	st.known.record = &plan.RecordView{Version: 1, HasValue: true, Match: "k1", Hash: "hash", KeyID: "k1", Policy: "narrator"}
+	ws.listing = r.index(ws, []elevenlabs.ServiceAccount{{ID: "svcacc_a", Keys: []elevenlabs.Key{{ID: "k1", Name: name, ServiceAccount: "svcacc_a", Settings: p.Settings}}}}, time.Now())
+	look := func() { r.work(tb.Context(), st) }
+	look()
+	if got := st.statusLocked(); got.State != plan.StateOK || len(got.Steps) > 0 {
+		tb.Fatalf("the look finds %s (%s: %s), steps %v", got.State, got.Reason, got.Message, got.Steps)
+	}
+	return look
+}
+
+// TestALookAllocatesNoMoreThanItDid: 10,000 policies are looked at once a minute.
+func TestALookAllocatesNoMoreThanItDid(t *testing.T) {
+	const most = 12 // with half as much again as was measured
+	if got := testing.AllocsPerRun(100, idleLook(t)); got > most {
+		t.Errorf("%.0f allocations, at most %d are expected", got, most)
+	}
+}
+
+func BenchmarkLook(b *testing.B) {
+	look := idleLook(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		look()
+	}
+}
