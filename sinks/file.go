@@ -40,17 +40,13 @@ const stateDir = ".rekeyd" // below the folder; no mount may have this name
 // NewFile makes the store. The folder is made with the first write.
 func NewFile(dir string) (*File, error) {
 	abs, err := filepath.Abs(dir)
-	if err != nil || dir == "" {
-		return nil, fmt.Errorf("using %q as the folder of the file sink: %w", dir, errors.Join(err, errNoDir(dir)))
+	if dir == "" {
+		err = errors.New("it is empty")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("using %q as the folder of the file sink: %w", dir, err)
 	}
 	return &File{dir: abs}, nil
-}
-
-func errNoDir(dir string) error {
-	if dir != "" {
-		return nil
-	}
-	return errors.New("it is empty")
 }
 
 // Read implements ledger.Store. For a version that is not the newest, JSON is nil and Version 0.

@@ -1,6 +1,7 @@
 package sinks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,14 +29,8 @@ const (
 	opLookup = "lookup"
 )
 
-const (
-	defaultTimeout  = 10 * time.Second
-	defaultMaxConns = 16
-	defaultResync   = 15 * time.Minute
-)
-
 // Login obtains a token. Its client has no token, and the transport and namespace of the store. The signature is that of
-// vaultapi.AuthMethod, so that Vault's own login packages fit.
+// vaultapi.AuthMethod's Login, so that Vault's own login packages fit.
 type Login func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, error)
 
 // VaultOptions configures a Vault.
@@ -145,23 +140,13 @@ func newClient(o VaultOptions, most int64) (*vaultapi.Client, error) {
 }
 
 func (o *VaultOptions) fillIn() {
-	if o.Timeout <= 0 {
-		o.Timeout = defaultTimeout
-	}
-	if o.MaxConns <= 0 {
-		o.MaxConns = defaultMaxConns
-	}
-	if o.Resync <= 0 {
-		o.Resync = defaultResync
-	}
+	o.Timeout = cmp.Or(max(o.Timeout, 0), 10*time.Second)
+	o.MaxConns = cmp.Or(max(o.MaxConns, 0), 16)
+	o.Resync = cmp.Or(max(o.Resync, 0), 15*time.Minute)
+	o.Redactor = cmp.Or(o.Redactor, new(secret.Redactor))
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	if o.Observe == nil {
 		o.Observe = func(string, string, time.Duration) {}
-	}
-	if o.Redactor == nil {
-		o.Redactor = new(secret.Redactor)
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
 	}
 }
 
@@ -170,10 +155,7 @@ func (o *VaultOptions) harden() {
 	c := o.Config
 	c.MaxRetries, c.Timeout, c.DisableRedirects = 0, 0, true
 	c.CheckRetry = func(context.Context, *http.Response, error) (bool, error) { return false, nil }
-	client := http.Client{}
-	if c.HttpClient != nil {
-		client = *c.HttpClient
-	}
+	client := *cmp.Or(c.HttpClient, new(http.Client))
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	client.Timeout = 0
 	if o.Transport != nil {

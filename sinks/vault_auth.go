@@ -3,14 +3,11 @@ package sinks
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 	"sync"
 
 	vaultapi "github.com/hashicorp/vault/api"
-	"github.com/hashicorp/vault/api/auth/approle"
-	"github.com/hashicorp/vault/api/auth/kubernetes"
 
 	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
@@ -32,16 +29,17 @@ func TokenLogin(token Source) Login {
 
 // AppRoleLogin logs in with a role id and a secret id.
 func AppRoleLogin(mount, roleID string, secretID Source) Login {
+	return loginWith(mount, "the secret id", secretID, func(id string) map[string]any { return map[string]any{"role_id": roleID, "secret_id": id} })
+}
+
+// loginWith sends the body that has the credential to the login path of an auth method.
+func loginWith(mount, what string, credential Source, body func(credential string) map[string]any) Login {
 	return func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, error) {
-		id, err := take("the secret id", secretID)
+		s, err := take(what, credential)
 		if err != nil {
 			return nil, err
 		}
-		method, err := approle.NewAppRoleAuth(roleID, &approle.SecretID{FromString: id.Reveal()}, approle.WithMountPath(mount))
-		if err != nil {
-			return nil, fmt.Errorf("preparing the login: %w", err)
-		}
-		return method.Login(ctx, c)
+		return c.Logical().WriteWithContext(ctx, "auth/"+mount+"/login", body(s.Reveal()))
 	}
 }
 
@@ -65,28 +63,12 @@ func WrappedAppRoleLogin(mount, roleID string, wrapped Source, redactor *secret.
 
 // KubernetesLogin logs in with the token of the pod's service account, which the kubelet replaces regularly.
 func KubernetesLogin(mount, role string, jwt Source) Login {
-	return func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, error) {
-		token, err := take("the service account's token", jwt)
-		if err != nil {
-			return nil, err
-		}
-		method, err := kubernetes.NewKubernetesAuth(role, kubernetes.WithMountPath(mount), kubernetes.WithServiceAccountToken(token.Reveal()))
-		if err != nil {
-			return nil, fmt.Errorf("preparing the login: %w", err)
-		}
-		return method.Login(ctx, c)
-	}
+	return loginWith(mount, "the service account's token", jwt, func(token string) map[string]any { return map[string]any{"role": role, "jwt": token} })
 }
 
 // JWTLogin logs in with a JWT from another issuer.
 func JWTLogin(mount, role string, jwt Source) Login {
-	return func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, error) {
-		token, err := take("the JWT", jwt)
-		if err != nil {
-			return nil, err
-		}
-		return c.Logical().WriteWithContext(ctx, "auth/"+mount+"/login", map[string]any{"role": role, "jwt": token.Reveal()})
-	}
+	return loginWith(mount, "the JWT", jwt, func(token string) map[string]any { return map[string]any{"role": role, "jwt": token} })
 }
 
 // CertLogin logs in with the client certificate of the TLS connection. Without a role, Vault finds a matching one.
@@ -105,15 +87,10 @@ func take(what string, source Source) (secret.Secret, error) {
 	if err == nil && s.IsZero() {
 		err = errors.New("there is none")
 	}
-	if err != nil {
-		return s, credentialError("taking "+what, err)
+	if err != nil { // an outage: no call to Vault can be made
+		return s, &ledger.Error{Op: "taking " + what, Reason: ledger.FailureSinkDenied, Outage: true, Err: err, Advice: "put the credential there; rekeyd reads it again"}
 	}
 	return s, nil
-}
-
-// credentialError is the error of a login without a credential. It counts as an outage: no call to Vault can be made.
-func credentialError(op string, err error) error {
-	return &ledger.Error{Op: op, Reason: ledger.FailureSinkDenied, Outage: true, Err: err, Advice: "put the credential there; rekeyd reads it again"}
 }
 
 // unwrapping is a secret id in a wrapping token.
@@ -192,6 +169,6 @@ func (u *unwrapping) alarm(what string) error {
 
 // refused reports whether Vault understood the request and refused it.
 func refused(err error) bool {
-	var said *vaultapi.ResponseError
-	return errors.As(err, &said) && (said.StatusCode == http.StatusBadRequest || said.StatusCode == http.StatusForbidden)
+	said, ok := errors.AsType[*vaultapi.ResponseError](err)
+	return ok && (said.StatusCode == http.StatusBadRequest || said.StatusCode == http.StatusForbidden)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,12 +38,7 @@ func (a answer) ok() bool { return a.fault == nil && a.status >= 200 && a.status
 
 // says reports whether one of Vault's messages contains the words.
 func (a answer) says(words string) bool {
-	for _, e := range a.errs {
-		if strings.Contains(e, words) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(a.errs, func(e string) bool { return strings.Contains(e, words) })
 }
 
 func (v *Vault) get(ctx context.Context, operation, path string, query map[string][]string) answer {
@@ -129,8 +125,7 @@ func readAnswer(resp *vaultapi.Response, err error) answer {
 		a.fault = errPlainHTTP
 		return a
 	}
-	var said *vaultapi.ResponseError
-	if err != nil && !errors.As(err, &said) {
+	if err != nil && !errors.As(err, new(*vaultapi.ResponseError)) {
 		a.fault = err
 		return a
 	}
@@ -172,8 +167,7 @@ var errNotVault = errors.New("not Vault")
 
 // notVault tells such an answer from what the library makes of it.
 func notVault(err error) error {
-	var said *vaultapi.ResponseError
-	if errors.As(err, &said) && said.StatusCode == http.StatusNotFound && (said.RawError || len(said.Errors) == 0) ||
+	if said, ok := errors.AsType[*vaultapi.ResponseError](err); ok && said.StatusCode == http.StatusNotFound && (said.RawError || len(said.Errors) == 0) ||
 		errors.As(err, new(*json.SyntaxError)) || errors.As(err, new(*json.UnmarshalTypeError)) {
 		return errNotVault
 	}

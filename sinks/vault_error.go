@@ -19,8 +19,7 @@ const maxMessage = 300 // characters of a remote's message
 // failure makes the error of an unsuccessful answer. A write counts as possibly applied unless Vault is known to give the
 // answer before it writes.
 func (v *Vault) failure(ctx context.Context, op string, a answer, writes bool) error {
-	var own *ledger.Error
-	if errors.As(a.fault, &own) {
+	if own, ok := errors.AsType[*ledger.Error](a.fault); ok {
 		return fmt.Errorf("%s: %w", op, own) // the login that came before the call
 	}
 	if a.fault != nil {
@@ -99,8 +98,7 @@ func (v *Vault) message(a answer) error {
 
 // clean reduces an error to one bounded line without secrets. It drops the cause, whose text could be printed.
 func (v *Vault) clean(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err // the URL may carry credentials, and adds nothing to the operation
 	}
 	return errors.New(v.opt.Redactor.Clean(err.Error(), maxMessage))
@@ -108,21 +106,14 @@ func (v *Vault) clean(err error) error {
 
 // neverSent reports whether a fault came before any byte of the request could be sent.
 func neverSent(err error) bool {
-	var dial *net.OpError
-	var dns *net.DNSError
-	var u unsent
-	return errors.As(err, &u) || errors.As(err, &dns) || errors.As(err, &dial) && dial.Op == "dial" || isTLS(err)
+	dial, ok := errors.AsType[*net.OpError](err)
+	return ok && dial.Op == "dial" || errors.As(err, new(unsent)) || errors.As(err, new(*net.DNSError)) || isTLS(err)
 }
 
 // isTLS reports whether the connection failed before it could carry a request.
 func isTLS(err error) bool {
-	var verification *tls.CertificateVerificationError
-	var header tls.RecordHeaderError
-	var authority x509.UnknownAuthorityError
-	var host x509.HostnameError
-	var invalid x509.CertificateInvalidError
-	return errors.Is(err, errPlainHTTP) || errors.As(err, &verification) || errors.As(err, &header) || errors.As(err, &authority) ||
-		errors.As(err, &host) || errors.As(err, &invalid) ||
+	return errors.Is(err, errPlainHTTP) || errors.As(err, new(*tls.CertificateVerificationError)) || errors.As(err, new(tls.RecordHeaderError)) ||
+		errors.As(err, new(x509.UnknownAuthorityError)) || errors.As(err, new(x509.HostnameError)) || errors.As(err, new(x509.CertificateInvalidError)) ||
 		// net/http exports no type for this error.
 		strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
 }

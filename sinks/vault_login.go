@@ -97,25 +97,23 @@ func (v *Vault) tryLogin(ctx context.Context) (*vaultapi.Secret, error) {
 }
 
 func loginCode(err error) string {
-	var said *vaultapi.ResponseError
-	switch {
-	case err == nil:
+	if err == nil {
 		return "200"
-	case errors.As(err, &said):
-		return strconv.Itoa(said.StatusCode)
-	default:
-		return "error"
 	}
+	if said, ok := errors.AsType[*vaultapi.ResponseError](err); ok {
+		return strconv.Itoa(said.StatusCode)
+	}
+	return "error"
 }
 
 // loginFailure leaves out the URL and the raw body of the library's errors.
 func (v *Vault) loginFailure(ctx context.Context, op, advice string, err error) error {
-	var own *ledger.Error
-	if errors.As(err, &own) {
+	if own, ok := errors.AsType[*ledger.Error](err); ok {
 		return fmt.Errorf("%s: %w", op, own)
 	}
-	var said *vaultapi.ResponseError
-	if err = notVault(err); !errors.As(err, &said) {
+	err = notVault(err)
+	said, ok := errors.AsType[*vaultapi.ResponseError](err)
+	if !ok {
 		return v.failure(ctx, op, answer{fault: err}, false)
 	}
 	a := answer{status: said.StatusCode}

@@ -159,7 +159,7 @@ func (v *Vault) Run(ctx context.Context) error {
 				v.opt.Logger.Warn("keeping the vault token alive failed", "err", err)
 			}
 			wait = v.token.retry(failures)
-			if refusal := (*ledger.Error)(nil); v.opt.Login != nil && errors.As(err, &refusal) && refusal.Reason == ledger.FailureSinkDenied {
+			if refusal, ok := errors.AsType[*ledger.Error](err); ok && v.opt.Login != nil && refusal.Reason == ledger.FailureSinkDenied {
 				wait = max(wait, v.token.afterRefusal())
 			}
 			failures++
