@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,8 +15,7 @@ import (
 
 // policies serves GET /api/v1/policies.
 func (s *Server) policies(w http.ResponseWriter, _ *http.Request) {
-	body, err := json.MarshalIndent(ViewOf(s.snapshot()), "", "  ")
-	s.send(w, "application/json", string(body)+"\n", err)
+	s.sendJSON(w, ViewOf(s.snapshot()))
 }
 
 // reload serves POST /-/reload.
@@ -49,13 +49,10 @@ func decodeBody(r *http.Request, into any) error {
 	if err := dec.Decode(into); err != nil {
 		return err //nolint:wrapcheck // it is not shown
 	}
-	switch err := dec.Decode(new(any)); {
-	case errors.Is(err, io.EOF):
-		return nil
-	case err != nil:
-		return err //nolint:wrapcheck // it is not shown
+	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return cmp.Or(err, errors.New("there is more after the object"))
 	}
-	return errors.New("there is more after the object")
+	return nil
 }
 
 // refuseBody does not quote the body, which may be a secret pasted into the wrong place.

@@ -73,8 +73,8 @@ const (
 func alertsOf(s *rotator.PolicyStatus, refused ledger.Failure, now time.Time) []alert {
 	var all []alert
 	for _, p := range s.Problems(refused, now) {
-		if a, known := alertFor(p); known {
-			all = append(all, a)
+		if p != rotator.ProblemNewKeyUnused { // shown with the old key
+			all = append(all, alertFor(p))
 		}
 	}
 	if s.Failure != nil && len(all) == 0 {
@@ -108,36 +108,30 @@ func alertsOf(s *rotator.PolicyStatus, refused ledger.Failure, now time.Time) []
 	return slices.Compact(all)
 }
 
-func alertFor(p rotator.Problem) (alert, bool) {
-	switch p {
-	case rotator.Problem(plan.FaultLeakStorm):
-		return leakStorm, true
-	case rotator.Problem(plan.FaultKeyDisabled), rotator.Problem(plan.FaultTrialEnded), rotator.Problem(plan.FaultDowngraded):
-		return keyDisabled, true
-	case rotator.Problem(plan.FaultKeyVanished):
-		return keyVanished, true
-	case rotator.Problem(ledger.FailureAdminKeyRefused), rotator.Problem(ledger.FailureMissingPermissions):
-		return adminKeyRefused, true
-	case rotator.Problem(plan.FaultRecordChanged), rotator.Problem(ledger.FailureSinkConflict):
-		return recordChanged, true
-	case rotator.Problem(plan.FaultReplicasDiffer):
-		return replicasDisagree, true
-	case rotator.Problem(ledger.FailureKeyLimit):
-		return keyLimit, true
-	case rotator.ProblemRetireFailing:
-		return retirementFailing, true
-	case rotator.ProblemStillAccepted:
-		return oldKeyAccepted, true
-	case rotator.ProblemKeyLimitNear:
-		return keyLimitNear, true
-	case rotator.ProblemProofMissing:
-		return proofMissing, true
-	case rotator.ProblemOldKeyInUse:
-		return oldKeyInUse, true
-	case rotator.ProblemNewKeyUnused: // shown with the old key
-		return 0, false
+// alertFor is about the rotation where no other alert has the problem's name.
+func alertFor(p rotator.Problem) alert {
+	a, known := map[string]alert{
+		string(plan.FaultLeakStorm):          leakStorm,
+		string(plan.FaultKeyDisabled):        keyDisabled,
+		string(plan.FaultTrialEnded):         keyDisabled,
+		string(plan.FaultDowngraded):         keyDisabled,
+		string(plan.FaultKeyVanished):        keyVanished,
+		string(ledger.FailureAdminKeyRefused):    adminKeyRefused,
+		string(ledger.FailureMissingPermissions): adminKeyRefused,
+		string(ledger.FailureRecordChanged):      recordChanged,
+		string(ledger.FailureSinkConflict):       recordChanged,
+		string(plan.FaultReplicasDiffer):     replicasDisagree,
+		string(ledger.FailureKeyLimit):           keyLimit,
+		string(rotator.ProblemRetireFailing):    retirementFailing,
+		string(rotator.ProblemStillAccepted):    oldKeyAccepted,
+		string(rotator.ProblemKeyLimitNear):     keyLimitNear,
+		string(rotator.ProblemProofMissing):     proofMissing,
+		string(rotator.ProblemOldKeyInUse):      oldKeyInUse,
+	}[string(p)]
+	if !known {
+		return rotationFailing
 	}
-	return rotationFailing, true
+	return a
 }
 
 // matter is one thing that a person should look at: of a policy, or of many.

@@ -82,7 +82,7 @@ func get(ctx context.Context, env config.Env, path string, limit time.Duration) 
 
 // absent is what to do where nothing listens.
 func absent(err error) string {
-	if dial := (*net.OpError)(nil); errors.As(err, &dial) && dial.Op == "dial" {
+	if dial, ok := errors.AsType[*net.OpError](err); ok && dial.Op == "dial" {
 		return "; start the daemon, or give REKEYD_LISTEN_ADDR as the daemon has it"
 	}
 	return ""

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -56,16 +55,11 @@ func (r RotationView) Last() time.Time {
 
 // Answers counts the probes that the new key was answered with 2xx; "" without probes.
 func (r RotationView) Answers() string {
-	good := 0
-	for _, a := range r.Probes {
-		if a.Good() {
-			good++
-		}
-	}
 	if len(r.Probes) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%d of %d", good, len(r.Probes))
+	bad := slices.DeleteFunc(slices.Clone(r.Probes), ledger.ProbeAnswer.Good)
+	return fmt.Sprintf("%d of %d", len(r.Probes)-len(bad), len(r.Probes))
 }
 
 // Death is the proof of the previous key's end in words; "" where there is none.
@@ -102,6 +96,5 @@ func (s *Server) policy(w http.ResponseWriter, r *http.Request) {
 	}
 	view := ViewOf(one)
 	p := slices.Concat(view.Policies, view.Unmanaged)[0]
-	body, err := json.MarshalIndent(policyDetail{p, HistoryOf(p.Name, p.history.Unpack())}, "", "  ")
-	s.send(w, "application/json", string(body)+"\n", err)
+	s.sendJSON(w, policyDetail{p, HistoryOf(p.Name, p.history.Unpack())})
 }

@@ -3,6 +3,7 @@ package web
 import (
 	"bytes"
 	"embed"
+	"encoding/json"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -60,6 +61,12 @@ func (s *Server) send(w http.ResponseWriter, kind, body string, err error) {
 		return
 	}
 	write(w, kind, s.cfg.Redactor.Cut(body))
+}
+
+// sendJSON answers with a document that people may read.
+func (s *Server) sendJSON(w http.ResponseWriter, v any) {
+	body, err := json.MarshalIndent(v, "", "  ")
+	s.send(w, "application/json", string(body)+"\n", err)
 }
 
 func write(w http.ResponseWriter, kind, body string) {

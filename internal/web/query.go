@@ -2,6 +2,7 @@ package web
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -53,33 +54,21 @@ func parseQuery(path string, given url.Values) query {
 		}
 		return value
 	}
-	q.Text, q.Workspace = get(paramText), get(paramWorkspace)
-	if v := get(paramState); v == "" || v == needing || slices.Contains(plan.States(), plan.State(v)) {
-		q.State = v
-	} else {
-		q.fault(paramState, v, "a state of the list, or "+needing)
-	}
-	if v := get(paramLabel); v == "" || strings.Index(v, "=") > 0 {
-		q.Label = v
-	} else {
-		q.fault(paramLabel, v, "NAME=VALUE")
-	}
-	if v := get(paramGroup); v == "" || v == groupWorkspace || strings.HasPrefix(v, groupLabel) && len(v) > len(groupLabel) {
-		q.Group = v
-	} else {
-		q.fault(paramGroup, v, groupWorkspace+" or "+groupLabel+"NAME")
-	}
-	if v := get(paramSort); v == "" || slices.Contains(columns(), strings.TrimPrefix(v, "-")) {
-		q.Sort = v
-	} else {
-		q.fault(paramSort, v, strings.Join(columns(), ", ")+", or one of them after a minus")
-	}
-	if v := get(paramPage); v != "" {
-		n, err := strconv.Atoi(v)
-		if err != nil || n < 1 {
-			q.fault(paramPage, v, "a number from 1")
-			n = 1
+	one := func(param, wanted string, known func(string) bool) string {
+		value := get(param)
+		if value != "" && !known(value) {
+			q.fault(param, value, wanted)
+			return ""
 		}
+		return value
+	}
+	q.Text, q.Workspace = get(paramText), get(paramWorkspace)
+	q.State = one(paramState, "a state of the list, or "+needing, func(v string) bool { return v == needing || slices.Contains(plan.States(), plan.State(v)) })
+	q.Label = one(paramLabel, "NAME=VALUE", func(v string) bool { return strings.Index(v, "=") > 0 })
+	q.Group = one(paramGroup, groupWorkspace+" or "+groupLabel+"NAME", func(v string) bool { return v == groupWorkspace || strings.HasPrefix(v, groupLabel) && v != groupLabel })
+	q.Sort = one(paramSort, strings.Join(columns(), ", ")+", or one of them after a minus", func(v string) bool { return slices.Contains(columns(), strings.TrimPrefix(v, "-")) })
+	page := func(v string) bool { n, err := strconv.Atoi(v); return err == nil && n >= 1 }
+	if n, err := strconv.Atoi(one(paramPage, "a number from 1", page)); err == nil {
 		q.Page = n
 	}
 	return q
@@ -130,16 +119,10 @@ func (q query) matches(r *row) bool {
 	}
 	text := strings.ToLower(q.Text)
 	within := func(s string) bool { return strings.Contains(strings.ToLower(s), text) }
-	if within(p.Name) || within(p.Workspace) || within(p.ServiceAccount) || within(p.Sink.Path) || within(string(r.State)) ||
-		within(plan.Word(r.Reason)) || within(r.Message) || r.Current != nil && within(r.Current.ID) {
-		return true
-	}
-	for _, value := range p.Labels {
-		if within(value) {
-			return true
-		}
-	}
-	return slices.ContainsFunc(r.Retiring, func(k ledger.Retiring) bool { return within(k.ID) })
+	return within(p.Name) || within(p.Workspace) || within(p.ServiceAccount) || within(p.Sink.Path) || within(string(r.State)) ||
+		within(plan.Word(r.Reason)) || within(r.Message) || r.Current != nil && within(r.Current.ID) ||
+		slices.ContainsFunc(slices.Collect(maps.Values(p.Labels)), within) ||
+		slices.ContainsFunc(r.Retiring, func(k ledger.Retiring) bool { return within(k.ID) })
 }
 
 // inState reports whether the policy is in the state, or needs attention.

@@ -120,11 +120,9 @@ func (r *row) LastAt() moment { return momentOf(r.LastRotation, r.now, r.zone(),
 func (r *row) Old() string { return strings.Join(viewOf(r.PolicyStatus).Leaving(r.now), "; ") }
 
 // Labels are the policy's labels, as NAME=VALUE.
-func (r *row) Labels() []string { return labelsOf(r.Policy) }
-
-func labelsOf(p *plan.Policy) []string {
-	all := make([]string, 0, len(p.Labels))
-	for name, value := range p.Labels {
+func (r *row) Labels() []string {
+	all := make([]string, 0, len(r.Policy.Labels))
+	for name, value := range r.Policy.Labels {
 		all = append(all, name+"="+value)
 	}
 	slices.Sort(all)
