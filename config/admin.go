@@ -52,6 +52,6 @@ func (l *loader) adminKey(p *policy, out *plan.Policy) {
 func (l *loader) adminOverlap(p *policy, out plan.Policy) {
 	if least := 2 * l.env.ReconcileInterval; out.AdminOf != "" && out.Overlap < least {
 		l.fault(p.Overlap.where(p.Node), "%soverlap is %s, but this is the admin key of workspace %s, and REKEYD_RECONCILE_INTERVAL is %s; write an overlap of at least %s, in which every replica reads the new key",
-			p.prefix(), short(out.Overlap), out.AdminOf, short(l.env.ReconcileInterval), short(least))
+			p.prefix(), FormatDuration(out.Overlap), out.AdminOf, FormatDuration(l.env.ReconcileInterval), FormatDuration(least))
 	}
 }

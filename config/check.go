@@ -126,7 +126,7 @@ func (l *loader) durations(p *policy) {
 		"quarantine": p.Quarantine, "wait_until_idle": p.WaitUntilIdle, "wait_until_used": p.WaitUntilUsed,
 	} {
 		if d.given() && d.Value > longestDuration {
-			l.fault(d.node, "%s%s is %s, which is more than %s; write less", p.prefix(), name, short(d.Value), short(longestDuration))
+			l.fault(d.node, "%s%s is %s, which is more than %s; write less", p.prefix(), name, FormatDuration(d.Value), FormatDuration(longestDuration))
 		}
 	}
 }
@@ -159,7 +159,7 @@ func (l *loader) timing(p *policy) (timing, bool) {
 	}
 	if t.shortest < l.env.MinInterval {
 		l.fault(p.Schedule.node, "%sschedule %s fires every %s at its closest, more often than REKEYD_MIN_INTERVAL (%s) allows; write a slower schedule or lower the limit",
-			p.prefix(), quote(p.Schedule.Value), short(t.shortest), short(l.env.MinInterval))
+			p.prefix(), quote(p.Schedule.Value), FormatDuration(t.shortest), FormatDuration(l.env.MinInterval))
 	}
 	return t, true
 }
@@ -181,17 +181,17 @@ func (l *loader) scheduleFault(p *policy, err error) {
 
 // relations checks the durations of a policy against each other.
 func (l *loader) relations(p *policy, out plan.Policy, t timing) {
-	every := fmt.Sprintf("schedule %s fires every %s at its closest", quote(p.Schedule.Value), short(t.shortest))
+	every := fmt.Sprintf("schedule %s fires every %s at its closest", quote(p.Schedule.Value), FormatDuration(t.shortest))
 	if out.Overlap >= t.shortest {
-		l.fault(p.Overlap.where(p.Node), "%soverlap is %s, but %s; write an overlap of less than %s", p.prefix(), short(out.Overlap), every, short(t.shortest))
+		l.fault(p.Overlap.where(p.Node), "%soverlap is %s, but %s; write an overlap of less than %s", p.prefix(), FormatDuration(out.Overlap), every, FormatDuration(t.shortest))
 	}
 	if out.Splay >= t.shortest {
-		l.fault(p.Splay.where(p.Node), "%ssplay is %s, but %s; write a splay of less than %s", p.prefix(), short(out.Splay), every, short(t.shortest))
+		l.fault(p.Splay.where(p.Node), "%ssplay is %s, but %s; write a splay of less than %s", p.prefix(), FormatDuration(out.Splay), every, FormatDuration(t.shortest))
 	}
 	least := t.longest + out.Splay + out.Overlap + out.LongestWait()
 	if out.MaxAge > 0 && out.MaxAge < least {
 		l.fault(p.MaxAge.where(p.Node), "%smax_age is %s, but schedule %s leaves up to %s between runs, to which splay %s, overlap %s and %s %s are added; write a max_age of at least %s",
-			p.prefix(), short(out.MaxAge), quote(p.Schedule.Value), short(t.longest), short(out.Splay), short(out.Overlap), longestWait(out), short(out.LongestWait()), short(least))
+			p.prefix(), FormatDuration(out.MaxAge), quote(p.Schedule.Value), FormatDuration(t.longest), FormatDuration(out.Splay), FormatDuration(out.Overlap), longestWait(out), FormatDuration(out.LongestWait()), FormatDuration(least))
 	}
 	if p.CharacterLimit.given() {
 		n := max(1, int(31*24*time.Hour/t.shortest))
@@ -221,7 +221,7 @@ type groupMember struct {
 func (l *loader) warnGroup(m groupMember, name string, lacks time.Duration) {
 	p := m.policy
 	l.warn(p, at[string]{node: p.MaxAge.node}, "max_age is %s, which does not wait for group %s: keys of the group may change in one overlap; write a max_age of at least %s, so that this policy can wait for the others",
-		short(p.MaxAge.Value), quote(name), short(p.MaxAge.Value+lacks))
+		FormatDuration(p.MaxAge.Value), quote(name), FormatDuration(p.MaxAge.Value+lacks))
 }
 
 // groups refuses groups whose members cannot all have their turn: only one at a time is between claim and end of
@@ -238,7 +238,7 @@ func (l *loader) groups() {
 		}
 		if p := tightest.policy; len(members) > 1 && busy >= tightest.gap {
 			l.fault(p.Group.where(p.Node), "%sgroup is %s, whose %d members need %s for overlaps and waits one after the other, but schedule %s fires every %s at its closest; shorten the overlaps to less than that together, or split the group",
-				p.prefix(), quote(name), len(members), short(busy), quote(p.Schedule.Value), short(tightest.gap))
+				p.prefix(), quote(name), len(members), FormatDuration(busy), quote(p.Schedule.Value), FormatDuration(tightest.gap))
 		}
 		for _, m := range members {
 			if lacks := busy - m.busy - m.spare; m.policy.MaxAge.Value > 0 && lacks > 0 {

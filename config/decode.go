@@ -104,7 +104,7 @@ func (d *decoder) object(n *yaml.Node, v reflect.Value, f field, who, inner stri
 		}
 	}
 	if f.one && len(seen) != 1 {
-		d.fault(n, "%s holds %d of %s; give exactly one, such as %s", who, len(seen), list(namesOf(fields)), f.example)
+		d.fault(n, "%s holds %d of %s; give exactly one, such as %s", who, len(seen), list(fieldNames(fields)), f.example)
 	}
 }
 
@@ -118,9 +118,9 @@ func (d *decoder) members(n *yaml.Node, v reflect.Value, f field, who, inner str
 		switch {
 		case !d.plain(key, who+": the name of a field"):
 		case key.Kind != yaml.ScalarNode:
-			d.fault(key, "%s has %s as the name of a field; known are %s", who, describe(key, false), list(namesOf(fields)))
+			d.fault(key, "%s has %s as the name of a field; known are %s", who, describe(key, false), list(fieldNames(fields)))
 		case at < 0:
-			d.unknown(key, f, who, namesOf(fields))
+			d.unknown(key, f, who, fieldNames(fields))
 		case seen[key.Value] != nil:
 			d.fault(key, "%s%s is given twice, first on line %d; remove one", inner, key.Value, seen[key.Value].Line)
 		default:
@@ -142,13 +142,9 @@ func (d *decoder) unknown(key *yaml.Node, f field, who string, known []string) {
 	}
 }
 
-// namesOf returns the fields' names, in order.
-func namesOf(fields []field) []string {
-	names := make([]string, len(fields))
-	for i, f := range fields {
-		names[i] = f.name
-	}
-	return names
+// fieldNames returns the fields' names, in order.
+func fieldNames(fields []field) []string {
+	return namesOf(fields, func(f field) string { return f.name })
 }
 
 // objects decodes a list of mappings.

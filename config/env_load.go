@@ -138,32 +138,29 @@ func (l *envLoader) given(name string) string {
 
 // load sets one field. go-envconfig gets one variable at a time, since it stops at the first error.
 func (l *envLoader) load(v variable, out reflect.Value) {
-	one := reflect.New(reflect.StructOf([]reflect.StructField{v.field}))
-	err := envconfig.ProcessWith(context.Background(), &envconfig.Config{Target: one.Interface(), Lookuper: l.lookup})
-	value := one.Elem().Field(0)
+	value, err := v.process(l.lookup)
 	text, given := l.lookup.Lookup(v.name)
 	switch {
 	case err == nil && !v.sensitive && !v.secret() && elevenlabs.LooksSecret(text):
 		l.fault(v.name, "looks like a secret, which does not belong there; see rekeyd help env for what does")
-		l.setDefault(v, out)
 	case err == nil && v.allows(value, text):
-		out.Set(value)
 	default:
 		l.fault(v.name, "%s; %s", v.misfit(text), v.wanted())
-		l.setDefault(v, out)
 	}
+	if l.failed[v.name] {
+		value, _ = v.process(envconfig.MapLookuper(nil)) // its default, which fits
+	}
+	out.Set(value)
 	if source, ok := out.Addr().Interface().(*SecretSource); ok {
 		l.loadSecret(v, source, given)
 	}
 }
 
-// setDefault sets the variable's default.
-func (l *envLoader) setDefault(v variable, out reflect.Value) {
+// process parses the variable, or its default where env does not have it.
+func (v variable) process(env envconfig.Lookuper) (reflect.Value, error) {
 	one := reflect.New(reflect.StructOf([]reflect.StructField{v.field}))
-	unset := &envconfig.Config{Target: one.Interface(), Lookuper: envconfig.MapLookuper(nil)}
-	if err := envconfig.ProcessWith(context.Background(), unset); err == nil {
-		out.Set(one.Elem().Field(0))
-	}
+	err := envconfig.ProcessWith(context.Background(), &envconfig.Config{Target: one.Interface(), Lookuper: env})
+	return one.Elem().Field(0), err
 }
 
 // loadSecret handles the _FILE variant and reads the secret once, to report a bad one at the start.

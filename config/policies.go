@@ -27,6 +27,29 @@ type Config struct {
 	Digest     string        // SHA-256 of the text, in hex: equal texts are the same configuration
 }
 
+// PolicyNames returns the names in the order of the file.
+func (c *Config) PolicyNames() []string {
+	return namesOf(c.Policies, func(p plan.Policy) string { return p.Name })
+}
+
+// WorkspaceNames returns the names in the order of the file.
+func (c *Config) WorkspaceNames() []string {
+	return namesOf(c.Workspaces, func(w Workspace) string { return w.Name })
+}
+
+// NoWorkspace is the fault of a name that no workspace has.
+func (c *Config) NoWorkspace(name string) Faults {
+	return Faults{{Text: fmt.Sprintf("there is no workspace %q; %s", name, Suggestion(name, c.WorkspaceNames()))}}
+}
+
+func namesOf[T any](all []T, name func(T) string) []string {
+	names := make([]string, len(all))
+	for i, one := range all {
+		names[i] = name(one)
+	}
+	return names
+}
+
 // LoadPolicies reads the policy file, and the files that it names, until ctx ends. env sets the limits, and lookup finds
 // the variables that the workspaces' api_key names. The error is a [Faults] with every fault; a file with a fault is not
 // used at all.
@@ -94,9 +117,9 @@ type loader struct {
 	timings map[[2]string]timing // by expression and zone
 
 	// Seen so far, to find duplicates.
-	spaces                map[string]int // line of the workspace
+	workspaceLines        map[string]int // line of the workspace
 	names, sinks, adopted map[string]*policy
-	spacesUnsure          bool // a workspace has no usable name, so no workspace is reported as unknown
+	workspacesUnsure      bool // a workspace has no usable name, so no workspace is reported as unknown
 
 	adminKeys map[string][]adminPlace  // by path
 	members   map[string][]groupMember // by group
@@ -106,7 +129,7 @@ func newLoader(file string, env Env, lookup envconfig.Lookuper) *loader {
 	return &loader{
 		report: &report{file: file}, grammar: newGrammar(), env: env, lookup: lookup, allowed: allowedOrigins(env),
 		known: elevenlabs.KnownPermissions(), timings: map[[2]string]timing{},
-		spaces: map[string]int{}, names: map[string]*policy{}, sinks: map[string]*policy{}, adopted: map[string]*policy{},
+		workspaceLines: map[string]int{}, names: map[string]*policy{}, sinks: map[string]*policy{}, adopted: map[string]*policy{},
 		adminKeys: map[string][]adminPlace{}, members: map[string][]groupMember{},
 	}
 }
@@ -169,15 +192,15 @@ func (l *loader) required(p *policy, from *profile) {
 
 // labels drops those with an empty value, which for Prometheus do not exist.
 func (l *loader) labels(p *policy) map[string]string {
-	var out map[string]string
+	var out map[string]string // nil without labels
 	for name, value := range p.Labels.Value {
-		if value.Value == "" {
-			continue
+		switch {
+		case value.Value == "":
+		case out == nil:
+			out = map[string]string{name: value.Value}
+		default:
+			out[name] = value.Value
 		}
-		if out == nil {
-			out = make(map[string]string, len(p.Labels.Value))
-		}
-		out[name] = value.Value
 	}
 	if len(out) > maxLabels {
 		l.fault(p.Labels.node, "%slabels has %d names, with those of profile and defaults; write at most %d", p.prefix(), len(out), maxLabels)
@@ -282,8 +305,8 @@ func (l *loader) permissions(p *policy) elevenlabs.Permissions {
 	return out
 }
 
-// short formats a duration as a person writes it: 24h, not 24h0m0s.
-func short(d time.Duration) string {
+// FormatDuration writes a duration as a person does: 24h, not 24h0m0s.
+func FormatDuration(d time.Duration) string {
 	switch {
 	case d == 0:
 		return "0s"

@@ -264,7 +264,7 @@ func TestProfiles(t *testing.T) {
 		"profile: '', schedule: '@daily', permissions: all": "1h 2h 24h map[stage:none team:voice]",
 	} {
 		p := only(t, head+"policies:\n- {name: a, service_account: s, sink: {path: a}, "+own+"}\n")
-		if got := fmt.Sprint(short(p.Overlap), " ", short(p.Window), " ", short(p.Quarantine), " ", p.Labels); got != want {
+		if got := fmt.Sprint(FormatDuration(p.Overlap), " ", FormatDuration(p.Window), " ", FormatDuration(p.Quarantine), " ", p.Labels); got != want {
 			t.Errorf("%s: %s, want %s", own, got, want)
 		}
 	}
@@ -373,6 +373,16 @@ func TestNamesOfTheRecord(t *testing.T) {
 	for _, name := range ledger.RecordFields() {
 		if _, err := load(t, with("sink: {path: a, field: "+name+"}")); err == nil || !strings.Contains(err.Error(), "sink.field") {
 			t.Errorf("field %s: %v", name, err)
+		}
+	}
+}
+
+func TestDurationsAsWritten(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{"24h": "24h", "90m": "1h30m", "0": "0s", "90s": "1m30s", "10m": "10m", "30s": "30s", "1h0m10s": "1h0m10s", "20h": "20h"} {
+		d, err := time.ParseDuration(text)
+		if got := FormatDuration(d); err != nil || got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
 		}
 	}
 }

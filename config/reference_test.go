@@ -140,7 +140,7 @@ const anchorsExample = `policies:
 // TestTheExamplesOfThePage: they mean what the page says.
 func TestTheExamplesOfThePage(t *testing.T) {
 	p := only(t, profilesExample)
-	if p.Schedule.String() != "0 3 * * 1" || short(p.Overlap) != "12h" || fmt.Sprint(p.Labels) != "map[stage:prod team:voice]" {
+	if p.Schedule.String() != "0 3 * * 1" || FormatDuration(p.Overlap) != "12h" || fmt.Sprint(p.Labels) != "map[stage:prod team:voice]" {
 		t.Errorf("profiles: %+v", p)
 	}
 	c, err := load(t, anchorsExample)

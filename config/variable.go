@@ -37,7 +37,7 @@ func variableOf(f reflect.StructField) variable {
 	case words != "":
 		v.words, v.kind = strings.Fields(words), "one of its words"
 	case f.Type == reflect.TypeFor[time.Duration]():
-		v.bounds, v.kind = short(time.Duration(v.min))+" to "+short(time.Duration(v.max)), "a duration"
+		v.bounds, v.kind = FormatDuration(time.Duration(v.min))+" to "+FormatDuration(time.Duration(v.max)), "a duration"
 	case f.Type.Kind() == reflect.Int:
 		v.kind = "a whole number"
 	case f.Type.Kind() == reflect.Float64:

@@ -25,14 +25,14 @@ const vendorURL = "https://api.elevenlabs.io"
 // workspaces checks the workspaces; if the file has none, the environment describes one named default.
 func (l *loader) workspaces(ctx context.Context, given []workspace, mentioned bool) {
 	if !mentioned {
-		l.spaces["default"] = 0
+		l.workspaceLines["default"] = 0
 		l.config.Workspaces = []Workspace{{"default", l.env.BaseURL, KeySource{Secret: l.env.APIKey}}}
 		if l.lookup != nil && !l.env.APIKey.IsSet() {
 			l.faults = append(l.faults, Fault{File: l.file, Text: "the file has no workspaces, and ELEVENLABS_API_KEY is not set; set it or ELEVENLABS_API_KEY_FILE, or add workspaces"})
 		}
 		return
 	}
-	l.spacesUnsure = len(given) == 0
+	l.workspacesUnsure = len(given) == 0
 	for i := range given {
 		l.workspace(ctx, &given[i])
 	}
@@ -40,14 +40,14 @@ func (l *loader) workspaces(ctx context.Context, given []workspace, mentioned bo
 
 func (l *loader) workspace(ctx context.Context, w *workspace) {
 	if !w.Name.given() { // reported by the first pass
-		l.spacesUnsure = true
+		l.workspacesUnsure = true
 		return
 	}
 	prefix := w.Who + ": "
-	if line, twice := l.spaces[w.Name.Value]; twice {
+	if line, twice := l.workspaceLines[w.Name.Value]; twice {
 		l.fault(w.Name.node, "%sname is that of the workspace on line %d too; give each its own", prefix, line)
 	}
-	l.spaces[w.Name.Value] = w.Node.Line
+	l.workspaceLines[w.Name.Value] = w.Node.Line
 	base := w.BaseURL.or(vendorURL)
 	if u, flaw := parseBase(base); flaw != "" {
 		l.fault(w.BaseURL.where(w.Node), "%sbase_url %s", prefix, flaw)
@@ -116,15 +116,11 @@ func (l *loader) keyFromEnv(ctx context.Context, name at[string], prefix string)
 // workspaceOf refuses an undefined workspace.
 func (l *loader) workspaceOf(p *policy) {
 	name := p.Workspace.or("default")
-	if _, ok := l.spaces[name]; ok || l.spacesUnsure || l.full() {
+	if _, ok := l.workspaceLines[name]; ok || l.workspacesUnsure || l.full() {
 		return
 	}
-	known := make([]string, 0, len(l.config.Workspaces))
-	for _, w := range l.config.Workspaces {
-		known = append(known, w.Name)
-	}
 	advice := "define it under workspaces"
-	if len(known) > 0 {
+	if known := l.config.WorkspaceNames(); len(known) > 0 {
 		advice += "; " + Suggestion(name, known)
 	}
 	l.fault(p.Workspace.where(p.Node), "%sworkspace is %s, which is not defined; %s", p.prefix(), quote(name), advice)
