@@ -3,7 +3,6 @@ package daemon
 import (
 	"cmp"
 	"context"
-	"fmt"
 
 	"github.com/sethvargo/go-envconfig"
 
@@ -32,7 +31,7 @@ func OpenAPI(lookuper envconfig.Lookuper, workspace, version string, unwrapped f
 		return API{}, faults
 	}
 	if cmp.Or(workspace, w.Name) != w.Name {
-		return API{}, noWorkspace(workspace, []config.Workspace{w})
+		return API{}, (&config.Config{Workspaces: []config.Workspace{w}}).NoWorkspace(workspace)
 	}
 	redactor := new(secret.Redactor)
 	holdProxyCredentials(lookuper, redactor)
@@ -45,8 +44,7 @@ func openConfigured(lookuper envconfig.Lookuper, workspace, version string, unwr
 		return API{}, err
 	}
 	s.Unwrapped = unwrapped
-	all := s.Policies.Workspaces
-	if workspace == "" && len(all) == 1 {
+	if all := s.Policies.Workspaces; workspace == "" && len(all) == 1 {
 		workspace = all[0].Name
 	}
 	workspace = cmp.Or(workspace, "default")
@@ -56,15 +54,7 @@ func openConfigured(lookuper envconfig.Lookuper, workspace, version string, unwr
 	}
 	w := d.workspaces.current[workspace]
 	if w == nil {
-		return API{}, noWorkspace(workspace, all)
+		return API{}, s.Policies.NoWorkspace(workspace)
 	}
 	return API{s.Env, workspace, w.base, w.credential.Get, d.redactor}, nil
-}
-
-func noWorkspace(name string, all []config.Workspace) error {
-	var names []string
-	for _, w := range all {
-		names = append(names, w.Name)
-	}
-	return config.Faults{{Text: fmt.Sprintf("there is no workspace %q; %s", name, config.Suggestion(name, names))}}
 }

@@ -56,7 +56,7 @@ type Daemon struct {
 	events     *events.Sender // nil without REKEYD_EVENTS_URL
 	web        *web.Server
 
-	reloading  sync.Mutex             // for one reload at a time; nobody else waits for it
+	reloading  sync.Mutex             // for one reload at a time; only reloads wait for it
 	digest     string                 // of the policies in force
 	lastFailed atomic.Pointer[string] // what the last reload failed with; nil when it did not
 }

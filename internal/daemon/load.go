@@ -16,7 +16,7 @@ type Settings struct {
 	Env      config.Env
 	Policies *config.Config
 	Lookuper envconfig.Lookuper // finds the variables that the policy file's workspaces name, at each reload
-	// Unwrapped is called once a wrapped secret id was unwrapped, which is then of no use to any other process; nil: nobody is told.
+	// Unwrapped is called once a wrapped secret id was unwrapped, which is then of no use to any other process; may be nil.
 	Unwrapped func()
 }
 

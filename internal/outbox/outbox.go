@@ -3,6 +3,7 @@ package outbox
 import (
 	"bytes"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -89,7 +90,7 @@ func (o *Outbox) begin(s *sending) bool {
 			return false
 		}
 		oldest.cut()
-		o.drop(0)
+		o.dropLocked(0)
 	}
 	o.sending, o.bytes = append(o.sending, s), o.bytes+s.bytes
 	return true
@@ -98,18 +99,15 @@ func (o *Outbox) begin(s *sending) bool {
 func (o *Outbox) end(s *sending) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for i, other := range o.sending {
-		if other == s {
-			o.drop(i)
-			return
-		}
+	if i := slices.Index(o.sending, s); i >= 0 {
+		o.dropLocked(i)
 	}
 }
 
-// drop forgets an answer. o.mu is held.
-func (o *Outbox) drop(i int) {
+// dropLocked forgets an answer.
+func (o *Outbox) dropLocked(i int) {
 	o.bytes -= o.sending[i].bytes
-	o.sending = append(o.sending[:i], o.sending[i+1:]...)
+	o.sending = slices.Delete(o.sending, i, i+1)
 }
 
 // wholeAnswer buffers an answer before it is sent.
