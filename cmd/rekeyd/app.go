@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -41,26 +42,14 @@ const (
 
 // run carries out one command and returns the exit status.
 func (a app) run(ctx context.Context, args []string) int {
-	out := &checked{Writer: a.stdout}
-	root := a.root(out)
+	var help bytes.Buffer // cobra does not report that it could not be written
+	root := a.root(&help)
 	root.SetArgs(append([]string{}, args...)) // nil would be the arguments of this process
 	err := root.ExecuteContext(ctx)
-	return a.exit(cmp.Or(err, out.err))
-}
-
-// checked records a failed write, which cobra does not report for help.
-type checked struct {
-	io.Writer
-	err error
-}
-
-func (c *checked) Write(text []byte) (int, error) {
-	n, err := c.Writer.Write(text)
-	if err != nil {
-		c.err = fmt.Errorf("writing to stdout: %w", err)
-		return n, c.err
+	if help.Len() > 0 {
+		err = cmp.Or(err, a.print("%s", safe(help.String())))
 	}
-	return n, nil
+	return a.exit(err)
 }
 
 // exit reports an error, one line per fault, and returns the exit status.

@@ -51,10 +51,7 @@ func (a app) bundle(ctx context.Context, o options, _ []string) error {
 		return fmt.Errorf("making a bundle: %w", err)
 	}
 	if toStdout {
-		if _, err := a.stdout.Write(archive); err != nil {
-			return fmt.Errorf("writing to stdout: %w", err)
-		}
-		return nil
+		return a.print("%s", safe(archive))
 	}
 	if err := create(o.file, archive); err != nil {
 		return fmt.Errorf("writing the bundle: %w", err)
@@ -85,7 +82,7 @@ func (a app) gather(ctx context.Context) ([]entry, *secret.Redactor) {
 	redactor := new(secret.Redactor)
 	status, history := entry{name: "status.json", err: err}, entry{name: "history.json", err: err}
 	if err == nil {
-		s.Env.LogLevel, s.Unwrapped = "error", a.unwrapped
+		s.Unwrapped = a.unwrapped
 		if d, err := a.build(s, io.Discard, nil); err != nil {
 			status.err, history.err = err, err
 		} else {
@@ -106,7 +103,7 @@ func (a app) gather(ctx context.Context) ([]entry, *secret.Redactor) {
 func surveyed(ctx context.Context, d *daemon.Daemon) ([]byte, error) {
 	snapshot, err := d.Survey(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("observing the policies: %w", err)
+		return nil, err
 	}
 	view := web.ViewOf(snapshot)
 	return encoded(view, unreachable(view))

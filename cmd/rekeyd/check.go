@@ -16,7 +16,7 @@ func (a app) check(ctx context.Context, o options, files []string) error {
 		return a.checkFiles(ctx, o, files)
 	}
 	s, err := a.load()
-	if found := (config.Faults)(nil); errors.As(err, &found) {
+	if found, ok := errors.AsType[config.Faults](err); ok {
 		return errors.Join(a.found(o.format, findingsOf(daemon.LevelError, found)), err)
 	}
 	if err != nil {
@@ -39,7 +39,7 @@ func (a app) checkFiles(ctx context.Context, o options, files []string) error {
 	var findings []daemon.Finding
 	for _, file := range files {
 		c, err := config.CheckPolicies(ctx, config.Source{Path: file})
-		if found := (config.Faults)(nil); errors.As(err, &found) {
+		if found, ok := errors.AsType[config.Faults](err); ok {
 			faults = append(faults, found...)
 			findings = append(findings, findingsOf(daemon.LevelError, found)...)
 			continue
@@ -65,20 +65,19 @@ func findingsOf(level daemon.Level, faults []config.Fault) []daemon.Finding {
 
 // found says what has no fault; faults and warnings are on stderr. A document has all of them.
 func (a app) found(f format, findings []daemon.Finding) error {
-	if f.document() {
-		return a.document(f, findings)
-	}
-	var errs []error
-	for _, found := range findings {
-		switch {
-		case found.Level != daemon.LevelOK:
-		case found.Subject == "":
-			errs = append(errs, a.print("ok: %s\n", found.Text))
-		default:
-			errs = append(errs, a.print("ok: %s: %s\n", found.Subject, found.Text))
+	return a.output(f, findings, func() error {
+		var errs []error
+		for _, found := range findings {
+			switch {
+			case found.Level != daemon.LevelOK:
+			case found.Subject == "":
+				errs = append(errs, a.print("ok: %s\n", found.Text))
+			default:
+				errs = append(errs, a.print("ok: %s: %s\n", found.Subject, found.Text))
+			}
 		}
-	}
-	return errors.Join(errs...)
+		return errors.Join(errs...)
+	})
 }
 
 func extent(c *config.Config) string {
@@ -87,7 +86,7 @@ func extent(c *config.Config) string {
 
 // examine is the doctor's report, one line each.
 func (a app) examine(ctx context.Context, s daemon.Settings, f format) error {
-	s.Env.LogLevel, s.Unwrapped = "error", nil // the report says so
+	s.Unwrapped = nil // the report says so
 	d, err := a.build(s, io.Discard, nil)
 	if err != nil {
 		return fmt.Errorf("preparing the checks: %w", err)
@@ -95,11 +94,7 @@ func (a app) examine(ctx context.Context, s daemon.Settings, f format) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout(s.Env))
 	defer cancel()
 	findings := d.Examine(ctx)
-	if f.document() {
-		err = a.document(f, findings)
-	} else {
-		err = a.report(findings)
-	}
+	err = a.output(f, findings, func() error { return a.report(findings) })
 	n := 0
 	for _, f := range findings {
 		if f.Level == daemon.LevelError {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -17,20 +16,21 @@ func (a app) addChoice(c *cobra.Command, o *options) {
 	c.Flags().StringVar(&o.workspace, "workspace", "", "only policies of the workspace `NAME`")
 	c.Flags().StringArrayVar(&o.labels, "label", nil, "only policies with the label `NAME=VALUE`; several must all be there")
 	a.completeWorkspaces(c)
-	a.completeFlag(c, "label", labelsOf)
+	_ = c.RegisterFlagCompletionFunc("label", a.complete(func(c *config.Config, _ []string) []string { return labelsOf(c) })) // it exists
 }
 
-func (a app) completeWorkspaces(c *cobra.Command) { a.completeFlag(c, "workspace", workspacesOf) }
+func (a app) completeWorkspaces(c *cobra.Command) {
+	_ = c.RegisterFlagCompletionFunc("workspace", a.complete(func(c *config.Config, _ []string) []string { return c.WorkspaceNames() })) // it exists
+}
 
-// completeFlag completes a flag from the policy file, without the network.
-func (a app) completeFlag(c *cobra.Command, flag string, known func(*config.Config) []string) {
-	_ = c.RegisterFlagCompletionFunc(flag, func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) { // it exists
-		c, err := config.ReadPolicies(cmd.Context(), a.lookuper)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
+// complete completes from the policy file, without the network.
+func (a app) complete(known func(c *config.Config, args []string) []string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) (words []string, _ cobra.ShellCompDirective) {
+		if c, err := config.ReadPolicies(cmd.Context(), a.lookuper); err == nil {
+			words = known(c, args)
 		}
-		return known(c), cobra.ShellCompDirectiveNoFileComp
-	})
+		return words, cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
 // chooses reports whether --workspace or --label is given.
@@ -45,8 +45,8 @@ func (o options) choose(c *config.Config, names []string) ([]string, error) {
 	if err := known(c, names); err != nil {
 		return nil, err
 	}
-	if o.workspace != "" && !slices.Contains(workspacesOf(c), o.workspace) {
-		return nil, config.Faults{{Text: fmt.Sprintf("there is no workspace %q; %s", o.workspace, config.Suggestion(o.workspace, workspacesOf(c)))}}
+	if o.workspace != "" && !slices.Contains(c.WorkspaceNames(), o.workspace) {
+		return nil, c.NoWorkspace(o.workspace)
 	}
 	labels := labelsOf(c)
 	for _, label := range o.labels {
@@ -80,21 +80,13 @@ func (o options) matches(p plan.Policy) bool {
 	return o.workspace == "" || p.Workspace == o.workspace
 }
 
-func workspacesOf(c *config.Config) []string {
-	all := make([]string, len(c.Workspaces))
-	for i, w := range c.Workspaces {
-		all[i] = w.Name
-	}
-	return all
-}
-
 // labelsOf returns all labels, each once, as NAME=VALUE.
 func labelsOf(c *config.Config) []string {
-	seen := map[string]bool{}
+	var all []string
 	for _, p := range c.Policies {
 		for name, value := range p.Labels {
-			seen[name+"="+value] = true
+			all = append(all, name+"="+value)
 		}
 	}
-	return slices.Sorted(maps.Keys(seen))
+	return sorted(all)
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -43,11 +42,7 @@ func (a app) conformance(ctx context.Context, o options, _ []string) error {
 		}
 	}
 	report, err := s.Run(ctx)
-	if o.format.document() {
-		err = errors.Join(a.document(o.format, report), err)
-	} else {
-		err = errors.Join(a.showConformance(report), err)
-	}
+	err = errors.Join(a.output(o.format, report, func() error { return a.showConformance(report) }), err)
 	if n := report.Count(conformance.Differs); n > 0 {
 		err = errors.Join(err, fmt.Errorf("asking ElevenLabs: %s not hold; docs/conformance.md says how to send the report", count(n, "assumption does", "assumptions do")))
 	}
@@ -76,19 +71,10 @@ No other key is touched, and nothing costs credits: about 100 requests, at most 
 		a.say("%s that an earlier run left, or that another one makes now, will be deleted.\n", count(n, "key", "keys"))
 	}
 	a.say("Begin? Type yes: ")
-	answer := make(chan string, 1)
-	go func() { // an interrupt must not wait for the input
-		line, _ := bufio.NewReader(a.stdin).ReadString('\n') // end of input is not a yes
-		answer <- strings.TrimSpace(line)
-	}()
-	select {
-	case given := <-answer:
-		if given == "yes" {
-			return nil
-		}
-	case <-ctx.Done():
+	if a.answer(ctx) != "yes" {
+		return errors.New("asking ElevenLabs: not confirmed, nothing was changed")
 	}
-	return errors.New("asking ElevenLabs: not confirmed, nothing was changed")
+	return nil
 }
 
 func (a app) showConformance(r conformance.Report) error {

@@ -100,19 +100,12 @@ func (p *proposal) file(ctx context.Context) string {
 #
 # A policy with adopt takes over its key: readers notice nothing. One with mode: paused does nothing: its secret is in no record.
 # Put it there and set adopt as its comment says, or remove mode: paused, and rekeyd makes a new key beside the old one.
-`, remark(p.Workspace), count(p.proposed, "enabled key", "enabled keys"), count(len(p.Accounts), "service account", "service accounts"), found(p.adopted))
+`, remark(p.Workspace), count(p.proposed, "enabled key", "enabled keys"), count(len(p.Accounts), "service account", "service accounts"), count(p.adopted, "was found", "were found"))
 	for _, lack := range p.Lacks {
 		fmt.Fprintf(&out, "# Not known: %s\n", remark(lack))
 	}
 	out.WriteString("\n" + p.head(p.BaseURL) + "\npolicies:" + policies.String())
 	return out.String()
-}
-
-func found(n int) string {
-	if n == 1 {
-		return "1 was found"
-	}
-	return fmt.Sprintf("%d were found", n)
 }
 
 const vendorURL = "https://api.elevenlabs.io"
@@ -273,18 +266,10 @@ func (p *proposal) name(a elevenlabs.ServiceAccount, k elevenlabs.Key, adopts bo
 func settings(s elevenlabs.Settings) string {
 	text := "    permissions: all\n"
 	if !s.Permissions.All {
-		var all []string
-		for _, name := range s.Permissions.Names {
-			all = append(all, scalar(name))
-		}
-		text = "    permissions: [" + strings.Join(all, ", ") + "]\n"
+		text = "    permissions: " + list(s.Permissions.Names, scalar) + "\n"
 	}
 	if len(s.AllowedIPs) > 0 {
-		var all []string
-		for _, prefix := range s.AllowedIPs {
-			all = append(all, scalar(address(prefix)))
-		}
-		text += "    allowed_ips: [" + strings.Join(all, ", ") + "]\n"
+		text += "    allowed_ips: " + list(s.AllowedIPs, func(p netip.Prefix) string { return scalar(address(p)) }) + "\n"
 	}
 	if s.CharacterLimit != nil {
 		text += fmt.Sprintf("    character_limit: %d\n", *s.CharacterLimit)
@@ -295,6 +280,15 @@ func settings(s elevenlabs.Settings) string {
 		}
 	}
 	return text
+}
+
+// list is a list in YAML, on one line.
+func list[T any](all []T, text func(T) string) string {
+	texts := make([]string, len(all))
+	for i, one := range all {
+		texts[i] = text(one)
+	}
+	return "[" + strings.Join(texts, ", ") + "]"
 }
 
 var plainScalar = regexp.MustCompile(`^[a-z][A-Za-z0-9_/-]*$`)

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/rekeyd/rekeyd/config"
 	"github.com/rekeyd/rekeyd/rotator/plan"
@@ -77,10 +76,7 @@ func workspaceFields(w config.Workspace) [][2]string {
 
 // policyFields are the fields of a policy in the order of docs/policy-file.md, as a person writes them.
 func policyFields(p plan.Policy) [][2]string {
-	permissions, verify := "["+strings.Join(p.Settings.Permissions.Names, ", ")+"]", "off"
-	if p.Settings.Permissions.All {
-		permissions = "all"
-	}
+	verify := "off"
 	if p.Verify {
 		verify = "auto"
 	}
@@ -100,25 +96,14 @@ func policyFields(p plan.Policy) [][2]string {
 	o := p.Settings.Optional
 	return [][2]string{
 		{"service_account", p.ServiceAccount}, {"sink", p.Sink.String()}, {"sink.field", p.Sink.Field}, {"workspace", p.Workspace},
-		{"schedule", p.Schedule.String()}, {"timezone", p.Schedule.Zone()}, {"splay", duration(p.Splay)}, {"window", duration(p.Window)},
-		{"group", p.Group}, {"max_age", duration(p.MaxAge)}, {"permissions", permissions}, {"allowed_ips", ips}, {"character_limit", limit},
+		{"schedule", p.Schedule.String()}, {"timezone", p.Schedule.Zone()}, {"splay", config.FormatDuration(p.Splay)}, {"window", config.FormatDuration(p.Window)},
+		{"group", p.Group}, {"max_age", config.FormatDuration(p.MaxAge)}, {"permissions", p.Settings.Words("permissions")}, {"allowed_ips", ips}, {"character_limit", limit},
 		{"tts_concurrency_limit", o.TTSConcurrency.String()}, {"dubbing_concurrency_limit", o.DubbingConcurrency.String()},
 		{"music_concurrency_limit", o.MusicConcurrency.String()}, {"third_party_disable_allowed", o.ThirdPartyDisable.String()},
-		{"overlap", duration(p.Overlap)}, {"quarantine", duration(p.Quarantine)}, {"wait_until_idle", duration(p.WaitUntilIdle)},
-		{"wait_until_used", duration(p.WaitUntilUsed)}, {"verify", verify}, {"probes", probes}, {"on_drift", string(p.OnDrift)},
+		{"overlap", config.FormatDuration(p.Overlap)}, {"quarantine", config.FormatDuration(p.Quarantine)}, {"wait_until_idle", config.FormatDuration(p.WaitUntilIdle)},
+		{"wait_until_used", config.FormatDuration(p.WaitUntilUsed)}, {"verify", verify}, {"probes", probes}, {"on_drift", string(p.OnDrift)},
 		{"mode", string(p.Mode)}, {"labels", labels}, {"adopt", p.Adopt},
 	}
-}
-
-// duration is 24h, not 24h0m0s.
-func duration(d time.Duration) string {
-	text := d.String()
-	for _, zero := range []string{"m0s", "h0m"} {
-		if strings.HasSuffix(text, zero) {
-			text = text[:len(text)-2]
-		}
-	}
-	return text
 }
 
 func shownValue(text string) string {
@@ -134,7 +119,6 @@ func shownValue(text string) string {
 func editsText(edits []edit, paint painter) string {
 	var out strings.Builder
 	for _, e := range edits {
-		mark := map[effect][2]string{effectCreate: {green, "+"}, effectChange: {yellow, "~"}, effectDelete: {red, "-"}}[e.Effect]
 		line := "policy " + e.Policy
 		if e.Workspace != "" {
 			line = "workspace " + e.Workspace
@@ -146,7 +130,7 @@ func editsText(edits []edit, paint painter) string {
 		if len(fields) > 0 {
 			line += ": " + strings.Join(fields, "; ")
 		}
-		fmt.Fprintf(&out, "  %s %s\n", paint.paint(mark[0], mark[1]), line)
+		fmt.Fprintf(&out, "  %s %s\n", e.Effect.mark(paint), line)
 	}
 	return out.String()
 }

@@ -26,7 +26,6 @@ func (a app) history(ctx context.Context, o options, names []string) error {
 	if err != nil {
 		return err
 	}
-	s.Env.LogLevel = "error"
 	d, err := a.build(s, io.Discard, nil)
 	if err != nil {
 		return fmt.Errorf("preparing to read the ledger: %w", err)
@@ -42,11 +41,9 @@ func (a app) history(ctx context.Context, o options, names []string) error {
 	}
 	found, lacks := rotations(ctx, d, all, len(names) > 0)
 	found = slices.DeleteFunc(found, func(r web.RotationView) bool { return r.Last().Before(since) })
-	if o.format.document() {
-		err = a.document(o.format, found)
-	} else {
-		err = a.table(historyRows(found, o.format == formatWide), make([]string, len(found)))
-	}
+	err = a.output(o.format, found, func() error {
+		return a.table(historyRows(found, o.format == formatWide), make([]string, len(found)))
+	})
 	return errors.Join(lacks, err)
 }
 
@@ -56,7 +53,7 @@ func rotations(ctx context.Context, d *daemon.Daemon, policies []string, named b
 	found := []web.RotationView{}
 	var errs []error
 	for _, h := range d.History(ctx, policies...) {
-		if moved := (*rotator.MovedError)(nil); errors.As(h.Err, &moved) && !named {
+		if errors.As(h.Err, new(*rotator.MovedError)) && !named {
 			continue
 		}
 		errs = append(errs, h.Err)
@@ -70,7 +67,7 @@ func rotations(ctx context.Context, d *daemon.Daemon, policies []string, named b
 
 // recorded returns the policies to read: the named ones, or all in policy file and ledger.
 func recorded(ctx context.Context, d *daemon.Daemon, c *config.Config, names []string) ([]string, error) {
-	loaded := namesOf(c)
+	loaded := c.PolicyNames()
 	if len(names) > 0 && unknown(names, loaded) == nil {
 		return sorted(names), nil
 	}

@@ -79,28 +79,14 @@ func (a app) readLeaked(ctx context.Context) (secret.Secret, error) {
 			return line, err
 		}
 	}
-	type input struct {
-		text []byte
-		err  error
+	text, err := interruptible(ctx, read)
+	if err != nil {
+		return secret.Secret{}, fmt.Errorf("reading the secret from stdin: %w", err)
 	}
-	done := make(chan input, 1)
-	go func() { // an interrupt must not wait for the input
-		text, err := read()
-		done <- input{text, err}
-	}()
-	var got input
-	select {
-	case got = <-done:
-	case <-ctx.Done():
-		return secret.Secret{}, fmt.Errorf("reading the secret from stdin: %w", ctx.Err())
-	}
-	if got.err != nil {
-		return secret.Secret{}, fmt.Errorf("reading the secret from stdin: %w", got.err)
-	}
-	if len(got.text) > longestInput {
+	if len(text) > longestInput {
 		return secret.Secret{}, usageError{fmt.Errorf("rekeyd leaked: stdin has more than %d bytes; give one secret and nothing else", longestInput)}
 	}
-	found, err := rotator.ParseLeaked(string(got.text))
+	found, err := rotator.ParseLeaked(string(text))
 	if err != nil {
 		return secret.Secret{}, usageError{fmt.Errorf("rekeyd leaked: reading stdin: %w", err)}
 	}

@@ -34,7 +34,7 @@ func (a app) rotate(ctx context.Context, o options, names []string) error {
 		return err
 	}
 	if o.all {
-		names = namesOf(s.Policies)
+		names = s.Policies.PolicyNames()
 	}
 	return a.each(ctx, s, names, o.format, func(ctx context.Context, name string) (daemon.Outcome, string, error) {
 		out, err := d.Rotate(ctx, name, rotator.RotateOptions{Revoke: o.revoke, Reason: o.reason})
@@ -52,7 +52,7 @@ func (a app) rehearse(ctx context.Context, o options, names []string) error {
 	if err != nil {
 		return err
 	}
-	snapshot, err := surveyOf(a.surveying(ctx, o.format), d, names)
+	snapshot, err := d.Survey(a.surveying(ctx, o.format), names...)
 	if err != nil {
 		return err
 	}
@@ -70,11 +70,9 @@ func (a app) rehearse(ctx context.Context, o options, names []string) error {
 		}
 		table.Policies = append(table.Policies, one)
 	}
-	if o.format.document() {
-		err = a.document(o.format, table)
-	} else {
-		err = a.print("%sDry run: nothing was changed.\n", safe(table.text(a.painter(), now)))
-	}
+	err = a.output(o.format, table, func() error {
+		return a.print("%sDry run: nothing was changed.\n", safe(table.text(a.painter(), now)))
+	})
 	return errors.Join(err, unreachable(view))
 }
 
@@ -86,11 +84,11 @@ func asked(s rotator.PolicyStatus, revoke bool, now time.Time) []change {
 	}
 	changes = changes[:1]
 	if s.Current != nil {
-		changes = append(changes, change{Effect: effectChange, Action: plan.ActDisable, KeyID: s.Current.ID, What: "disable " + s.Current.ID, Reason: string(ledger.TriggerRevoke)})
+		changes = append(changes, disabling(s.Current.ID, ledger.TriggerRevoke, time.Time{}))
 	}
 	for _, k := range s.Retiring {
 		if k.State == ledger.InOverlap {
-			changes = append(changes, change{Effect: effectChange, Action: plan.ActDisable, KeyID: k.ID, What: "disable " + k.ID, Reason: string(ledger.TriggerRevoke)})
+			changes = append(changes, disabling(k.ID, ledger.TriggerRevoke, time.Time{}))
 		}
 	}
 	return changes
@@ -232,15 +230,7 @@ func (a app) log(s *daemon.Settings) io.Writer {
 }
 
 // known refuses unknown policy names and suggests the closest ones.
-func known(c *config.Config, names []string) error { return unknown(names, namesOf(c)) }
-
-func namesOf(c *config.Config) []string {
-	all := make([]string, len(c.Policies))
-	for i, p := range c.Policies {
-		all[i] = p.Name
-	}
-	return all
-}
+func known(c *config.Config, names []string) error { return unknown(names, c.PolicyNames()) }
 
 func unknown(names, all []string) error {
 	var faults config.Faults

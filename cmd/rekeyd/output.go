@@ -56,10 +56,15 @@ func (a app) document(f format, v any) error {
 			return fmt.Errorf("encoding the output: %w", err)
 		}
 	}
-	if _, err := a.stdout.Write(text); err != nil {
-		return fmt.Errorf("writing to stdout: %w", err)
+	return a.print("%s", safe(text))
+}
+
+// output writes v in a format for programs, or the text for people.
+func (a app) output(f format, v any, text func() error) error {
+	if f.document() {
+		return a.document(f, v)
 	}
-	return nil
+	return text()
 }
 
 // yamlOf goes through JSON, which has the names and leaves out what is absent.

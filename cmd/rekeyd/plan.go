@@ -32,21 +32,21 @@ func (a app) plan(ctx context.Context, o options, names []string) error {
 			return err
 		}
 	}
-	snapshot, err := a.observe(ctx, s, o, names)
+	d, names, err := a.observing(s, o, names)
+	if err != nil {
+		return err
+	}
+	snapshot, err := d.Survey(a.surveying(ctx, o.format), names...)
 	if err != nil {
 		return err
 	}
 	now := time.Now()
 	plan := planOf(snapshot, now)
 	plan.Edits = edits
-	if len(names) > 0 || o.chooses() {
+	if len(names) > 0 {
 		plan.Edits = slices.DeleteFunc(edits, func(e edit) bool { return !plan.has(e.Policy) })
 	}
-	if o.format.document() {
-		err = a.document(o.format, plan)
-	} else {
-		err = a.print("%s", safe(plan.text(a.painter(), now)))
-	}
+	err = a.output(o.format, plan, func() error { return a.print("%s", safe(plan.text(a.painter(), now))) })
 	if err = errors.Join(err, unreachable(web.ViewOf(snapshot))); err == nil && (plan.Summary.now() > 0 || len(plan.Edits) > 0) {
 		return errToDo
 	}
@@ -215,6 +215,10 @@ func rotation(s rotator.PolicyStatus, why plan.Reason, now, at time.Time) []chan
 	return append(changes, change{effectChange, plan.ActRotate, s.Current.ID, "retire " + s.Current.ID + leaves, plan.Word(why), at})
 }
 
+func disabling(id string, why ledger.Trigger, at time.Time) change {
+	return change{effectChange, plan.ActDisable, id, "disable " + id, string(why), at}
+}
+
 // patched names the settings that differ, with their new values.
 func patched(s rotator.PolicyStatus) string {
 	var all []string
@@ -231,7 +235,7 @@ func laterOf(s rotator.PolicyStatus, now time.Time) []change {
 		switch at := s.Leaves[k.ID]; {
 		case !at.After(now):
 		case k.State == ledger.InOverlap:
-			changes = append(changes, change{effectChange, plan.ActDisable, k.ID, "disable " + k.ID, string(ledger.TriggerOverlapEnded), at})
+			changes = append(changes, disabling(k.ID, ledger.TriggerOverlapEnded, at))
 		default:
 			changes = append(changes, change{effectDelete, plan.ActDelete, k.ID, "delete " + k.ID, string(ledger.TriggerQuarantineEnded), at})
 		}
@@ -250,7 +254,7 @@ func (p planTable) text(paint painter, now time.Time) string {
 	}
 	for _, one := range append(p.Policies[:len(p.Policies):len(p.Policies)], p.Unmanaged...) {
 		color := ""
-		if one.State == plan.StateError || one.State == plan.StateFailing {
+		if troubled(one.State) {
 			color = red
 		}
 		fmt.Fprintf(&out, "%s: %s\n", paint.paint(bold, one.Policy), paint.paint(color, one.words))
@@ -273,13 +277,18 @@ func changesText(changes []change, paint painter, now time.Time) string {
 	}
 	var out strings.Builder
 	for i, line := range columns(rows) {
-		mark := map[effect][2]string{effectCreate: {green, "+"}, effectChange: {yellow, "~"}, effectDelete: {red, "-"}, effectLook: {dim, "?"}}[changes[i].Effect]
 		if !changes[i].At.IsZero() {
 			line = string(paint.paint(dim, line))
 		}
-		fmt.Fprintf(&out, "  %s %s\n", paint.paint(mark[0], mark[1]), line)
+		fmt.Fprintf(&out, "  %s %s\n", changes[i].Effect.mark(paint), line)
 	}
 	return out.String()
+}
+
+// mark is the sign of a diff.
+func (e effect) mark(paint painter) safe {
+	mark := map[effect][2]string{effectCreate: {green, "+"}, effectChange: {yellow, "~"}, effectDelete: {red, "-"}, effectLook: {dim, "?"}}[e]
+	return paint.paint(mark[0], mark[1])
 }
 
 func (s summary) text() string {

@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/rekeyd/rekeyd/config"
@@ -43,7 +40,7 @@ func (a app) prune(ctx context.Context, o options, names []string) error {
 		}
 	}
 	result := pruned{Found: append([]rotator.LostKey{}, lost...), Pruned: []string{}}
-	if err = a.confirm(len(lost), o.yes); err == nil {
+	if err = a.confirm(ctx, len(lost), o.yes); err == nil {
 		result.Pruned, err = a.pruneAll(ctx, d, lost, o.format)
 	}
 	if o.format.document() {
@@ -62,11 +59,11 @@ func (a app) lost(ctx context.Context, d *daemon.Daemon, c *config.Config, names
 	if err != nil {
 		return nil, err
 	}
-	all = append(all, namesOf(c)...)
+	all = append(all, c.PolicyNames()...)
 	for _, k := range lost {
 		all = append(all, k.Policy)
 	}
-	return lost, unknown(names, slices.Compact(slices.Sorted(slices.Values(all))))
+	return lost, unknown(names, sorted(all))
 }
 
 func (a app) showLost(lost []rotator.LostKey, now time.Time) error {
@@ -86,11 +83,11 @@ func (a app) showLost(lost []rotator.LostKey, now time.Time) error {
 		rows = append(rows, []string{what, k.KeyID, k.KeyName, k.Account, "created " + k.Created.UTC().Format(time.RFC3339) + " (" + web.Span(now.Sub(k.Created)) + " ago)", enabled})
 	}
 	for i, line := range columns(rows) {
-		mark := p.paint(red, "-")
+		effect := effectDelete
 		if lost[i].Removed {
-			mark = p.paint(yellow, "~")
+			effect = effectChange
 		}
-		if err := a.print("  %s %s\n", mark, line); err != nil {
+		if err := a.print("  %s %s\n", effect.mark(p), line); err != nil {
 			return err
 		}
 	}
@@ -98,7 +95,7 @@ func (a app) showLost(lost []rotator.LostKey, now time.Time) error {
 }
 
 // confirm asks before anything is deleted. Without a terminal it demands --yes.
-func (a app) confirm(n int, yes bool) error {
+func (a app) confirm(ctx context.Context, n int, yes bool) error {
 	switch {
 	case n == 0 || yes:
 		return nil
@@ -106,8 +103,7 @@ func (a app) confirm(n int, yes bool) error {
 		return usageError{fmt.Errorf("rekeyd prune: %s would be deleted or disabled, and there is no terminal to ask at; add --yes", count(n, "key", "keys"))}
 	}
 	a.say("\nDelete or disable %s? Type %d or yes: ", count(n, "key", "keys"), n)
-	answer, _ := bufio.NewReader(a.stdin).ReadString('\n') // end of input is not a yes
-	if answer = strings.TrimSpace(answer); answer == "yes" || answer == strconv.Itoa(n) {
+	if answer := a.answer(ctx); answer == "yes" || answer == strconv.Itoa(n) {
 		return nil
 	}
 	return errors.New("pruning: not confirmed, nothing was changed")

@@ -14,7 +14,6 @@ import (
 	"github.com/rekeyd/rekeyd/config"
 	"github.com/rekeyd/rekeyd/internal/daemon"
 	"github.com/rekeyd/rekeyd/internal/web"
-	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 )
 
@@ -29,11 +28,24 @@ func (a app) status(ctx context.Context, o options, names []string) error {
 	case o.watch && o.exitCode:
 		return usageError{errors.New("rekeyd status: --watch ends with an interrupt alone; leave out --exit-code")}
 	case o.interval < leastInterval || o.interval > mostInterval:
-		return usageError{fmt.Errorf("--interval is %s; write one from %s to %s", o.interval, duration(leastInterval), duration(mostInterval))}
+		return usageError{fmt.Errorf("--interval is %s; write one from %s to %s", o.interval, config.FormatDuration(leastInterval), config.FormatDuration(mostInterval))}
 	}
-	look, err := a.surveyor(o, names)
+	s, err := a.load()
 	if err != nil {
 		return err
+	}
+	d, chosen, err := a.observing(s, o, names)
+	if err != nil {
+		return err
+	}
+	look := func(ctx context.Context) (web.View, error) {
+		snapshot, err := d.Survey(ctx, chosen...)
+		view := web.ViewOf(snapshot)
+		if len(o.states) > 0 {
+			others := func(p web.PolicyView) bool { return !slices.Contains(o.states, string(p.State)) }
+			view.Policies, view.Unmanaged = slices.DeleteFunc(view.Policies, others), slices.DeleteFunc(view.Unmanaged, others)
+		}
+		return view, err
 	}
 	if o.watch {
 		return a.watch(ctx, o, look)
@@ -42,31 +54,10 @@ func (a app) status(ctx context.Context, o options, names []string) error {
 	if err != nil {
 		return err
 	}
-	if err = errors.Join(a.show(o, view, names), unreachable(view)); err == nil && o.exitCode && slices.ContainsFunc(view.Policies, troubled) {
+	if err = errors.Join(a.show(o, view, names), unreachable(view)); err == nil && o.exitCode && slices.ContainsFunc(view.Policies, func(p web.PolicyView) bool { return troubled(p.State) }) {
 		return errToDo
 	}
 	return err
-}
-
-// surveyor returns a function that observes the chosen policies in the chosen states.
-func (a app) surveyor(o options, names []string) (func(context.Context) (web.View, error), error) {
-	s, err := a.load()
-	if err != nil {
-		return nil, err
-	}
-	look, err := a.observer(s, o, names)
-	if err != nil {
-		return nil, err
-	}
-	return func(ctx context.Context) (web.View, error) {
-		snapshot, err := look(ctx)
-		view := web.ViewOf(snapshot)
-		if len(o.states) > 0 {
-			others := func(p web.PolicyView) bool { return !slices.Contains(o.states, string(p.State)) }
-			view.Policies, view.Unmanaged = slices.DeleteFunc(view.Policies, others), slices.DeleteFunc(view.Unmanaged, others)
-		}
-		return view, err
-	}, nil
 }
 
 // show writes a view. One policy that is named is told of in full.
@@ -89,29 +80,10 @@ func stateNames() []string {
 	return names
 }
 
-func troubled(p web.PolicyView) bool {
-	return p.State == plan.StateError || p.State == plan.StateFailing
-}
+func troubled(s plan.State) bool { return s == plan.StateError || s == plan.StateFailing }
 
-// observe observes the chosen policies, or all of them, removed ones included.
-func (a app) observe(ctx context.Context, s daemon.Settings, o options, names []string) (rotator.Snapshot, error) {
-	look, err := a.observer(s, o, names)
-	if err != nil {
-		return rotator.Snapshot{}, err
-	}
-	return look(a.surveying(ctx, o.format))
-}
-
-// observer returns a function that observes the chosen policies, with one login however often it is called.
-func (a app) observer(s daemon.Settings, o options, names []string) (func(context.Context) (rotator.Snapshot, error), error) {
-	d, names, err := a.observing(s, o, names)
-	if err != nil {
-		return nil, err
-	}
-	return func(ctx context.Context) (rotator.Snapshot, error) { return surveyOf(ctx, d, names) }, nil
-}
-
-// observing builds a daemon that is only asked, and returns the names of the chosen policies.
+// observing builds a daemon that is only asked, and returns the names of the chosen policies; none stand for all, removed ones
+// included.
 func (a app) observing(s daemon.Settings, o options, names []string) (*daemon.Daemon, []string, error) {
 	err := known(s.Policies, names)
 	if err != nil {
@@ -120,20 +92,11 @@ func (a app) observing(s daemon.Settings, o options, names []string) (*daemon.Da
 	if names, err = o.choose(s.Policies, names); err != nil {
 		return nil, nil, err
 	}
-	s.Env.LogLevel = "error" // findings are shown, not logged
-	d, err := a.build(s, io.Discard, nil)
+	d, err := a.build(s, io.Discard, nil) // findings are shown, not logged
 	if err != nil {
 		return nil, nil, fmt.Errorf("preparing the survey: %w", err)
 	}
 	return d, names, nil
-}
-
-func surveyOf(ctx context.Context, d *daemon.Daemon, names []string) (rotator.Snapshot, error) {
-	snapshot, err := d.Survey(ctx, names...)
-	if err != nil {
-		return snapshot, fmt.Errorf("observing the policies: %w", err)
-	}
-	return snapshot, nil
 }
 
 // chosen returns the policies that are named or chosen, or all of them.
@@ -242,7 +205,7 @@ func trouble(all []web.PolicyView) []string {
 	var colors []string
 	for _, p := range all {
 		switch {
-		case troubled(p):
+		case troubled(p.State):
 			colors = append(colors, red)
 		case p.State == plan.StateOK:
 			colors = append(colors, "")

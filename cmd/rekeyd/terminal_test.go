@@ -39,7 +39,7 @@ func TestTheQuestionOfPruneCannotBeForged(t *testing.T) {
 		if err := a.showLost(lost, instant.Add(time.Hour)); err != nil {
 			t.Fatal(err)
 		}
-		if err := a.confirm(len(lost), false); err == nil {
+		if err := a.confirm(t.Context(), len(lost), false); err == nil {
 			t.Error("no answer is a yes")
 		}
 		lines := strings.Split(screen.String(), "\n")

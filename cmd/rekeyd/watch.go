@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/rekeyd/rekeyd/config"
 	"github.com/rekeyd/rekeyd/internal/web"
 )
 
@@ -69,7 +70,7 @@ func (w *watcher) draw(view web.View, now time.Time) error {
 	lines, colors := columns(statusRows(all, w.format == formatWide, now)), append([]string{bold}, trouble(all)...)
 	switch {
 	case w.redraws():
-		head := fmt.Sprintf("Every %s, last at %s; Ctrl-C ends it", duration(w.interval), now.UTC().Format(time.RFC3339))
+		head := fmt.Sprintf("Every %s, last at %s; Ctrl-C ends it", config.FormatDuration(w.interval), now.UTC().Format(time.RFC3339))
 		err = w.print("\x1b[H\x1b[2J%s\n\n", safe(head))
 		w.last = "" // it is no longer on the screen
 		lines, colors = w.fit(lines, colors, all, unreachable(view))
@@ -122,7 +123,7 @@ func (w *watcher) fit(lines, colors []string, all []web.PolicyView, fault error)
 	}
 	hidden := all[fits-1:]
 	words := fmt.Sprintf("%d more", len(hidden))
-	if n := len(slices.DeleteFunc(slices.Clone(hidden), func(p web.PolicyView) bool { return !troubled(p) })); n > 0 {
+	if n := len(slices.DeleteFunc(slices.Clone(hidden), func(p web.PolicyView) bool { return !troubled(p.State) })); n > 0 {
 		words += fmt.Sprintf(", %d failing or in error: --state failing,error", n)
 	}
 	return append(slices.Clone(lines[:fits]), words), append(slices.Clone(colors[:fits]), dim)

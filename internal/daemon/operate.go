@@ -15,7 +15,11 @@ import (
 
 // Survey observes the named policies once, or all of them, and changes nothing.
 func (d *Daemon) Survey(ctx context.Context, policies ...string) (rotator.Snapshot, error) {
-	return d.rotator.Survey(ctx, policies...)
+	s, err := d.rotator.Survey(ctx, policies...)
+	if err != nil {
+		return s, fmt.Errorf("observing the policies: %w", err)
+	}
+	return s, nil
 }
 
 // Refusal returns why Rotate would refuse a policy that was just surveyed, nil if it would not.
