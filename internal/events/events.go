@@ -175,12 +175,11 @@ func (s *Sender) send(ctx context.Context, e rotator.Event) error {
 		if err == nil || !again || try == tries {
 			return err
 		}
-		timer := time.NewTimer(min(max(pause, after), longPause))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		over, cancel := context.WithTimeout(ctx, min(max(pause, after), longPause))
+		<-over.Done()
+		cancel()
+		if ctx.Err() != nil {
 			return err
-		case <-timer.C:
 		}
 		pause *= 2
 	}
@@ -216,8 +215,7 @@ func (s *Sender) try(ctx context.Context, body []byte) (again bool, after time.D
 
 // bare leaves out the URL, whose path may be a secret.
 func bare(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		return u.Err
 	}
 	return err
