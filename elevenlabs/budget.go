@@ -1,11 +1,11 @@
 package elevenlabs
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,7 +34,7 @@ const (
 // pause. What ElevenLabs refuses lowers the rate or the number in flight; both recover slowly, and no further than configured.
 type budget struct {
 	mu      sync.Mutex
-	waiting queue
+	waiting []*place    // in the order of their turns
 	timer   *time.Timer // grants what time allows
 	until   time.Time   // nothing is sent before
 	next    time.Duration
@@ -61,46 +61,35 @@ func burst(r rate.Limit) int { return int(max(1, min(float64(r), math.MaxInt32))
 
 // place is a request's place in the queue.
 type place struct {
-	at      time.Time // its turn comes before that of later ones
-	index   int       // in the queue; -1: it is granted
+	at      time.Time // its turn comes before that of later ones; zero: it was never enqueued
 	granted chan struct{}
-}
-
-// queue is a heap of the requests that wait.
-type queue []*place
-
-func (q queue) Len() int           { return len(q) }
-func (q queue) Less(i, k int) bool { return q[i].at.Before(q[k].at) }
-func (q queue) Swap(i, k int) {
-	q[i], q[k] = q[k], q[i]
-	q[i].index, q[k].index = i, k
-}
-func (q *queue) Push(x any) {
-	p := x.(*place)
-	p.index = len(*q)
-	*q = append(*q, p)
-}
-func (q *queue) Pop() any {
-	last := len(*q) - 1
-	p := (*q)[last]
-	(*q)[last], p.index = nil, -1
-	*q = (*q)[:last]
-	return p
 }
 
 // enqueue lets a request wait for its turn. p may wait already, for a later one.
 func (b *budget) enqueue(p *place, at time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch {
-	case p.at.IsZero():
-		p.at = at
-		heap.Push(&b.waiting, p)
-	case p.index >= 0 && at.Before(p.at):
-		p.at = at
-		heap.Fix(&b.waiting, p.index)
+	waits := b.leaveLocked(p)
+	if p.at.IsZero() || waits && at.Before(p.at) {
+		p.at, waits = at, true
+	}
+	if waits {
+		i := slices.IndexFunc(b.waiting, func(other *place) bool { return p.at.Before(other.at) })
+		if i < 0 {
+			i = len(b.waiting)
+		}
+		b.waiting = slices.Insert(b.waiting, i, p)
 	}
 	b.grantLocked()
+}
+
+// leaveLocked takes a request out of the queue, and reports whether it was there.
+func (b *budget) leaveLocked(p *place) bool {
+	i := slices.Index(b.waiting, p)
+	if i >= 0 {
+		b.waiting = slices.Delete(b.waiting, i, i+1)
+	}
+	return i >= 0
 }
 
 // grantLocked grants what may be sent now, and sets the timer for the rest.
@@ -117,7 +106,8 @@ func (b *budget) grantLocked() {
 			return
 		}
 		b.inFlight++
-		close(heap.Pop(&b.waiting).(*place).granted)
+		close(b.waiting[0].granted)
+		b.waiting = slices.Delete(b.waiting, 0, 1)
 	}
 }
 
@@ -176,9 +166,8 @@ func (b *budget) granted(ctx context.Context, p *place) (*slot, error) {
 	defer b.mu.Unlock()
 	switch {
 	case p.at.IsZero(): // it may still be enqueued
-		p.at, p.index = time.Now(), -1
-	case p.index >= 0:
-		heap.Remove(&b.waiting, p.index)
+		p.at = time.Now()
+	case b.leaveLocked(p):
 	default: // it was granted meanwhile
 		b.inFlight--
 		b.grantLocked()

@@ -281,11 +281,7 @@ func retryAfter(header http.Header) time.Duration {
 
 // MayChange reports whether a path that a new key is refused may answer 2xx in a moment. Status 0 is no answer.
 func MayChange(status int) bool {
-	switch status {
-	case 0, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusTooManyRequests:
-		return true
-	}
-	return status >= 500
+	return status >= 500 || slices.Contains([]int{0, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusTooManyRequests}, status)
 }
 
 // RefusesAddress reports whether ElevenLabs refuses the address that a request came from. Assumption A13: by a 403 that speaks of

@@ -114,14 +114,6 @@ func (c *Client) credential(ctx context.Context, q call) (secret.Secret, error) 
 // reading is a time on the remote's clock, and when it came by the monotonic clock of this process.
 type reading struct{ date, seen time.Time }
 
-func clockOf(h http.Header) *reading {
-	date, err := http.ParseTime(h.Get("Date"))
-	if err != nil {
-		return nil // no usable date
-	}
-	return &reading{date, time.Now()}
-}
-
 // Clock returns the Date of the last answer and when it came; zero without one.
 func (c *Client) Clock() (date, seen time.Time) {
 	if r := c.clock.Load(); r != nil {
@@ -155,8 +147,8 @@ func (c *Client) exchange(ctx context.Context, q call, key secret.Secret) answer
 		return answer{err: err, written: sent.possible(err)}
 	}
 	defer func() { _ = resp.Body.Close() }()
-	if r := clockOf(resp.Header); r != nil {
-		c.clock.Store(r)
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		c.clock.Store(&reading{date, time.Now()})
 	}
 	if q.status != nil {
 		*q.status = resp.StatusCode

@@ -190,8 +190,5 @@ func limitOf(w wireValue[wireLimit]) Value[int64] {
 	if w.value != nil {
 		return w.value.Limit.get()
 	}
-	if w.present {
-		return None[int64]()
-	}
-	return Value[int64]{}
+	return wireValue[int64]{present: w.present}.get()
 }
