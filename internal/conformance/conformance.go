@@ -67,7 +67,7 @@ func Open(ctx context.Context, o Options) (*Session, error) {
 		run: strings.ToLower(rand.Text()[:10]), hide: map[string]bool{o.Account: true},
 		deleted: map[string]bool{}, cache: map[string]result{}}
 	var err error
-	if s.api, err = s.client(o.AdminKey, o.Rate); err != nil {
+	if s.api, err = s.client(s.meter, o.AdminKey, o.Rate); err != nil {
 		return nil, err
 	}
 	if admin, err := s.api.AdminKey(ctx, false); err == nil {
@@ -89,12 +89,10 @@ func Open(ctx context.Context, o Options) (*Session, error) {
 }
 
 // client returns a client of the workspace with a key, which may be one of ours.
-func (s *Session) client(key func(context.Context) (secret.Secret, error), rate float64) (*elevenlabs.Client, error) {
-	return elevenlabs.New(elevenlabs.Options{BaseURL: s.base, Credential: key, Transport: s.meter, Timeout: s.opt.Timeout,
-		Rate: rate, UserAgent: s.agent(), Redactor: s.opt.Redactor})
+func (s *Session) client(transport http.RoundTripper, key func(context.Context) (secret.Secret, error), rate float64) (*elevenlabs.Client, error) {
+	return elevenlabs.New(elevenlabs.Options{BaseURL: s.base, Credential: key, Transport: transport, Timeout: s.opt.Timeout,
+		Rate: rate, UserAgent: "rekeyd/" + s.opt.Version, Redactor: s.opt.Redactor})
 }
-
-func (s *Session) agent() string { return "rekeyd/" + s.opt.Version }
 
 // Earlier is how many keys an earlier run left, which Run deletes first.
 func (s *Session) Earlier() int { return s.earlier }
@@ -182,8 +180,8 @@ func passing(err error) bool {
 
 // refused reports whether ElevenLabs declined, so that asking again is of no use.
 func refused(err error) bool {
-	e := (*elevenlabs.Error)(nil)
-	return errors.As(err, &e) && e.Status >= 400 && e.Status < 500 && e.Status != http.StatusTooManyRequests
+	e, ok := errors.AsType[*elevenlabs.Error](err)
+	return ok && e.Status >= 400 && e.Status < 500 && e.Status != http.StatusTooManyRequests
 }
 
 // plainly reports whether it declined in its own words; a proxy may say anything.
@@ -191,14 +189,10 @@ func plainly(err error) bool { return refused(err) && !errors.Is(err, elevenlabs
 
 // pause waits longer each time, up to a second. It reports whether the context goes on.
 func pause(ctx context.Context, attempt int) bool {
-	t := time.NewTimer(min(time.Duration(attempt)*100*time.Millisecond, time.Second))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	over, cancel := context.WithTimeout(ctx, min(time.Duration(attempt)*100*time.Millisecond, time.Second))
+	defer cancel()
+	<-over.Done()
+	return ctx.Err() == nil
 }
 
 // look is something that is waited for.
@@ -249,31 +243,34 @@ func (s *Session) get(ctx context.Context, k secret.Secret, path string) (status
 	return status, err
 }
 
-// send makes a request that the client cannot: one without a key, or of an operation that it does not have.
-func (s *Session) send(ctx context.Context, method, path string, k secret.Secret) error {
+// send makes a request that the client cannot: change makes it of a GET with the key.
+func (s *Session) send(ctx context.Context, k secret.Secret, path string, change func(*http.Request)) error {
+	c, err := s.client(changing{s.meter, change}, s.opt.AdminKey, 0)
+	if err != nil {
+		return err
+	}
 	return s.ask(ctx, func(ctx context.Context) error {
-		ctx, err := s.api.Reserve(ctx)
+		reserved, err := s.api.Reserve(ctx)
 		if err != nil {
 			return err
 		}
-		defer elevenlabs.Cancel(ctx)
-		ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.opt.Timeout, 15*time.Second))
-		defer cancel()
-		req, err := http.NewRequestWithContext(ctx, method, s.base+path, nil)
-		if err != nil {
-			return fmt.Errorf("building the request: %w", err)
-		}
-		req.Header.Set("User-Agent", s.agent())
-		if !k.IsZero() {
-			req.Header.Set("xi-api-key", k.Reveal())
-		}
-		resp, err := s.meter.RoundTrip(req)
-		if err != nil {
-			return &elevenlabs.Error{Err: elevenlabs.ErrUnreachable}
-		}
-		defer func() { _ = resp.Body.Close() }()
-		return refusal(resp)
+		defer elevenlabs.Cancel(reserved)
+		_, err = c.ProbePath(ctx, k, path)
+		return err
 	})
+}
+
+// changing is a transport that changes the requests.
+type changing struct {
+	next   http.RoundTripper
+	change func(*http.Request)
+}
+
+// RoundTrip sends a request.
+func (c changing) RoundTrip(req *http.Request) (*http.Response, error) {
+	req = req.Clone(req.Context())
+	c.change(req)
+	return c.next.RoundTrip(req)
 }
 
 // said is an answer in words that may be published: status and code, but not the message, unless ids are shown.

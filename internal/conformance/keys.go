@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
@@ -35,15 +35,7 @@ type key struct {
 
 // ours reports whether a listed key was made by this run or an earlier one.
 func (s *Session) ours(k elevenlabs.Key) bool {
-	if ownName.MatchString(k.Name) {
-		return true
-	}
-	for _, m := range s.made {
-		if m.id != "" && m.id == k.ID {
-			return true
-		}
-	}
-	return false
+	return ownName.MatchString(k.Name) || slices.ContainsFunc(s.made, func(m *key) bool { return m.id != "" && m.id == k.ID })
 }
 
 // keys lists the account's keys, in a request of its own, and remembers what must not be in the report.
@@ -138,10 +130,16 @@ func (s *Session) find(ctx context.Context, k *key) error {
 		}
 		return k.id != "", err
 	}}
-	if err := s.watch(ctx, l); err != nil || l.seen {
+	return s.await(ctx, l)
+}
+
+// await waits for something that a listing has to show.
+func (s *Session) await(ctx context.Context, l *look) error {
+	err := s.watch(ctx, l)
+	switch {
+	case err != nil || l.seen:
 		return err
-	}
-	if l.last != nil {
+	case l.last != nil:
 		return l.last
 	}
 	return errNotListed
@@ -172,7 +170,7 @@ func (s *Session) drop(ctx context.Context, k *key) error {
 		k.gone = true
 		return nil
 	}
-	l := s.listing(k, func(listed *elevenlabs.Key) bool { return listed == nil })
+	l := s.listing(k, absent)
 	if err := s.watch(ctx, l); err != nil {
 		return err
 	}
@@ -197,10 +195,8 @@ func (s *Session) listing(k *key, wanted func(*elevenlabs.Key) bool) *look {
 }
 
 func find(keys []elevenlabs.Key, id string) *elevenlabs.Key {
-	for i := range keys {
-		if keys[i].ID == id {
-			return &keys[i]
-		}
+	if i := slices.IndexFunc(keys, func(k elevenlabs.Key) bool { return k.ID == id }); i >= 0 {
+		return &keys[i]
 	}
 	return nil
 }
@@ -213,16 +209,8 @@ func (s *Session) listed(ctx context.Context, k *key) (shown elevenlabs.Key, err
 		}
 		return listed != nil
 	})
-	if err := s.watch(ctx, l); err != nil {
-		return shown, err
-	}
-	switch {
-	case l.seen:
-		return shown, nil
-	case l.last != nil:
-		return shown, l.last
-	}
-	return shown, errNotListed
+	err = s.await(ctx, l)
+	return shown, err
 }
 
 // works waits until a key is accepted.
@@ -279,16 +267,7 @@ func (s *Session) sweep(ctx context.Context) error {
 // unsure reports whether a key may exist that is not listed yet: it was not seen since its create, or its delete was not answered
 // with success.
 func (s *Session) unsure() bool {
-	for _, k := range s.made {
-		if !s.deleted[k.id] && !k.refused && (time.Since(k.sent) < s.opt.Patience || k.made && k.id == "") {
-			return true
-		}
-	}
-	return false
-}
-
-// longName is a name of n characters.
-func (s *Session) longName(n int) string {
-	name := s.name() + "."
-	return name + strings.Repeat("x", n-len(name))
+	return slices.ContainsFunc(s.made, func(k *key) bool {
+		return !s.deleted[k.id] && !k.refused && (time.Since(k.sent) < s.opt.Patience || k.made && k.id == "")
+	})
 }

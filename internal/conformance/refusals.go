@@ -16,7 +16,7 @@ import (
 )
 
 func askNoKey(ctx context.Context, s *Session) (string, error) {
-	err := s.send(ctx, http.MethodGet, pathUser, secret.Secret{})
+	err := s.send(ctx, secret.New("sk_not_sent"), pathUser, func(req *http.Request) { req.Header.Del("xi-api-key") })
 	e := (*elevenlabs.Error)(nil)
 	switch {
 	case err != nil && !refused(err):
@@ -83,7 +83,7 @@ func askUnprivileged(ctx context.Context, s *Session) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	other, err := s.client(func(context.Context) (secret.Secret, error) { return k.secret, nil }, s.opt.Rate)
+	other, err := s.client(s.meter, func(context.Context) (secret.Secret, error) { return k.secret, nil }, s.opt.Rate)
 	if err != nil {
 		return "", err
 	}
@@ -149,7 +149,7 @@ func askEnable(ctx context.Context, s *Session) (string, error) {
 }
 
 func (s *Session) disableAndEnable(ctx context.Context, k *key) (string, error) {
-	if err := s.send(ctx, http.MethodPost, selfPath, k.secret); err != nil && !errors.Is(err, elevenlabs.ErrInvalidKey) { // an earlier try did it
+	if err := s.send(ctx, k.secret, selfPath, func(req *http.Request) { req.Method = http.MethodPost }); err != nil && !errors.Is(err, elevenlabs.ErrInvalidKey) { // an earlier try did it
 		return "", unasked("a key that disables itself: %s", s.said(err))
 	}
 	reason := ""

@@ -2,16 +2,12 @@ package conformance
 
 import (
 	"cmp"
-	"encoding/json"
-	"io"
 	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/rekeyd/rekeyd/elevenlabs"
 )
 
 // Verdict is what became of an assumption.
@@ -136,21 +132,4 @@ func waits(text string, now time.Time) (time.Duration, bool) {
 	}
 	date, err := http.ParseTime(text)
 	return date.Sub(now), err == nil
-}
-
-// refusal is the error of an answer, nil for a success.
-func refusal(resp *http.Response) error {
-	if resp.StatusCode < 300 {
-		return nil
-	}
-	e := &elevenlabs.Error{Status: resp.StatusCode}
-	var body struct {
-		Detail struct{ Code, Status, Message string }
-	}
-	const most = 64 << 10
-	if json.NewDecoder(io.LimitReader(resp.Body, most)).Decode(&body) != nil {
-		e.Err = elevenlabs.ErrBadAnswer
-	}
-	e.Code, e.Message = cmp.Or(body.Detail.Code, body.Detail.Status), body.Detail.Message
-	return e
 }

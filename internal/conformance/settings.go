@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
 )
@@ -91,7 +92,8 @@ func askNoAllowlist(listed elevenlabs.Settings) (string, error) {
 }
 
 func askLongName(ctx context.Context, s *Session) (string, error) {
-	k, err := s.create(ctx, s.longName(longestName), plainSettings())
+	name := s.name() + "."
+	k, err := s.create(ctx, name+strings.Repeat("x", longestName-len(name)), plainSettings())
 	switch {
 	case s.aboutSettings(err):
 		return "", differ("a name of %d characters: %s", longestName, s.said(err))
