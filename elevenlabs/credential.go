@@ -83,11 +83,6 @@ func (c *Credential) store(key secret.Secret, err error) error {
 		}
 		return err
 	}
-	c.readAt = time.Now()
-	forget := c.redactor.Add(key)
-	if c.forget != nil {
-		c.forget()
-	}
-	c.key, c.forget = key, forget
+	c.key, c.readAt, c.forget = key, time.Now(), c.redactor.Replace(c.forget, key)
 	return nil
 }

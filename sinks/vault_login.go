@@ -129,15 +129,11 @@ func (v *Vault) loginFailure(ctx context.Context, op, advice string, err error) 
 
 // useToken sets the token of all further calls.
 func (v *Vault) useToken(token secret.Secret) {
-	forget := v.opt.Redactor.Add(token)
-	v.client.SetToken(token.Reveal())
-	v.forget()
 	v.token.mu.Lock()
 	defer v.token.mu.Unlock()
-	if v.token.forget != nil {
-		v.token.forget()
-	}
-	v.token.forget = forget
+	v.token.forget = v.opt.Redactor.Replace(v.token.forget, token)
+	v.client.SetToken(token.Reveal())
+	v.forget()
 	v.token.readyAt = time.Time{}
 	select { // a refusal of the old token does not apply to the new one
 	case <-v.token.refused:

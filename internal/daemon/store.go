@@ -140,11 +140,7 @@ func (h *holder) get() (secret.Secret, error) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	forget := h.redactor.Add(s)
-	if h.forget != nil {
-		h.forget()
-	}
-	h.forget = forget
+	h.forget = h.redactor.Replace(h.forget, s)
 	return s, nil
 }
 

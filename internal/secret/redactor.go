@@ -51,6 +51,15 @@ func (r *Redactor) Add(s Secret) (remove func()) {
 	return sync.OnceFunc(func() { r.drop(id) })
 }
 
+// Replace is Add, and then calls the remove of the secret that s replaces, unless it is nil. The text of either is cut meanwhile (TestReplaceHoldsTheNewSecretFirst).
+func (r *Redactor) Replace(removeOld func(), s Secret) (remove func()) {
+	remove = r.Add(s)
+	if removeOld != nil {
+		removeOld()
+	}
+	return remove
+}
+
 func (r *Redactor) drop(id [sha256.Size]byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

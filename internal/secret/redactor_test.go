@@ -40,3 +40,24 @@ func TestWhatIsNotCut(t *testing.T) {
 		}
 	}
 }
+
+// TestReplaceHoldsTheNewSecretFirst: when the old secret is taken out, the new one is cut already.
+func TestReplaceHoldsTheNewSecretFirst(t *testing.T) {
+	r := new(Redactor)
+	remove := r.Replace(nil, New("sk_old_0123456789"))
+	called := false
+	remove = r.Replace(func() {
+		called = true
+		if got := r.Cut("sk_old_0123456789 sk_new_0123456789"); got != "[secret] [secret]" {
+			t.Errorf("%q while one replaces the other", got)
+		}
+		remove()
+	}, New("sk_new_0123456789"))
+	if got := r.Cut("sk_old_0123456789 sk_new_0123456789"); !called || got != "sk_old_0123456789 [secret]" {
+		t.Errorf("%q afterwards", got)
+	}
+	remove()
+	if got := r.Cut("sk_new_0123456789"); got != "sk_new_0123456789" {
+		t.Errorf("%q once both are removed", got)
+	}
+}
