@@ -93,9 +93,6 @@ func (f *File) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (in
 		}
 		return d.replace(content, cas+1)
 	})
-	if errors.Is(err, ledger.ErrConflict) {
-		return 0, ledger.ErrConflict
-	}
 	if err != nil {
 		return 0, fileError(op, err)
 	}
@@ -224,8 +221,8 @@ func (f *File) open(ctx context.Context, op string, ref ledger.Ref) (*os.Root, e
 
 // fileError converts err to the errors of ledger.Store, and returns those unchanged.
 func fileError(op string, err error) error {
-	var e *ledger.Error
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &e) && e.Op != "" {
+	e, own := errors.AsType[*ledger.Error](err)
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ledger.ErrConflict) || own && e.Op != "" {
 		return err
 	}
 	out := &ledger.Error{Op: op, Reason: ledger.FailureSinkError, MaybeApplied: errors.As(err, new(afterRename)), Err: err}

@@ -44,8 +44,8 @@ func loginWith(mount, what string, credential Source, body func(credential strin
 }
 
 // WrappedAppRoleLogin logs in with a role id and a wrapped secret id. The first login unwraps it, once, and keeps it in
-// memory and in the redactor. A new wrapping token in the same place is unwrapped again. used is called after each unwrapping: nobody
-// else can use that token any more.
+// memory and in the redactor. A new wrapping token in the same place is unwrapped again. used is called after each unwrapping: no other
+// process can use that token any more.
 func WrappedAppRoleLogin(mount, roleID string, wrapped Source, redactor *secret.Redactor, used func()) Login {
 	u := &unwrapping{mount: mount, redactor: redactor, used: used}
 	return func(ctx context.Context, c *vaultapi.Client) (*vaultapi.Secret, error) {
@@ -120,8 +120,7 @@ func (u *unwrapping) secretID(ctx context.Context, c *vaultapi.Client, token sec
 	}
 	s, err := c.Logical().UnwrapWithContext(ctx, token.Reveal())
 	if refused(err) {
-		u.failed = u.alarm("another process may have unwrapped it")
-		return secret.Secret{}, u.failed
+		return secret.Secret{}, u.alarm("another process may have unwrapped it")
 	}
 	if err != nil {
 		u.lost = true
@@ -130,8 +129,7 @@ func (u *unwrapping) secretID(ctx context.Context, c *vaultapi.Client, token sec
 	u.used()
 	id, _ := s.Data["secret_id"].(string)
 	if id == "" {
-		u.failed = u.alarm("it does not contain a secret id")
-		return secret.Secret{}, u.failed
+		return secret.Secret{}, u.alarm("it does not contain a secret id")
 	}
 	u.id = secret.New(id)
 	u.redactor.Add(u.id) // for the life of the process
@@ -143,8 +141,7 @@ func (u *unwrapping) checkOrigin(ctx context.Context, c *vaultapi.Client) error 
 	s, err := c.Logical().WriteWithContext(ctx, "sys/wrapping/lookup", map[string]any{"token": u.token.Reveal()})
 	switch {
 	case refused(err):
-		u.failed = u.alarm("another process may have unwrapped it")
-		return u.failed
+		return u.alarm("another process may have unwrapped it")
 	case err != nil:
 		return err
 	case s == nil:
@@ -152,19 +149,20 @@ func (u *unwrapping) checkOrigin(ctx context.Context, c *vaultapi.Client) error 
 	}
 	path, _ := s.Data["creation_path"].(string)
 	if !strings.HasPrefix(path, "auth/"+u.mount+"/") || !strings.HasSuffix(path, "/secret-id") {
-		u.failed = u.alarm("it was created outside the auth method approle and may have been exchanged")
-		return u.failed
+		return u.alarm("it was created outside the auth method approle and may have been exchanged")
 	}
 	return nil
 }
 
+// alarm gives the token up.
 func (u *unwrapping) alarm(what string) error {
 	err := "the wrapping token is not valid or was used already: " + what
 	if u.lost {
 		err += ", or Vault's answer to an earlier attempt of this process was lost"
 	}
-	return &ledger.Error{Op: "unwrapping the secret id", Reason: ledger.FailureSinkWrapping, Outage: true, Err: errors.New(err),
+	u.failed = &ledger.Error{Op: "unwrapping the secret id", Reason: ledger.FailureSinkWrapping, Outage: true, Err: errors.New(err),
 		Advice: "treat this as a security incident: destroy the role's secret ids, find out who used the token, and issue a new one"}
+	return u.failed
 }
 
 // refused reports whether Vault understood the request and refused it.

@@ -308,25 +308,19 @@ func (v *Vault) tokenFailure(ctx context.Context, op, needed string, a answer) e
 
 // Ready returns an error if Vault does not answer or the token is not valid. It reuses a result for two seconds.
 func (v *Vault) Ready(ctx context.Context) error {
-	if fresh, err := v.token.ready(); fresh {
+	t := &v.token
+	t.mu.Lock()
+	fresh, err := !t.readyAt.IsZero() && time.Since(t.readyAt) < readyFor, t.readyErr
+	t.mu.Unlock()
+	if fresh {
 		return err
 	}
 	a := v.get(ctx, opLookup, "auth/token/lookup-self", nil)
-	err := v.tokenFailure(ctx, "asking Vault whether the token is valid", mayLookUp, a)
+	err = v.tokenFailure(ctx, "asking Vault whether the token is valid", mayLookUp, a)
 	if ctx.Err() == nil {
-		v.token.noteReady(err)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.readyAt, t.readyErr = time.Now(), err
 	}
 	return err
-}
-
-func (t *tokenLife) ready() (fresh bool, err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return !t.readyAt.IsZero() && time.Since(t.readyAt) < readyFor, t.readyErr
-}
-
-func (t *tokenLife) noteReady(err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.readyAt, t.readyErr = time.Now(), err
 }
