@@ -26,11 +26,9 @@ func TestReference(t *testing.T) {
 
 const environmentHead = `# Environment
 
-Everything about the process comes from these variables; this page is made from the code. ` + "`rekeyd help env`" + ` prints the same.
-A secret can also come from the file that its variable with ` + "`_FILE`" + ` names; it is read again when it changes. Where a variable
-of Vault is not set, OpenBao's name for it counts ([openbao.md](openbao.md)).
-
-What is missing, cannot be read or does not fit together is reported all at once by ` + "`rekeyd check`" + `, with exit status 2.
+These variables say everything about the process; ` + "`rekeyd help env`" + ` prints them. A secret can also come from the file that its
+variable with ` + "`_FILE`" + ` names; it is read again when it changes. Where a variable of Vault is not set, OpenBao's name for it
+[counts](vault.md#openbao). ` + "`rekeyd check`" + ` reports every fault at once, with exit status 2.
 
 | variable | default | meaning |
 |---|---|---|
@@ -51,12 +49,11 @@ func environmentPage() string {
 
 const policyFileHead = `# Policy file
 
-YAML, at the path in ` + "`REKEYD_POLICY_FILE`" + `; this page is made from the code. [policies.yaml](../deploy/policies.yaml) is an example,
-[policies.schema.json](../deploy/policies.schema.json) the JSON Schema for editors. ` + "`rekeyd check`" + ` tells every fault, also those between
-fields; unknown and repeated fields are faults.
+YAML, at the path in ` + "`REKEYD_POLICY_FILE`" + `. [policies.yaml](../deploy/policies.yaml) is an example,
+[policies.schema.json](../deploy/policies.schema.json) the JSON Schema for editors. ` + "`rekeyd check`" + ` tells every fault; unknown and
+repeated fields are faults. Durations are written like ` + "`90m`, `36h` or `1h30m`" + `.
 
 The file is read again when it changes, at SIGHUP, and at ` + "`POST /-/reload`" + `. A faulty one changes nothing: a metric and the log say so.
-Durations are written like ` + "`90m`, `36h` or `1h30m`" + `.
 `
 
 func policyFilePage() string {
@@ -95,9 +92,9 @@ A field that the policy does not set has the value of its profile, else that of 
 ~~~yaml
 %s~~~
 
-` + "`tts-prod`" + ` rotates weekly and has an overlap of 12h; its labels are ` + "`team=voice` and `stage=prod`. `profile` in `defaults`" + ` is for the
+` + "`tts-prod`" + ` rotates weekly, with an overlap of 12h and the labels ` + "`team=voice` and `stage=prod`. `profile` in `defaults`" + ` is for the
 policies that name none. Labels are merged by name, and an empty value removes one; every other field is replaced as a whole, lists too.
-` + "`--label stage=prod`" + ` chooses policies on the command line; in Prometheus, labels are on ` + "`rekeyd_policy_info`" + `:
+` + "`--label stage=prod`" + ` chooses policies on the command line; Prometheus has labels on ` + "`rekeyd_policy_info`" + `:
 
 ~~~promql
 rekeyd_policy_state{state="error"} * on (policy, job, instance) group_left (label_team) rekeyd_policy_info
@@ -109,8 +106,7 @@ rekeyd_policy_state{state="error"} * on (policy, job, instance) group_left (labe
 %s~~~
 
 A mapping's own fields win over those that ` + "`<<`" + ` brings, and in a list of several the first wins. A merge replaces whole fields, labels
-too. What is wrong with a value is reported where it is written. Aliases that stand for more than 200,000 values together are refused,
-before they are unfolded; so are tags.
+too. Tags are refused, and aliases that stand for more than 200,000 values together.
 `
 
 const profilesExample = `defaults: {schedule: "0 3 * * 1", permissions: [text_to_speech], labels: {team: voice}}

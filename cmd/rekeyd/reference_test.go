@@ -12,14 +12,15 @@ import (
 
 const commandLineHead = `# Command line
 
-What ` + "`rekeyd help`" + ` and ` + "`rekeyd COMMAND --help`" + ` say; this page is made from them. [operating.md](operating.md) shows each
-command at work. Flags may come before or after the names of policies. Every command has ` + "`--help`" + ` and ` + "`--no-color`" + `; those
-that look or change write a table, with ` + "`-o wide`" + ` whole sentences where the table cuts them, or for programs the same document as
-JSON (` + "`-o json`, `--json`" + `) or YAML (` + "`-o yaml`" + `).
+What ` + "`rekeyd help`" + ` and ` + "`rekeyd COMMAND --help`" + ` say, but for their examples: [operating.md](operating.md) shows each command at work.
+Flags may come before or after the names of policies. Commands that look or change write a table, with ` + "`-o wide`" + ` whole sentences where
+the table cuts them, or the same document as JSON (` + "`-o json`, `--json`" + `) or YAML (` + "`-o yaml`" + `). Those that take policies also take
+` + "`--workspace NAME` and `--label NAME=VALUE`" + `, of which several must all be there.
 `
 
-// common are the lines about flags that the page tells once.
-var common = regexp.MustCompile(`(?m)^      --json .*\n|^  -o, --output FORMAT .*\n|^  -h, --help .*\n|\nGlobal Flags:\n      --no-color .*\n`)
+// common are the lines of a help text that the page tells once, or leaves to operating.md.
+var common = regexp.MustCompile(`(?m)^      --json .*\n|^  -o, --output FORMAT .*\n|^  -h, --help .*\n|\nGlobal Flags:\n      --no-color .*\n` +
+	`|^      --label NAME=VALUE .*\n|^      --workspace NAME +only policies .*\n|\nExamples:\n(?:  .*\n)+|\nUsage:\n  rekeyd [a-z ]+ \[flags\]\n`)
 
 // TestCommandLineReference holds docs/cli.md against what the commands say of themselves.
 func TestCommandLineReference(t *testing.T) {

@@ -19,7 +19,7 @@ func TestTheAuditorsPromQL(t *testing.T) {
 	if err != nil {
 		t.Fatal("promtool is needed: install prometheus")
 	}
-	query := strings.TrimSpace(example(t, "max-age.md", "rekeyd_key_max_age_seconds"))
+	query := strings.TrimSpace(example(t, "audit.md", "rekeyd_key_max_age_seconds"))
 	file := filepath.Join(t.TempDir(), "test.yaml")
 	text := `evaluation_interval: 1m
 tests:

@@ -59,8 +59,8 @@ func document(t *testing.T, m *Metrics) string {
 	var b strings.Builder
 	b.WriteString(`# Metrics
 
-At ` + "`/metrics`" + `, in the Prometheus text format and in OpenMetrics, beside those of a Go process; histograms are classic and native.
-This page is made from the registry; [runbook.md](runbook.md) has the alerts.
+` + "`/metrics`" + ` has them in the Prometheus text format and OpenMetrics, beside those of a Go process; histograms are classic and native.
+[runbook.md](runbook.md) has the alerts.
 
 A policy's series appear when it is loaded and go when it is removed. Timestamps are seconds since 1970. Counters count what this
 process did; the rest comes from the ledger, so it survives a restart, and replicas agree.
@@ -80,8 +80,8 @@ process did; the rest comes from the ledger, so it survives a restart, and repli
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", name, strings.ToLower(f.GetType().String()), quoted(labels), f.GetHelp())
 	}
 	b.WriteString(`
-A policy has at most 22 series, plus one for each reason for which a key of it was disabled, plus one of ` + "`rekeyd_policy_problem`" + `
-for each problem, so that an alert can name both policy and problem. A workspace has one series for each of its service accounts.
+A policy has at most 22 series, plus one for each reason for which a key of it was disabled and one for each problem. A workspace has
+one for each of its service accounts.
 
 ## Values of labels
 

@@ -1,4 +1,4 @@
-/* Adopt and prune, without any notion of time. docs/model.md says how to read it.
+/* Adopt and prune, without any notion of time. docs/reliability.md says how to read it.
 
    One key that a restored Vault has forgotten, or that others made; two policies that find its secret in their records and
    adopt it; an operator who prunes it. Each stands still for as long as it likes before any step, or for ever. Each reads

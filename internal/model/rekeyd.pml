@@ -1,4 +1,4 @@
-/* The rotation protocol of rekeyd, without any notion of time. docs/model.md says how to read and run it.
+/* The rotation protocol of rekeyd, without any notion of time. docs/reliability.md says how to read and run it.
 
    One policy; two processes, each a daemon and every command at once; a network that delivers calls late; a person who
    writes the record. A process may stand still for ever before any step and then take it: Spin just does not schedule
