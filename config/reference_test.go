@@ -164,7 +164,8 @@ func (f field) meaning() string {
 	if f.words != nil {
 		text += " One of " + mono(strings.Join(f.words, "`, `")) + "."
 	} else if strings.Contains(f.rule, " of ") && strings.ContainsAny(f.rule, "0123456789") { // others say what the meaning says
-		text += " (" + f.rule + ")"
+		length, set, _ := strings.Cut(f.rule, " of ")
+		text += " (" + length + " of " + mono(strings.ReplaceAll(set, " ", "")) + ")"
 	}
 	return text
 }
