@@ -100,7 +100,7 @@ func TestNoDeviationIsFatal(t *testing.T) {
 					}
 				}
 				w.mu.Unlock()
-				got := strings.TrimSpace(fmt.Sprintf("%d %s %s", w.countEvents(rotator.EventRotated)-1, s.State, why))
+				got := strings.TrimSpace(fmt.Sprintf("%d %s %s", w.countEvents(rotator.EventRotated)-1, s.State, plan.Word(why)))
 				if k := w.inRecord(p); got != tt.want || creates > 40 || k.Disabled || k.Deleted() {
 					t.Errorf("%s, and %d creates; want %s", got, creates, tt.want)
 				}
