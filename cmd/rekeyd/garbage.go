@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	garbage   = 8 << 20 // bytes that may be allocated between two collections
-	leastGOGC = 20      // of many policies, so that collections do not take up the processor
+	garbage   = 6 << 20 // bytes that may be allocated between two collections
+	leastGOGC = 15      // of many policies, so that collections do not take up the processor
 	mostGOGC  = 200     // of a few, which need no more
 )
 
