@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -83,7 +82,7 @@ func (a app) gather(ctx context.Context) ([]entry, *secret.Redactor) {
 	status, history := entry{name: "status.json", err: err}, entry{name: "history.json", err: err}
 	if err == nil {
 		s.Unwrapped = a.unwrapped
-		if d, err := a.build(s, io.Discard, nil); err != nil {
+		if d, err := a.build(s, nil, nil); err != nil {
 			status.err, history.err = err, err
 		} else {
 			redactor = d.Redactor()

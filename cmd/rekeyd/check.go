@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/rekeyd/rekeyd/config"
 	"github.com/rekeyd/rekeyd/internal/daemon"
@@ -87,7 +86,7 @@ func extent(c *config.Config) string {
 // examine is the doctor's report, one line each.
 func (a app) examine(ctx context.Context, s daemon.Settings, f format) error {
 	s.Unwrapped = nil // the report says so
-	d, err := a.build(s, io.Discard, nil)
+	d, err := a.build(s, nil, nil)
 	if err != nil {
 		return fmt.Errorf("preparing the checks: %w", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -26,7 +25,7 @@ func (a app) history(ctx context.Context, o options, names []string) error {
 	if err != nil {
 		return err
 	}
-	d, err := a.build(s, io.Discard, nil)
+	d, err := a.build(s, nil, nil)
 	if err != nil {
 		return fmt.Errorf("preparing to read the ledger: %w", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -92,7 +91,7 @@ func (a app) observing(s daemon.Settings, o options, names []string) (*daemon.Da
 	if names, err = o.choose(s.Policies, names); err != nil {
 		return nil, nil, err
 	}
-	d, err := a.build(s, io.Discard, nil) // findings are shown, not logged
+	d, err := a.build(s, nil, nil) // findings are shown, not logged
 	if err != nil {
 		return nil, nil, fmt.Errorf("preparing the survey: %w", err)
 	}

@@ -1,3 +1,4 @@
+// Package metrics exposes rekeyd's state to Prometheus.
 package metrics
 
 import (

@@ -26,3 +26,16 @@ func hideInput(stdin io.Reader) (show func(), hidden bool) {
 	}
 	return func() { _ = unix.IoctlSetTermios(fd, unix.TCSETS, was) }, true // the terminal is gone if this fails
 }
+
+// sizeOf returns the size of a terminal in characters, 0 where it is unknown.
+func sizeOf(stdout io.Writer) (rows, columns int) {
+	f, ok := stdout.(*os.File)
+	if !ok {
+		return 0, 0
+	}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0, 0
+	}
+	return int(size.Row), int(size.Col)
+}

@@ -1,2 +1,0 @@
-// Package metrics exposes rekeyd's state to Prometheus.
-package metrics
