@@ -133,62 +133,40 @@ func (o Optional) bodyFields(none any) optionalFields {
 	return optionalFields{o.TTSConcurrency.field(none), o.DubbingConcurrency.field(none), o.MusicConcurrency.field(none), o.ThirdPartyDisable.field(none)}
 }
 
+// UnmarshalJSON reads a member of a listing: null is None. What the listing lacks is not read, and so stays unknown.
+func (v *Value[T]) UnmarshalJSON(text []byte) error {
+	if string(text) == "null" { // the usual one
+		*v = None[T]()
+		return nil
+	}
+	*v = Value[T]{Known: true}
+	return json.Unmarshal(text, &v.Value)
+}
+
 // wireOptional are the optional settings of a listed key. An older API has neither field. Assumptions A10 and A11: null is a setting
 // that the key does not have, whatever its plan has.
 type wireOptional struct {
-	ThirdPartyDisable wireValue[bool]       `json:"third_party_disable_allowed"`
-	Limits            wireValue[wireLimits] `json:"platform_limits"`
+	ThirdPartyDisable Value[bool]       `json:"third_party_disable_allowed"`
+	Limits            Value[wireLimits] `json:"platform_limits"`
 }
 
 type wireLimits struct {
-	TTS     wireValue[wireLimit] `json:"concurrency"`
-	Dubbing wireValue[wireLimit] `json:"dubbing_concurrency"`
-	Music   wireValue[wireLimit] `json:"music_concurrency"`
+	TTS     Value[wireLimit] `json:"concurrency"`
+	Dubbing Value[wireLimit] `json:"dubbing_concurrency"`
+	Music   Value[wireLimit] `json:"music_concurrency"`
 }
 
 type wireLimit struct {
-	Limit wireValue[int64] `json:"limit"`
-}
-
-// wireValue tells null from a field that is not there.
-type wireValue[T comparable] struct {
-	present bool
-	value   *T // nil: null
-}
-
-func (v *wireValue[T]) UnmarshalJSON(text []byte) error {
-	v.present = true
-	if string(text) == "null" { // the usual one
-		return nil
-	}
-	return json.Unmarshal(text, &v.value)
+	Limit Value[int64] `json:"limit"`
 }
 
 func (w wireOptional) optional() Optional {
-	o := Optional{ThirdPartyDisable: w.ThirdPartyDisable.get()}
-	switch {
-	case w.Limits.value != nil:
-		l := w.Limits.value
-		o.TTSConcurrency, o.DubbingConcurrency, o.MusicConcurrency = limitOf(l.TTS), limitOf(l.Dubbing), limitOf(l.Music)
-	case w.Limits.present:
-		o.TTSConcurrency, o.DubbingConcurrency, o.MusicConcurrency = None[int64](), None[int64](), None[int64]()
+	of := func(limit Value[wireLimit]) Value[int64] {
+		if w.Limits.None || limit.None {
+			return None[int64]()
+		}
+		return limit.Value.Limit
 	}
-	return o
-}
-
-func (v wireValue[T]) get() Value[T] {
-	switch {
-	case v.value != nil:
-		return Some(*v.value)
-	case v.present:
-		return None[T]()
-	}
-	return Value[T]{}
-}
-
-func limitOf(w wireValue[wireLimit]) Value[int64] {
-	if w.value != nil {
-		return w.value.Limit.get()
-	}
-	return wireValue[int64]{present: w.present}.get()
+	l := w.Limits.Value
+	return Optional{of(l.TTS), of(l.Dubbing), of(l.Music), w.ThirdPartyDisable}
 }
