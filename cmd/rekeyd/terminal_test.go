@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +49,19 @@ func TestTheQuestionOfPruneCannotBeForged(t *testing.T) {
 			lines[3] != "Delete or disable 2 keys? Type 2 or yes: " {
 			t.Errorf("%q: %q", name, screen.String())
 		}
+	}
+}
+
+// TestAnInterruptEndsTheQuestions: a person who interrupts a question need not answer it.
+func TestAnInterruptEndsTheQuestions(t *testing.T) {
+	t.Parallel()
+	stdin, typed := io.Pipe() // holds no answer
+	defer func() { _ = typed.Close() }()
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	a := app{stdin: stdin, stdout: io.Discard, stderr: io.Discard, lookuper: noColor{}, terminal: func(any) bool { return true }}
+	if err := a.confirm(ctx, 1, false); err == nil || !strings.Contains(err.Error(), "nothing was changed") {
+		t.Errorf("the question was answered: %v", err)
 	}
 }
 
