@@ -29,7 +29,7 @@ type Collector struct {
 // each calls do with each family that has a series. The family is valid until do returns.
 func (c *Collector) each(do func(*dto.MetricFamily) error) error {
 	s := &scrape{Collector: c, Snapshot: c.Snapshot(), now: time.Now()}
-	s.refused = s.Snapshot.Refused()
+	s.refused = s.Refused()
 	s.names = make([]dto.LabelPair, len(s.Policies))
 	for i := range s.Policies {
 		s.names[i].Name, s.names[i].Value = new("policy"), &s.Policies[i].Policy.Name

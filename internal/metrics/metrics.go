@@ -162,7 +162,7 @@ func (m *Metrics) Handler() http.Handler {
 }
 
 func (m *Metrics) serve(w http.ResponseWriter, r *http.Request) {
-	format := expfmt.NegotiateIncludingOpenMetrics(r.Header)
+	format := expfmt.NegotiateAccept(r.Header, expfmt.DefaultOpenMetricsAcceptedFormats()...)
 	w.Header().Set("Content-Type", string(format))
 	encoder := expfmt.NewEncoder(w, format.WithEscapingScheme(model.NoEscaping)) // no name needs it, and it would copy each family
 	err := m.each(encoder.Encode)

@@ -111,22 +111,22 @@ func alertsOf(s *rotator.PolicyStatus, refused ledger.Failure, now time.Time) []
 // alertFor is about the rotation where no other alert has the problem's name.
 func alertFor(p rotator.Problem) alert {
 	a, known := map[string]alert{
-		string(plan.FaultLeakStorm):          leakStorm,
-		string(plan.FaultKeyDisabled):        keyDisabled,
-		string(plan.FaultTrialEnded):         keyDisabled,
-		string(plan.FaultDowngraded):         keyDisabled,
-		string(plan.FaultKeyVanished):        keyVanished,
+		string(plan.FaultLeakStorm):              leakStorm,
+		string(plan.FaultKeyDisabled):            keyDisabled,
+		string(plan.FaultTrialEnded):             keyDisabled,
+		string(plan.FaultDowngraded):             keyDisabled,
+		string(plan.FaultKeyVanished):            keyVanished,
 		string(ledger.FailureAdminKeyRefused):    adminKeyRefused,
 		string(ledger.FailureMissingPermissions): adminKeyRefused,
 		string(ledger.FailureRecordChanged):      recordChanged,
 		string(ledger.FailureSinkConflict):       recordChanged,
-		string(plan.FaultReplicasDiffer):     replicasDisagree,
+		string(plan.FaultReplicasDiffer):         replicasDisagree,
 		string(ledger.FailureKeyLimit):           keyLimit,
-		string(rotator.ProblemRetireFailing):    retirementFailing,
-		string(rotator.ProblemStillAccepted):    oldKeyAccepted,
-		string(rotator.ProblemKeyLimitNear):     keyLimitNear,
-		string(rotator.ProblemProofMissing):     proofMissing,
-		string(rotator.ProblemOldKeyInUse):      oldKeyInUse,
+		string(rotator.ProblemRetireFailing):     retirementFailing,
+		string(rotator.ProblemStillAccepted):     oldKeyAccepted,
+		string(rotator.ProblemKeyLimitNear):      keyLimitNear,
+		string(rotator.ProblemProofMissing):      proofMissing,
+		string(rotator.ProblemOldKeyInUse):       oldKeyInUse,
 	}[string(p)]
 	if !known {
 		return rotationFailing
