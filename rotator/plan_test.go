@@ -729,7 +729,7 @@ func TestWhenADecisionChanges(t *testing.T) {
 		{"a first key", 0, func(_ *plan.Policy, o *plan.Observed) { o.Entry, o.Record = nil, &plan.RecordView{} }, never, 0, ledger.TriggerFirst, ledger.TriggerFirst},
 		{"a first key, throttled", 0, func(_ *plan.Policy, o *plan.Observed) {
 			o.Entry, o.Record, o.Rotations, o.MaxRotations, o.RoomAt = nil, &plan.RecordView{}, 5, 5, planNow.Add(20*time.Minute)
-		}, never, 20 * time.Minute, plan.WaitThrottled, plan.WaitThrottled},
+		}, never, 20 * time.Minute, plan.Delayed{Wait: plan.WaitThrottled, Trigger: ledger.TriggerFirst}, plan.WaitThrottled},
 		{"a first key, the admin key refused", 0, func(_ *plan.Policy, o *plan.Observed) {
 			o.Entry, o.Record, o.AdminRefused = nil, &plan.RecordView{}, true
 		}, never, 0, ledger.TriggerFirst, ledger.FailureAdminKeyRefused},
@@ -743,28 +743,28 @@ func TestWhenADecisionChanges(t *testing.T) {
 		{"manual, leaked", 0, func(p *plan.Policy, o *plan.Observed) { disable(o, "k2", "exposed_publicly"); p.Mode = plan.ModeManual }, 20 * time.Hour, 0, ledger.TriggerExposed, ledger.TriggerExposed},
 		{"others first", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) { o.OthersDue = true }, 3 * time.Hour, 2 * time.Hour, ledger.TriggerSchedule, plan.WaitOthersFirst},
 		{"others first, after an outage", 3 * time.Hour, func(_ *plan.Policy, o *plan.Observed) { o.OthersDue, o.Answers = true, planNow.Add(150*time.Minute) }, 210 * time.Minute, 2 * time.Hour, ledger.TriggerSchedule, plan.WaitOthersFirst},
-		{"backoff", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) { o.RetryAt = planNow.Add(121 * time.Minute) }, 121 * time.Minute, 121 * time.Minute, plan.WaitBackoff, plan.WaitBackoff},
+		{"backoff", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) { o.RetryAt = planNow.Add(121 * time.Minute) }, 121 * time.Minute, 121 * time.Minute, plan.Delayed{Wait: plan.WaitBackoff, Trigger: ledger.TriggerSchedule}, plan.WaitBackoff},
 		{"backoff in ledger and memory", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) {
 			o.RetryAt, o.Entry.Failure = planNow.Add(121*time.Minute), &ledger.LastFailure{NextTry: planNow.Add(122 * time.Minute)}
-		}, 122 * time.Minute, 122 * time.Minute, plan.WaitBackoff, plan.WaitBackoff},
-		{"past the window", 4 * time.Hour, func(p *plan.Policy, _ *plan.Observed) { p.Window = time.Hour }, 20 * time.Hour, 26 * time.Hour, plan.WaitWindow, plan.WaitWindow},
-		{"past the window, with a max_age", 4 * time.Hour, func(p *plan.Policy, _ *plan.Observed) { p.Window, p.MaxAge = time.Hour, 100*time.Hour }, 20 * time.Hour, 26 * time.Hour, plan.WaitWindow, plan.WaitWindow},
+		}, 122 * time.Minute, 122 * time.Minute, plan.Delayed{Wait: plan.WaitBackoff, Trigger: ledger.TriggerSchedule}, plan.WaitBackoff},
+		{"past the window", 4 * time.Hour, func(p *plan.Policy, _ *plan.Observed) { p.Window = time.Hour }, 20 * time.Hour, 26 * time.Hour, plan.Delayed{Wait: plan.WaitWindow, Trigger: ledger.TriggerSchedule}, plan.WaitWindow},
+		{"past the window, with a max_age", 4 * time.Hour, func(p *plan.Policy, _ *plan.Observed) { p.Window, p.MaxAge = time.Hour, 100*time.Hour }, 20 * time.Hour, 26 * time.Hour, plan.Delayed{Wait: plan.WaitWindow, Trigger: ledger.TriggerSchedule}, plan.WaitWindow},
 		{"drift that survived", 0, func(_ *plan.Policy, o *plan.Observed) {
 			o.Keys[1].Settings.Permissions.All, o.Entry.Applied.Ignored = true, []string{"permissions"}
 		}, 2 * time.Hour, 2 * time.Hour, ledger.TriggerSchedule, plan.FaultSettingsIgnored},
 		{"backoff in memory and ledger", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) {
 			o.RetryAt, o.Entry.Failure = planNow.Add(122*time.Minute), &ledger.LastFailure{NextTry: planNow.Add(121 * time.Minute)}
-		}, 122 * time.Minute, 122 * time.Minute, plan.WaitBackoff, plan.WaitBackoff},
+		}, 122 * time.Minute, 122 * time.Minute, plan.Delayed{Wait: plan.WaitBackoff, Trigger: ledger.TriggerSchedule}, plan.WaitBackoff},
 		{"in error", 0, func(_ *plan.Policy, o *plan.Observed) { o.Record.Match = "" }, 20 * time.Hour, never, nil, plan.FaultRecordChanged},
 		{"tried in vain", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) {
 			o.Pacing.Next = map[plan.Attempt]time.Time{plan.AttemptOf(rotate): planNow.Add(125 * time.Minute)}
-		}, 125 * time.Minute, 125 * time.Minute, plan.WaitBackoff, plan.WaitBackoff},
+		}, 125 * time.Minute, 125 * time.Minute, plan.Delayed{Wait: plan.WaitBackoff, Trigger: ledger.TriggerSchedule}, plan.WaitBackoff},
 		{"tried in vain before", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) {
 			o.Pacing.Next = map[plan.Attempt]time.Time{plan.AttemptOf(rotate): planNow.Add(2 * time.Hour)}
 		}, 20 * time.Hour, 2 * time.Hour, ledger.TriggerSchedule, ledger.TriggerSchedule},
 		{"budget spent", 2 * time.Hour, func(_ *plan.Policy, o *plan.Observed) {
 			o.Pacing.Affords = map[plan.Action]time.Time{plan.ActRotate: planNow.Add(125 * time.Minute)}
-		}, 125 * time.Minute, 125 * time.Minute, plan.WaitBackoff, plan.WaitCallBudget},
+		}, 125 * time.Minute, 125 * time.Minute, plan.Delayed{Wait: plan.WaitBackoff, Trigger: ledger.TriggerSchedule}, plan.WaitCallBudget},
 		{"budget spent, leaked", 0, func(_ *plan.Policy, o *plan.Observed) {
 			disable(o, "k2", "exposed_publicly")
 			o.Pacing.Affords = map[plan.Action]time.Time{plan.ActRotate: planNow.Add(time.Minute)}
@@ -773,7 +773,7 @@ func TestWhenADecisionChanges(t *testing.T) {
 			disable(o, "k2", "exposed_publicly")
 			o.Pacing.Next = map[plan.Attempt]time.Time{{Action: plan.ActRotate, Reason: ledger.TriggerExposed}: planNow}
 			o.Pacing.Affords = map[plan.Action]time.Time{plan.ActRotate: planNow.Add(time.Minute)}
-		}, time.Minute, time.Minute, plan.WaitBackoff, plan.WaitCallBudget},
+		}, time.Minute, time.Minute, plan.Delayed{Wait: plan.WaitBackoff, Trigger: ledger.TriggerExposed}, plan.WaitCallBudget},
 		{"a retirement tried in vain", 0, func(_ *plan.Policy, o *plan.Observed) {
 			overlap(o, 0)
 			o.Pacing.Next = map[plan.Attempt]time.Time{{Action: plan.ActDisable, Reason: ledger.TriggerOverlapEnded, KeyID: "k1"}: planNow.Add(time.Minute)}

@@ -38,8 +38,10 @@ func TestThePlanSaysHowTheOldKeyLeaves(t *testing.T) {
 		if c.later > 0 {
 			at = instant.Add(c.later)
 		}
-		if got := rotation(s, c.why, instant, at)[1].What; !strings.HasSuffix(got, c.want) {
-			t.Errorf("%s: %s", name, got)
+		for _, why := range []plan.Reason{c.why, plan.Delayed{Wait: plan.WaitBackoff, Trigger: c.why}} {
+			if got := rotation(s, why, instant, at)[1]; !strings.HasSuffix(got.What, c.want) || got.Reason != why.Word() {
+				t.Errorf("%s: %s (%s)", name, got.What, got.Reason)
+			}
 		}
 	}
 }

@@ -200,7 +200,7 @@ func rotation(s rotator.PolicyStatus, why plan.Reason, now, at time.Time) []chan
 	if s.Current == nil {
 		return changes
 	}
-	trigger, _ := why.(ledger.Trigger) // "" for a rotation that is delayed
+	trigger := plan.TriggerOf(why)
 	replaced, leaves := cmp.Or(at, now), ": it is disabled at once"
 	switch old := plan.RetiringOf(*s.Policy, *s.Current, trigger, s.CutOff != "", trigger != ledger.TriggerKeyMissing, replaced, time.Time{}); {
 	case trigger == ledger.TriggerKeyMissing:

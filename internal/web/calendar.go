@@ -104,8 +104,7 @@ func calendarOf(s rotator.Snapshot, given url.Values, now time.Time, perHour int
 
 // comingOf is the next rotation as it was decided, and until when an old key holds the group.
 func comingOf(s *rotator.PolicyStatus) plan.Coming {
-	c := plan.Coming{Policy: s.Policy, Next: s.NextDue}
-	c.Why, _ = s.NextReason.(ledger.Trigger)
+	c := plan.Coming{Policy: s.Policy, Next: s.NextDue, Why: plan.TriggerOf(s.NextReason)}
 	for _, r := range s.Retiring {
 		if until := leaves(s, r); r.State == ledger.InOverlap && until.After(c.Held) {
 			c.Held = until

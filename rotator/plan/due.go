@@ -20,7 +20,7 @@ func planSchedule(p Policy, o Observed, now time.Time, d Decision) Decision {
 		case limited && !byAge.After(now):
 			why = ledger.TriggerMaxAge // it skips the waits of a scheduled run
 		case wait:
-			d.NextDue, d.NextReason, d.Reason = run, WaitWindow, WaitWindow
+			d.NextDue, d.NextReason, d.Reason = run, Delayed{WaitWindow, why}, WaitWindow
 			if limited && !run.Before(byAge) {
 				d.NextDue, d.NextReason = byAge, ledger.TriggerMaxAge
 			}
@@ -106,7 +106,7 @@ func planRotation(p Policy, o Observed, now time.Time, why ledger.Trigger, d Dec
 	case !o.Found:
 		return failUnknownAccount(p, d)
 	case !asked && soonest(retryAt(o), now).After(now):
-		d.NextDue, d.NextReason = retryAt(o), WaitBackoff
+		d.NextDue, d.NextReason = retryAt(o), Delayed{WaitBackoff, why}
 		d.wakeAt(d.NextDue)
 		return wait(StateFailing, WaitBackoff)
 	case waitsForOverlap(why) && o.inOverlap(p, now):
@@ -120,7 +120,7 @@ func planRotation(p Policy, o Observed, now time.Time, why ledger.Trigger, d Dec
 		d.Message = fmt.Sprintf("workspace %s has had %d rotations within an hour (REKEYD_MAX_ROTATIONS_PER_HOUR is %d); it goes on after %s",
 			p.Workspace, o.Rotations, o.MaxRotations, o.RoomAt.UTC().Format("15:04 UTC"))
 		if unscheduled {
-			d.NextDue, d.NextReason = o.RoomAt, WaitThrottled
+			d.NextDue, d.NextReason = o.RoomAt, Delayed{WaitThrottled, why}
 		}
 		return wait(StateThrottled, WaitThrottled)
 	}

@@ -45,7 +45,7 @@ func planPace(o Observed, now time.Time, d Decision) Decision {
 		d.Later[s] = next
 		d.wakeAt(next)
 		if s.Action == ActRotate {
-			d.NextDue, d.NextReason = next, WaitBackoff
+			d.NextDue, d.NextReason = next, Delayed{WaitBackoff, s.Reason}
 		}
 		if d.State != StateError && (s.Action == ActRotate || why == WaitCallBudget) {
 			d.Reason = why

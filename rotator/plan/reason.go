@@ -44,6 +44,21 @@ const (
 // Word returns the wait as text.
 func (w Wait) Word() string { return string(w) }
 
+// Delayed is why a rotation happens later than its trigger would have it. Its word is that of the wait.
+type Delayed struct {
+	Wait
+	Trigger ledger.Trigger
+}
+
+// TriggerOf returns the trigger of a rotation that is delayed or not, "" where the reason is none of a rotation.
+func TriggerOf(r Reason) ledger.Trigger {
+	if d, delayed := r.(Delayed); delayed {
+		return d.Trigger
+	}
+	t, _ := r.(ledger.Trigger)
+	return t
+}
+
 // Fault is why a policy is in the state error: a person has to decide. The words are a metric label.
 type Fault string
 
