@@ -80,7 +80,7 @@ func bugs() []bug {
 		{"retire under another's claim", "retire.go", "if !j.stillPlanned(s) {", "if j.entry() == nil || j.entry().RetiringKey(s.KeyID) == nil {", 2000, "crash,late", 12},
 		{"retire though the current key does not work", "retire.go", "\treturn j.currentWorks(ctx, c, rec.Secret)", "\t_ = rec\n\treturn nil", 2000, "do=person disables and enables", 1},
 		{"adopt a key that is another policy's", "adopt.go", "if !ledger.ValidKeyID(key.ID) {", "if true {\n\t\treturn \"\", nil\n\t}\n\tif !ledger.ValidKeyID(key.ID) {", 2000, "adopt", 1},
-		{"take the refusal of one mount for an outage of all", "outage.go", "for _, place := range append(mounts, \"\") {", "for place := range b.outages {", 1000, "team", 7},
+		{"take the refusal of one mount for an outage of all", "outage.go", "for _, place := range mounts {", "for place := range b.outages {", 1000, "team", 7},
 		{"carry over from the wrong key", "plan/settings.go", "\t\treturn k.Settings.Optional\n", "\t\tif len(o.Entry.Retiring) > 0 {\n\t\t\tk, _ = o.Key(o.Entry.Retiring[0].ID)\n\t\t}\n\t\treturn k.Settings.Optional\n", 300, "", 3},
 		{"carry over nothing", "plan/settings.go", "settings = p.Settings.Or(CurrentSettings(o))", "settings = p.Settings.Optional", 300, "", 1},
 		{"forget what a key that is not listed has", "plan/settings.go", "\treturn o.Entry.Current.Settings.Optional()\n}", "\treturn elevenlabs.Optional{}\n}", 2000, "", 7},
