@@ -70,12 +70,13 @@ helm: ## build the tests' helm into .cache/helm, once; about 2 minutes
 	@$(GO) test ./internal/charttest -run '^TestTypes$$' -count=1 -timeout 20m
 
 .PHONY: lint
-lint: $(GOLANGCI) ## gofmt, go vet, golangci-lint, go mod tidy, actionlint; govulncheck where its data can be had
+lint: $(GOLANGCI) ## gofmt, go vet, golangci-lint, go mod tidy, lines of code, actionlint; govulncheck where its data can be had
 	$(GOLANGCI) run ./...
 	$(GO) vet ./...
 	@files=$$(find . -name '*.go' -not -path '*/node_modules/*' -not -path './.cache/*' -print0 | xargs -0 gofmt -l); \
 	  if [ -n "$$files" ]; then echo "not formatted by gofmt:" >&2; echo "$$files" >&2; exit 1; fi
 	$(GO) mod tidy -diff
+	@$(GO) run ./internal/tools/count >/dev/null
 	$(GO) run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12 -shellcheck= .github/workflows/*.yaml docs/examples/github-actions/*.yaml
 	@db=$$($(GO) env GOVULNDB); db=$${db:-https://vuln.go.dev}; \
 	  if curl -fsS --max-time 10 -o /dev/null "$$db/index/db.json" 2>/dev/null; then \

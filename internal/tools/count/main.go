@@ -1,5 +1,6 @@
 // Command count prints how many lines of code the product has, by package: lines on which a token of Go begins, so
-// neither blank lines nor comments, and neither tests nor what only tests, the demo and the repository's tools need.
+// neither blank lines nor comments, and neither tests nor what only tests, the demo and the repository's tools need. It
+// fails if they are too many.
 package main
 
 import (
@@ -30,6 +31,9 @@ func support() []string {
 	}
 }
 
+// most is how many lines the product may have. A change that needs more raises it, and its message says why.
+const most = 24_700
+
 func main() {
 	counts := map[string]int{}
 	for _, dir := range product() {
@@ -44,6 +48,10 @@ func main() {
 		sum += counts[pkg]
 	}
 	fmt.Printf("%-20s %6d\n", "sum", sum)
+	if sum > most {
+		fmt.Fprintf(os.Stderr, "count: the product has more than %d lines: take some out, or raise the bound in internal/tools/count and say why\n", most)
+		os.Exit(1)
+	}
 }
 
 // count adds the lines of each package at or below dir.
