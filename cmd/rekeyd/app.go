@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/sethvargo/go-envconfig"
 
@@ -122,7 +123,7 @@ func (a app) daemon(ctx context.Context, _ options, _ []string) error {
 		runtime.MemProfileRate = 0 // nobody can read what it would note in two megabytes
 	}
 	if _, chosen := a.lookuper.Lookup("GOGC"); !chosen {
-		limitGarbage()
+		time.AfterFunc(startUp, limitGarbage)
 	}
 	return d.Run(ctx)
 }

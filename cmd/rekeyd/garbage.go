@@ -4,7 +4,11 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"time"
 )
+
+// startUp is how long the start may take up more memory, to be over sooner.
+const startUp = 10 * time.Second
 
 const (
 	garbage   = 6 << 20 // bytes that may be allocated between two collections
