@@ -120,7 +120,7 @@ func (a app) daemon(ctx context.Context, _ options, _ []string) error {
 		return fmt.Errorf("starting: %w", err)
 	}
 	if !s.Env.Pprof {
-		runtime.MemProfileRate = 0 // nobody can read what it would note in two megabytes
+		runtime.MemProfileRate = 0 // it would note, in two megabytes, what no client may read
 	}
 	if _, chosen := a.lookuper.Lookup("GOGC"); !chosen {
 		time.AfterFunc(startUp, limitGarbage)

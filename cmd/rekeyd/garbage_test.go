@@ -14,7 +14,7 @@ import (
 func TestGarbageIsLimited(t *testing.T) {
 	before := debug.SetGCPercent(100)
 	t.Cleanup(func() { debug.SetGCPercent(before) })
-	for live, want := range map[uint64]int{0: mostGOGC, 1 << 20: mostGOGC, 12 << 20: 50, 60 << 20: leastGOGC, 1 << 40: leastGOGC} {
+	for live, want := range map[uint64]int{0: mostGOGC, 1 << 20: mostGOGC, 16 << 20: 50, 60 << 20: leastGOGC, 1 << 40: leastGOGC} {
 		if got := gogc(live); got != want {
 			t.Errorf("%d bytes are alive: GOGC is %d, not %d", live, got, want)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -181,6 +183,66 @@ func watching(policies int, labels map[string]string) *Metrics {
 	m := New("v1", "abc")
 	m.Watch(func() rotator.Snapshot { return s }, skewed, nil)
 	return m
+}
+
+func ask(tb testing.TB, m *Metrics, accept string) *httptest.ResponseRecorder {
+	tb.Helper()
+	answer := httptest.NewRecorder()
+	req := httptest.NewRequestWithContext(tb.Context(), http.MethodGet, "/metrics", nil)
+	req.Header.Set("Accept", accept)
+	m.Handler().ServeHTTP(answer, req)
+	return answer
+}
+
+// TestFormats: each format that Prometheus may ask for is complete, and has the registry's families and those of policies.
+func TestFormats(t *testing.T) {
+	t.Parallel()
+	m := watching(3, nil)
+	text := ask(t, m, "").Body.String()
+	for _, family := range []string{"go_goroutines", "rekeyd_keys"} {
+		if n := strings.Count(text, "# TYPE "+family+" "); n != 1 {
+			t.Errorf("as text, %s begins %d times", family, n)
+		}
+	}
+	if open := ask(t, m, "application/openmetrics-text; version=1.0.0").Body.String(); !strings.Contains(open, "# TYPE rekeyd_rotations counter\n") ||
+		!strings.Contains(open, `rekeyd_rotations_total{policy="policy-00002",result="success"} 6.0`+"\n") || !strings.HasSuffix(open, "\n# EOF\n") {
+		t.Errorf("as OpenMetrics: …%s", open[max(len(open)-300, 0):])
+	}
+	answer := ask(t, m, "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited")
+	found := map[string]int{}
+	decoder := expfmt.NewDecoder(answer.Body, expfmt.ResponseFormat(answer.Header()))
+	for {
+		var f dto.MetricFamily
+		err := decoder.Decode(&f)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[f.GetName()] += len(f.GetMetric())
+	}
+	if found["go_goroutines"] != 1 || found["rekeyd_keys"] != 3*5 || found["rekeyd_policies"] != 1 {
+		t.Errorf("as protobuf: %v", found)
+	}
+}
+
+// TestAnAnswerWithoutMetrics is none of half of them.
+func TestAnAnswerWithoutMetrics(t *testing.T) {
+	t.Parallel()
+	m := watching(1, nil)
+	m.Registry.MustRegister(broken{})
+	if got := ask(t, m, ""); got.Code != http.StatusInternalServerError || !strings.Contains(got.Body.String(), "it is broken") || strings.Contains(got.Body.String(), "rekeyd_") {
+		t.Errorf("%d: %s", got.Code, got.Body)
+	}
+}
+
+type broken struct{}
+
+func (broken) Describe(chan<- *prometheus.Desc) {}
+
+func (broken) Collect(ch chan<- prometheus.Metric) {
+	ch <- prometheus.NewInvalidMetric(prometheus.NewDesc("broken", "", nil, nil), errors.New("it is broken"))
 }
 
 func scrapeZipped(tb testing.TB, m *Metrics) {

@@ -146,7 +146,7 @@ type Decision struct {
 	Message string    // the error in a sentence
 	HeldBy  string    // with WaitGroup: the policy that holds the group
 	NextDue time.Time // when the next rotation, or the next try of a failed one, begins; zero: never
-	// NextReason is what makes it due (schedule, max_age, first) or delays it (window, backoff, throttled).
+	// NextReason is what makes it due (schedule, max_age, first), or as a Delayed what delays it, too (window, backoff, throttled).
 	NextReason Reason
 	Leaves     map[string]time.Time // when each retiring key is disabled or deleted, at the latest: by its id
 	Missing    map[string][]Wait    // the evidence that ends a retiring key's overlap earlier: by its id

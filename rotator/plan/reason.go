@@ -3,7 +3,7 @@ package plan
 import "github.com/rekeyd/rekeyd/rotator/ledger"
 
 // Reason is why a policy is in its state, or why something happened, in one word: a [ledger.Trigger], a [ledger.Failure], a [Wait],
-// a [Fault] or a [DisableCause]. It is what is shown: what decides by a word takes the word's own type.
+// a [Delayed] rotation, a [Fault] or a [DisableCause]. It is what is shown: what decides by a word takes the word's own type.
 type Reason interface{ Word() string }
 
 // Word returns the word of a reason, "" if there is none.
