@@ -12,7 +12,7 @@ const startUp = 10 * time.Second
 
 const (
 	garbage   = 8 << 20 // bytes that may be allocated between two collections
-	leastGOGC = 40      // of many policies: 15 saves 10 MiB of 10,000, and takes half as much CPU again
+	leastGOGC = 40      // of many policies: 15 saves 10 MiB of 10,000, and takes a quarter more CPU
 	mostGOGC  = 200     // of a few, which need no more
 )
 
