@@ -42,7 +42,7 @@ func idleLook(tb testing.TB) func() {
 	st.known.recordTried, st.known.followed = true, true
 	st.known.setEntry(&ledger.Entry{Owner: owner, Policy: "narrator", Current: &key, LastRotation: key.Published,
 		Applied: &ledger.Applied{Digest: p.Settings.Digest(), At: key.Published}}, 3, now)
-	st.known.record = &plan.RecordView{Version: 1, HasValue: true, Match: "k1", Hash: "hash", KeyID: "k1", Policy: "narrator"}
+	st.known.record = &plan.RecordView{Version: 1, HasValue: true, Match: "k1", KeyID: "k1", Policy: "narrator"}
 	ws.listing = r.index(ws, []elevenlabs.ServiceAccount{{ID: "svcacc_a", Keys: []elevenlabs.Key{{ID: "k1", Name: name, ServiceAccount: "svcacc_a", Settings: p.Settings}}}}, time.Now())
 	look := func() { r.work(tb.Context(), st) }
 	look()

@@ -440,7 +440,7 @@ func (j *job) endOverlaps(e *ledger.Entry, now time.Time) {
 func (j *job) rotated(c committed, in *ledger.Intent, old *ledger.KeyRef) {
 	k := &j.st.known
 	k.countedOutage, k.retryAt, k.digestKnown, k.unread, k.loggedFailure = "", time.Time{}, false, nil, nil
-	k.record = &plan.RecordView{Version: c.Version, HasValue: true, Match: c.ID, Hash: c.Hash, KeyID: c.ID, Policy: j.p.Name, RotatedAt: c.Published}
+	k.record = &plan.RecordView{Version: c.Version, HasValue: true, Match: c.ID, KeyID: c.ID, Policy: j.p.Name}
 	e := Event{Type: EventRotated, Policy: j.p.Name, Workspace: c.Workspace, KeyID: c.ID, KeyName: c.Name, Reason: in.Reason,
 		Evidence: evidenceOf(c.KeyRef, j.entry()), At: c.Published, Duration: time.Since(j.begun)}
 	if old != nil && old.ID != c.ID {

@@ -149,7 +149,7 @@ func Ending(value string) string {
 	if len(value) < shortest {
 		return ""
 	}
-	return value[len(value)-shown:]
+	return strings.Clone(value[len(value)-shown:]) // which does not keep the rest in memory
 }
 
 // foreignFields returns the fields, not written by rekeyd, that publishing would overwrite. A record with only the policy's name

@@ -63,17 +63,13 @@ type ListedKey struct {
 
 // RecordView is what the planner needs of a record. It holds no secret, so it can be kept.
 type RecordView struct {
-	Version            int // 0: never written
-	HasValue           bool
-	Match              string // id of the current or retiring key with the value's salted hash; else ""
-	Hash               string // under the entry's salt; "" without an entry
-	KeyID              string
-	Policy             string
-	RotatedAt          time.Time
-	PreviousKeyID      string
-	PreviousValidUntil time.Time
-	Ending             string   // the end of the value that a hint may show; "" if the value is too short to be a key
-	Foreign            []string // if there is no value: fields with rekeyd's names that rekeyd did not write
+	Version  int // 0: never written
+	HasValue bool
+	Match    string // id of the current or retiring key with the value's salted hash; else ""
+	KeyID    string
+	Policy   string
+	Ending   string   // the end of the value that a hint may show; "" if the value is too short to be a key
+	Foreign  []string // if there is no value: fields with rekeyd's names that rekeyd did not write
 }
 
 // Request is a person's request for a rotation now.

@@ -23,23 +23,22 @@ func Unexplained(o Observed) (ids string) {
 // View compares a record's value with the keys that the entry knows.
 func View(rec ledger.Record, e *ledger.Entry) *RecordView {
 	v := &RecordView{
-		Version: rec.Doc.Version, HasValue: !rec.Secret.IsZero(), KeyID: rec.KeyID, RotatedAt: rec.RotatedAt, Policy: rec.Text(ledger.FieldPolicy),
-		PreviousKeyID: rec.PreviousKeyID, PreviousValidUntil: rec.PreviousValidUntil,
+		Version: rec.Doc.Version, HasValue: !rec.Secret.IsZero(), KeyID: rec.KeyID, Policy: rec.Text(ledger.FieldPolicy),
 		Ending: Ending(rec.Secret.Reveal()), Foreign: rec.Foreign(),
 	}
 	if e == nil || !v.HasValue {
 		return v
 	}
-	v.Hash = ledger.HashValue(e.Salt, rec.Secret.Reveal())
-	if c := e.Current; c != nil && c.Hash == v.Hash {
-		v.Match, v.Hash = c.ID, c.Hash // not the copies that are equal: a view is kept
+	hash := ledger.HashValue(e.Salt, rec.Secret.Reveal())
+	if c := e.Current; c != nil && c.Hash == hash {
+		v.Match = c.ID
 		if v.KeyID == c.ID && v.Policy == e.Policy {
-			v.KeyID, v.Policy = c.ID, e.Policy
+			v.KeyID, v.Policy = c.ID, e.Policy // not the copies that are equal: a view is kept
 		}
 		return v
 	}
 	for _, k := range e.Retiring {
-		if k.Hash == v.Hash {
+		if k.Hash == hash {
 			v.Match = k.ID
 		}
 	}
