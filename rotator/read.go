@@ -46,6 +46,9 @@ func (r *Rotator) readEntryAt(ctx context.Context, st *policyState, name string,
 	r.mu.Lock()
 	p := st.policy
 	r.mu.Unlock()
+	if c := e.Current; c != nil && !plan.Moved(*p, *c) {
+		c.Workspace, c.Account, c.Sink = p.Workspace, p.ServiceAccount, p.Sink // not the copies that are equal
+	}
 	k.followPlace(*p, e, doc.Version)
 	if k.followed {
 		r.logOthers(name, k.entry, e)

@@ -24,7 +24,7 @@ func (r *Rotator) Load(policies []plan.Policy, clients map[string]*elevenlabs.Cl
 	r.loads++
 	r.policies, r.inOrder = make(map[string]*policyState, len(policies)), nil
 	for i := range policies {
-		p := new(policies[i]) // a copy each, since a removed policy outlives the slice
+		p := &policies[i]
 		st := old[p.Name]
 		if st == nil {
 			st = r.removed[p.Name]

@@ -155,12 +155,15 @@ func (k *knowledge) tell(e end) {
 	k.told[e] = true
 }
 
-// load sets the policy, at the start and at each reload.
+// load sets the policy, at the start and at each reload. One that did not change costs no call at a reload, and keeps its texts,
+// which the entry shares.
 func (st *policyState) load(p *plan.Policy, ws *workspace) {
-	// A policy that did not change costs no call at a reload.
-	changed := st.ws != nil && !reflect.DeepEqual(*st.policy, *p)
-	st.inbox.resync, st.inbox.edited = st.inbox.resync || changed, st.inbox.edited || changed
-	st.policy, st.ws = p, ws
+	if st.policy == nil || !reflect.DeepEqual(*st.policy, *p) {
+		changed := st.policy != nil
+		st.inbox.resync, st.inbox.edited = st.inbox.resync || changed, st.inbox.edited || changed
+		st.policy = new(*p) // its own, since a removed policy outlives those it was loaded with
+	}
+	st.ws = ws
 	if st.display.state == "" {
 		st.display.state, st.display.reason = plan.StateDue, plan.WaitNotObserved
 	}
