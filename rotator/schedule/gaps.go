@@ -34,7 +34,8 @@ const (
 func (s Schedule) Gaps() (shortest, longest time.Duration) { return new(Gaps).Of(s) }
 
 // Of is [Schedule.Gaps].
-func (g *Gaps) Of(s Schedule) (shortest, longest time.Duration) {
+func (g *Gaps) Of(schedule Schedule) (shortest, longest time.Duration) {
+	s := schedule.parts()
 	if s.loc == nil || s.every > 0 {
 		return s.every, s.every
 	}
@@ -43,7 +44,7 @@ func (g *Gaps) Of(s Schedule) (shortest, longest time.Duration) {
 		g.offsets = make(map[string][]int64)
 		g.known = make(map[gapsKey]gapsRange)
 	}
-	key := gapsKey{s.expr, s.Zone()}
+	key := gapsKey{s.expr, schedule.Zone()}
 	r, ok := g.known[key]
 	if !ok {
 		r = g.measure(s)
@@ -54,10 +55,10 @@ func (g *Gaps) Of(s Schedule) (shortest, longest time.Duration) {
 
 // measure walks the calendar day by day. On a day with one offset the runs follow from the fields; only on days when clocks change
 // is the schedule asked for each run. Times are in Unix seconds.
-func (g *Gaps) measure(s Schedule) gapsRange {
+func (g *Gaps) measure(s parts) gapsRange {
 	first, last, r := dayRuns(s)
 	start := gapsStart()
-	next := func(after int64) int64 { return s.Next(time.Unix(after, 0)).Unix() }
+	next := func(after int64) int64 { return s.next(time.Unix(after, 0)).Unix() }
 	prev := next(whenReads(start, start.In(s.loc)).Unix() - 1)
 	upcoming := prev
 	for i, offset := range g.zoneOffsets(s.loc)[:horizon(s)] {
@@ -94,7 +95,7 @@ func (r *gapsRange) add(gap int64) {
 }
 
 // dayRuns returns the first and the last run of a day, in seconds after its midnight, and the gaps between its runs.
-func dayRuns(s Schedule) (first, last int64, gaps gapsRange) {
+func dayRuns(s parts) (first, last int64, gaps gapsRange) {
 	first = -1
 	for minute := range int64(24 * 60) {
 		if s.spec.Hour&(1<<(minute/60)) == 0 || s.spec.Minute&(1<<(minute%60)) == 0 {
@@ -111,7 +112,7 @@ func dayRuns(s Schedule) (first, last int64, gaps gapsRange) {
 }
 
 // runsOn says whether the day is one of the schedule's, by the rule of robfig/cron.
-func runsOn(s Schedule, day calendarDay) bool {
+func runsOn(s parts, day calendarDay) bool {
 	dom, dow := s.spec.Dom&(1<<day.dom) != 0, s.spec.Dow&(1<<day.dow) != 0
 	if s.spec.Month&(1<<day.month) == 0 {
 		return false
@@ -126,7 +127,7 @@ func runsOn(s Schedule, day calendarDay) bool {
 func isStar(field uint64) bool { return field>>63 == 1 }
 
 // horizon returns how many days the schedule must be followed for.
-func horizon(s Schedule) int {
+func horizon(s parts) int {
 	if isStar(s.spec.Dom) && isStar(s.spec.Month) {
 		return gapsDaysWeekly
 	}

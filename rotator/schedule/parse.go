@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	"github.com/robfig/cron/v3"
 )
@@ -66,7 +67,7 @@ func (p *Parser) Parse(expr, timezone string) (Schedule, error) {
 	if zoneProblem != "" {
 		zoneErr = &Error{field, value, zoneProblem}
 	}
-	var s Schedule
+	var s parts
 	if problem == "" {
 		s, problem = parseWords(words)
 	}
@@ -77,7 +78,7 @@ func (p *Parser) Parse(expr, timezone string) (Schedule, error) {
 		return Schedule{}, err
 	}
 	s.loc = loc
-	return s, nil
+	return Schedule{unique.Make(s)}, nil
 }
 
 // splitPrefix cuts an expression into its zone prefix ("" if it has none) and the words after it.
@@ -134,7 +135,7 @@ func (p *Parser) location(name string) (loc *time.Location, problem string) {
 }
 
 // parseWords reads an expression without its prefix. The schedule's location is left to the caller.
-func parseWords(words []string) (s Schedule, problem string) {
+func parseWords(words []string) (s parts, problem string) {
 	s.expr = strings.Join(words, " ")
 	switch first := words[0]; {
 	case first == "@every":

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"time"
+	"unique"
 
 	"github.com/robfig/cron/v3"
 )
@@ -22,6 +23,10 @@ import (
 //
 // As in robfig/cron, a day matches if day-of-month or day-of-week does, when neither is *; a */2 is not *.
 type Schedule struct {
+	shared unique.Handle[parts] // thousands of policies have few schedules
+}
+
+type parts struct {
 	expr  string
 	loc   *time.Location
 	every time.Duration     // above 0: an @every schedule
@@ -33,25 +38,37 @@ type Schedule struct {
 const maxShift = 48 * time.Hour
 
 // String returns the expression as written, without the zone prefix and extra blanks.
-func (s Schedule) String() string { return s.expr }
+func (s Schedule) String() string { return s.parts().expr }
 
 // Location returns the schedule's time zone; UTC for the zero value.
 func (s Schedule) Location() *time.Location {
-	if s.loc == nil {
-		return time.UTC
+	if loc := s.parts().loc; loc != nil {
+		return loc
 	}
-	return s.loc
+	return time.UTC
 }
 
 // Zone returns the IANA name of the schedule's time zone.
 func (s Schedule) Zone() string { return s.Location().String() }
 
 // Every returns the interval of an @every schedule, and whether it is one.
-func (s Schedule) Every() (time.Duration, bool) { return s.every, s.every > 0 }
+func (s Schedule) Every() (time.Duration, bool) {
+	every := s.parts().every
+	return every, every > 0
+}
 
 // Next returns the first run strictly after the given time, in the schedule's zone; the zero time means never.
 // An @every schedule counts from the given time, which is a policy's last rotation.
-func (s Schedule) Next(after time.Time) time.Time {
+func (s Schedule) Next(after time.Time) time.Time { return s.parts().next(after) }
+
+func (s Schedule) parts() parts {
+	if s == (Schedule{}) {
+		return parts{}
+	}
+	return s.shared.Value()
+}
+
+func (s parts) next(after time.Time) time.Time {
 	switch {
 	case s.loc == nil:
 		return time.Time{}
@@ -66,7 +83,7 @@ func (s Schedule) Next(after time.Time) time.Time {
 
 // nextReached is Next for schedules that name their hour: the first instant at which the clock has reached the next
 // of the times that it had not reached by t.
-func (s Schedule) nextReached(t time.Time) time.Time {
+func (s parts) nextReached(t time.Time) time.Time {
 	due := s.nextOnWall(furthestReading(t))
 	if due.IsZero() {
 		return due
@@ -95,7 +112,7 @@ func (s Schedule) nextReached(t time.Time) time.Time {
 }
 
 // nextReading is Next for schedules with * in the hour: the next instant at which the clock reads one of the times.
-func (s Schedule) nextReading(t time.Time) time.Time {
+func (s parts) nextReading(t time.Time) time.Time {
 	from := onWall(t)
 	for {
 		due := s.nextOnWall(from)
@@ -113,7 +130,7 @@ func (s Schedule) nextReading(t time.Time) time.Time {
 
 // nextOnWall returns the first of the spec's readings after the given one; zero if there is none.
 // The spec looks ahead for five years only, but around 2100 there is no 29 February for eight.
-func (s Schedule) nextOnWall(reading time.Time) time.Time {
+func (s parts) nextOnWall(reading time.Time) time.Time {
 	next := s.spec.Next(reading)
 	if next.IsZero() {
 		next = s.spec.Next(reading.AddDate(5, 0, 0))
