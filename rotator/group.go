@@ -33,14 +33,14 @@ func (r *Rotator) lookAtGroup(ctx context.Context, st *policyState, p plan.Polic
 		if err != nil {
 			return err
 		}
-		if k.groupHeld = ""; len(others) > 0 {
-			k.groupHeld = others[0].Policy
+		if k.note().groupHeld = ""; len(others) > 0 {
+			k.note().groupHeld = others[0].Policy
 			r.tried(st, a)
 		} else {
 			k.pace.forget(lookGroup)
 		}
 	}
-	o.GroupHeld = k.groupHeld
+	o.GroupHeld = k.unusual().groupHeld
 	return nil
 }
 

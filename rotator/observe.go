@@ -16,7 +16,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 	st.inbox = inbox{}
 	r.mu.Unlock()
 	if in.edited {
-		k.digestKnown, k.movedAway = false, ""
+		k.digestKnown, k.note().movedAway = false, ""
 	}
 	if in.edited || in.hurry {
 		k.pace.hurry()
@@ -35,7 +35,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 			return p, plan.Observed{}, errTooSoon
 		}
 		o := r.observed(st, p, ws)
-		o.Inherits, o.GroupHeld = k.inherits, k.groupHeld
+		o.Inherits, o.GroupHeld = k.unusual().inherits, k.unusual().groupHeld
 		return p, o, nil
 	}
 	claimed := ledger.ClaimOf(k.entry) != nil
@@ -52,7 +52,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 			r.requestResync(st, in.resync || refused)
 			return p, plan.Observed{}, err
 		}
-		k.unread = nil
+		k.note().unread = nil
 		r.aim(ctx, st, asked)
 		if k.version != version {
 			k.pace.forget(lookClaimed)
@@ -62,17 +62,17 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 	}
 	r.absorb(st)
 	o, read := r.observed(st, p, ws), false
-	if a := (plan.Attempt{Action: lookListed, KeyID: plan.Unexplained(o)}); !fresh && a.KeyID != "" && k.pace.waits(a) <= 0 && ws.seq(r) > k.explained {
+	if a := (plan.Attempt{Action: lookListed, KeyID: plan.Unexplained(o)}); !fresh && a.KeyID != "" && k.pace.waits(a) <= 0 && ws.seq(r) > k.unusual().explained {
 		if err := r.readEntry(ctx, st, p.Name); err != nil {
 			return p, o, err
 		}
-		k.explained, read = ws.seq(r), true
+		k.note().explained, read = ws.seq(r), true
 		r.tried(st, a)
 	}
 	// Once every entry is known each record is read, due or not, so that a missing right shows at once.
 	if k.record == nil && p.Mode != plan.ModeRemoved && (in.resync || plan.WantsRecord(p, k.entry) || !k.recordTried && !o.Uncounted) {
 		err := r.lookAtRecord(ctx, st, p)
-		k.recordTried, k.unread = true, nil
+		k.recordTried, k.note().unread = true, nil
 		if err != nil {
 			r.noteUnread(st, err)
 			r.requestResync(st, true)
@@ -85,11 +85,11 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 		o = r.observed(st, p, ws)
 	}
 	if e := mended(p, o, r.opt.Wall()); e != nil {
-		if k.mended != k.version {
+		if k.unusual().mended != k.version {
 			r.opt.Logger.Warn("ledger entry has times in the future; a clock was wrong", "policy", p.Name, "last_rotation", k.entry.LastRotation)
 		}
 		e.Pack()
-		k.entry, k.mended, read = e, k.version, true
+		k.entry, k.note().mended, read = e, k.version, true
 		r.absorb(st)
 		o = r.observed(st, p, ws)
 	}
@@ -99,16 +99,16 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 		if names := (plan.Attempt{Action: lookNames}); read || fresh || k.pace.waits(names) <= 0 {
 			var err error
 			if moved {
-				k.inherits, err = r.returning(ctx, st, p, e)
+				k.note().inherits, err = r.returning(ctx, st, p, e)
 			} else {
-				k.inherits, err = r.predecessor(ctx, p, o.Record)
+				k.note().inherits, err = r.predecessor(ctx, p, o.Record)
 			}
 			if err != nil {
 				return p, o, err
 			}
 			r.tried(st, names)
 		}
-		o.Inherits = k.inherits
+		o.Inherits = k.unusual().inherits
 		return p, o, nil
 	}
 	err := r.lookAtGroup(ctx, st, p, &o)
@@ -121,7 +121,7 @@ func (r *Rotator) noteUnread(st *policyState, err error) bool {
 	if ledger.IsOutage(err) || errors.Is(err, context.Canceled) {
 		return false
 	}
-	st.known.unread = r.storeFailure(err)
+	st.known.note().unread = r.storeFailure(err)
 	return true
 }
 

@@ -13,11 +13,12 @@ import (
 // observed is the observation as far as it is known. It reads and changes nothing.
 func (r *Rotator) observed(st *policyState, p plan.Policy, ws *workspace) plan.Observed {
 	k := &st.known
-	o := plan.Observed{LedgerError: k.ledgerError, Entry: k.entry, Record: k.record, RetryAt: k.retryAt, PatchAfter: k.patchAfter, MaxRotations: r.opt.MaxRotationsPerHour,
+	x := k.unusual()
+	o := plan.Observed{LedgerError: x.ledgerError, Entry: k.entry, Record: k.record, RetryAt: x.retryAt, PatchAfter: x.patchAfter, MaxRotations: r.opt.MaxRotationsPerHour,
 		Pacing: k.pace.pacing(r.opt.Wall())}
 	if c := ledger.ClaimOf(k.entry); c != nil {
 		o.ClaimOurs = c.Holder == r.holder
-		o.ClaimExpired = !o.ClaimOurs && time.Since(k.claimSince) >= c.Lasts(r.opt.ClaimTTL)
+		o.ClaimExpired = !o.ClaimOurs && time.Since(x.claimSince) >= c.Lasts(r.opt.ClaimTTL)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -53,13 +54,14 @@ func (r *Rotator) addCurrentLocked(o *plan.Observed, p plan.Policy, k *knowledge
 	if c == nil {
 		return
 	}
-	o.Displaced = c.ID == k.movedAway
+	o.Displaced = c.ID == k.unusual().movedAway
 	if !r.listedSinceLocked(*c, k.currentSince) {
 		return
 	}
 	o.HomeListed, o.Used = true, k.used
 	if _, seq, listed := r.listedKeyLocked(*c); !listed {
-		o.MissingTwice, o.Proof = k.missingSeq != 0 && seq > k.missingSeq, k.proof
+		missing := k.unusual().missingSeq
+		o.MissingTwice, o.Proof = missing != 0 && seq > missing, k.proof
 	}
 }
 
@@ -194,14 +196,16 @@ func (r *Rotator) absorbCurrentLocked(k *knowledge) {
 	key, seq, listed := r.listedKeyLocked(*k.entry.Current)
 	switch {
 	case listed:
-		k.missingSeq, k.proof = 0, elevenlabs.Unprobed
+		if k.proof = elevenlabs.Unprobed; k.rare != nil {
+			k.rare.missingSeq = 0
+		}
 		if k.credits == unknownCredits {
 			k.credits = firstCredits(k.entry, key)
 		}
 		k.used = k.used || key.CharacterCount > k.credits // a smaller value is a new billing period
 		k.credits = key.CharacterCount
-	case k.missingSeq == 0:
-		k.missingSeq = seq
+	case k.unusual().missingSeq == 0:
+		k.note().missingSeq = seq
 	}
 }
 

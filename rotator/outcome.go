@@ -36,14 +36,14 @@ const (
 func (j *job) conclude(s plan.Step, out outcome) {
 	r, f := j.r, out.failure
 	if out.progress || f != nil && out.as == failedRotation {
-		j.st.known.unsettled = nil // a rollback to its key would have its rotation id
+		j.st.known.note().unsettled = nil // a rollback to its key would have its rotation id
 	}
 	if f == nil {
 		return
 	}
 	switch out.as {
 	case failedUnsettled:
-		j.st.known.unsettled = &unsettled{j.entry().Intent.Rotation, f}
+		j.st.known.note().unsettled = &unsettled{j.entry().Intent.Rotation, f}
 		if out.cause != nil {
 			j.log.Error("recovery incomplete", "err", out.cause)
 		}
@@ -52,13 +52,13 @@ func (j *job) conclude(s plan.Step, out outcome) {
 			return // it was called off, so it did not fail
 		}
 		r.noteFailure(j.st, j.p, f, j.begun)
-		if logs(&j.st.known.loggedFailure, f.stage, f.reason) {
+		if logs(&j.st.known.note().loggedFailure, f.stage, f.reason) {
 			j.log.Error("rotation failed", "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)
 		}
 	case failedClaim:
-		j.st.known.retryAt = r.opt.Wall().Add(j.wait(1, f))
+		j.st.known.note().retryAt = r.opt.Wall().Add(j.wait(1, f))
 		if ledger.IsOutage(f.err) {
-			j.st.known.retryAt = time.Time{} // an outage is probed, not backed off
+			j.st.known.note().retryAt = time.Time{} // an outage is probed, not backed off
 		}
 		r.noteOnce(j.st, f)
 	case failedRetirement:
@@ -116,10 +116,10 @@ func (r *Rotator) noteOutage(st *policyState, s plan.Step, err error) {
 
 // noteOnce counts a failure unless the last counted one has the same reason.
 func (r *Rotator) noteOnce(st *policyState, f *stageError) {
-	if st.known.countedOutage == f.reason {
+	if st.known.unusual().countedOutage == f.reason {
 		return
 	}
-	st.known.countedOutage = f.reason
+	st.known.note().countedOutage = f.reason
 	p, _ := r.policyOf(st)
 	r.noteFailure(st, p, f, time.Now())
 	r.opt.Logger.Error("rotation failed", "policy", p.Name, "stage", f.stage, "outcome", "failed", "failure", f.reason, "err", f.err)
@@ -159,7 +159,7 @@ func (r *Rotator) noteStoreFailure(st *policyState, err error) {
 	s := &st.display
 	s.failure = r.storeFailure(err)
 	s.state, s.reason, st.last.failed = plan.StateFailing, s.failure.Reason, true
-	if logs(&st.known.loggedOutage, ledger.StageClaim, s.failure.Reason) {
+	if logs(&st.known.note().loggedOutage, ledger.StageClaim, s.failure.Reason) {
 		r.logLocked(slog.LevelError, "reading policy state failed", "policy", st.policy.Name, "failure", s.failure.Reason, "err", err)
 	}
 }

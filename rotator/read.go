@@ -26,7 +26,7 @@ func (r *Rotator) readEntryAt(ctx context.Context, st *policyState, name string,
 	switch {
 	case restored:
 		r.ledgerRestored(name, k.version, doc.Version)
-	case k.loaded && doc.Version == k.version && k.ledgerError == "":
+	case k.loaded && doc.Version == k.version && k.unusual().ledgerError == "":
 		return nil
 	}
 	k.record = nil
@@ -40,7 +40,7 @@ func (r *Rotator) readEntryAt(ctx context.Context, st *policyState, name string,
 		err = fmt.Errorf("reading ledger entry of %s: its owner is %s, this installation is %s; two ledgers were mixed", name, e.Owner, r.ownerID())
 	}
 	if err != nil {
-		k.loaded, k.entry, k.version, k.ledgerError, k.followed = true, nil, doc.Version, err.Error(), false
+		k.loaded, k.entry, k.version, k.note().ledgerError, k.followed = true, nil, doc.Version, err.Error(), false
 		return nil
 	}
 	r.mu.Lock()
@@ -77,7 +77,7 @@ func (r *Rotator) ledgerRestored(policy string, from, to int) {
 func (r *Rotator) readRecord(ctx context.Context, st *policyState, sink ledger.Sink, known int) (ledger.Record, error) {
 	k, id := &st.known, ledger.CurrentID(st.known.entry)
 	var empty func() (any, error)
-	if id != "" && id != k.renumbered && k.entry.Current.Sink.Ref == sink.Ref && k.entry.Current.Version >= known {
+	if id != "" && id != k.unusual().renumbered && k.entry.Current.Sink.Ref == sink.Ref && k.entry.Current.Version >= known {
 		known, empty = k.entry.Current.Version, func() (any, error) {
 			return map[string]any{ledger.FieldPolicy: k.entry.Policy}, nil // a record without the secret's field counts as empty
 		}
@@ -87,7 +87,7 @@ func (r *Rotator) readRecord(ctx context.Context, st *policyState, sink ledger.S
 		return ledger.Record{}, fmt.Errorf("reading record: %w", err)
 	}
 	if renumbered {
-		k.renumbered = id
+		k.note().renumbered = id
 	}
 	rec := ledger.ParseRecord(doc, sink.Field)
 	k.record = plan.View(rec, k.entry)

@@ -15,7 +15,7 @@ import (
 
 // recover takes over a claim whose holder is gone, or resumes unfinished work of our own.
 func (j *job) recover(ctx context.Context) outcome {
-	since := j.st.known.claimSince
+	since := j.st.known.unusual().claimSince
 	if err := j.write(ctx, j.takeClaim); err != nil {
 		return claimFailed(err)
 	}
@@ -25,7 +25,7 @@ func (j *job) recover(ctx context.Context) outcome {
 	}
 	j.log = j.log.With("rotation", in.Rotation)
 	f := failedFor(ledger.StageCreate, ledger.FailureInterrupted, "the process that worked on rotation %s stopped", in.Rotation)
-	if u := j.st.known.unsettled; u != nil && u.rotation == in.Rotation {
+	if u := j.st.known.unusual().unsettled; u != nil && u.rotation == in.Rotation {
 		f = u.failure
 	}
 	j.lost = since                     // the create was sent before that; its key may not be listed yet

@@ -35,7 +35,7 @@ func (j *job) inherit(ctx context.Context) outcome {
 	j.r.mu.Lock()
 	j.st.mayTakeBack = false
 	j.r.mu.Unlock()
-	j.st.known.inherits = ""
+	j.st.known.note().inherits = ""
 	return j.noted(nil, "ledger entry taken over", ledger.CurrentID(j.entry()), "from", from)
 }
 
@@ -205,8 +205,8 @@ func (r *Rotator) rename(ctx context.Context, from, to string) error {
 	if err := r.readEntry(ctx, st, to); err != nil {
 		return err
 	}
-	if st.known.ledgerError != "" {
-		return errors.New(st.known.ledgerError)
+	if st.known.unusual().ledgerError != "" {
+		return errors.New(st.known.unusual().ledgerError)
 	}
 	given, err := r.entryOf(ctx, from)
 	if err != nil {

@@ -98,7 +98,7 @@ func (j *job) intend(ctx context.Context, why ledger.Trigger) (*ledger.Intent, e
 	if err := j.write(ctx, func(e *ledger.Entry) { j.takeClaim(e); e.Intent = in }); err != nil {
 		return nil, err
 	}
-	j.st.known.countedOutage = ""
+	j.st.known.note().countedOutage = ""
 	j.r.displayRotating(j.st)
 	return in, nil
 }
@@ -439,7 +439,9 @@ func (j *job) endOverlaps(e *ledger.Entry, now time.Time) {
 // rotated counts and reports a completed rotation.
 func (j *job) rotated(c committed, in *ledger.Intent, old *ledger.KeyRef) {
 	k := &j.st.known
-	k.countedOutage, k.retryAt, k.digestKnown, k.unread, k.loggedFailure = "", time.Time{}, false, nil, nil
+	k.digestKnown = false
+	x := k.note()
+	x.countedOutage, x.retryAt, x.unread, x.loggedFailure = "", time.Time{}, nil, nil
 	k.record = &plan.RecordView{Version: c.Version, HasValue: true, Match: c.ID, KeyID: c.ID, Policy: j.p.Name}
 	e := Event{Type: EventRotated, Policy: j.p.Name, Workspace: c.Workspace, KeyID: c.ID, KeyName: c.Name, Reason: in.Reason,
 		Evidence: evidenceOf(c.KeyRef, j.entry()), At: c.Published, Duration: time.Since(j.begun)}

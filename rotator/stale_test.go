@@ -66,9 +66,9 @@ func TestWhichReplicaIsBehind(t *testing.T) {
 		"restored":                         {entry(k1), entry(k2), 4, "", false},
 		"the first key that is seen":       {nil, entry(k2), 6, "", false},
 	} {
-		k := knowledge{entry: c.known, version: 5, movedAway: c.away}
+		k := knowledge{entry: c.known, version: 5, rare: &unusual{movedAway: c.away}}
 		k.followPlace(p, c.next, c.version)
-		if behind := k.movedAway == c.next.Current.ID; behind != c.behind {
+		if behind := k.unusual().movedAway == c.next.Current.ID; behind != c.behind {
 			t.Errorf("%s: behind %v", name, behind)
 		}
 	}

@@ -78,38 +78,60 @@ type knowledge struct {
 	leaked      bool // the entry's history has a leak; most are not unpacked to look for one
 	proof       elevenlabs.ProbeResult
 
-	ledgerError   string
 	entry         *ledger.Entry // nil: the ledger has none
 	version       int
-	told          map[end]bool        // ends of keys that were logged here and may not be in the entry yet
-	record        *plan.RecordView    // nil: must be read before it is used
-	unread        *ledger.LastFailure // why entry or record cannot be read; nil: they could be at the last try
-	explained     int                 // listing whose unknown keys have already caused a new read of the ledger
-	renumbered    string              // the current key, if the versions of its record began anew since it was published
+	told          map[end]bool     // ends of keys that were logged here and may not be in the entry yet
+	record        *plan.RecordView // nil: must be read before it is used
 	currentID     string
-	lastPublished time.Time // by the history: a key that was replaced and put back meanwhile is current anew
-	currentSince  time.Time // when this process first saw that key as current
-	changedSince  time.Time // the same, but zero where it saw no other before
-	claimVersion  int
-	claimSince    time.Time            // when this version of the claim was first seen; monotonic
-	missingSeq    int                  // listing in which the current key was first missing; 0: it is there
-	disabledKey   string               // the current key whose disabling was already reported
+	lastPublished int64                // nanoseconds, by the history: a key that was replaced and put back meanwhile is current anew
+	currentSince  time.Time            // when this process first saw that key as current
+	changedSince  time.Time            // the same, but zero where it saw no other before
 	usage         map[string]usage     // of retiring keys, by id
 	credits       int64                // of the current key, at its last listing
 	quarantined   map[string]time.Time // when this process first saw each key in quarantine there; monotonic
-	retryAt       time.Time            // next attempt, if the ledger could not be written
-	countedOutage ledger.Failure       // the outage that was already counted as this policy's failure
-	loggedOutage  *logged              // the last failure of the store; forgotten once the policy is ok
-	loggedFailure *logged              // the last failed rotation
-	patchAfter    time.Time
 	pace          pace
+	elsewhere     map[string]string // keys that the ledger reserves for other policies, as seen at an adoption
+	digest        string            // of the settings applied when the policy was loaded
+	rare          *unusual          // nil: nothing is
+}
+
+// unusual is the part of the knowledge that few policies have at any time: their failures, and what others did to them. It is
+// apart since ten thousand policies are in memory.
+type unusual struct {
+	claimVersion  int
+	claimSince    time.Time // when this version of the claim was first seen; monotonic
+	ledgerError   string
+	unread        *ledger.LastFailure // why entry or record cannot be read; nil: they could be at the last try
+	explained     int                 // listing whose unknown keys have already caused a new read of the ledger
+	missingSeq    int                 // listing in which the current key was first missing; 0: it is there
+	renumbered    string              // the current key, if the versions of its record began anew since it was published
+	disabledKey   string              // the current key whose disabling was already reported
+	retryAt       time.Time           // next attempt, if the ledger could not be written
+	countedOutage ledger.Failure      // the outage that was already counted as this policy's failure
+	loggedOutage  *logged             // the last failure of the store; forgotten once the policy is ok
+	loggedFailure *logged             // the last failed rotation
+	patchAfter    time.Time
 	mended        int    // version of the entry whose future times were logged
 	inherits      string // the predecessor that was last found
 	groupHeld     string // the holder of the group when it was last read
 	unsettled     *unsettled
-	movedAway     string            // the current key, if another replica moved it away from the policy's place
-	elsewhere     map[string]string // keys that the ledger reserves for other policies, as seen at an adoption
-	digest        string            // of the settings applied when the policy was loaded
+	movedAway     string // the current key, if another replica moved it away from the policy's place
+}
+
+// unusual returns what is unusual about the policy, to be read.
+func (k *knowledge) unusual() unusual {
+	if k.rare == nil {
+		return unusual{}
+	}
+	return *k.rare
+}
+
+// note returns the same, to be changed.
+func (k *knowledge) note() *unusual {
+	if k.rare == nil {
+		k.rare = &unusual{}
+	}
+	return k.rare
 }
 
 // logged is a failure that was logged.
@@ -171,29 +193,32 @@ func (st *policyState) load(p *plan.Policy, ws *workspace) {
 
 // setEntry stores the entry that was read or written at this version.
 func (k *knowledge) setEntry(e *ledger.Entry, version int, now time.Time) {
-	var last time.Time // when the newest rotation of the history published its key
+	var last int64 // when the newest rotation of the history published its key
 	k.leaked = false
 	if e != nil {
 		for _, past := range e.Rotations() {
 			k.leaked = k.leaked || plan.Leaked(past.Reason)
-			last = past.Published
+			last = past.Published.UnixNano()
 		}
 		e.Pack()
 	}
-	k.loaded, k.ledgerError, k.entry, k.version = true, "", e, version
-	if id := ledger.CurrentID(e); id != k.currentID || !last.Equal(k.lastPublished) {
+	x := k.note()
+	k.loaded, k.entry, k.version, x.ledgerError = true, e, version, ""
+	if id := ledger.CurrentID(e); id != k.currentID || last != k.lastPublished {
 		if k.currentID != "" {
 			k.changedSince = now
 		}
-		k.currentID, k.lastPublished, k.currentSince, k.missingSeq, k.proof = id, last, now, 0, elevenlabs.Unprobed
+		k.currentID, k.lastPublished, k.currentSince, x.missingSeq, k.proof = id, last, now, 0, elevenlabs.Unprobed
 		k.credits, k.used = unknownCredits, false
 	}
 	k.quarantined = inQuarantine(e, k.quarantined, now)
 	switch {
-	case e == nil || e.Claim == nil:
-		k.claimVersion = 0
-	case k.claimVersion != version:
-		k.claimVersion, k.claimSince = version, now
+	case e == nil || e.Claim == nil && e.Intent == nil:
+		x.claimVersion, x.claimSince = 0, time.Time{}
+	case e.Claim == nil:
+		x.claimVersion = 0
+	case x.claimVersion != version:
+		x.claimVersion, x.claimSince = version, now
 	}
 }
 
@@ -222,9 +247,9 @@ func (k *knowledge) followPlace(p plan.Policy, next *ledger.Entry, version int) 
 		return
 	}
 	was := k.entry.Current
-	here := !plan.Moved(p, *was) || was.ID == k.movedAway
+	here := !plan.Moved(p, *was) || was.ID == k.unusual().movedAway
 	if here && plan.Moved(p, *next.Current) && k.entry.RetiringKey(next.Current.ID) == nil {
-		k.movedAway = next.Current.ID
+		k.note().movedAway = next.Current.ID
 	}
 }
 

@@ -142,13 +142,13 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 	if o.Entry != nil {
 		s.failure = o.Entry.Failure
 	}
-	if u := st.known.unread; u != nil && (s.state == plan.StateOK || s.state == plan.StateDue) {
+	if u := st.known.unusual().unread; u != nil && (s.state == plan.StateOK || s.state == plan.StateDue) {
 		s.state, s.reason, s.failure, st.last.failed = plan.StateFailing, u.Reason, u, true
 	}
-	if s.state == plan.StateOK {
-		st.known.loggedOutage = nil
+	if s.state == plan.StateOK && st.known.rare != nil {
+		st.known.rare.loggedOutage = nil
 	}
-	if st.known.countedOutage != "" && (s.state == plan.StateDue || s.state == plan.StateFailing) && (o.Entry == nil || o.Entry.Failure == nil) {
+	if st.known.unusual().countedOutage != "" && (s.state == plan.StateDue || s.state == plan.StateFailing) && (o.Entry == nil || o.Entry.Failure == nil) {
 		s.state, s.failure, st.last.failed = plan.StateFailing, was.Failure, true // the ledger could not be written
 	}
 	s.keys = plan.CountKeys(p, o)
@@ -162,6 +162,9 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 		s.unswept = 0
 	}
 	r.emitTransitions(st, was, o)
+	if st.known.unusual() == (unusual{}) {
+		st.known.rare = nil
+	}
 }
 
 // displayRotating displays, until the next look, what others see in the claimed entry.
@@ -198,18 +201,18 @@ func (r *Rotator) emitTransitions(st *policyState, was PolicyStatus, o plan.Obse
 		r.observeLocked(e)
 	}
 	k, listed := o.Key(ledger.CurrentID(o.Entry))
-	if listed && !k.Disabled {
-		st.known.disabledKey = "" // it may be disabled again
+	if listed && !k.Disabled && st.known.rare != nil {
+		st.known.rare.disabledKey = "" // it may be disabled again
 	}
 	if !listed || !k.Disabled {
 		return
 	}
 	cause := plan.CauseOf(k.DisableReason)
 	e.Type, e.Reason = EventKeyDisabled, cause
-	if _, told := s.Disabled[cause]; told && st.known.disabledKey == k.ID {
+	if _, told := s.Disabled[cause]; told && st.known.unusual().disabledKey == k.ID {
 		return
 	}
-	st.known.disabledKey = k.ID
+	st.known.note().disabledKey = k.ID
 	st.display.noteDisabled(cause, e.At)
 	r.observeLocked(e)
 	r.logLocked(slog.LevelWarn, "current key was disabled by others", "policy", s.Policy.Name, "key_id", k.ID, "disable_reason", cause)

@@ -76,7 +76,7 @@ func (j *job) patch(ctx context.Context, s plan.Step) outcome {
 	got, err := j.patchKey(ctx, s)
 	if err != nil {
 		f := failed(ledger.StageCommit, err)
-		j.st.known.patchAfter = j.r.opt.Wall().Add(j.wait(1, f))
+		j.st.known.note().patchAfter = j.r.opt.Wall().Add(j.wait(1, f))
 		_ = j.release(ctx, nil)
 		return outcome{again: true, failure: f, as: failedTending}
 	}

@@ -132,7 +132,7 @@ const wakesAfter = 10
 func (r *Rotator) wakeLater(st *policyState, d plan.Decision) {
 	wait := time.Duration(0)
 	if c := ledger.ClaimOf(st.known.entry); c != nil { // another replica's, or our own unsettled work
-		wait = time.Until(st.known.claimSince.Add(c.Lasts(r.opt.ClaimTTL)))
+		wait = time.Until(st.known.unusual().claimSince.Add(c.Lasts(r.opt.ClaimTTL)))
 	}
 	if wait <= 0 && !d.Wake.IsZero() {
 		wait = d.Wake.Sub(r.opt.Wall())
