@@ -96,7 +96,7 @@ func (j *job) adopt(ctx context.Context, s plan.Step) outcome {
 		return storeFailed(err)
 	}
 	if other != "" {
-		j.st.known.elsewhere = map[string]string{key.ID: other} // read again at the next resync
+		j.st.known.note().elsewhere = map[string]string{key.ID: other} // read again at the next resync
 		return outcome{again: true}
 	}
 	previous, err := j.previousOf(ctx, rec, key.ID)

@@ -220,7 +220,7 @@ func (j *job) audit(msg string, args ...any) {
 // overlap that the record promised, if known.
 func (j *job) retiringOf(old ledger.KeyRef, why ledger.Trigger, now, until time.Time) ledger.Retiring {
 	j.r.mu.Lock()
-	disabled, listed := j.r.listedLocked(old, j.st.known.changedSince)
+	disabled, listed := j.r.listedLocked(old, j.st.known.unusual().changedSince)
 	j.r.mu.Unlock()
 	return plan.RetiringOf(j.p, old, why, disabled, listed, now, until)
 }

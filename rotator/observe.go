@@ -41,7 +41,7 @@ func (r *Rotator) observe(ctx context.Context, st *policyState) (plan.Policy, pl
 	claimed := ledger.ClaimOf(k.entry) != nil
 	fresh := !k.loaded || in.resync || asked != nil || claimed && k.pace.waits(plan.Attempt{Action: lookClaimed}) <= 0
 	if in.resync {
-		k.record, k.elsewhere = nil, nil
+		k.record, k.note().elsewhere = nil, nil
 	}
 	if fresh {
 		version := k.version

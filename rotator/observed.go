@@ -69,7 +69,7 @@ func (r *Rotator) addCurrentLocked(o *plan.Observed, p plan.Policy, k *knowledge
 // key that this process has not watched for that long is neither in use nor idle: another replica may have seen it move.
 func (r *Rotator) addUsageLocked(o *plan.Observed, k *knowledge) {
 	for _, old := range k.entry.Retiring {
-		u, known := k.usage[old.ID]
+		u, known := k.unusual().usage[old.ID]
 		_, seq, listed := r.listedKeyLocked(old.KeyRef)
 		switch {
 		case !known || !listed || old.State != ledger.InOverlap:
@@ -84,7 +84,7 @@ func (r *Rotator) addUsageLocked(o *plan.Observed, k *knowledge) {
 // addEnabledLocked says which keys in quarantine are enabled. It ignores a listing that began before the key was known to be in
 // quarantine: that may show the key as it was in overlap.
 func (r *Rotator) addEnabledLocked(o *plan.Observed, k *knowledge) {
-	for id, since := range k.quarantined {
+	for id, since := range k.unusual().quarantined {
 		key, listed := o.Key(id)
 		if listed && !key.Disabled && r.workspaces[key.Workspace].listing.begun.After(since) {
 			o.Enabled = append(o.Enabled, id)
@@ -163,15 +163,18 @@ func (r *Rotator) absorb(st *policyState) {
 // absorbUsageLocked follows the usage counters of the keys in overlap.
 func (r *Rotator) absorbUsageLocked(k *knowledge) {
 	if k.entry == nil || len(k.entry.Retiring) == 0 {
-		k.usage = nil
+		if k.rare != nil {
+			k.rare.usage = nil
+		}
 		return
 	}
-	if k.usage == nil {
-		k.usage = map[string]usage{}
+	x := k.note()
+	if x.usage == nil {
+		x.usage = map[string]usage{}
 	}
 	for _, old := range k.entry.Retiring {
 		key, seq, listed := r.listedKeyLocked(old.KeyRef)
-		u, known := k.usage[old.ID]
+		u, known := x.usage[old.ID]
 		if !listed || old.State != ledger.InOverlap {
 			continue
 		}
@@ -183,7 +186,7 @@ func (r *Rotator) absorbUsageLocked(k *knowledge) {
 			u.since = seq
 		}
 		u.credits = key.CharacterCount
-		k.usage[old.ID] = u
+		x.usage[old.ID] = u
 	}
 }
 
@@ -194,11 +197,15 @@ func (r *Rotator) absorbCurrentLocked(k *knowledge) {
 		return
 	}
 	key, seq, listed := r.listedKeyLocked(*k.entry.Current)
+	if x := k.rare; x != nil {
+		x.changedSince = time.Time{}
+		if listed {
+			x.missingSeq = 0
+		}
+	}
 	switch {
 	case listed:
-		if k.proof = elevenlabs.Unprobed; k.rare != nil {
-			k.rare.missingSeq = 0
-		}
+		k.proof = elevenlabs.Unprobed
 		if k.credits == unknownCredits {
 			k.credits = firstCredits(k.entry, key)
 		}
@@ -268,7 +275,7 @@ func (r *Rotator) elsewhereLocked(p plan.Policy, k *knowledge) map[string]string
 	if v == nil || v.Match != "" || (!v.HasValue && p.Adopt == "") {
 		return nil // the owner matters only for a value that this policy's entry does not explain
 	}
-	owners := maps.Clone(k.elsewhere)
+	owners := maps.Clone(k.unusual().elsewhere)
 	note := func(ref ledger.KeyRef, policy string) {
 		if ref.Workspace == p.Workspace && ref.Account == p.ServiceAccount || ref.ID == v.KeyID || ref.ID == p.Adopt {
 			if owners == nil {

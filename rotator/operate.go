@@ -276,9 +276,8 @@ func (r *Rotator) untried(st *policyState) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if q := st.request; q != nil {
-		again := *q
-		again.Failed = false
-		st.request = &again
+		st.request = new(*q)
+		st.request.Failed = false
 	}
 }
 

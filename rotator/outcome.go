@@ -131,9 +131,8 @@ func (r *Rotator) noteFailure(st *policyState, p plan.Policy, f *stageError, beg
 	defer r.mu.Unlock()
 	r.noteRefusedLocked(p.Workspace, f.err)
 	if q := st.request; q != nil && !q.Pending { // a pending request came after the rotation that failed
-		tried := *q
-		tried.Failed = true
-		st.request = &tried
+		st.request = new(*q)
+		st.request.Failed = true
 	}
 	st.display.failures++
 	st.display.state, st.display.reason, st.last.failed = plan.StateFailing, f.reason, true

@@ -129,7 +129,7 @@ func (p *pace) charge(calls int) {
 		p.spent[n-1].calls += calls
 		return
 	}
-	p.spent = append(p.spent, expense{now, calls})
+	p.spent = slices.Concat(p.spent, []expense{{now, calls}}) // no room for more: few looks make calls
 }
 
 // affords returns how long to wait until the budget allows this many calls.

@@ -322,13 +322,13 @@ func TestPlan(t *testing.T) {
 		{"record overwritten with another policy's key", func(s stage) {
 			s.o.Record.Match, s.o.Record.KeyID, s.o.Elsewhere = "", "k9", map[string]string{"k9": "other"}
 		}, "", plan.StateError, plan.FaultRecordChanged},
-		{"no entry, fields of others", func(s stage) { noEntry(s); s.o.Record.Foreign = []string{"key_id"} }, "", plan.StateError, plan.FaultRecordChanged},
+		{"no entry, fields of others", func(s stage) { noEntry(s); s.o.Record.Foreign = "key_id" }, "", plan.StateError, plan.FaultRecordChanged},
 		{"no entry, what a takeover leaves", func(s stage) {
 			noEntry(s)
-			s.o.Record.Foreign, s.o.Record.Policy = []string{"policy"}, s.p.Name
+			s.o.Record.Foreign, s.o.Record.Policy = "policy", s.p.Name
 		}, "rotate first", plan.StateDue, ledger.TriggerFirst},
 		{"moved to fields of others", func(s stage) {
-			s.p.Sink.Path, s.o.Record = "elsewhere", &plan.RecordView{Foreign: []string{"policy"}}
+			s.p.Sink.Path, s.o.Record = "elsewhere", &plan.RecordView{Foreign: "policy"}
 		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"a field of rekeyd's own for the secret", func(s stage) { hours(s, 2); s.p.Sink.Field = "key_id" }, "", plan.StateError, plan.FaultSinkField},
 
@@ -353,7 +353,7 @@ func TestPlan(t *testing.T) {
 		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"no entry, more than a takeover leaves", func(s stage) {
 			noEntry(s)
-			s.o.Record.Foreign, s.o.Record.Policy = []string{"key_id", "policy"}, s.p.Name
+			s.o.Record.Foreign, s.o.Record.Policy = "key_id, policy", s.p.Name
 		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"due, backoff, a request is fulfilled", func(s stage) {
 			hours(s, 2)
@@ -573,7 +573,7 @@ func TestPlan(t *testing.T) {
 			s.p.Sink.Path, s.o.Record, s.p.Adopt = "elsewhere", &plan.RecordView{HasValue: true}, "k1"
 		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"moved to another field of its record", func(s stage) {
-			s.p.Sink.Field, s.o.Record = "elsewhere", &plan.RecordView{Foreign: []string{"policy"}}
+			s.p.Sink.Field, s.o.Record = "elsewhere", &plan.RecordView{Foreign: "policy"}
 		}, "rotate moved", plan.StateDue, ledger.TriggerMoved},
 		{"moved, record not read", func(s stage) { s.p.Sink.Path, s.o.Record = "elsewhere", nil }, "rotate moved", plan.StateDue, ledger.TriggerMoved},
 		{"adopted, its value never seen", func(s stage) { s.o.Entry.Current.Hash, s.o.Record.Match = "", "" }, "", plan.StateOK, nil},

@@ -46,15 +46,17 @@ func (r *Rotator) readEntryAt(ctx context.Context, st *policyState, name string,
 	r.mu.Lock()
 	p := st.policy
 	r.mu.Unlock()
-	if c := e.Current; c != nil && !plan.Moved(*p, *c) {
-		c.Workspace, c.Account, c.Sink = p.Workspace, p.ServiceAccount, p.Sink // not the copies that are equal
+	for c := range e.Keys() {
+		if !plan.Moved(*p, *c) {
+			c.Workspace, c.Account, c.Sink = p.Workspace, p.ServiceAccount, p.Sink // not the copies that are equal
+		}
 	}
 	k.followPlace(*p, e, doc.Version)
 	if k.followed {
 		r.logOthers(name, k.entry, e)
-		r.logEnds(name, k.entry, e, k.told)
+		r.logEnds(name, k.entry, e, k.unusual().told)
 	}
-	k.followed, k.told = true, nil
+	k.followed, k.note().told = true, nil
 	k.setEntry(e, doc.Version, time.Now())
 	r.noteRecent(st, e)
 	return nil

@@ -439,9 +439,8 @@ func (j *job) endOverlaps(e *ledger.Entry, now time.Time) {
 // rotated counts and reports a completed rotation.
 func (j *job) rotated(c committed, in *ledger.Intent, old *ledger.KeyRef) {
 	k := &j.st.known
-	k.digestKnown = false
 	x := k.note()
-	x.countedOutage, x.retryAt, x.unread, x.loggedFailure = "", time.Time{}, nil, nil
+	x.countedOutage, x.retryAt, k.digestKnown, x.unread, x.loggedFailure = "", time.Time{}, false, nil, nil
 	k.record = &plan.RecordView{Version: c.Version, HasValue: true, Match: c.ID, KeyID: c.ID, Policy: j.p.Name}
 	e := Event{Type: EventRotated, Policy: j.p.Name, Workspace: c.Workspace, KeyID: c.ID, KeyName: c.Name, Reason: in.Reason,
 		Evidence: evidenceOf(c.KeyRef, j.entry()), At: c.Published, Duration: time.Since(j.begun)}

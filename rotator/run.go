@@ -1,6 +1,7 @@
 package rotator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -27,24 +28,17 @@ func (r *Rotator) Load(policies []plan.Policy, clients map[string]*elevenlabs.Cl
 		p := &policies[i]
 		st := old[p.Name]
 		if st == nil {
-			st = r.removed[p.Name]
-			delete(r.removed, p.Name)
-		}
-		if st == nil {
-			st = &policyState{}
-		}
-		if old[p.Name] == nil {
+			st = cmp.Or(r.removed[p.Name], &policyState{})
 			st.loadedAt, st.mayTakeBack = r.loads, r.loads > 1
+			delete(r.removed, p.Name)
 		}
 		st.load(p, r.workspaces[p.Workspace])
 		r.policies[p.Name] = st
 	}
 	for name, st := range old {
 		if r.policies[name] == nil {
-			p := *st.policy
-			p.Mode = plan.ModeRemoved
-			st.policy = &p
-			r.removed[name] = st
+			st.policy, r.removed[name] = new(*st.policy), st
+			st.policy.Mode = plan.ModeRemoved
 		}
 	}
 	for _, ws := range r.sortedWorkspaces {

@@ -22,16 +22,16 @@ func TestAListingFromBeforeTheCurrentKeyChangedIsNotBelieved(t *testing.T) {
 	}}}}
 	var k knowledge
 	k.setEntry(entry("k1"), 1, start)
-	if disabled, found := r.listedLocked(ref("k1"), k.changedSince); !disabled || !found {
+	if disabled, found := r.listedLocked(ref("k1"), k.unusual().changedSince); !disabled || !found {
 		t.Errorf("a key that was current all the time: disabled %v, found %v", disabled, found)
 	}
 	k.setEntry(entry("k2"), 2, start.Add(2*time.Minute))
 	k.setEntry(entry("k2"), 3, start.Add(3*time.Minute)) // the same key: no change
-	if disabled, found := r.listedLocked(ref("k1"), k.changedSince); disabled || found {
+	if disabled, found := r.listedLocked(ref("k1"), k.unusual().changedSince); disabled || found {
 		t.Errorf("the key changed after the listing: disabled %v, found %v", disabled, found)
 	}
 	r.workspaces["w"].listing.begun = start.Add(150 * time.Second)
-	if disabled, found := r.listedLocked(ref("k1"), k.changedSince); !disabled || !found {
+	if disabled, found := r.listedLocked(ref("k1"), k.unusual().changedSince); !disabled || !found {
 		t.Errorf("the listing is newer than the change: disabled %v, found %v", disabled, found)
 	}
 }

@@ -50,7 +50,7 @@ type inbox struct {
 // last is the last entry and decision of a policy, for decisions about other policies.
 type last struct {
 	entry    *ledger.Entry // never changed
-	decision plan.Decision
+	decision plan.Outlook
 	planned  bool // there was a decision
 	failed   bool // the policy failed since the decision, or its entry has a failure
 }
@@ -80,24 +80,24 @@ type knowledge struct {
 
 	entry         *ledger.Entry // nil: the ledger has none
 	version       int
-	told          map[end]bool     // ends of keys that were logged here and may not be in the entry yet
 	record        *plan.RecordView // nil: must be read before it is used
 	currentID     string
-	lastPublished int64                // nanoseconds, by the history: a key that was replaced and put back meanwhile is current anew
-	currentSince  time.Time            // when this process first saw that key as current
-	changedSince  time.Time            // the same, but zero where it saw no other before
-	usage         map[string]usage     // of retiring keys, by id
-	credits       int64                // of the current key, at its last listing
-	quarantined   map[string]time.Time // when this process first saw each key in quarantine there; monotonic
+	lastPublished int64     // nanoseconds, by the history: a key that was replaced and put back meanwhile is current anew
+	currentSince  time.Time // when this process first saw that key as current
+	credits       int64     // of the current key, at its last listing
 	pace          pace
-	elsewhere     map[string]string // keys that the ledger reserves for other policies, as seen at an adoption
-	digest        string            // of the settings applied when the policy was loaded
-	rare          *unusual          // nil: nothing is
+	digest        string   // of the settings applied when the policy was loaded
+	rare          *unusual // nil: nothing is
 }
 
-// unusual is the part of the knowledge that few policies have at any time: their failures, and what others did to them. It is
-// apart since ten thousand policies are in memory.
+// unusual is the part of the knowledge that few policies have at any time: about retiring keys, failures, and what others did. It
+// is apart since ten thousand policies are in memory.
 type unusual struct {
+	usage         map[string]usage     // of retiring keys, by id
+	quarantined   map[string]time.Time // when this process first saw each key in quarantine there; monotonic
+	told          map[end]bool         // ends of keys that were logged here and may not be in the entry yet
+	elsewhere     map[string]string    // keys that the ledger reserves for other policies, as seen at an adoption
+	changedSince  time.Time            // when this process saw the current key replace another; zero: it did not, or a listing has begun since
 	claimVersion  int
 	claimSince    time.Time // when this version of the claim was first seen; monotonic
 	ledgerError   string
@@ -171,10 +171,11 @@ type end struct{ what, keyID string }
 
 // tell notes an end that was logged.
 func (k *knowledge) tell(e end) {
-	if k.told == nil {
-		k.told = map[end]bool{}
+	x := k.note()
+	if x.told == nil {
+		x.told = map[end]bool{}
 	}
-	k.told[e] = true
+	x.told[e] = true
 }
 
 // load sets the policy, at the start and at each reload. One that did not change costs no call at a reload, and keeps its texts,
@@ -206,12 +207,12 @@ func (k *knowledge) setEntry(e *ledger.Entry, version int, now time.Time) {
 	k.loaded, k.entry, k.version, x.ledgerError = true, e, version, ""
 	if id := ledger.CurrentID(e); id != k.currentID || last != k.lastPublished {
 		if k.currentID != "" {
-			k.changedSince = now
+			x.changedSince = now
 		}
 		k.currentID, k.lastPublished, k.currentSince, x.missingSeq, k.proof = id, last, now, 0, elevenlabs.Unprobed
 		k.credits, k.used = unknownCredits, false
 	}
-	k.quarantined = inQuarantine(e, k.quarantined, now)
+	x.quarantined = inQuarantine(e, x.quarantined, now)
 	switch {
 	case e == nil || e.Claim == nil && e.Intent == nil:
 		x.claimVersion, x.claimSince = 0, time.Time{}
@@ -260,14 +261,14 @@ type display struct {
 	cutOff            plan.DisableCause
 	failure           *ledger.LastFailure
 	keys              plan.KeyCounts
+	successes         int32
+	failures          int32
+	unswept           int32
 	inUse             bool
 	accepted          bool
 	unproven          bool
 	thirdPartyDisable elevenlabs.Value[bool]
 	disabled          map[plan.DisableCause]time.Time
-	successes         int
-	failures          int
-	unswept           int
 }
 
 // noteDisabled notes when a current key was seen disabled. Snapshots have the old map.

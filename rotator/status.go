@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -15,16 +16,8 @@ import (
 // PolicyStatus is the state of a policy at the last look.
 type PolicyStatus struct {
 	Policy       *plan.Policy // read-only
-	State        plan.State
-	Reason       plan.Reason            // nil when all is well
-	Message      string                 // an error in a sentence; "" otherwise
-	HeldBy       string                 // with plan.WaitGroup: the policy that holds the group
-	Loaded       bool                   // the ledger entry was read
-	Steps        []plan.Step            // what rekeyd will do next
-	NextDue      time.Time              // zero: no rotation will begin
-	NextReason   plan.Reason            // what makes it due
-	Leaves       map[string]time.Time   // when each retiring key is disabled or deleted, at the latest: by its id
-	Missing      map[string][]plan.Wait // the evidence that ends a key's overlap earlier: by its id
+	plan.Outlook              // with the state and the reason of a failure since
+	Loaded       bool         // the ledger entry was read
 	LastRotation time.Time
 	Current      *ledger.KeyRef
 	Retiring     []ledger.Retiring
@@ -36,7 +29,6 @@ type PolicyStatus struct {
 	CutOff       plan.DisableCause // for which the current key is listed as disabled, so that its readers are refused; "" while it is enabled
 	RoomMade     bool              // the last rotation found its account full, and cut a quarantine short
 	Unproven     bool              // of a disabled key it is not known whether it is still accepted
-	Drift        []string
 	// ThirdPartyDisable is whether ElevenLabs may disable the current key when it leaks, as far as that is known.
 	ThirdPartyDisable elevenlabs.Value[bool]
 	Failure           *ledger.LastFailure // since the last success
@@ -117,10 +109,10 @@ func (r *Rotator) Ready() error {
 
 // statusLocked is what is displayed of the policy.
 func (st *policyState) statusLocked() PolicyStatus {
-	d, x := st.last.decision, st.display
-	s := PolicyStatus{Policy: st.policy, State: x.state, Reason: x.reason, Message: d.Message, HeldBy: d.HeldBy, Loaded: st.last.planned, Steps: d.Steps,
-		NextDue: d.NextDue, NextReason: d.NextReason, Leaves: d.Leaves, Missing: d.Missing, Keys: x.keys, InUse: x.inUse, CutOff: x.cutOff, Accepted: x.accepted, Unproven: x.unproven, Drift: d.Drift,
-		ThirdPartyDisable: x.thirdPartyDisable, Failure: x.failure, Successes: x.successes, Failures: x.failures, Disabled: x.disabled, Unswept: x.unswept}
+	x := st.display
+	s := PolicyStatus{Policy: st.policy, Outlook: st.last.decision, Loaded: st.last.planned, Keys: x.keys, InUse: x.inUse, CutOff: x.cutOff,
+		Accepted: x.accepted, Unproven: x.unproven, ThirdPartyDisable: x.thirdPartyDisable, Failure: x.failure, Successes: int(x.successes), Failures: int(x.failures), Disabled: x.disabled, Unswept: int(x.unswept)}
+	s.State, s.Reason = x.state, x.reason
 	if e := st.last.entry; e != nil {
 		s.Current, s.Retiring, s.History, s.LastRotation, s.MovedTo = e.Current, e.Retiring, e.Packed(), e.LastRotation, e.MovedTo
 		s.RoomMade = e.RoomMade()
@@ -136,7 +128,7 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 	if st.known.leaked && o.Entry != st.last.entry {
 		st.display.noteLeaks(o.Entry, r.opt.Wall())
 	}
-	st.last = last{entry: o.Entry, decision: d, planned: true, failed: o.Entry != nil && o.Entry.Failure != nil}
+	st.last = last{entry: o.Entry, decision: d.Outlook, planned: true, failed: o.Entry != nil && o.Entry.Failure != nil}
 	s := &st.display
 	s.state, s.reason = d.State, d.Reason
 	if o.Entry != nil {
@@ -162,7 +154,7 @@ func (r *Rotator) updateStatus(st *policyState, p plan.Policy, o plan.Observed, 
 		s.unswept = 0
 	}
 	r.emitTransitions(st, was, o)
-	if st.known.unusual() == (unusual{}) {
+	if x := st.known.rare; x != nil && reflect.ValueOf(*x).IsZero() {
 		st.known.rare = nil
 	}
 }

@@ -40,9 +40,8 @@ func (r *Rotator) redirect(st *policyState, before, now string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if q := st.request; q != nil && before != "" && q.NotKey == before {
-		again := *q
-		again.NotKey = now
-		st.request = &again
+		st.request = new(*q)
+		st.request.NotKey = now
 	}
 }
 

@@ -26,7 +26,7 @@ func TestNoTurnIsYieldedToAFirstKey(t *testing.T) {
 		entry  *ledger.Entry
 		yields bool
 	}{{nil, false}, {entry(50 * time.Hour), true}, {entry(20 * time.Hour), false}} {
-		r.policies = map[string]*policyState{"b": {policy: &member, last: last{entry: c.entry, planned: true, decision: plan.Decision{State: plan.StateDue, NextDue: now}}}}
+		r.policies = map[string]*policyState{"b": {policy: &member, last: last{entry: c.entry, planned: true, decision: plan.Outlook{State: plan.StateDue, NextDue: now}}}}
 		if got := r.yieldsTurnLocked(member, entry(25*time.Hour)); got != c.yields {
 			t.Errorf("to a member with %+v: %t", c.entry, got)
 		}

@@ -39,27 +39,25 @@ func everything(t *testing.T) rotator.Snapshot {
 	}
 	next := weekly.Next(instant)
 	s := rotator.Snapshot{Policies: []rotator.PolicyStatus{
-		{Policy: policy("first"), State: plan.StateDue, Reason: ledger.TriggerFirst, Steps: []plan.Step{step(plan.ActRotate, ledger.TriggerFirst, "")}},
-		{Policy: policy("leaked"), State: plan.StateDue, Reason: ledger.TriggerExposed, Current: current, Steps: []plan.Step{step(plan.ActRotate, ledger.TriggerExposed, "")}},
-		{Policy: policy("quiet"), State: plan.StateOK, Current: current, LastRotation: instant, NextDue: next, NextReason: ledger.TriggerSchedule, ThirdPartyDisable: elevenlabs.Some(false),
+		{Policy: policy("first"), Outlook: plan.Outlook{State: plan.StateDue, Reason: ledger.TriggerFirst, Steps: []plan.Step{step(plan.ActRotate, ledger.TriggerFirst, "")}}},
+		{Policy: policy("leaked"), Outlook: plan.Outlook{State: plan.StateDue, Reason: ledger.TriggerExposed, Steps: []plan.Step{step(plan.ActRotate, ledger.TriggerExposed, "")}}, Current: current},
+		{Policy: policy("quiet"), Outlook: plan.Outlook{State: plan.StateOK, NextDue: next, NextReason: ledger.TriggerSchedule}, Current: current, LastRotation: instant, ThirdPartyDisable: elevenlabs.Some(false),
 			Retiring: []ledger.Retiring{old("key_overlap", ledger.InOverlap, time.Hour), old("key_quarantine", ledger.InQuarantine, 26*time.Hour)}},
-		{Policy: managed(policy("busy")), State: plan.StateOK, Current: current, LastRotation: instant, NextDue: instant.Add(50 * time.Hour), NextReason: ledger.TriggerMaxAge, Drift: []string{"permissions", "allowed_ips", "character_limit", "tts_concurrency_limit", "music_concurrency_limit", "third_party_disable_allowed"},
-			Steps: []plan.Step{
-				step(plan.ActSweep, ledger.TriggerAbandonedKey, "key_swept"), step(plan.ActDisable, ledger.TriggerOverlapEnded, "key_overlap"),
-				step(plan.ActDelete, ledger.TriggerQuarantineEnded, "key_quarantine"), step(plan.ActPatch, ledger.TriggerDrift, "key_current"),
-				step(plan.ActEnable, ledger.TriggerLateDisable, "key_current"), step(plan.ActAdopt, ledger.TriggerAdoptNamed, "key_adopted"),
-				step(plan.ActFollow, ledger.TriggerRolledBack, "key_overlap"), step(plan.ActInherit, ledger.TriggerRecordFound, ""),
-				step(plan.ActRecover, ledger.TriggerUnsettled, ""),
-			}},
-		{Policy: policy("vanished"), State: plan.StateError, Reason: plan.FaultKeyVanished, Message: "key key_current is missing from the listing", Current: current,
-			Steps: []plan.Step{step(plan.ActProve, ledger.TriggerKeyMissing, "key_current")}},
-		{Policy: policy("failing"), State: plan.StateFailing, Reason: plan.WaitBackoff, Current: current, NextDue: instant.Add(5 * time.Minute), NextReason: plan.WaitBackoff},
-		{Policy: policy("throttled"), State: plan.StateThrottled, Reason: plan.WaitThrottled, Current: current},
-		{Policy: policy("waiting"), State: plan.StateDue, Reason: plan.WaitOverlap, Current: current, Retiring: []ledger.Retiring{old("key_overlap", ledger.InOverlap, time.Hour)}},
-		{Policy: policy("late"), State: plan.StateOK, Reason: plan.WaitWindow, Current: current, NextDue: next, NextReason: plan.WaitWindow},
-		{Policy: policy("paused"), State: plan.StatePaused, Reason: plan.WaitPaused, Current: current, NextDue: next},
+		{Policy: managed(policy("busy")), Outlook: plan.Outlook{State: plan.StateOK, NextDue: instant.Add(50 * time.Hour), NextReason: ledger.TriggerMaxAge, Drift: []string{"permissions", "allowed_ips", "character_limit", "tts_concurrency_limit", "music_concurrency_limit", "third_party_disable_allowed"}, Steps: []plan.Step{
+			step(plan.ActSweep, ledger.TriggerAbandonedKey, "key_swept"), step(plan.ActDisable, ledger.TriggerOverlapEnded, "key_overlap"),
+			step(plan.ActDelete, ledger.TriggerQuarantineEnded, "key_quarantine"), step(plan.ActPatch, ledger.TriggerDrift, "key_current"),
+			step(plan.ActEnable, ledger.TriggerLateDisable, "key_current"), step(plan.ActAdopt, ledger.TriggerAdoptNamed, "key_adopted"),
+			step(plan.ActFollow, ledger.TriggerRolledBack, "key_overlap"), step(plan.ActInherit, ledger.TriggerRecordFound, ""),
+			step(plan.ActRecover, ledger.TriggerUnsettled, ""),
+		}}, Current: current, LastRotation: instant},
+		{Policy: policy("vanished"), Outlook: plan.Outlook{State: plan.StateError, Reason: plan.FaultKeyVanished, Message: "key key_current is missing from the listing", Steps: []plan.Step{step(plan.ActProve, ledger.TriggerKeyMissing, "key_current")}}, Current: current},
+		{Policy: policy("failing"), Outlook: plan.Outlook{State: plan.StateFailing, Reason: plan.WaitBackoff, NextDue: instant.Add(5 * time.Minute), NextReason: plan.WaitBackoff}, Current: current},
+		{Policy: policy("throttled"), Outlook: plan.Outlook{State: plan.StateThrottled, Reason: plan.WaitThrottled}, Current: current},
+		{Policy: policy("waiting"), Outlook: plan.Outlook{State: plan.StateDue, Reason: plan.WaitOverlap}, Current: current, Retiring: []ledger.Retiring{old("key_overlap", ledger.InOverlap, time.Hour)}},
+		{Policy: policy("late"), Outlook: plan.Outlook{State: plan.StateOK, Reason: plan.WaitWindow, NextDue: next, NextReason: plan.WaitWindow}, Current: current},
+		{Policy: policy("paused"), Outlook: plan.Outlook{State: plan.StatePaused, Reason: plan.WaitPaused, NextDue: next}, Current: current},
 	}}
-	s.Removed = []rotator.PolicyStatus{{Policy: policy("removed"), State: plan.StateOK, Reason: plan.WaitRemoved, Current: current,
+	s.Removed = []rotator.PolicyStatus{{Policy: policy("removed"), Outlook: plan.Outlook{State: plan.StateOK, Reason: plan.WaitRemoved}, Current: current,
 		Retiring: []ledger.Retiring{old("key_overlap", ledger.InOverlap, time.Hour)}}}
 	for _, all := range [][]rotator.PolicyStatus{s.Policies, s.Removed} {
 		for i := range all {

@@ -26,9 +26,9 @@ import (
 func busy(name string) rotator.PolicyStatus {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 500_000_000, time.UTC)
 	return rotator.PolicyStatus{
-		Policy: &plan.Policy{Name: name, Workspace: "default", ServiceAccount: "svcacc", Sink: ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: "elevenlabs/" + name}}, MaxAge: time.Hour}, State: plan.StateFailing, NextDue: at, LastRotation: at,
+		Policy: &plan.Policy{Name: name, Workspace: "default", ServiceAccount: "svcacc", Sink: ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: "elevenlabs/" + name}}, MaxAge: time.Hour}, Outlook: plan.Outlook{State: plan.StateFailing, NextDue: at, Drift: []string{"allowed_ips"}}, LastRotation: at,
 		Current: &ledger.KeyRef{ID: "k", Hash: "hash-of-a-secret", Created: at}, Keys: plan.KeyCounts{Current: 1, Overlap: 2, Quarantine: 3, Lost: 4, Foreign: 5},
-		InUse: true, Drift: []string{"allowed_ips"}, Successes: 6, Failures: 7, Disabled: map[plan.DisableCause]time.Time{plan.DisabledExposed: at},
+		InUse: true, Successes: 6, Failures: 7, Disabled: map[plan.DisableCause]time.Time{plan.DisabledExposed: at},
 		ThirdPartyDisable: elevenlabs.Some(false),
 		Failure:           &ledger.LastFailure{Stage: ledger.StageCreate, Reason: ledger.FailureKeyLimit},
 		Retiring:          []ledger.Retiring{{State: ledger.InOverlap, Until: at.Add(time.Hour)}, {State: ledger.InOverlap, Until: at, Tries: 2}},
@@ -58,9 +58,9 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	m := New("v1", "abc")
 	shown := rotator.Snapshot{
-		Policies: []rotator.PolicyStatus{busy("busy"), {Policy: &plan.Policy{Name: "new", Labels: map[string]string{"team": "Søk \"1\"", "_stage": "prod"}}, State: plan.StateDue},
-			{Policy: &plan.Policy{Name: "fine", Workspace: "refused"}, State: plan.StateOK, Unswept: 2}, {Policy: &plan.Policy{Name: "allowed"}, ThirdPartyDisable: elevenlabs.Some(true)},
-			{Policy: &plan.Policy{Name: "unlimited"}, ThirdPartyDisable: elevenlabs.None[bool]()}, {Policy: &plan.Policy{Name: "paused", Workspace: "refused"}, State: plan.StatePaused}},
+		Policies: []rotator.PolicyStatus{busy("busy"), {Policy: &plan.Policy{Name: "new", Labels: map[string]string{"team": "Søk \"1\"", "_stage": "prod"}}, Outlook: plan.Outlook{State: plan.StateDue}},
+			{Policy: &plan.Policy{Name: "fine", Workspace: "refused"}, Outlook: plan.Outlook{State: plan.StateOK}, Unswept: 2}, {Policy: &plan.Policy{Name: "allowed"}, ThirdPartyDisable: elevenlabs.Some(true)},
+			{Policy: &plan.Policy{Name: "unlimited"}, ThirdPartyDisable: elevenlabs.None[bool]()}, {Policy: &plan.Policy{Name: "paused", Workspace: "refused"}, Outlook: plan.Outlook{State: plan.StatePaused}}},
 		Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0), LastTry: time.Unix(1, 0), Accounts: []rotator.AccountKeys{{Account: "svcacc", Keys: 15}}}, {Name: "silent", Err: errors.New("down"), LastTry: time.Unix(1, 0)}, {Name: "unasked"}, {Name: "refused", LastTry: time.Unix(1, 0), Err: fmt.Errorf("listing: %w", elevenlabs.ErrInvalidKey)}},
 	}
 	m.Watch(func() rotator.Snapshot { return shown }, skewed, nil)

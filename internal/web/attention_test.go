@@ -61,7 +61,7 @@ func TestTheWorstComesFirstAndOnce(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)
 	policy := func(name, workspace string, change func(*rotator.PolicyStatus)) rotator.PolicyStatus {
-		s := rotator.PolicyStatus{Policy: &plan.Policy{Name: name, Workspace: workspace}, State: plan.StateOK, Loaded: true, Current: &ledger.KeyRef{ID: "k", Created: now.Add(-time.Hour)}}
+		s := rotator.PolicyStatus{Policy: &plan.Policy{Name: name, Workspace: workspace}, Outlook: plan.Outlook{State: plan.StateOK}, Loaded: true, Current: &ledger.KeyRef{ID: "k", Created: now.Add(-time.Hour)}}
 		change(&s)
 		return s
 	}
@@ -186,7 +186,7 @@ func TestEveryAlertIsSaid(t *testing.T) {
 		{drift, func(w *world) { w.Drift = []string{"allowed_ips"} }, "allowed_ips"},
 	} {
 		w := world{vitals: vitals{started: now}, ws: rotator.WorkspaceStatus{Name: "default", LastReconcile: now}}
-		w.PolicyStatus = rotator.PolicyStatus{Policy: &plan.Policy{Name: "p", Workspace: "default"}, State: plan.StateOK, Loaded: true, Current: &ledger.KeyRef{ID: "k", Created: now.Add(-time.Hour)}}
+		w.PolicyStatus = rotator.PolicyStatus{Policy: &plan.Policy{Name: "p", Workspace: "default"}, Outlook: plan.Outlook{State: plan.StateOK}, Loaded: true, Current: &ledger.KeyRef{ID: "k", Created: now.Add(-time.Hour)}}
 		c.make(&w)
 		s := rotator.Snapshot{Policies: []rotator.PolicyStatus{w.PolicyStatus}, Workspaces: []rotator.WorkspaceStatus{w.ws}, StoreDown: w.down}
 		got := attentionOf(s, rowsOf(&s, now), w.vitals, now, false).Matters
@@ -213,8 +213,8 @@ func TestAThrottledFirstKeyNeedsAttention(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)
 	s := rotator.Snapshot{Policies: []rotator.PolicyStatus{
-		{Policy: &plan.Policy{Name: "new", Workspace: "a"}, Loaded: true, State: plan.StateThrottled, Reason: plan.WaitThrottled, Message: "workspace a has had 5 rotations", NextDue: now.Add(time.Hour)},
-		{Policy: &plan.Policy{Name: "old", Workspace: "a"}, Loaded: true, State: plan.StateThrottled, Reason: plan.WaitThrottled, Current: &ledger.KeyRef{ID: "k", Created: now}, NextDue: now.Add(-time.Minute)},
+		{Policy: &plan.Policy{Name: "new", Workspace: "a"}, Loaded: true, Outlook: plan.Outlook{State: plan.StateThrottled, Reason: plan.WaitThrottled, Message: "workspace a has had 5 rotations", NextDue: now.Add(time.Hour)}},
+		{Policy: &plan.Policy{Name: "old", Workspace: "a"}, Loaded: true, Outlook: plan.Outlook{State: plan.StateThrottled, Reason: plan.WaitThrottled, NextDue: now.Add(-time.Minute)}, Current: &ledger.KeyRef{ID: "k", Created: now}},
 	}}
 	got := attentionOf(s, rowsOf(&s, now), vitals{started: now}, now, false)
 	if len(got.Matters) != 1 || got.Matters[0].Name() != "RekeydNoFirstKey" || got.Matters[0].Policy() != "new" || got.Matters[0].Words() != "workspace a has had 5 rotations." {

@@ -31,7 +31,7 @@ func meeting(t testing.TB) (s rotator.Snapshot, now time.Time) {
 		if p.name < "c" {
 			policy.Group = "g"
 		}
-		s.Policies = append(s.Policies, rotator.PolicyStatus{Policy: policy, State: plan.StateOK, NextDue: run.Next(now), NextReason: ledger.TriggerSchedule, Current: &ledger.KeyRef{ID: "k"}})
+		s.Policies = append(s.Policies, rotator.PolicyStatus{Policy: policy, Outlook: plan.Outlook{State: plan.StateOK, NextDue: run.Next(now), NextReason: ledger.TriggerSchedule}, Current: &ledger.KeyRef{ID: "k"}})
 	}
 	s.Workspaces = []rotator.WorkspaceStatus{{Name: "east"}, {Name: "west"}}
 	return s, now

@@ -60,7 +60,7 @@ func fleet(t testing.TB, n int, now time.Time) rotator.Snapshot {
 			return ledger.KeyRef{ID: fmt.Sprintf("%x", sha256.Sum256([]byte{byte(k), byte(i >> 8), byte(i)}))[:32], Name: "rekeyd.k3v9x2ab." + p.Name, Created: at, Published: at.Add(2 * time.Second), Verified: true}
 		}
 		current := key(2, created)
-		st := rotator.PolicyStatus{Policy: p, State: plan.StateOK, Loaded: true, Current: &current, LastRotation: current.Published, Keys: plan.KeyCounts{Current: 1}}
+		st := rotator.PolicyStatus{Policy: p, Outlook: plan.Outlook{State: plan.StateOK}, Loaded: true, Current: &current, LastRotation: current.Published, Keys: plan.KeyCounts{Current: 1}}
 		st.NextDue, st.NextReason = p.Schedule.Next(created), ledger.TriggerSchedule
 		history := []ledger.Past{
 			{Rotation: "a", By: ledger.BySchedule, Reason: ledger.TriggerFirst, KeyID: key(1, created).ID, Created: created.Add(-200 * time.Hour), Published: created.Add(-200 * time.Hour)},

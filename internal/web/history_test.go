@@ -137,7 +137,7 @@ func TestARotationOnThePage(t *testing.T) {
 	at := time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)
 	past := ledger.Past{By: ledger.ByHTTP, Reason: ledger.TriggerRequested, KeyID: "k2", PreviousKeyID: "k1", Created: at, Published: at, Disabled: at, Deleted: at.Add(time.Hour),
 		Probes: []ledger.ProbeAnswer{{Path: "/v1/<i>", Status: 200}}, Proof: ledger.StillAccepted, ProofAt: at}
-	status := rotator.PolicyStatus{Policy: &plan.Policy{Name: "p"}, State: plan.StateOK, History: ledger.Pack([]ledger.Past{past})}
+	status := rotator.PolicyStatus{Policy: &plan.Policy{Name: "p"}, Outlook: plan.Outlook{State: plan.StateOK}, History: ledger.Pack([]ledger.Past{past})}
 	var body strings.Builder
 	one := policyOf(rotator.Snapshot{Policies: []rotator.PolicyStatus{status}}, elevenlabs.Key{}, false, at.Add(2*time.Hour), frame{}, false)
 	if err := pages().ExecuteTemplate(&body, "policy.html", one); err != nil {

@@ -44,7 +44,7 @@ func TestTheListIsFilteredOrderedAndGrouped(t *testing.T) {
 	now := time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)
 	at := func(hours int) time.Time { return now.Add(time.Duration(hours) * time.Hour) }
 	one := func(name, workspace, team string, state plan.State, created, next int) rotator.PolicyStatus {
-		s := rotator.PolicyStatus{Policy: &plan.Policy{Name: name, Workspace: workspace, ServiceAccount: "svcacc_" + name, Sink: ledger.Sink{Ref: ledger.Ref{Path: "app/" + name}}}, State: state}
+		s := rotator.PolicyStatus{Policy: &plan.Policy{Name: name, Workspace: workspace, ServiceAccount: "svcacc_" + name, Sink: ledger.Sink{Ref: ledger.Ref{Path: "app/" + name}}}, Outlook: plan.Outlook{State: state}}
 		if team != "" {
 			s.Policy.Labels = map[string]string{"team": team}
 		}
@@ -178,7 +178,7 @@ func TestRowInWords(t *testing.T) {
 	now := time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)
 	at := func(hours int) time.Time { return now.Add(time.Duration(hours) * time.Hour) }
 	status := rotator.PolicyStatus{
-		Policy: &plan.Policy{Name: "p", Schedule: oslo}, State: plan.StateFailing, Current: &ledger.KeyRef{Created: at(-9)}, NextDue: at(3), InUse: true,
+		Policy: &plan.Policy{Name: "p", Schedule: oslo}, Outlook: plan.Outlook{State: plan.StateFailing, NextDue: at(3)}, Current: &ledger.KeyRef{Created: at(-9)}, InUse: true,
 		Retiring: []ledger.Retiring{{KeyRef: ledger.KeyRef{ID: "k1"}, State: ledger.InOverlap, Until: at(2)}, {KeyRef: ledger.KeyRef{ID: "k2"}, State: ledger.InQuarantine, Until: at(5)}},
 		Failure:  &ledger.LastFailure{Stage: ledger.StageClaim, Reason: ledger.FailureSinkSealed, Message: "Vault is sealed; unseal Vault", At: at(-1), Count: 3, NextTry: at(1)},
 	}

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"time"
-	"unique"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
 )
@@ -215,20 +214,6 @@ func ParseEntry(text json.RawMessage, policy string) (*Entry, error) {
 	return &e, nil
 }
 
-// share makes thousands of entries in memory hold what is the same in most of them once.
-func (e *Entry) share() {
-	once := func(s *string) { *s = unique.Make(*s).Value() }
-	once(&e.Owner)
-	for k := range e.Keys() {
-		once(&k.Workspace)
-		once(&k.Sink.Mount)
-		once(&k.Sink.Field)
-	}
-	if e.Applied != nil {
-		once(&e.Applied.Digest)
-	}
-}
-
 // upgrade converts the notes of earlier builds, which have no time.
 func (e *Entry) upgrade() {
 	e.Schema = EntrySchema
@@ -308,8 +293,7 @@ func ClonePtr[T any](p *T) *T {
 	if p == nil {
 		return nil
 	}
-	v := *p
-	return &v
+	return new(*p)
 }
 
 // MadeRoom reports whether a quarantine was already cut short for the rotation that is due now.

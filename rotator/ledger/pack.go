@@ -3,6 +3,7 @@ package ledger
 import (
 	"encoding/binary"
 	"time"
+	"unique"
 )
 
 // Packed is a history in a few bytes, for entries that wait in memory: full ones of 10,000 policies take 20 MiB, and as slices
@@ -31,7 +32,10 @@ func (p Packed) Unpack() []Past {
 
 // Pack makes an entry small that waits in memory and is not going to change: its clones are unpacked. It is not encoded until then.
 func (e *Entry) Pack() {
-	e.share()
+	e.Owner = unique.Make(e.Owner).Value() // which most entries have, as the digest
+	if e.Applied != nil {
+		e.Applied.Digest = unique.Make(e.Applied.Digest).Value()
+	}
 	if len(e.History) > 0 {
 		e.packed, e.History = Pack(e.History), nil
 	}

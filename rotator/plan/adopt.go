@@ -2,7 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -48,7 +47,7 @@ func failOthersKey(p Policy, o Observed, id string, why ledger.Trigger, d Decisi
 
 func failForeignFields(p Policy, o Observed, d Decision) Decision {
 	return d.fail(FaultRecordChanged, "%s has no %s, and fields with the names that rekeyd writes (%s), which rekeyd did not put there; choose another place for policy %s, or rename those fields",
-		p.Sink.Ref, p.Sink.Field, strings.Join(o.Record.foreignFields(p), ", "), p.Name)
+		p.Sink.Ref, p.Sink.Field, o.Record.foreignFields(p), p.Name)
 }
 
 // otherOwner returns the policy that owns the key, by the ledger or by the key's name, if it is not this one.
@@ -154,9 +153,9 @@ func Ending(value string) string {
 
 // foreignFields returns the fields, not written by rekeyd, that publishing would overwrite. A record with only the policy's name
 // is what a takeover leaves.
-func (v RecordView) foreignFields(p Policy) []string {
-	if v.Policy == p.Name && slices.Equal(v.Foreign, []string{ledger.FieldPolicy}) {
-		return nil
+func (v RecordView) foreignFields(p Policy) string {
+	if v.Policy == p.Name && v.Foreign == ledger.FieldPolicy {
+		return ""
 	}
 	return v.Foreign
 }

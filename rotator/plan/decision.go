@@ -68,8 +68,8 @@ type RecordView struct {
 	Match    string // id of the current or retiring key with the value's salted hash; else ""
 	KeyID    string
 	Policy   string
-	Ending   string   // the end of the value that a hint may show; "" if the value is too short to be a key
-	Foreign  []string // if there is no value: fields with rekeyd's names that rekeyd did not write
+	Ending   string // the end of the value that a hint may show; "" if the value is too short to be a key
+	Foreign  string // if there is no value: the fields with rekeyd's names that rekeyd did not write
 }
 
 // Request is a person's request for a rotation now.
@@ -136,6 +136,13 @@ type Observed struct {
 
 // Decision is the result of Plan.
 type Decision struct {
+	Outlook
+	Later map[Step]time.Time // the steps that have to wait, and until when
+	Wake  time.Time          // when this decision may change by itself; zero: never
+}
+
+// Outlook is the part of a decision that is kept: it is shown, and decisions about other policies read it.
+type Outlook struct {
 	Steps   []Step
 	State   State
 	Reason  Reason    // why it is due, waits, fails, or is in error; nil when all is well
@@ -147,8 +154,6 @@ type Decision struct {
 	Leaves     map[string]time.Time // when each retiring key is disabled or deleted, at the latest: by its id
 	Missing    map[string][]Wait    // the evidence that ends a retiring key's overlap earlier: by its id
 	Drift      []string
-	Later      map[Step]time.Time // the steps that have to wait, and until when
-	Wake       time.Time          // when this decision may change by itself; zero: never
 }
 
 // wakeAt sets Wake to t, unless it is earlier already.
@@ -161,7 +166,7 @@ func (d *Decision) wakeAt(t time.Time) {
 func (d *Decision) add(s Step) { d.Steps = append(d.Steps, s) }
 
 // Rotates reports whether a rotation is among the steps.
-func (d Decision) Rotates() bool {
+func (d Outlook) Rotates() bool {
 	return slices.ContainsFunc(d.Steps, func(s Step) bool { return s.Action == ActRotate })
 }
 

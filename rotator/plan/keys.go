@@ -8,11 +8,11 @@ import (
 
 // KeyCounts counts a policy's keys at ElevenLabs.
 type KeyCounts struct {
-	Current    int `json:"current"`
-	Overlap    int `json:"overlap"`
-	Quarantine int `json:"quarantine"`
-	Lost       int `json:"lost"`    // with this policy's name, but not in its ledger entry
-	Foreign    int `json:"foreign"` // of the account, made outside rekeyd
+	Current    int32 `json:"current"`
+	Overlap    int32 `json:"overlap"`
+	Quarantine int32 `json:"quarantine"`
+	Lost       int32 `json:"lost"`    // with this policy's name, but not in its ledger entry
+	Foreign    int32 `json:"foreign"` // of the account, made outside rekeyd
 }
 
 // CauseOf maps ElevenLabs' reason to the closed set of labels.

@@ -1,6 +1,10 @@
 package plan
 
-import "github.com/rekeyd/rekeyd/rotator/ledger"
+import (
+	"strings"
+
+	"github.com/rekeyd/rekeyd/rotator/ledger"
+)
 
 // WantsRecord reports whether planning needs the record.
 func WantsRecord(p Policy, e *ledger.Entry) bool {
@@ -24,7 +28,7 @@ func Unexplained(o Observed) (ids string) {
 func View(rec ledger.Record, e *ledger.Entry) *RecordView {
 	v := &RecordView{
 		Version: rec.Doc.Version, HasValue: !rec.Secret.IsZero(), KeyID: rec.KeyID, Policy: rec.Text(ledger.FieldPolicy),
-		Ending: Ending(rec.Secret.Reveal()), Foreign: rec.Foreign(),
+		Ending: Ending(rec.Secret.Reveal()), Foreign: strings.Join(rec.Foreign(), ", "),
 	}
 	if e == nil || !v.HasValue {
 		return v

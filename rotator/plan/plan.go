@@ -28,7 +28,7 @@ func DueUnread(p Policy, o Observed, now time.Time) bool {
 }
 
 func decide(p Policy, o Observed, now time.Time, claimed bool) Decision {
-	d := Decision{State: StateOK}
+	d := Decision{Outlook: Outlook{State: StateOK}}
 	if o.LedgerError != "" {
 		return d.fail(FaultLedgerInvalid, "%s", o.LedgerError)
 	}
@@ -273,7 +273,7 @@ func planWithoutKey(p Policy, o Observed, now time.Time, d Decision) Decision {
 		return planReturn(p, o, now, d)
 	case p.Adopt != "" && !o.everOwned(p.Adopt):
 		return planAdopt(p, o, p.Adopt, ledger.TriggerAdoptNamed, d)
-	case len(o.Record.foreignFields(p)) > 0:
+	case o.Record.foreignFields(p) != "":
 		return failForeignFields(p, o, d)
 	case !o.Record.HasValue:
 		return planRotation(p, o, now, ledger.TriggerFirst, d)
@@ -460,7 +460,7 @@ func (o Observed) hasUnknownValue(p Policy) bool {
 
 func planMove(p Policy, o Observed, now time.Time, d Decision) Decision {
 	switch {
-	case o.Record != nil && len(o.Record.foreignFields(p)) > 0 && o.Entry.Current.Sink.Ref != p.Sink.Ref:
+	case o.Record != nil && o.Record.foreignFields(p) != "" && o.Entry.Current.Sink.Ref != p.Sink.Ref:
 		return failForeignFields(p, o, d)
 	case !o.hasUnknownValue(p):
 	case p.Adopt != "" && !o.everOwned(p.Adopt):

@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"time"
@@ -41,21 +42,13 @@ const maxShift = 48 * time.Hour
 func (s Schedule) String() string { return s.parts().expr }
 
 // Location returns the schedule's time zone; UTC for the zero value.
-func (s Schedule) Location() *time.Location {
-	if loc := s.parts().loc; loc != nil {
-		return loc
-	}
-	return time.UTC
-}
+func (s Schedule) Location() *time.Location { return cmp.Or(s.parts().loc, time.UTC) }
 
 // Zone returns the IANA name of the schedule's time zone.
 func (s Schedule) Zone() string { return s.Location().String() }
 
 // Every returns the interval of an @every schedule, and whether it is one.
-func (s Schedule) Every() (time.Duration, bool) {
-	every := s.parts().every
-	return every, every > 0
-}
+func (s Schedule) Every() (time.Duration, bool) { return s.parts().every, s.parts().every > 0 }
 
 // Next returns the first run strictly after the given time, in the schedule's zone; the zero time means never.
 // An @every schedule counts from the given time, which is a policy's last rotation.
