@@ -49,6 +49,9 @@ func idleLook(tb testing.TB) func() {
 	if got := st.statusLocked(); got.State != plan.StateOK || len(got.Steps) > 0 {
 		tb.Fatalf("the look finds %s (%s: %s), steps %v", got.State, got.Reason, got.Message, got.Steps)
 	}
+	if st.known.rare != nil {
+		tb.Fatalf("of a policy at rest the look keeps what is unusual: %+v", *st.known.rare)
+	}
 	return look
 }
 

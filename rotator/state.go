@@ -87,7 +87,7 @@ type knowledge struct {
 	credits       int64     // of the current key, at its last listing
 	pace          pace
 	digest        string   // of the settings applied when the policy was loaded
-	rare          *unusual // nil: nothing is
+	rare          *unusual // nil: nothing is unusual
 }
 
 // unusual is the part of the knowledge that few policies have at any time: about retiring keys, failures, and what others did. It
