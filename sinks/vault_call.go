@@ -26,12 +26,16 @@ const (
 
 // answer is the result of one call. fault is set if no complete answer came back.
 type answer struct {
+	envelope
 	status int
-	data   json.RawMessage // the data member of Vault's envelope
-	auth   json.RawMessage
-	errs   []string
 	index  string // of the state after the call, where the server says
 	fault  error
+}
+
+// envelope is what Vault's API puts around each answer. data and auth are parts of the body.
+type envelope struct {
+	data, auth json.RawMessage
+	errs       []string
 }
 
 func (a answer) ok() bool { return a.fault == nil && a.status >= 200 && a.status < 300 }
@@ -144,22 +148,35 @@ func readAnswer(resp *vaultapi.Response, err error) answer {
 }
 
 func (a answer) parse(body []byte) answer {
-	var envelope struct {
-		Data   json.RawMessage `json:"data"`
-		Auth   json.RawMessage `json:"auth"`
-		Errors []string        `json:"errors"`
-	}
-	err := json.Unmarshal(body, &envelope)
-	if err == nil {
-		a.data, a.auth, a.errs = envelope.Data, envelope.Auth, envelope.Errors
-	}
+	var ok bool
+	a.envelope, ok = open(body)
 	switch {
-	case err != nil && a.ok() && len(body) > 0:
+	case !ok && a.ok() && len(body) > 0:
 		a.fault = errors.New("the answer is not the JSON of Vault's API")
 	case a.status == http.StatusNotFound && a.errs == nil && a.data == nil:
 		a.fault = errNotVault
 	}
 	return a
+}
+
+// open takes an answer apart. It scans it once, since most answers are documents that are read again and have not changed.
+func open(body []byte) (envelope, bool) {
+	var e envelope
+	ok := json.Valid(body) && bytes.HasPrefix(bytes.TrimSpace(body), []byte("{"))
+	for name, value := range jsonvalues.Members(body) {
+		switch string(name) {
+		case `"data"`:
+			e.data = value
+		case `"auth"`:
+			e.auth = value
+		case `"errors"`:
+			ok = ok && json.Unmarshal(value, &e.errs) == nil
+		}
+	}
+	if !ok {
+		return envelope{}, false
+	}
+	return e, true
 }
 
 // errNotVault is a 404 that Vault did not give: its own have data or a list of errors, if only an empty one.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/rekeyd/rekeyd/internal/jsonvalues"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
@@ -37,14 +38,20 @@ func (v *Vault) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.D
 // parseDoc reads a version, or the reason of a 404. A deleted or destroyed version comes with its metadata; a document
 // that was never written comes without, and so does a mount of another type.
 func (v *Vault) parseDoc(ctx context.Context, op string, ref ledger.Ref, a answer) (ledger.Doc, error) {
-	var body struct {
-		Data     json.RawMessage `json:"data"`
-		Metadata struct {
-			Version int `json:"version"`
-		} `json:"metadata"`
+	var content json.RawMessage
+	var metadata struct {
+		Version int `json:"version"`
 	}
-	err := decode(a.data, &body)
-	if err != nil || body.Metadata.Version == 0 {
+	for name, value := range jsonvalues.Members(a.data) {
+		switch string(name) {
+		case `"data"`:
+			content = value
+		case `"metadata"`:
+			_ = json.Unmarshal(value, &metadata) // it has no version then
+		}
+	}
+	switch {
+	case metadata.Version == 0:
 		if err := v.checkMount(ctx, op, ref.Mount); err != nil {
 			return ledger.Doc{}, err
 		}
@@ -52,15 +59,13 @@ func (v *Vault) parseDoc(ctx context.Context, op string, ref ledger.Ref, a answe
 			return ledger.Doc{}, nil
 		}
 		return ledger.Doc{}, v.failure(ctx, op, a, false)
-	}
-	if a.status == http.StatusNotFound {
-		return ledger.Doc{Version: body.Metadata.Version}, nil
-	}
-	if !bytes.HasPrefix(body.Data, []byte("{")) {
+	case a.status == http.StatusNotFound:
+		return ledger.Doc{Version: metadata.Version}, nil
+	case !bytes.HasPrefix(content, []byte("{")):
 		return ledger.Doc{}, &ledger.Error{Op: op, Reason: ledger.FailureSinkError,
-			Err: fmt.Errorf("version %d is not a JSON object", body.Metadata.Version), Advice: "delete that version or write a JSON object"}
+			Err: fmt.Errorf("version %d is not a JSON object", metadata.Version), Advice: "delete that version or write a JSON object"}
 	}
-	return ledger.Doc{Version: body.Metadata.Version, JSON: body.Data}, nil
+	return ledger.Doc{Version: metadata.Version, JSON: content}, nil
 }
 
 // casMismatch is the KV engine's message for a conflict; its status, 400, has other meanings too.

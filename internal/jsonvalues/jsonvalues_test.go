@@ -1,7 +1,10 @@
 package jsonvalues
 
 import (
+	"bytes"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -22,6 +25,53 @@ func TestExceed(t *testing.T) {
 			t.Errorf("%s: %v", text, got)
 		}
 	}
+}
+
+func TestMembers(t *testing.T) {
+	for text, want := range map[string][]string{
+		`{"a":1,"b":{"a":2,"c":[3,{"d":4}]}}`:         {`"a"`, `1`, `"b"`, `{"a":2,"c":[3,{"d":4}]}`},
+		" { \"a\" : \"}\\\",:\\\\\" ,\n\"b\":[ ]\t} ": {`"a"`, `"}\",:\\"`, `"b"`, `[ ]`},
+		`{"a":null}`:       {`"a"`, `null`},
+		`{}`:               nil,
+		`[{"a":1},"b:",2]`: nil,
+		`"{\"a\":1}"`:      nil,
+		`null`:             nil,
+	} {
+		var got []string
+		for name, value := range Members([]byte(text)) {
+			got = append(got, string(name), string(value))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+	for range Members([]byte(`{"a":1,"b":2}`)) {
+		break
+	}
+}
+
+// FuzzMembers holds the members against those of a decoder.
+func FuzzMembers(f *testing.F) {
+	for _, seed := range []string{`{"a":1,"b":{"c":[",}"]}}`, ` [ {"a":{}} ] `, `{"\"":"\\","a":true,"a":{}}`, `{"a"`} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		got := map[string]json.RawMessage{}
+		for name, value := range Members([]byte(text)) {
+			var key string
+			if err := json.Unmarshal(name, &key); err == nil || json.Valid([]byte(text)) {
+				got[key] = value
+			}
+		}
+		if !json.Valid([]byte(text)) {
+			return // it must only end
+		}
+		want := map[string]json.RawMessage{}
+		_ = json.Unmarshal([]byte(text), &want) // what is no object has none
+		if !maps.EqualFunc(got, want, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }) {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	})
 }
 
 // FuzzExceed holds the count against that of a decoder.
