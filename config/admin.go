@@ -49,7 +49,7 @@ func (l *loader) adminKey(p *policy, out *plan.Policy) {
 }
 
 // adminOverlap requires an overlap in which every replica reads the new admin key.
-func (l *loader) adminOverlap(p *policy, out plan.Policy) {
+func (l *loader) adminOverlap(p *policy, out *plan.Policy) {
 	if least := 2 * l.env.ReconcileInterval; out.AdminOf != "" && out.Overlap < least {
 		l.fault(p.Overlap.where(p.Node), "%soverlap is %s, but this is the admin key of workspace %s, and REKEYD_RECONCILE_INTERVAL is %s; write an overlap of at least %s, in which every replica reads the new key",
 			p.prefix(), FormatDuration(out.Overlap), out.AdminOf, FormatDuration(l.env.ReconcileInterval), FormatDuration(least))

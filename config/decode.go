@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -35,10 +36,10 @@ func decode(r *report, g grammar, root *yaml.Node) *document {
 	return doc
 }
 
-// plain refuses tags. Aliases are already replaced by what they stand for.
-func (d *decoder) plain(n *yaml.Node, what string) bool {
+// plain refuses tags. Aliases are already replaced by what they stand for. The parts of what are joined for a fault only.
+func (d *decoder) plain(n *yaml.Node, what ...string) bool {
 	if n.Style&yaml.TaggedStyle != 0 {
-		d.fault(n, "%s has the tag %s, which the policy file does not have; remove it, and put text in quotes", what, n.Tag)
+		d.fault(n, "%s has the tag %s, which the policy file does not have; remove it, and put text in quotes", strings.Join(what, ""), n.Tag)
 		return false
 	}
 	return true
@@ -46,37 +47,38 @@ func (d *decoder) plain(n *yaml.Node, what string) bool {
 
 // value decodes n into v, which f describes; where names the enclosing object, as in `policy "a": `.
 func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, where string) {
-	if !d.plain(n, where+f.name) {
+	what := where + f.name
+	if !d.plain(n, what) {
 		return
 	}
 	switch p := v.Addr().Interface().(type) {
 	case *at[string]:
-		scalar(p, d.text, n, f, where)
+		scalar(p, d.text, n, f, what)
 	case *at[time.Duration]:
-		scalar(p, d.duration, n, f, where)
+		scalar(p, d.duration, n, f, what)
 	case *at[int64]:
-		scalar(p, d.number, n, f, where)
+		scalar(p, d.number, n, f, what)
 	case *at[limit]:
-		scalar(p, d.limit, n, f, where)
+		scalar(p, d.limit, n, f, what)
 	case *at[bool]:
-		scalar(p, d.boolean, n, f, where)
+		scalar(p, d.boolean, n, f, what)
 	case *at[labels]:
-		scalar(p, d.labels, n, f, where)
+		scalar(p, d.labels, n, f, what)
 	case *at[[]at[string]]:
-		*p = at[[]at[string]]{d.texts(n, f, where), n}
+		*p = at[[]at[string]]{d.texts(n, f, what), n}
 	case *profiles:
-		*p = d.profiles(n, f, where+f.name)
+		*p = d.profiles(n, f, what)
 	default:
 		if v.Kind() == reflect.Slice {
-			d.objects(n, v, f, where+f.name)
+			d.objects(n, v, f, what)
 		} else {
-			d.object(n, v, f, where+f.name, where+f.name+".")
+			d.object(n, v, f, what, what+".")
 		}
 	}
 }
 
-func scalar[T any](into *at[T], decode func(*yaml.Node, field, string) (T, bool), n *yaml.Node, f field, where string) {
-	if v, ok := decode(n, f, where+f.name); ok {
+func scalar[T any](into *at[T], decode func(*yaml.Node, field, string) (T, bool), n *yaml.Node, f field, what string) {
+	if v, ok := decode(n, f, what); ok {
 		*into = at[T]{v, n}
 	}
 }
@@ -116,7 +118,7 @@ func (d *decoder) members(n *yaml.Node, v reflect.Value, f field, who, inner str
 		key := n.Content[i]
 		at := slices.IndexFunc(fields, func(f field) bool { return f.name == key.Value })
 		switch {
-		case !d.plain(key, who+": the name of a field"):
+		case !d.plain(key, who, ": the name of a field"):
 		case key.Kind != yaml.ScalarNode:
 			d.fault(key, "%s has %s as the name of a field; known are %s", who, describe(key, false), list(fieldNames(fields)))
 		case at < 0:
@@ -202,7 +204,7 @@ func (d *decoder) profiles(n *yaml.Node, f field, what string) profiles {
 // key decodes a name that the user chooses: of a label or a profile.
 func (d *decoder) key(n *yaml.Node, f field, what string) (name string, ok bool) {
 	switch {
-	case !d.plain(n, what+": a name in it"):
+	case !d.plain(n, what, ": a name in it"):
 	case n.Kind != yaml.ScalarNode || !f.names.MatchString(n.Value):
 		d.fault(n, "%s has %s as the name of a %s; write %s, such as %s", what, describe(n, false), f.each, f.nameRule, f.nameExample)
 	case elevenlabs.LooksSecret(n.Value):

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/agext/levenshtein"
@@ -96,7 +97,7 @@ func quote(s string) string {
 	if short := cut(s, 80); short != s {
 		return fmt.Sprintf("%q…", strings.TrimSuffix(short, "…"))
 	}
-	return fmt.Sprintf("%q", s)
+	return strconv.Quote(s)
 }
 
 // cut truncates s to most runes and marks the cut.

@@ -87,6 +87,7 @@ func loadPolicies(ctx context.Context, src Source, l *loader) (*Config, error) {
 	}
 	l.inherited = keysOf(doc.root, "defaults")
 	l.workspaces(ctx, doc.Workspaces, member(doc.root, "workspaces") != nil)
+	l.config.Policies = make([]plan.Policy, 0, len(doc.Policies))
 	for i := range doc.Policies {
 		l.policy(&doc.Policies[i], doc)
 	}
@@ -232,7 +233,7 @@ func (l *loader) policy(p *policy, doc *document) {
 	l.inherit(p, doc)
 	l.unique(l.names, p.Name, "name", p.Name.Value, p)
 	l.workspaceOf(p)
-	out := plan.Policy{
+	l.config.Policies = append(l.config.Policies, plan.Policy{
 		Name: p.Name.Value, Workspace: p.Workspace.or("default"), ServiceAccount: p.ServiceAccount.Value,
 		Splay: p.Splay.Value, Window: p.Window.Value, Group: p.Group.Value, MaxAge: p.MaxAge.Value,
 		Quarantine: p.Quarantine.or(24 * time.Hour), WaitUntilIdle: p.WaitUntilIdle.Value,
@@ -241,8 +242,9 @@ func (l *loader) policy(p *policy, doc *document) {
 		OnDrift: plan.OnDrift(p.OnDrift.or(string(plan.DriftPatch))),
 		Mode:    plan.Mode(p.Mode.or(string(plan.ModeAuto))), Adopt: p.Adopt.Value,
 		Sink: p.Sink.resolve(), Settings: l.settings(p), Labels: l.labels(p),
-	}
-	l.sink(p, &out)
+	})
+	out := &l.config.Policies[len(l.config.Policies)-1]
+	l.sink(p, out)
 	if p.Adopt.Value != "" {
 		l.unique(l.adopted, p.Adopt, "adopt", p.Adopt.Value, p)
 	}
@@ -253,7 +255,6 @@ func (l *loader) policy(p *policy, doc *document) {
 		l.adminOverlap(p, out)
 		l.relations(p, out, t)
 	}
-	l.config.Policies = append(l.config.Policies, out)
 }
 
 // prefix starts every sentence about the policy.

@@ -132,8 +132,7 @@ func (d *decoder) boolean(n *yaml.Node, f field, what string) (value, ok bool) {
 }
 
 // texts decodes a list of texts, or the word that replaces it.
-func (d *decoder) texts(n *yaml.Node, f field, where string) []at[string] {
-	what := where + f.name
+func (d *decoder) texts(n *yaml.Node, f field, what string) []at[string] {
 	if f.word != "" && n.Kind == yaml.ScalarNode && n.Value == f.word {
 		return []at[string]{{f.word, n}}
 	}
