@@ -238,3 +238,32 @@ func TestVaultMountsAreJudged(t *testing.T) {
 		}
 	}
 }
+
+// TestVaultAnswersOfOthers: a success whose body is not in Vault's envelope is none.
+func TestVaultAnswersOfOthers(t *testing.T) {
+	t.Parallel()
+	config := vaultapi.DefaultConfig()
+	config.Address = "http://vault.invalid"
+	const data = `"data":{"data":{"a":"b"},"metadata":{"version":1}}`
+	for body, says := range map[string]string{
+		`{` + data + `}`: "", " {" + data + `,"errors":null} `: "",
+		`{` + data: "not the JSON of Vault's API", `[{` + data + `}]`: "not the JSON of Vault's API", `"data"`: "not the JSON of Vault's API",
+		`{"errors":"no",` + data + `}`: "not the JSON of Vault's API", `<html>`: "not the JSON of Vault's API",
+		`{"other":{` + data + `}}`: "not that of Vault's KV version 2 engine", `{"data":[{` + data + `}]}`: "not that of Vault's KV version 2 engine",
+		`{"data":{"data":{"a":"b"},"metadata":{"version":"1"}}}`: "not that of Vault's KV version 2 engine",
+		`{"data":{"data":["a"],"metadata":{"version":1}}}`:       "version 1 is not a JSON object",
+	} {
+		v, err := sinks.NewVault(sinks.VaultOptions{Config: config, Token: secret.New("hvs.token"), Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			text := body
+			if strings.HasPrefix(r.URL.Path, "/v1/sys/internal/ui/mounts/") {
+				text = `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`
+			}
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(text)), Request: r}, nil
+		})})
+		must(t, err)
+		doc, err := v.Read(t.Context(), ledger.Ref{Mount: "secret", Path: "x"}, 0)
+		if says == "" && (err != nil || string(doc.JSON) != `{"a":"b"}` || doc.Version != 1) || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
+			t.Errorf("%s: %s, %v", body, doc.JSON, err)
+		}
+	}
+}

@@ -26,16 +26,12 @@ const (
 
 // answer is the result of one call. fault is set if no complete answer came back.
 type answer struct {
-	envelope
 	status int
+	data   json.RawMessage // the data member of Vault's envelope: a part of the body
+	auth   json.RawMessage
+	errs   []string
 	index  string // of the state after the call, where the server says
 	fault  error
-}
-
-// envelope is what Vault's API puts around each answer. data and auth are parts of the body.
-type envelope struct {
-	data, auth json.RawMessage
-	errs       []string
 }
 
 func (a answer) ok() bool { return a.fault == nil && a.status >= 200 && a.status < 300 }
@@ -83,8 +79,8 @@ func (v *Vault) exchange(ctx context.Context, operation string, send func(contex
 	start := time.Now()
 	resp, err := send(ctx)
 	a := readAnswer(resp, err)
-	v.readClock(resp)
 	if resp != nil && resp.Response != nil {
+		v.readClock(resp.Header.Get("Date"))
 		a.index = resp.Header.Get("X-Vault-Index")
 	}
 	code := "error"
@@ -99,11 +95,8 @@ func (v *Vault) exchange(ctx context.Context, operation string, send func(contex
 }
 
 // readClock records the Date of an answer.
-func (v *Vault) readClock(resp *vaultapi.Response) {
-	if resp == nil || resp.Response == nil {
-		return
-	}
-	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+func (v *Vault) readClock(text string) {
+	if date, err := http.ParseTime(text); err == nil {
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		v.date, v.seen = date, time.Now()
@@ -118,65 +111,48 @@ func (v *Vault) Clock() (date, seen time.Time) {
 }
 
 func readAnswer(resp *vaultapi.Response, err error) answer {
-	var a answer
 	if resp == nil || resp.Response == nil {
 		return answer{fault: err}
 	}
 	defer func() { _ = resp.Body.Close() }()
-	a.status = resp.StatusCode
+	a := answer{status: resp.StatusCode}
+	switch {
 	// A TLS listener answers plain HTTP in HTTP/1.0, which Vault itself does not use, and may cut the answer short.
-	if a.status == http.StatusBadRequest && resp.ProtoMajor == 1 && resp.ProtoMinor == 0 {
+	case a.status == http.StatusBadRequest && resp.ProtoMajor == 1 && resp.ProtoMinor == 0:
 		a.fault = errPlainHTTP
-		return a
-	}
-	if err != nil && !errors.As(err, new(*vaultapi.ResponseError)) {
+	case err != nil && !errors.As(err, new(*vaultapi.ResponseError)):
 		a.fault = err
-		return a
+	default:
+		a.fault = a.read(resp.Response)
 	}
+	return a
+}
+
+// read reads the body and takes it apart. It scans it once: most are documents that have not changed since they were last read.
+func (a *answer) read(resp *http.Response) error {
 	var b bytes.Buffer
 	b.Grow(int(min(max(resp.ContentLength, 0), plausible)) + bytes.MinRead) // one allocation if the length is known
-	_, err = b.ReadFrom(resp.Body)
+	_, err := b.ReadFrom(resp.Body)
 	body := b.Bytes()
 	if err == nil && jsonvalues.Exceed(body, maxValues) {
 		err = fmt.Errorf("it holds more than %d values", maxValues)
 	}
 	if err != nil {
-		a.fault = fmt.Errorf("reading the answer: %w", err)
-		return a
+		return fmt.Errorf("reading the answer: %w", err)
 	}
-	return a.parse(body)
-}
-
-func (a answer) parse(body []byte) answer {
-	var ok bool
-	a.envelope, ok = open(body)
+	member := jsonvalues.Members(body, "data", "auth", "errors")
+	var errs []string
+	valid := json.Valid(body) && bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) && (member[2] == nil || json.Unmarshal(member[2], &errs) == nil)
 	switch {
-	case !ok && a.ok() && len(body) > 0:
-		a.fault = errors.New("the answer is not the JSON of Vault's API")
-	case a.status == http.StatusNotFound && a.errs == nil && a.data == nil:
-		a.fault = errNotVault
+	case valid:
+		a.data, a.auth, a.errs = member[0], member[1], errs
+	case a.ok() && len(body) > 0:
+		return errors.New("the answer is not the JSON of Vault's API")
 	}
-	return a
-}
-
-// open takes an answer apart. It scans it once, since most answers are documents that are read again and have not changed.
-func open(body []byte) (envelope, bool) {
-	var e envelope
-	ok := json.Valid(body) && bytes.HasPrefix(bytes.TrimSpace(body), []byte("{"))
-	for name, value := range jsonvalues.Members(body) {
-		switch string(name) {
-		case `"data"`:
-			e.data = value
-		case `"auth"`:
-			e.auth = value
-		case `"errors"`:
-			ok = ok && json.Unmarshal(value, &e.errs) == nil
-		}
+	if a.status == http.StatusNotFound && a.errs == nil && a.data == nil {
+		return errNotVault
 	}
-	if !ok {
-		return envelope{}, false
-	}
-	return e, true
+	return nil
 }
 
 // errNotVault is a 404 that Vault did not give: its own have data or a list of errors, if only an empty one.

@@ -179,9 +179,6 @@ func (v *Vault) checkMount(ctx context.Context, op, mount string) error {
 	if a.fault == nil && a.status == http.StatusForbidden {
 		return v.denied(ctx, op, a, "sys/internal/ui/mounts/"+mount, "read")
 	}
-	if !a.ok() {
-		return v.failure(ctx, op, a, false)
-	}
 	if err := v.judgeMount(ctx, op, mount, a); err != nil {
 		return err
 	}
@@ -196,7 +193,7 @@ func (v *Vault) judgeMount(ctx context.Context, op, mount string, a answer) erro
 		Options map[string]string `json:"options"`
 	}
 	switch err := decode(a.data, &m); {
-	case err != nil:
+	case err != nil || !a.ok():
 		return v.failure(ctx, op, a, false)
 	case m.Path != mount+"/":
 		return noMount(op, mount, fmt.Errorf("there is no mount %s, but %s", mount, m.Path),

@@ -38,34 +38,24 @@ func (v *Vault) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.D
 // parseDoc reads a version, or the reason of a 404. A deleted or destroyed version comes with its metadata; a document
 // that was never written comes without, and so does a mount of another type.
 func (v *Vault) parseDoc(ctx context.Context, op string, ref ledger.Ref, a answer) (ledger.Doc, error) {
-	var content json.RawMessage
 	var metadata struct {
 		Version int `json:"version"`
 	}
-	for name, value := range jsonvalues.Members(a.data) {
-		switch string(name) {
-		case `"data"`:
-			content = value
-		case `"metadata"`:
-			_ = json.Unmarshal(value, &metadata) // it has no version then
-		}
-	}
+	member := jsonvalues.Members(a.data, "data", "metadata")
+	_ = json.Unmarshal(member[1], &metadata) // what it is not has no version
 	switch {
 	case metadata.Version == 0:
-		if err := v.checkMount(ctx, op, ref.Mount); err != nil {
+		if err := v.checkMount(ctx, op, ref.Mount); err != nil || a.status == http.StatusNotFound {
 			return ledger.Doc{}, err
-		}
-		if a.status == http.StatusNotFound {
-			return ledger.Doc{}, nil
 		}
 		return ledger.Doc{}, v.failure(ctx, op, a, false)
 	case a.status == http.StatusNotFound:
 		return ledger.Doc{Version: metadata.Version}, nil
-	case !bytes.HasPrefix(content, []byte("{")):
+	case !bytes.HasPrefix(member[0], []byte("{")):
 		return ledger.Doc{}, &ledger.Error{Op: op, Reason: ledger.FailureSinkError,
 			Err: fmt.Errorf("version %d is not a JSON object", metadata.Version), Advice: "delete that version or write a JSON object"}
 	}
-	return ledger.Doc{Version: metadata.Version, JSON: content}, nil
+	return ledger.Doc{Version: metadata.Version, JSON: member[0]}, nil
 }
 
 // casMismatch is the KV engine's message for a conflict; its status, 400, has other meanings too.
@@ -91,7 +81,12 @@ func (v *Vault) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (i
 	switch a.status {
 	case http.StatusOK:
 		ledger.SessionOf(ctx).Wrote(a.index)
-		return v.written(ctx, op, a)
+		var body struct {
+			Version int `json:"version"`
+		}
+		if err := decode(a.data, &body); err == nil && body.Version != 0 {
+			return body.Version, nil
+		}
 	case http.StatusBadRequest:
 		if a.says(casMismatch) {
 			return 0, ledger.ErrConflict
@@ -104,16 +99,6 @@ func (v *Vault) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (i
 	return 0, v.failure(ctx, op, a, true)
 }
 
-func (v *Vault) written(ctx context.Context, op string, a answer) (int, error) {
-	var body struct {
-		Version int `json:"version"`
-	}
-	if err := decode(a.data, &body); err != nil || body.Version == 0 {
-		return 0, v.failure(ctx, op, a, true)
-	}
-	return body.Version, nil
-}
-
 // List implements ledger.Store.
 func (v *Vault) List(ctx context.Context, ref ledger.Ref) ([]string, error) {
 	op := "listing " + ref.String()
@@ -123,19 +108,15 @@ func (v *Vault) List(ctx context.Context, ref ledger.Ref) ([]string, error) {
 	path := ref.Mount + "/metadata/" + ref.Path
 	a := v.get(ctx, opList, path, map[string][]string{"list": {"true"}})
 	switch {
-	case a.fault != nil:
-		return nil, v.failure(ctx, op, a, false)
-	case a.status == http.StatusNotFound:
+	case a.fault == nil && a.status == http.StatusNotFound:
 		return nil, v.checkMount(ctx, op, ref.Mount)
-	case a.status == http.StatusForbidden:
+	case a.fault == nil && a.status == http.StatusForbidden:
 		return nil, v.denied(ctx, op, a, path+"/", "list")
-	case !a.ok():
-		return nil, v.failure(ctx, op, a, false)
 	}
 	var body struct {
 		Keys []string `json:"keys"`
 	}
-	if err := decode(a.data, &body); err != nil {
+	if !a.ok() || decode(a.data, &body) != nil {
 		return nil, v.failure(ctx, op, a, false)
 	}
 	return body.Keys, v.checkMount(ctx, op, ref.Mount)

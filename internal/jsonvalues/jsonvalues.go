@@ -4,7 +4,7 @@ package jsonvalues
 
 import (
 	"bytes"
-	"iter"
+	"slices"
 )
 
 // Exceed reports whether text has more than most values, by the commas between them. Those in strings do not count.
@@ -26,34 +26,34 @@ func Exceed(text []byte, most int) bool {
 	return n > most
 }
 
-// Members iterates over the names, as they are written, and values of an object in valid JSON; both are parts of text. What is not an
-// object has none. encoding/json would scan each value twice more, and copy it.
-func Members(text []byte) iter.Seq2[[]byte, []byte] {
-	return func(yield func(name, value []byte) bool) {
-		var name []byte // nil in an array
-		from, depth := 0, 0
-		for i := 0; i < len(text); i++ {
-			switch c := text[i]; {
-			case c == '"':
-				for i++; i < len(text) && text[i] != '"'; i++ {
-					if text[i] == '\\' {
-						i++ // whatever it is, it does not end the string
-					}
+// Members returns the values of the members with these names of an object in valid JSON, as parts of text; nil for one that it does not
+// have. encoding/json would scan each value twice more, and copy it.
+func Members(text []byte, names ...string) [][]byte {
+	values := make([][]byte, len(names))
+	var name []byte             // the last string
+	at, from, depth := -1, 0, 0 // at is that of the current name
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '"':
+			begin := i + 1
+			for i++; i < len(text) && text[i] != '"'; i++ {
+				if text[i] == '\\' {
+					i++ // whatever it is, it does not end the string
 				}
-			case c == ':' && depth == 1:
-				name, from = bytes.TrimSpace(text[from:i]), i+1
-			case depth == 1 && (c == ',' || c == '}'):
-				if name != nil && !yield(name, bytes.TrimSpace(text[from:i:i])) {
-					return
-				}
-				from = i + 1
-			case c == '{' || c == '[':
-				if depth++; depth == 1 {
-					from = i + 1
-				}
-			case c == '}' || c == ']':
-				depth--
 			}
+			name = text[begin:min(i, len(text))]
+		case c == ':' && depth == 1:
+			at, from = slices.Index(names, string(name)), i+1
+		case depth == 1 && (c == ',' || c == '}'):
+			if at >= 0 {
+				values[at] = bytes.TrimSpace(text[from:i:i])
+			}
+			at = -1
+		case c == '{' || c == '[':
+			depth++
+		case c == '}' || c == ']':
+			depth--
 		}
 	}
+	return values
 }

@@ -3,8 +3,6 @@ package jsonvalues
 import (
 	"bytes"
 	"encoding/json"
-	"maps"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -29,24 +27,18 @@ func TestExceed(t *testing.T) {
 
 func TestMembers(t *testing.T) {
 	for text, want := range map[string][]string{
-		`{"a":1,"b":{"a":2,"c":[3,{"d":4}]}}`:         {`"a"`, `1`, `"b"`, `{"a":2,"c":[3,{"d":4}]}`},
-		" { \"a\" : \"}\\\",:\\\\\" ,\n\"b\":[ ]\t} ": {`"a"`, `"}\",:\\"`, `"b"`, `[ ]`},
-		`{"a":null}`:       {`"a"`, `null`},
-		`{}`:               nil,
-		`[{"a":1},"b:",2]`: nil,
-		`"{\"a\":1}"`:      nil,
-		`null`:             nil,
+		`{"a":1,"b":{"a":2,"c":[3,{"d":4}]}}`:         {`1`, `{"a":2,"c":[3,{"d":4}]}`},
+		" { \"b\" : \"}\\\",:\\\\\" ,\n\"a\":[ ]\t} ": {`[ ]`, `"}\",:\\"`},
+		`{"a":null,"a":7,"b\"":1}`:                    {`7`, ``},
+		`{"c":{"a":1},"d":"b"}`:                       {``, ``},
+		`[{"a":1},"a",2]`:                             {``, ``},
+		`"{\"a\":1}"`:                                 {``, ``},
+		`null`:                                        {``, ``},
+		`{}`:                                          {``, ``},
 	} {
-		var got []string
-		for name, value := range Members([]byte(text)) {
-			got = append(got, string(name), string(value))
-		}
-		if !slices.Equal(got, want) {
+		if got := Members([]byte(text), "a", "b"); string(got[0]) != want[0] || string(got[1]) != want[1] || (got[0] == nil) != (want[0] == "") {
 			t.Errorf("%s: %q, want %q", text, got, want)
 		}
-	}
-	for range Members([]byte(`{"a":1,"b":2}`)) {
-		break
 	}
 }
 
@@ -56,20 +48,16 @@ func FuzzMembers(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		got := map[string]json.RawMessage{}
-		for name, value := range Members([]byte(text)) {
-			var key string
-			if err := json.Unmarshal(name, &key); err == nil || json.Valid([]byte(text)) {
-				got[key] = value
-			}
-		}
+		got := Members([]byte(text), "a", "b", "data")
 		if !json.Valid([]byte(text)) {
 			return // it must only end
 		}
-		want := map[string]json.RawMessage{}
+		var want map[string]json.RawMessage
 		_ = json.Unmarshal([]byte(text), &want) // what is no object has none
-		if !maps.EqualFunc(got, want, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }) {
-			t.Errorf("%s: %s, want %s", text, got, want)
+		for i, name := range []string{"a", "b", "data"} {
+			if !bytes.Equal(got[i], want[name]) && !strings.Contains(text, `\u00`) { // a name that is written in another way is another
+				t.Errorf("%s: %s is %s, want %s", text, name, got[i], want[name])
+			}
 		}
 	})
 }
