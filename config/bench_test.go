@@ -25,10 +25,19 @@ func many(n int) string {
 	return b.String()
 }
 
+// alike returns a policy file with n policies that have most from defaults.
+func alike(n int) string {
+	var b strings.Builder
+	b.WriteString("defaults: {schedule: \"0 0 1 1 *\", permissions: [text_to_speech, user_read]}\npolicies:\n")
+	for i := range n {
+		fmt.Fprintf(&b, "- {name: policy-%[1]d, service_account: svcacc_%[1]d, sink: {path: elevenlabs/policy-%[1]d}}\n", i)
+	}
+	return b.String()
+}
+
 func BenchmarkLoad(b *testing.B) {
-	for _, n := range []int{1_000, 10_000} {
-		text := many(n)
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
+	for name, text := range map[string]string{"1000": many(1_000), "10000": many(10_000), "10000 alike": alike(10_000)} {
+		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := load(b, text); err != nil {
@@ -36,5 +45,19 @@ func BenchmarkLoad(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// Nothing else starts before the policies are loaded.
+func TestLoadingAllocatesNoMoreThanItDid(t *testing.T) {
+	const policies, most = 1000, 75 // a policy, with a quarter more than was measured
+	text := alike(policies)
+	got := testing.AllocsPerRun(3, func() {
+		if _, err := load(t, text); err != nil {
+			t.Fatal(err)
+		}
+	}) / policies
+	if got > most {
+		t.Errorf("%.1f allocations a policy, at most %d are expected", got, most)
 	}
 }

@@ -181,14 +181,11 @@ func (l *loader) scheduleFault(p *policy, err error) {
 
 // relations checks the durations of a policy against each other.
 func (l *loader) relations(p *policy, out *plan.Policy, t timing) {
-	every := func() string {
-		return fmt.Sprintf("schedule %s fires every %s at its closest", quote(p.Schedule.Value), FormatDuration(t.shortest))
-	}
 	if out.Overlap >= t.shortest {
-		l.fault(p.Overlap.where(p.Node), "%soverlap is %s, but %s; write an overlap of less than %s", p.prefix(), FormatDuration(out.Overlap), every(), FormatDuration(t.shortest))
+		l.fault(p.Overlap.where(p.Node), "%soverlap is %s, but schedule %s fires every %[4]s at its closest; write an overlap of less than %[4]s", p.prefix(), FormatDuration(out.Overlap), quote(p.Schedule.Value), FormatDuration(t.shortest))
 	}
 	if out.Splay >= t.shortest {
-		l.fault(p.Splay.where(p.Node), "%ssplay is %s, but %s; write a splay of less than %s", p.prefix(), FormatDuration(out.Splay), every(), FormatDuration(t.shortest))
+		l.fault(p.Splay.where(p.Node), "%ssplay is %s, but schedule %s fires every %[4]s at its closest; write a splay of less than %[4]s", p.prefix(), FormatDuration(out.Splay), quote(p.Schedule.Value), FormatDuration(t.shortest))
 	}
 	least := t.longest + out.Splay + out.Overlap + out.LongestWait()
 	if out.MaxAge > 0 && out.MaxAge < least {

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sethvargo/go-envconfig"
@@ -116,6 +117,7 @@ type loader struct {
 	parser  schedule.Parser
 	gaps    schedule.Gaps
 	timings map[[2]string]timing // by expression and zone
+	lists   map[string]any       // by field and content
 
 	// Seen so far, to find duplicates.
 	workspaceLines        map[string]int // line of the workspace
@@ -129,7 +131,7 @@ type loader struct {
 func newLoader(file string, env Env, lookup envconfig.Lookuper) *loader {
 	return &loader{
 		report: &report{file: file}, grammar: newGrammar(), env: env, lookup: lookup, allowed: allowedOrigins(env),
-		known: elevenlabs.KnownPermissions(), timings: map[[2]string]timing{},
+		known: elevenlabs.KnownPermissions(), timings: map[[2]string]timing{}, lists: map[string]any{},
 		workspaceLines: map[string]int{}, names: map[string]*policy{}, sinks: map[string]*policy{}, adopted: map[string]*policy{},
 		adminKeys: map[string][]adminPlace{}, members: map[string][]groupMember{},
 	}
@@ -237,7 +239,7 @@ func (l *loader) policy(p *policy, doc *document) {
 		Name: p.Name.Value, Workspace: p.Workspace.or("default"), ServiceAccount: p.ServiceAccount.Value,
 		Splay: p.Splay.Value, Window: p.Window.Value, Group: p.Group.Value, MaxAge: p.MaxAge.Value,
 		Quarantine: p.Quarantine.or(24 * time.Hour), WaitUntilIdle: p.WaitUntilIdle.Value,
-		WaitUntilUsed: p.WaitUntilUsed.Value, Probes: l.probes(p),
+		WaitUntilUsed: p.WaitUntilUsed.Value, Probes: once(l, "probes", p, p.Probes, l.probes),
 		Verify:  p.Verify.or("auto") == "auto",
 		OnDrift: plan.OnDrift(p.OnDrift.or(string(plan.DriftPatch))),
 		Mode:    plan.Mode(p.Mode.or(string(plan.ModeAuto))), Adopt: p.Adopt.Value,
@@ -272,9 +274,23 @@ func (l *loader) unique(seen map[string]*policy, a at[string], name, value strin
 	seen[value] = p
 }
 
+// once reads a list that policies have in common for the first of them only, so that all hold the same. One with a fault is read for each.
+func once[T any](l *loader, field string, p *policy, list at[[]at[string]], read func(*policy) T) T {
+	key := field + " " + strings.Join(namesOf(list.Value, func(text at[string]) string { return text.Value }), " ")
+	if known, ok := l.lists[key].(T); ok {
+		return known
+	}
+	faults := len(l.faults)
+	value := read(p)
+	if len(l.faults) == faults {
+		l.lists[key] = value
+	}
+	return value
+}
+
 // settings checks the configurable properties of the key.
 func (l *loader) settings(p *policy) elevenlabs.Settings {
-	s := elevenlabs.Settings{Permissions: l.permissions(p), AllowedIPs: l.prefixes(p)}
+	s := elevenlabs.Settings{Permissions: once(l, "permissions", p, p.Permissions, l.permissions), AllowedIPs: once(l, "ips", p, p.AllowedIPs, l.prefixes)}
 	if p.CharacterLimit.given() {
 		limit := p.CharacterLimit.Value
 		s.CharacterLimit = &limit

@@ -386,3 +386,20 @@ func TestDurationsAsWritten(t *testing.T) {
 		}
 	}
 }
+
+// TestPoliciesShareEqualLists: thousands of policies hold a list that they have in common once, wherever it is written.
+func TestPoliciesShareEqualLists(t *testing.T) {
+	const lists = "permissions: [voices_read, text_to_speech], allowed_ips: [203.0.113.0/24], probes: [/v1/models]"
+	c, err := load(t, "policies:\n- {name: a, service_account: a, schedule: '@daily', sink: {path: a}, "+lists+"}\n- {name: b, service_account: b, schedule: '@daily', sink: {path: b}, "+lists+"}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := c.Policies[0], c.Policies[1]
+	if &a.Settings.Permissions.Names[0] != &b.Settings.Permissions.Names[0] || &a.Settings.AllowedIPs[0] != &b.Settings.AllowedIPs[0] || &a.Probes[0] != &b.Probes[0] {
+		t.Error("each policy has lists of its own")
+	}
+	_, err = load(t, "defaults: {permissions: [voices_reed]}\npolicies:\n- {name: a, service_account: a, schedule: '@daily', sink: {path: a}}\n- {name: b, service_account: b, schedule: '@daily', sink: {path: b}}\n")
+	if err == nil || strings.Count(err.Error(), "voices_reed") != 2 {
+		t.Errorf("a list with a fault is read for each policy: %v", err)
+	}
+}
