@@ -85,6 +85,8 @@ func difference(was []rotator.PolicyStatus, is []plan.Policy) (added, removed, c
 	return few(added), few(slices.Sorted(maps.Keys(before))), few(changed)
 }
 
+var wordsMeet = regexp.MustCompile(`([a-z])([A-Z])`)
+
 // fieldsChanged names the fields that differ, as the policy file does.
 func fieldsChanged(old, p plan.Policy) []string {
 	fields := old.Settings.Diff(p.Settings)
@@ -92,7 +94,7 @@ func fieldsChanged(old, p plan.Policy) []string {
 	for i := range a.NumField() {
 		name := a.Type().Field(i).Name
 		if name != "Settings" && !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
-			fields = append(fields, strings.ToLower(regexp.MustCompile(`([a-z])([A-Z])`).ReplaceAllString(name, "${1}_$2")))
+			fields = append(fields, strings.ToLower(wordsMeet.ReplaceAllString(name, "${1}_$2")))
 		}
 	}
 	return fields
