@@ -135,7 +135,15 @@ func NewTransport(conns int) *http.Transport {
 }
 
 func (c *Client) accounts(ctx context.Context, operation string, key secret.Secret) ([]ServiceAccount, error) {
-	return read(ctx, c, call{operation: operation, method: http.MethodGet, path: "/v1/service-accounts", key: key, limit: listLimit}, decodeAccounts)
+	l, err := read(ctx, c, call{operation: operation, method: http.MethodGet, path: "/v1/service-accounts", key: key, limit: listLimit},
+		func(body []byte) (*accountList, error) {
+			return decodeAccounts(body, cmp.Or(c.share.listed.Load(), new(accountList)))
+		})
+	if err != nil {
+		return nil, err
+	}
+	c.share.listed.Store(l)
+	return l.accounts, nil
 }
 
 func (c *Client) keys(ctx context.Context, account string) ([]Key, error) {

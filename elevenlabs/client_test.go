@@ -358,8 +358,8 @@ func TestListingsThatCannotBeBelieved(t *testing.T) {
 		"account, null keys":   `{"service-accounts":[{"service_account_user_id":"svc_a","api-keys":null}]}`,
 		"key without id":       `{"service-accounts":[{"service_account_user_id":"svc_a","api-keys":[{}]}]}`,
 	} {
-		if accounts, err := decodeAccounts([]byte(body)); err == nil {
-			t.Errorf("%s: %v", name, accounts)
+		if list, err := decodeAccounts([]byte(body), new(accountList)); err == nil {
+			t.Errorf("%s: %v", name, list)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -215,11 +216,16 @@ func FuzzListing(f *testing.F) {
 		if (err == nil) != (keys != nil) {
 			t.Errorf("%v with %v", keys, err)
 		}
-		accounts, err := decodeAccounts([]byte(body))
-		if (err == nil) != (accounts != nil) {
-			t.Errorf("%v with %v", accounts, err)
+		list, err := decodeAccounts([]byte(body), new(accountList))
+		if (err == nil) != (list != nil) {
+			t.Fatalf("%v with %v", list, err)
 		}
-		for _, a := range accounts {
+		if err != nil {
+			list = new(accountList)
+		} else if again, err := decodeAccounts([]byte(body), list); err != nil || !reflect.DeepEqual(again, list) {
+			t.Errorf("the second time %v, %v", again, err)
+		}
+		for _, a := range list.accounts {
 			if a.ID == "" {
 				t.Error("an account without id")
 			}

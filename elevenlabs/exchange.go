@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -67,6 +68,9 @@ func (c *Client) do(ctx context.Context, q call) (err error) {
 	return err
 }
 
+// listBodies has buffers for the bodies of listings, which are the largest and hold no secret. What is decoded has no part of them.
+var listBodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
 // send sends one request and judges the answer. It returns the key that was used.
 func (c *Client) send(ctx context.Context, q call) (secret.Secret, error) {
 	key, err := c.credential(ctx, q)
@@ -74,8 +78,13 @@ func (c *Client) send(ctx context.Context, q call) (secret.Secret, error) {
 		return secret.Secret{}, &Error{Operation: q.operation, Err: err}
 	}
 	defer c.opt.Redactor.Add(key)()
+	body := new(bytes.Buffer)
+	if q.limit == listLimit {
+		body = listBodies.Get().(*bytes.Buffer)
+		defer listBodies.Put(body)
+	}
 	started := time.Now()
-	a := c.exchange(ctx, q, key)
+	a := c.exchange(ctx, q, key, body)
 	c.observe(q.operation, a.status, time.Since(started))
 	e := c.judge(ctx, q, a)
 	c.budget.learn(e, started)
@@ -129,8 +138,8 @@ func WithCount(ctx context.Context, n *atomic.Int64) context.Context {
 	return context.WithValue(ctx, countKey{}, n)
 }
 
-// exchange sends the request and reads the answer, both within the timeout.
-func (c *Client) exchange(ctx context.Context, q call, key secret.Secret) answer {
+// exchange sends the request and reads the answer into the buffer, both within the timeout.
+func (c *Client) exchange(ctx context.Context, q call, key secret.Secret, into *bytes.Buffer) answer {
 	ctx, cancel := context.WithTimeout(ctx, c.opt.Timeout)
 	defer cancel()
 	var sent evidence
@@ -160,14 +169,14 @@ func (c *Client) exchange(ctx context.Context, q call, key secret.Secret) answer
 	if !success(resp.StatusCode) {
 		limit = answerLimit
 	}
-	body, err := readBody(resp, limit)
-	return answer{status: resp.StatusCode, header: resp.Header, body: body, err: err, written: true}
+	err = readBody(into, resp, limit)
+	return answer{status: resp.StatusCode, header: resp.Header, body: into.Bytes(), err: err, written: true}
 }
 
 // readBody reads a body of at most limit bytes, with one allocation if its length is known and plausible.
-func readBody(resp *http.Response, limit int64) ([]byte, error) {
+func readBody(b *bytes.Buffer, resp *http.Response, limit int64) error {
 	const plausible = 1 << 20
-	var b bytes.Buffer
+	b.Reset()
 	b.Grow(int(min(max(resp.ContentLength, 0), limit, plausible)) + bytes.MinRead)
 	_, err := b.ReadFrom(io.LimitReader(resp.Body, limit+1))
 	if int64(b.Len()) > limit {
@@ -175,7 +184,7 @@ func readBody(resp *http.Response, limit int64) ([]byte, error) {
 	} else if jsonvalues.Exceed(b.Bytes(), valueLimit) {
 		err = fmt.Errorf("more than %d values", valueLimit)
 	}
-	return b.Bytes(), err
+	return err
 }
 
 func (c *Client) request(ctx context.Context, q call, key secret.Secret) (*http.Request, error) {

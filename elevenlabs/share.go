@@ -17,6 +17,8 @@ type sharing struct {
 	mu   sync.Mutex
 	open *round    // has not begun, so others may join
 	last time.Time // when a listing last began
+
+	listed atomic.Pointer[accountList] // the last one of the workspace
 }
 
 // round is one listing and those that wait for it.
@@ -62,7 +64,7 @@ func (c *Client) Keys(ctx context.Context, account string) ([]Key, error) {
 }
 
 // ServiceAccounts lists every service account of the workspace with all of its keys. An answer that lacks a list or an id
-// is ErrBadAnswer, not an empty list. It is shared as in Keys.
+// is ErrBadAnswer, not an empty list. It is shared as in Keys, and with later listings that show the same: it is read-only.
 func (c *Client) ServiceAccounts(ctx context.Context) ([]ServiceAccount, error) {
 	if ctx, ok := c.alone(ctx); ok {
 		return c.accounts(ctx, opList, secret.Secret{})
@@ -71,11 +73,7 @@ func (c *Client) ServiceAccounts(ctx context.Context) ([]ServiceAccount, error) 
 	if err != nil {
 		return nil, err
 	}
-	whole := slices.Clone(r.whole)
-	for i := range whole {
-		whole[i].Keys = slices.Clone(whole[i].Keys)
-	}
-	return whole, nil
+	return r.whole, nil
 }
 
 // alone reports whether a listing need not wait, and returns the context for it.

@@ -1,12 +1,14 @@
 package elevenlabs
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
 	"time"
 
+	"github.com/rekeyd/rekeyd/internal/jsonvalues"
 	"github.com/rekeyd/rekeyd/internal/secret"
 )
 
@@ -33,29 +35,71 @@ type wireKey struct {
 	wireOptional
 }
 
-func decodeAccounts(body []byte) ([]ServiceAccount, error) {
-	var list struct {
-		Accounts *[]wireAccount `json:"service-accounts"`
+// accountList is a workspace's accounts as they were decoded, with the sums of the whole text and of each account's.
+type accountList struct {
+	sum      [sha256.Size]byte
+	sums     [][sha256.Size]byte
+	accounts []ServiceAccount
+}
+
+// decodeAccounts decodes a listing. Where its text is that of the listing before, or that of an account in the same place, what was
+// decoded then is taken: mostly nothing has changed.
+func decodeAccounts(body []byte, before *accountList) (*accountList, error) {
+	sum := sha256.Sum256(body)
+	if sum == before.sum {
+		return before, nil
 	}
+	accounts := &accountsReader{before: before, permissions: permissionReader{}}
+	list := struct {
+		Accounts *accountsReader `json:"service-accounts"`
+	}{accounts}
 	if err := json.Unmarshal(body, &list); err != nil {
 		return nil, err
 	}
-	if list.Accounts == nil {
+	if list.Accounts == nil || accounts.accountList == nil {
 		return nil, errors.New("no service-accounts in it")
 	}
-	read := permissionReader{}
-	accounts := make([]ServiceAccount, 0, len(*list.Accounts))
-	for i, w := range *list.Accounts {
-		if w.ID == "" {
-			return nil, fmt.Errorf("service account %d has no service_account_user_id", i)
-		}
-		keys, err := convertKeys(w.ID, w.Keys, read)
-		if err != nil {
-			return nil, fmt.Errorf("service account %d: %w", i, err)
-		}
-		accounts = append(accounts, ServiceAccount{ID: w.ID, Name: w.Name, Keys: keys})
+	accounts.sum = sum
+	return accounts.accountList, nil
+}
+
+type accountsReader struct {
+	*accountList // nil: none was read
+	before       *accountList
+	permissions  permissionReader
+}
+
+// UnmarshalJSON reads the list of accounts.
+func (r *accountsReader) UnmarshalJSON(list []byte) error {
+	if list[0] != '[' {
+		return json.Unmarshal(list, new([]wireAccount)) // says what it is instead
 	}
-	return accounts, nil
+	n := len(r.before.accounts)
+	r.accountList = &accountList{sums: make([][sha256.Size]byte, 0, n), accounts: make([]ServiceAccount, 0, n)}
+	for _, text := range jsonvalues.Parts(list) {
+		i, sum := len(r.accounts), sha256.Sum256(text)
+		if i < n && r.before.sums[i] == sum {
+			r.accounts = append(r.accounts, r.before.accounts[i])
+		} else if a, err := decodeAccount(text, r.permissions); err == nil {
+			r.accounts = append(r.accounts, a)
+		} else {
+			return fmt.Errorf("service account %d: %w", i, err)
+		}
+		r.sums = append(r.sums, sum)
+	}
+	return nil
+}
+
+func decodeAccount(text []byte, read permissionReader) (ServiceAccount, error) {
+	var w wireAccount
+	if err := json.Unmarshal(text, &w); err != nil {
+		return ServiceAccount{}, err
+	}
+	if w.ID == "" {
+		return ServiceAccount{}, errors.New("no service_account_user_id")
+	}
+	keys, err := convertKeys(w.ID, w.Keys, read)
+	return ServiceAccount{ID: w.ID, Name: w.Name, Keys: keys}, err
 }
 
 func decodeKeys(account string, body []byte) ([]Key, error) {

@@ -1,9 +1,10 @@
-// Package jsonvalues tells how many values a JSON text has before it is decoded: one of two bytes may take 200 in memory. It also
-// takes an object apart without decoding it.
+// Package jsonvalues looks at a JSON text before it is decoded: how many values it has, since one of two bytes may take 200 in
+// memory, and what the parts of an array or an object are, since many need no decoding.
 package jsonvalues
 
 import (
 	"bytes"
+	"iter"
 	"slices"
 )
 
@@ -12,14 +13,9 @@ func Exceed(text []byte, most int) bool {
 	if bytes.Count(text, []byte(",")) <= most {
 		return false
 	}
-	n, inString := 0, false
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case c == '"':
-			inString = !inString
-		case c == '\\' && inString:
-			i++ // whatever it is, it does not end the string
-		case c == ',' && !inString:
+	n := 0
+	for _, c := range outsideStrings(text) {
+		if c == ',' {
 			n++
 		}
 	}
@@ -30,30 +26,57 @@ func Exceed(text []byte, most int) bool {
 // have. encoding/json would scan each value twice more, and copy it.
 func Members(text []byte, names ...string) [][]byte {
 	values := make([][]byte, len(names))
-	var name []byte             // the last string
-	at, from, depth := -1, 0, 0 // at is that of the current name
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case c == '"':
-			begin := i + 1
-			for i++; i < len(text) && text[i] != '"'; i++ {
-				if text[i] == '\\' {
-					i++ // whatever it is, it does not end the string
-				}
-			}
-			name = text[begin:min(i, len(text))]
-		case c == ':' && depth == 1:
-			at, from = slices.Index(names, string(name)), i+1
-		case depth == 1 && (c == ',' || c == '}'):
-			if at >= 0 {
-				values[at] = bytes.TrimSpace(text[from:i:i])
-			}
-			at = -1
-		case c == '{' || c == '[':
-			depth++
-		case c == '}' || c == ']':
-			depth--
+	for name, value := range Parts(text) {
+		if at := slices.Index(names, string(name)); at >= 0 {
+			values[at] = value
 		}
 	}
 	return values
+}
+
+// Parts yields the elements of an array in valid JSON, or the members of an object, each with its name as it is
+// written between the quotes.
+func Parts(text []byte) iter.Seq2[[]byte, []byte] {
+	return func(yield func(name, value []byte) bool) {
+		depth, begin := 0, 0
+		var name []byte
+		for i, c := range outsideStrings(text) {
+			switch {
+			case c == '[' || c == '{':
+				if depth++; depth == 1 {
+					begin = i + 1
+				}
+			case (c == ']' || c == '}') && depth > 1:
+				depth--
+			case c == ':' && depth == 1:
+				name, begin = bytes.TrimSpace(text[begin:i]), i+1
+				name = bytes.TrimPrefix(bytes.TrimSuffix(name, quote), quote)
+			case depth == 1 && (c == ',' || c == ']' || c == '}'):
+				value := bytes.TrimSpace(text[begin:i:i])
+				if len(value) > 0 && !yield(name, value) { // only an empty array or object has none
+					return
+				}
+				name, begin = nil, i+1
+			}
+		}
+	}
+}
+
+var quote = []byte(`"`)
+
+// outsideStrings yields the bytes that are in no string, and where they are.
+func outsideStrings(text []byte) iter.Seq2[int, byte] {
+	return func(yield func(int, byte) bool) {
+		inString := false
+		for i := 0; i < len(text); i++ {
+			switch c := text[i]; {
+			case c == '"':
+				inString = !inString
+			case c == '\\' && inString:
+				i++ // whatever it is, it does not end the string
+			case !inString && !yield(i, c):
+				return
+			}
+		}
+	}
 }

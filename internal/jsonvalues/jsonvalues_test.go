@@ -64,7 +64,7 @@ func FuzzMembers(f *testing.F) {
 
 // FuzzExceed holds the count against that of a decoder.
 func FuzzExceed(f *testing.F) {
-	for _, seed := range []string{`[1,"a,b",{"c\"":[",",2]}]`, `{"a":{},"b":[]}`, `"\u002c,"`} {
+	for _, seed := range []string{`[1,"a,b",{"c\"":[",",2]}]`, `{"a":{},"b":[]}`, `"\u002c,"`, ` [ [ ] , {"]":[1,2]} , "\"," ] `, `[]`} {
 		f.Add(seed, 1)
 	}
 	f.Fuzz(func(t *testing.T, text string, most int) {
@@ -72,6 +72,22 @@ func FuzzExceed(f *testing.F) {
 		if most < 0 || json.Unmarshal([]byte(text), &v) != nil {
 			_ = Exceed([]byte(text), most) // it must only end
 			return
+		}
+		if list, isList := v.([]any); isList {
+			whole := []json.RawMessage{}
+			if err := json.Unmarshal([]byte(text), &whole); err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			for _, element := range Parts([]byte(text)) {
+				if n >= len(list) || string(element) != string(whole[n]) {
+					t.Fatalf("%s: element %d is %s", text, n, element)
+				}
+				n++
+			}
+			if n != len(list) {
+				t.Errorf("%s: %d elements", text, n)
+			}
 		}
 		if d := json.NewDecoder(strings.NewReader(text)); Exceed([]byte(text), most) != (separators(t, d) > most) {
 			t.Errorf("%s: more than %d: %v", text, most, Exceed([]byte(text), most))
