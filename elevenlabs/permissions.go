@@ -107,12 +107,12 @@ func (s Settings) Digest() string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// normal returns s in canonical spelling; it shares no list with s.
+// normal returns s in canonical spelling. Mostly it is that already, and then the two share their permissions.
 func (s Settings) normal() Settings {
 	if s.Permissions.All {
 		s.Permissions.Names = nil
-	} else {
-		names := append([]string{}, s.Permissions.Names...) // not nil: no permission is [], not null
+	} else if names := s.Permissions.Names; names == nil || !ascending(names) {
+		names = append([]string{}, names...) // not nil: no permission is [], not null
 		slices.Sort(names)
 		s.Permissions.Names = slices.Compact(names)
 	}
@@ -123,6 +123,15 @@ func (s Settings) normal() Settings {
 	slices.SortFunc(ips, netip.Prefix.Compare)
 	s.AllowedIPs = slices.Compact(ips)
 	return s
+}
+
+func ascending(words []string) bool {
+	for i := 1; i < len(words); i++ {
+		if words[i-1] >= words[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // normalPrefix clears the host bits and converts an IPv4 range written as IPv6.

@@ -12,13 +12,18 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
-// index arranges a listing by account and by the policy in the keys' names.
+// index arranges a listing by account and by the policy in the keys' names. One that shows the same as the last stays as arranged.
 func (r *Rotator) index(ws *workspace, accounts []elevenlabs.ServiceAccount, begun time.Time) *listing {
-	l := &listing{begun: begun, accounts: make(map[string][]elevenlabs.Key, len(accounts)), owned: make(map[string][]elevenlabs.Key, len(accounts))}
-	if ws.listing != nil {
-		l.seq = ws.listing.seq
+	l, last := &listing{begun: begun, from: accounts, seq: 1}, ws.listing
+	if last != nil {
+		l.seq = last.seq + 1
 	}
-	l.seq++
+	if last != nil && same(last.from, accounts) {
+		l.accounts, l.counted, l.owned = last.accounts, last.counted, last.owned
+		return l
+	}
+	l.accounts, l.owned = make(map[string][]elevenlabs.Key, len(accounts)), make(map[string][]elevenlabs.Key, len(accounts))
+	l.counted = make([]AccountKeys, 0, len(accounts))
 	for _, a := range accounts {
 		l.accounts[a.ID] = a.Keys
 		l.counted = append(l.counted, AccountKeys{a.ID, len(a.Keys)})
@@ -35,6 +40,11 @@ func (r *Rotator) index(ws *workspace, accounts []elevenlabs.ServiceAccount, beg
 	}
 	slices.SortFunc(l.counted, func(a, b AccountKeys) int { return strings.Compare(a.Account, b.Account) })
 	return l
+}
+
+// same reports whether two listings are one in memory, as they are where ElevenLabs answered the same.
+func same(a, b []elevenlabs.ServiceAccount) bool {
+	return len(a) == len(b) && len(a) > 0 && &a[0] == &b[0]
 }
 
 // findStraysLocked notes whether a workspace lists keys of policies that are not in it. Usually there are none, which saves each
@@ -120,6 +130,7 @@ func (r *Rotator) updateListing(workspace, account, id string, change func(*elev
 	if !listed {
 		return
 	}
+	l.from = nil // the next listing is arranged anew, even if it shows the same
 	for _, k := range keys {
 		if _, policy, _, ok := ledger.ParseKeyName(k.Name); ok && k.ID == id && l.owned[policy] != nil {
 			l.owned[policy] = updatedKeys(l.owned[policy], id, change)

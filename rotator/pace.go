@@ -199,9 +199,9 @@ type meter struct {
 
 type meterKey struct{}
 
-// metered returns a context whose calls count for a policy.
-func metered(ctx context.Context, policy string) (context.Context, *meter) {
-	m := &meter{policy: policy}
+// metered returns a context for the work of one worker, whose calls are counted.
+func metered(ctx context.Context) (context.Context, *meter) {
+	m := &meter{}
 	return elevenlabs.WithCount(context.WithValue(ctx, meterKey{}, m), &m.calls), m
 }
 

@@ -19,6 +19,7 @@ const slow = 3 * time.Second
 // one policy.
 func (r *Rotator) worker(ctx context.Context, workers *sync.WaitGroup) {
 	var replacement *time.Timer
+	work, m := metered(ledger.WithSession(ctx))
 	for {
 		st, ws := r.next()
 		if st == nil {
@@ -35,7 +36,7 @@ func (r *Rotator) worker(ctx context.Context, workers *sync.WaitGroup) {
 		} else {
 			replacement.Reset(slow)
 		}
-		r.work(ctx, st)
+		r.work(work, m, st)
 		replaced := !replacement.Stop()
 		r.mu.Lock()
 		st.place = idle
@@ -56,11 +57,11 @@ func (r *Rotator) worker(ctx context.Context, workers *sync.WaitGroup) {
 const maxPasses = 8
 
 // work advances one policy: observe, plan, perform the first step, and again.
-func (r *Rotator) work(ctx context.Context, st *policyState) {
+func (r *Rotator) work(ctx context.Context, m *meter, st *policyState) {
 	r.mu.Lock()
-	name := st.policy.Name
+	m.policy = st.policy.Name
 	r.mu.Unlock()
-	ctx, m := metered(ledger.WithSession(ctx), name)
+	ledger.SessionOf(ctx).Begin()
 	defer func() { st.known.pace.charge(int(m.calls.Swap(0))) }()
 	for range maxPasses {
 		if r.isStopping() {

@@ -31,7 +31,8 @@ type workspace struct {
 // listing is one answer of a workspace, with our own later changes to its keys.
 type listing struct {
 	seq      int
-	begun    time.Time // monotonic, before the request
+	begun    time.Time                   // monotonic, before the request
+	from     []elevenlabs.ServiceAccount // as answered; nil once we changed a key
 	accounts map[string][]elevenlabs.Key
 	counted  []AccountKeys               // of accounts, without our later changes
 	owned    map[string][]elevenlabs.Key // by the policy in the key's name

@@ -26,6 +26,13 @@ func SessionOf(ctx context.Context) *Session {
 	return s
 }
 
+// Begin begins the session anew, for work on another policy.
+func (s *Session) Begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.index = ""
+}
+
 // Index returns the index of the session's last write; "": none, or the store has no such thing.
 func (s *Session) Index() string {
 	if s == nil {
