@@ -144,7 +144,7 @@ func TestTimesInTheFutureAreNotWaitedFor(t *testing.T) {
 		return ledger.KeyRef{ID: id, Workspace: "default", Account: account, Sink: p.Sink, Hash: "h" + id, Created: created, Published: created, Verified: true}
 	}
 	listed := func(id string) plan.ListedKey {
-		return plan.ListedKey{Workspace: "default", Key: elevenlabs.Key{ID: id, ServiceAccount: account, Settings: p.Settings, CreatedAt: now.Add(-time.Hour)}}
+		return plan.ListedKey{Workspace: "default", Key: &elevenlabs.Key{ID: id, ServiceAccount: account, Settings: p.Settings, CreatedAt: now.Add(-time.Hour)}}
 	}
 	at := func(e *ledger.Entry) plan.Observed {
 		e.Owner, e.Policy = "abcdefgh", p.Name

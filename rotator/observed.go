@@ -103,7 +103,8 @@ func (r *Rotator) addKeysLocked(o *plan.Observed, p plan.Policy) {
 		if o.Keys == nil {
 			o.Keys = make([]plan.ListedKey, 0, len(keys)) // later calls mostly repeat the same keys
 		}
-		for _, key := range keys {
+		for i := range keys {
+			key := &keys[i]
 			if seen == nil && len(o.Keys) >= manyKeys {
 				seen = make(map[string]bool, len(keys))
 				for _, k := range o.Keys {

@@ -37,7 +37,7 @@ func planStage(t testing.TB) (plan.Policy, plan.Observed) {
 		Applied:  &ledger.Applied{Digest: p.Settings.Digest(), At: last},
 	}
 	listed := func(id, name string, disabled bool) plan.ListedKey {
-		return plan.ListedKey{Workspace: p.Workspace, Key: elevenlabs.Key{ID: id, Name: name, ServiceAccount: p.ServiceAccount, Disabled: disabled, Settings: p.Settings}}
+		return plan.ListedKey{Workspace: p.Workspace, Key: &elevenlabs.Key{ID: id, Name: name, ServiceAccount: p.ServiceAccount, Disabled: disabled, Settings: p.Settings}}
 	}
 	return p, plan.Observed{
 		Entry: e, Owner: planOwner, Record: &plan.RecordView{HasValue: true, Match: "k2", KeyID: "k2", Policy: p.Name},
@@ -144,14 +144,14 @@ func TestPlan(t *testing.T) {
 		{"quarantine ended", func(s stage) { s.o.Entry.Retiring[0].Until = *s.now }, "delete quarantine_ended k1", plan.StateOK, nil},
 		{"abandoned key listed", func(s stage) {
 			s.o.Entry.Abandoned = []ledger.Abandoned{{Rotation: "aaaaaaaaa3"}}
-			s.o.Keys = append(s.o.Keys, plan.ListedKey{Key: elevenlabs.Key{ID: "k3", Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa3"}})
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Key: &elevenlabs.Key{ID: "k3", Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa3"}})
 		}, "sweep abandoned k3", plan.StateOK, nil},
 		{"unexplained key listed", func(s stage) {
-			s.o.Keys = append(s.o.Keys, plan.ListedKey{Key: elevenlabs.Key{ID: "k3", Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa3"}})
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Key: &elevenlabs.Key{ID: "k3", Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa3"}})
 		}, "", plan.StateOK, nil},
 		{"abandoned rotation of another owner", func(s stage) {
 			s.o.Entry.Abandoned = []ledger.Abandoned{{Rotation: "aaaaaaaaa3"}}
-			s.o.Keys = append(s.o.Keys, plan.ListedKey{Key: elevenlabs.Key{ID: "k3", Name: "rekeyd.ownertwo.tts-prod.aaaaaaaaa3"}})
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Key: &elevenlabs.Key{ID: "k3", Name: "rekeyd.ownertwo.tts-prod.aaaaaaaaa3"}})
 		}, "", plan.StateOK, nil},
 
 		{"leaked", func(s stage) { disable(s.o, "k2", "exposed_publicly") }, "rotate exposed_publicly", plan.StateDue, ledger.TriggerExposed},
@@ -193,17 +193,17 @@ func TestPlan(t *testing.T) {
 		{"record overwritten, rotate", func(s stage) { s.o.Record.Match = ""; s.o.Request = &plan.Request{NotKey: "k2"} }, "rotate requested", plan.StateDue, ledger.TriggerRequested},
 		{"record holds a key of ours that the ledger forgot", func(s stage) {
 			s.o.Record.Match, s.o.Record.KeyID = "", "k3"
-			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k3", ServiceAccount: s.p.ServiceAccount, Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa3"}})
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: &elevenlabs.Key{ID: "k3", ServiceAccount: s.p.ServiceAccount, Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa3"}})
 		}, "adopt record_found k3", plan.StateOK, nil},
 		{"record rolled back", func(s stage) { overlap(s, time.Hour); s.o.Record.Match = "k1" }, "follow rolled_back k1", plan.StateOK, nil},
 		{"record rolled back to a dead key", func(s stage) { s.o.Record.Match = "k1" }, "", plan.StateError, plan.FaultRecordChanged},
 		{"record overwritten, adopt", func(s stage) {
 			s.o.Record.Match, s.p.Adopt = "", "k9"
-			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "by hand", ServiceAccount: s.p.ServiceAccount}})
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: &elevenlabs.Key{ID: "k9", Name: "by hand", ServiceAccount: s.p.ServiceAccount}})
 		}, "adopt adopt k9", plan.StateOK, nil},
 		{"record overwritten, adopt a second key that others made", func(s stage) {
 			s.o.Record.Match, s.p.Adopt, s.o.Entry.Current.Rotation, s.o.Keys[1].Name = "", "k9", "", "by hand"
-			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "by hand", ServiceAccount: s.p.ServiceAccount}})
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: &elevenlabs.Key{ID: "k9", Name: "by hand", ServiceAccount: s.p.ServiceAccount}})
 		}, "adopt adopt k9", plan.StateOK, nil},
 		{"request fulfilled", func(s stage) { s.o.Request = &plan.Request{NotKey: "k1"} }, "", plan.StateOK, nil},
 		{"revoke, a key in quarantine works", func(s stage) {
@@ -337,15 +337,15 @@ func TestPlan(t *testing.T) {
 		{"no entry, adopt a key of another workspace", func(s stage) { s.o.Entry, s.p.Adopt, s.o.Keys[0].Workspace = nil, "k1", "second" }, "", plan.StateError, plan.FaultAdoptUnknown},
 		{"record overwritten, adopt a key that it had once", func(s stage) {
 			s.o.Record.Match, s.p.Adopt = "", "k9"
-			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa9", ServiceAccount: s.p.ServiceAccount}})
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: &elevenlabs.Key{ID: "k9", Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa9", ServiceAccount: s.p.ServiceAccount}})
 		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"record overwritten, adopt a key of another installation", func(s stage) {
 			s.o.Record.Match, s.p.Adopt = "", "k9"
-			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "rekeyd.ownertwo.tts-prod.aaaaaaaaa9", ServiceAccount: s.p.ServiceAccount}})
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: &elevenlabs.Key{ID: "k9", Name: "rekeyd.ownertwo.tts-prod.aaaaaaaaa9", ServiceAccount: s.p.ServiceAccount}})
 		}, "adopt adopt k9", plan.StateOK, nil},
 		{"record overwritten, adopt another policy's key", func(s stage) {
 			s.o.Record.Match, s.p.Adopt = "", "k9"
-			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "rekeyd.ownerown.other.aaaaaaaaa9", ServiceAccount: s.p.ServiceAccount}})
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: &elevenlabs.Key{ID: "k9", Name: "rekeyd.ownerown.other.aaaaaaaaa9", ServiceAccount: s.p.ServiceAccount}})
 		}, "", plan.StateError, plan.FaultAdoptRefused},
 
 		{"record overwritten, adopt names the retiring key", func(s stage) {
@@ -514,13 +514,13 @@ func TestPlan(t *testing.T) {
 		{"enabled in its overlap", func(s stage) { overlap(s, time.Hour); s.o.Enabled = []string{"k1"} }, "", plan.StateOK, nil},
 		{"abandoned key in use", func(s stage) {
 			s.o.Entry.Abandoned = []ledger.Abandoned{{Rotation: "aaaaaaaaa3"}}
-			s.o.Keys = append(s.o.Keys, plan.ListedKey{Key: elevenlabs.Key{ID: "k3", Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa3", CharacterCount: 1}})
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Key: &elevenlabs.Key{ID: "k3", Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa3", CharacterCount: 1}})
 		}, "", plan.StateOK, nil},
 		{"twin of the current key", func(s stage) {
-			s.o.Keys = append(s.o.Keys, plan.ListedKey{Key: elevenlabs.Key{ID: "k3", Name: nameOfK2}})
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Key: &elevenlabs.Key{ID: "k3", Name: nameOfK2}})
 		}, "sweep abandoned k3", plan.StateOK, nil},
 		{"twin of a current key that is gone", func(s stage) {
-			s.o.Keys[1] = plan.ListedKey{Key: elevenlabs.Key{ID: "k3", Name: nameOfK2}}
+			s.o.Keys[1] = plan.ListedKey{Key: &elevenlabs.Key{ID: "k3", Name: nameOfK2}}
 		}, "", plan.StateOK, ledger.TriggerKeyMissing},
 		{"two keys of one rotation, both in the entry", func(s stage) { s.o.Entry.Retiring[0].Rotation, s.o.Keys[0].Name = "aaaaaaaaa2", nameOfK2 }, "", plan.StateOK, nil},
 
@@ -567,7 +567,7 @@ func TestPlan(t *testing.T) {
 		{"moved, and another replica moved it", func(s stage) { s.p.Workspace, s.o.Displaced = "second", true }, "", plan.StateError, plan.FaultReplicasDiffer},
 		{"moved to a value to adopt", func(s stage) {
 			s.p.Sink.Path, s.o.Record, s.p.Adopt = "elsewhere", &plan.RecordView{HasValue: true}, "k9"
-			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k9", Name: "by hand", ServiceAccount: s.p.ServiceAccount}})
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: &elevenlabs.Key{ID: "k9", Name: "by hand", ServiceAccount: s.p.ServiceAccount}})
 		}, "adopt adopt k9", plan.StateOK, nil},
 		{"moved to a value, adopt of one that it had", func(s stage) {
 			s.p.Sink.Path, s.o.Record, s.p.Adopt = "elsewhere", &plan.RecordView{HasValue: true}, "k1"
@@ -594,11 +594,11 @@ func TestPlan(t *testing.T) {
 		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"record holds a forgotten key that is disabled", func(s stage) {
 			s.o.Record.Match, s.o.Record.KeyID = "", "k3"
-			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k3", Disabled: true, ServiceAccount: s.p.ServiceAccount, Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa3"}})
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: &elevenlabs.Key{ID: "k3", Disabled: true, ServiceAccount: s.p.ServiceAccount, Name: "rekeyd.ownerown.tts-prod.aaaaaaaaa3"}})
 		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"record holds a key of another installation", func(s stage) {
 			s.o.Record.Match, s.o.Record.KeyID = "", "k3"
-			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: elevenlabs.Key{ID: "k3", ServiceAccount: s.p.ServiceAccount, Name: "rekeyd.ownertwo.tts-prod.aaaaaaaaa3"}})
+			s.o.Keys = append(s.o.Keys, plan.ListedKey{Workspace: s.p.Workspace, Key: &elevenlabs.Key{ID: "k3", ServiceAccount: s.p.ServiceAccount, Name: "rekeyd.ownertwo.tts-prod.aaaaaaaaa3"}})
 		}, "", plan.StateError, plan.FaultRecordChanged},
 		{"record holds a changed value under a known key's id", func(s stage) { s.o.Record.Match, s.o.Record.KeyID = "", "k1" }, "", plan.StateError, plan.FaultRecordChanged},
 
@@ -658,7 +658,7 @@ func TestAnUnplaceableValueNamesTheCandidates(t *testing.T) {
 	o.Entry, o.Record.KeyID = nil, ""
 	o.Keys[0].Hint, o.Keys[0].CreatedAt, o.Record.Ending = "…ab12", planNow, "0000ab12"
 	add := func(id, workspace, account, name string) {
-		o.Keys = append(o.Keys, plan.ListedKey{Workspace: workspace, Key: elevenlabs.Key{ID: id, Name: name, ServiceAccount: account}})
+		o.Keys = append(o.Keys, plan.ListedKey{Workspace: workspace, Key: &elevenlabs.Key{ID: id, Name: name, ServiceAccount: account}})
 	}
 	add("elsewhere", "second", p.ServiceAccount, "by hand")
 	add("neighbour", p.Workspace, "svcacc_2", "by hand")

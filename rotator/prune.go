@@ -52,7 +52,7 @@ func (r *Rotator) Lost(ctx context.Context, names ...string) ([]LostKey, error) 
 		_, policy, rotation, _ := ledger.ParseKeyName(k.Name)
 		explained := slices.ContainsFunc(entries, func(e *ledger.Entry) bool {
 			pruned := e.IsAbandoned(k.ID, rotation) && !r.isLoaded(e.Policy) // a prune marked it, and no daemon sweeps it
-			return e.Explains(k.Key, rotation) && !pruned
+			return e.Explains(*k.Key, rotation) && !pruned
 		})
 		if wanted(policy) && !explained && !published[k.ID] {
 			lost = append(lost, lostKey(policy, k, false))
@@ -107,7 +107,7 @@ func (r *Rotator) ownKeys(ctx context.Context) ([]plan.ListedKey, error) {
 		if err == nil && l != nil {
 			for _, policy := range slices.Sorted(maps.Keys(l.owned)) {
 				for _, k := range l.owned[policy] {
-					keys = append(keys, plan.ListedKey{Workspace: ws.name, Key: k})
+					keys = append(keys, plan.ListedKey{Workspace: ws.name, Key: &k})
 				}
 			}
 		}

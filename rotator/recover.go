@@ -269,7 +269,7 @@ func (j *job) sweep(ctx context.Context, s plan.Step) outcome {
 			return claimFailed(err)
 		}
 	}
-	if err := j.deleteLost(ctx, k.Key); err != nil {
+	if err := j.deleteLost(ctx, *k.Key); err != nil {
 		j.r.mu.Lock()
 		j.st.display.unswept++
 		j.r.mu.Unlock()

@@ -55,11 +55,14 @@ func States() []State {
 	return []State{StateOK, StateDue, StateRotating, StateFailing, StateThrottled, StatePaused, StateError}
 }
 
-// ListedKey is a key with the workspace that lists it.
+// ListedKey is a key with the workspace that lists it. The key is the listing's own: read-only.
 type ListedKey struct {
 	Workspace string
-	elevenlabs.Key
+	*elevenlabs.Key
 }
+
+// NoKey is no listed key: it has no id.
+var NoKey = ListedKey{Key: new(elevenlabs.Key)}
 
 // RecordView is what the planner needs of a record. It holds no secret, so it can be kept.
 type RecordView struct {

@@ -42,7 +42,7 @@ func CountKeys(p Policy, o Observed) KeyCounts {
 	for _, k := range o.Keys {
 		owner, policy, rotation, ok := ledger.ParseKeyName(k.Name)
 		switch ours := ok && owner == o.Owner; {
-		case e != nil && e.Explains(k.Key, rotation):
+		case e != nil && e.Explains(*k.Key, rotation):
 		case ours && policy == p.Name:
 			n.Lost++
 		case !ours && k.Workspace == p.Workspace && k.ServiceAccount == p.ServiceAccount:

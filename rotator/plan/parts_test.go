@@ -178,7 +178,7 @@ func TestKeysAreCounted(t *testing.T) {
 	t.Parallel()
 	p := Policy{Name: "tts-prod", Workspace: "w", ServiceAccount: "s"}
 	key := func(id, name, workspace, account string) ListedKey {
-		return ListedKey{Workspace: workspace, Key: elevenlabs.Key{ID: id, Name: name, ServiceAccount: account}}
+		return ListedKey{Workspace: workspace, Key: &elevenlabs.Key{ID: id, Name: name, ServiceAccount: account}}
 	}
 	o := Observed{Owner: "ownerown", Keys: []ListedKey{
 		key("b", "rekeyd.ownerown.tts-prod.aaaaaaaaa2", "w", "s"),
