@@ -95,9 +95,10 @@ func BenchmarkRest(b *testing.B) {
 		}
 		r.Load(loaded, clients)
 		r.queue = nil
+		ctx, m := metered(ledger.WithSession(b.Context()))
 		for _, st := range r.policies {
 			st.place = idle
-			r.work(b.Context(), st)
+			r.work(ctx, m, st)
 			if got := st.statusLocked(); got.State != plan.StateOK || got.Current == nil {
 				b.Fatalf("the look finds %s (%s: %s)", got.State, got.Reason, got.Message)
 			}
