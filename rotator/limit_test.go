@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
@@ -54,7 +55,7 @@ func TestAFullAccountGivesUpItsOldestQuarantine(t *testing.T) {
 		if all := w.problems(r); !slices.Equal(all, []rotator.Problem{rotator.ProblemKeyLimitNear}) {
 			t.Errorf("once room was made the problems are %q", all)
 		}
-		if accounts := r.Snapshot().Workspaces[0].Accounts; !slices.Contains(accounts, rotator.AccountKeys{Account: account, Keys: 2}) {
+		if accounts := r.Snapshot().Workspaces[0].Accounts; !slices.ContainsFunc(accounts, func(a elevenlabs.ServiceAccount) bool { return a.ID == account && len(a.Keys) == 2 }) {
 			t.Errorf("the accounts have these keys: %v", accounts)
 		}
 		w.setFaults(elevensim.Faults{KeyLimit: 9})

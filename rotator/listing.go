@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
@@ -14,19 +13,17 @@ import (
 
 // index arranges a listing by account and by the policy in the keys' names. One that shows the same as the last stays as arranged.
 func (r *Rotator) index(ws *workspace, accounts []elevenlabs.ServiceAccount, begun time.Time) *listing {
-	l, last := &listing{begun: begun, from: accounts, seq: 1}, ws.listing
+	l, last := &listing{begun: begun, answer: accounts, seq: 1}, ws.listing
 	if last != nil {
 		l.seq = last.seq + 1
 	}
-	if last != nil && same(last.from, accounts) {
-		l.accounts, l.counted, l.owned = last.accounts, last.counted, last.owned
+	if last != nil && !last.changed && same(last.answer, accounts) {
+		l.accounts, l.owned = last.accounts, last.owned
 		return l
 	}
 	l.accounts, l.owned = make(map[string][]elevenlabs.Key, len(accounts)), make(map[string][]elevenlabs.Key, len(accounts))
-	l.counted = make([]AccountKeys, 0, len(accounts))
 	for _, a := range accounts {
 		l.accounts[a.ID] = a.Keys
-		l.counted = append(l.counted, AccountKeys{a.ID, len(a.Keys)})
 		for i, k := range a.Keys {
 			owner, policy, _, ok := ledger.ParseKeyName(k.Name)
 			switch others := l.owned[policy]; {
@@ -38,7 +35,6 @@ func (r *Rotator) index(ws *workspace, accounts []elevenlabs.ServiceAccount, beg
 			}
 		}
 	}
-	slices.SortFunc(l.counted, func(a, b AccountKeys) int { return strings.Compare(a.Account, b.Account) })
 	return l
 }
 
@@ -130,7 +126,7 @@ func (r *Rotator) updateListing(workspace, account, id string, change func(*elev
 	if !listed {
 		return
 	}
-	l.from = nil // the next listing is arranged anew, even if it shows the same
+	l.changed = true // the next listing is arranged anew, even if it shows the same
 	for _, k := range keys {
 		if _, policy, _, ok := ledger.ParseKeyName(k.Name); ok && k.ID == id && l.owned[policy] != nil {
 			l.owned[policy] = updatedKeys(l.owned[policy], id, change)

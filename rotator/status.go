@@ -44,7 +44,7 @@ type WorkspaceStatus struct {
 	LastReconcile time.Time // zero: none since the start
 	LastTry       time.Time // of the last listing, successful or not; zero: none has ended yet
 	Err           error
-	Accounts      []AccountKeys // by id, as last listed; read-only
+	Accounts      []elevenlabs.ServiceAccount // as last listed, with the keys of others; read-only
 }
 
 // Snapshot is the rotator's state at one moment. Policies and workspaces are ordered by name.
@@ -67,7 +67,11 @@ func (r *Rotator) Snapshot() Snapshot {
 		s.Removed = append(s.Removed, r.removed[name].statusLocked())
 	}
 	for _, ws := range r.sortedWorkspaces {
-		s.Workspaces = append(s.Workspaces, WorkspaceStatus{ws.name, ws.lastSuccess, ws.lastAttempt, ws.err, ws.listing.counts()})
+		status := WorkspaceStatus{Name: ws.name, LastReconcile: ws.lastSuccess, LastTry: ws.lastAttempt, Err: ws.err}
+		if ws.listing != nil {
+			status.Accounts = ws.listing.answer
+		}
+		s.Workspaces = append(s.Workspaces, status)
 	}
 	return s
 }

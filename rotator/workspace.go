@@ -32,23 +32,9 @@ type workspace struct {
 type listing struct {
 	seq      int
 	begun    time.Time                   // monotonic, before the request
-	from     []elevenlabs.ServiceAccount // as answered; nil once we changed a key
+	answer   []elevenlabs.ServiceAccount // without our later changes
+	changed  bool                        // by us, since
 	accounts map[string][]elevenlabs.Key
-	counted  []AccountKeys               // of accounts, without our later changes
 	owned    map[string][]elevenlabs.Key // by the policy in the key's name
 	strays   bool                        // owned has keys of policies that are not in this workspace
-}
-
-// counts is none before the first listing.
-func (l *listing) counts() []AccountKeys {
-	if l == nil {
-		return nil
-	}
-	return l.counted
-}
-
-// AccountKeys counts the keys of a service account, whoever made them, disabled ones included.
-type AccountKeys struct {
-	Account string
-	Keys    int
 }

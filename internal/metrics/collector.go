@@ -150,7 +150,7 @@ func made() []metric {
 		{counter, "rotations_total", "Rotations that this process completed or failed to complete.", rotations()},
 		{gauge, "service_account_keys", "Keys of the service account at the last listing, whoever made them, disabled ones included.", ofWorkspaces(func(s *scrape, ws *rotator.WorkspaceStatus, name *dto.LabelPair) {
 			for _, a := range ws.Accounts {
-				s.add(float64(a.Keys), label("service_account", a.Account), name)
+				s.add(float64(len(a.Keys)), label("service_account", a.ID), name)
 			}
 		})},
 		{gauge, "sink_up", "Whether the ledger could be reached and was not refused at the last call, which is at most one REKEYD_RECONCILE_INTERVAL ago.", func(s *scrape) {

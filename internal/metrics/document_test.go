@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/rotator"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
@@ -34,7 +35,7 @@ func TestMetricsDocument(t *testing.T) {
 		Skew: skewed,
 		Snapshot: func() rotator.Snapshot {
 			return rotator.Snapshot{Policies: []rotator.PolicyStatus{busy("busy")}, Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0), LastTry: time.Unix(1, 0),
-				Accounts: []rotator.AccountKeys{{Account: "svcacc", Keys: 1}}}}}
+				Accounts: []elevenlabs.ServiceAccount{{ID: "svcacc", Keys: make([]elevenlabs.Key, 1)}}}}}
 		},
 	}
 	m.Called("vault", "write", "200", time.Millisecond)

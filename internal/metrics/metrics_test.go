@@ -61,7 +61,7 @@ func TestMetrics(t *testing.T) {
 		Policies: []rotator.PolicyStatus{busy("busy"), {Policy: &plan.Policy{Name: "new", Labels: map[string]string{"team": "Søk \"1\"", "_stage": "prod"}}, Outlook: plan.Outlook{State: plan.StateDue}},
 			{Policy: &plan.Policy{Name: "fine", Workspace: "refused"}, Outlook: plan.Outlook{State: plan.StateOK}, Unswept: 2}, {Policy: &plan.Policy{Name: "allowed"}, ThirdPartyDisable: elevenlabs.Some(true)},
 			{Policy: &plan.Policy{Name: "unlimited"}, ThirdPartyDisable: elevenlabs.None[bool]()}, {Policy: &plan.Policy{Name: "paused", Workspace: "refused"}, Outlook: plan.Outlook{State: plan.StatePaused}}},
-		Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0), LastTry: time.Unix(1, 0), Accounts: []rotator.AccountKeys{{Account: "svcacc", Keys: 15}}}, {Name: "silent", Err: errors.New("down"), LastTry: time.Unix(1, 0)}, {Name: "unasked"}, {Name: "refused", LastTry: time.Unix(1, 0), Err: fmt.Errorf("listing: %w", elevenlabs.ErrInvalidKey)}},
+		Workspaces: []rotator.WorkspaceStatus{{Name: "default", LastReconcile: time.Unix(1, 0), LastTry: time.Unix(1, 0), Accounts: []elevenlabs.ServiceAccount{{ID: "svcacc", Keys: make([]elevenlabs.Key, 15)}}}, {Name: "silent", Err: errors.New("down"), LastTry: time.Unix(1, 0)}, {Name: "unasked"}, {Name: "refused", LastTry: time.Unix(1, 0), Err: fmt.Errorf("listing: %w", elevenlabs.ErrInvalidKey)}},
 	}
 	m.Watch(func() rotator.Snapshot { return shown }, skewed, nil)
 	m.Reloaded(true)

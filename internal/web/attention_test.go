@@ -107,7 +107,7 @@ func TestTheWorstComesFirstAndOnce(t *testing.T) {
 	if got := attentionOf(s, rowsOf(&s, now), vitals{started: now, reloadFault: "line 3: no such field"}, now, false); said(got)[0] != "RekeydSinkDown : Ledger and records cannot be used: Vault is sealed" || len(got.Matters) != mattersShown {
 		t.Errorf("it says %q", said(got))
 	}
-	s.Workspaces[0].Accounts = make([]rotator.AccountKeys, accountsNear)
+	s.Workspaces[0].Accounts = make([]elevenlabs.ServiceAccount, accountsNear)
 	all := attentionOf(s, rowsOf(&s, now), vitals{started: now}, now, true)
 	if words := said(all); len(words) != mattersShown+1 || !strings.HasPrefix(words[mattersShown], "RekeydWorkspaceLimitNear : ") || all.More != 5 {
 		t.Errorf("where the list shows the policies, what is not of one is left out; %d more than %q", all.More, words)
@@ -178,9 +178,9 @@ func TestEveryAlertIsSaid(t *testing.T) {
 		}, "still in use"},
 		{lostKeys, func(w *world) { w.Keys.Lost = 2 }, "stored nowhere: 2."},
 		{keyLimitNear, func(w *world) { w.RoomMade = true }, "full"},
-		{workspaceLimitNear, func(w *world) { w.ws.Accounts = make([]rotator.AccountKeys, 18) }, "Workspace default has 18 service accounts, of 20"},
-		{-1, func(w *world) { w.ws.Accounts = make([]rotator.AccountKeys, 17) }, ""},
-		{-1, func(w *world) { w.ws.Accounts = make([]rotator.AccountKeys, 21) }, ""},
+		{workspaceLimitNear, func(w *world) { w.ws.Accounts = make([]elevenlabs.ServiceAccount, 18) }, "Workspace default has 18 service accounts, of 20"},
+		{-1, func(w *world) { w.ws.Accounts = make([]elevenlabs.ServiceAccount, 17) }, ""},
+		{-1, func(w *world) { w.ws.Accounts = make([]elevenlabs.ServiceAccount, 21) }, ""},
 		{eventsNotDelivered, func(w *world) { w.lost, w.lostWhy = now.Add(-59*time.Minute), "sending an event: HTTP 500" }, "An event was given up 59m0s ago, and will not be sent again: sending an event: HTTP 500."},
 		{-1, func(w *world) { w.lost = now.Add(-time.Hour) }, ""},
 		{drift, func(w *world) { w.Drift = []string{"allowed_ips"} }, "allowed_ips"},

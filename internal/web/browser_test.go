@@ -18,6 +18,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	"github.com/rekeyd/rekeyd/elevenlabs"
 	"github.com/rekeyd/rekeyd/elevenlabs/elevensim"
 	"github.com/rekeyd/rekeyd/internal/localtest"
 	"github.com/rekeyd/rekeyd/rotator"
@@ -319,7 +320,7 @@ func troubled(t *testing.T, s rotator.Snapshot) (url string) {
 	now := time.Now()
 	s.StoreDown = errors.New("reading the ledger: Vault is sealed; unseal it")
 	s.Workspaces = append(slices.Clone(s.Workspaces), rotator.WorkspaceStatus{Name: "apac", Err: errors.New("listing: HTTP 503"), LastReconcile: now.Add(-time.Minute), LastTry: now},
-		rotator.WorkspaceStatus{Name: "full", Accounts: make([]rotator.AccountKeys, accountsNear), LastReconcile: now, LastTry: now})
+		rotator.WorkspaceStatus{Name: "full", Accounts: make([]elevenlabs.ServiceAccount, accountsNear), LastReconcile: now, LastTry: now})
 	server := servedOf(t, s)
 	behind := -10 * time.Minute
 	server.skew = func() rotator.Skew {

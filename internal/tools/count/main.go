@@ -32,7 +32,7 @@ func support() []string {
 }
 
 // most is how many lines the product may have. A change that needs more raises it, and its message says why.
-const most = 24_700
+const most = 24_850
 
 func main() {
 	counts := map[string]int{}
