@@ -123,7 +123,7 @@ func (a app) daemon(ctx context.Context, _ options, _ []string) error {
 		runtime.MemProfileRate = 0 // it would note, in two megabytes, what no client may read
 	}
 	if _, chosen := a.lookuper.Lookup("GOGC"); !chosen {
-		time.AfterFunc(startUp, limitGarbage)
+		time.AfterFunc(startUp, func() { limitGarbage(time.Now()) })
 	}
 	return d.Run(ctx)
 }

@@ -6,20 +6,33 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"testing"
+	"time"
 
 	"github.com/rekeyd/rekeyd/internal/process"
 )
+
+func TestGOGC(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		live  uint64
+		since time.Duration
+		want  int
+	}{
+		{0, time.Hour, mostGOGC}, {0, 0, mostGOGC}, {1 << 20, time.Hour, mostGOGC},
+		{12 << 20, time.Hour, 50}, {12 << 20, time.Second, 133},
+		{32 << 20, time.Hour, leastGOGC}, {32 << 20, time.Second, 50}, {1 << 40, time.Second, leastGOGC},
+	} {
+		if got := gogc(c.live, c.since); got != c.want {
+			t.Errorf("%d bytes are alive, %s after the last collection: GOGC is %d, not %d", c.live, c.since, got, c.want)
+		}
+	}
+}
 
 // TestGarbageIsLimited while the heap grows and when it shrinks again.
 func TestGarbageIsLimited(t *testing.T) {
 	before := debug.SetGCPercent(100)
 	t.Cleanup(func() { debug.SetGCPercent(before) })
-	for live, want := range map[uint64]int{0: mostGOGC, 1 << 20: mostGOGC, 16 << 20: 50, 60 << 20: leastGOGC, 1 << 40: leastGOGC} {
-		if got := gogc(live); got != want {
-			t.Errorf("%d bytes are alive: GOGC is %d, not %d", live, got, want)
-		}
-	}
-	limitGarbage()
+	limitGarbage(time.Now())
 	var policies []byte
 	for _, size := range []int{1 << 20, 200 << 20, 1 << 20} {
 		policies = make([]byte, size)
@@ -27,7 +40,7 @@ func TestGarbageIsLimited(t *testing.T) {
 			runtime.GC()
 			now := []metrics.Sample{{Name: "/gc/gogc:percent"}, {Name: "/gc/heap/live:bytes"}}
 			metrics.Read(now)
-			if got, live := int(now[0].Value.Uint64()), now[1].Value.Uint64(); got != gogc(live) || (len(policies) > 100<<20) != (got == leastGOGC) {
+			if got, live := int(now[0].Value.Uint64()), now[1].Value.Uint64(); got != gogc(live, 0) || (len(policies) > 100<<20) != (got == leastGOGC) {
 				return fmt.Errorf("%d bytes were made, %d are alive, and GOGC is %d", len(policies), live, got)
 			}
 			return nil
