@@ -11,10 +11,10 @@ import (
 const startUp = 10 * time.Second
 
 // Between two collections this much may be allocated: little while nothing is due, which saves memory, and more while collections
-// follow one another, as they do when a thousand keys are made, which saves a tenth of the processor's time.
+// follow one another, as they do when a thousand keys are made, which costs less of the processor's time.
 const (
 	garbage     = 6 << 20 // bytes
-	garbageBusy = 16 << 20
+	garbageBusy = 10 << 20
 	busy        = 2 * time.Second // since the last collection
 
 	leastGOGC = 20

@@ -19,8 +19,8 @@ func TestGOGC(t *testing.T) {
 		want  int
 	}{
 		{0, time.Hour, mostGOGC}, {0, 0, mostGOGC}, {1 << 20, time.Hour, mostGOGC},
-		{12 << 20, time.Hour, 50}, {12 << 20, time.Second, 133},
-		{32 << 20, time.Hour, leastGOGC}, {32 << 20, time.Second, 50}, {1 << 40, time.Second, leastGOGC},
+		{12 << 20, time.Hour, 50}, {12 << 20, time.Second, 83},
+		{32 << 20, time.Hour, leastGOGC}, {32 << 20, time.Second, 31}, {1 << 40, time.Second, leastGOGC},
 	} {
 		if got := gogc(c.live, c.since); got != c.want {
 			t.Errorf("%d bytes are alive, %s after the last collection: GOGC is %d, not %d", c.live, c.since, got, c.want)
