@@ -69,7 +69,7 @@ func (c *Client) do(ctx context.Context, q call) (err error) {
 }
 
 // listBodies has buffers for the bodies of listings, which are the largest and hold no secret. What is decoded has no part of them.
-var listBodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+var listBodies = sync.Pool{New: func() any { return new(bytes.Buffer) }} //nolint:gochecknoglobals // of all clients, each of which lists once a minute
 
 // send sends one request and judges the answer. It returns the key that was used.
 func (c *Client) send(ctx context.Context, q call) (secret.Secret, error) {

@@ -135,7 +135,7 @@ func (j *job) adopt(ctx context.Context, s plan.Step) outcome {
 func (j *job) previousOf(ctx context.Context, rec ledger.Record, keyID string) (plan.ListedKey, error) {
 	id := rec.PreviousKeyID
 	if rec.KeyID != keyID || id == "" || id == keyID || j.entry() != nil && j.entry().RetiringKey(id) != nil {
-		return plan.NoKey, nil
+		return plan.NoKey(), nil
 	}
 	previous := j.listedKey(id)
 	if previous.ID == "" {
@@ -150,7 +150,7 @@ func (j *job) previousOf(ctx context.Context, rec ledger.Record, keyID string) (
 	}
 	if other != "" {
 		j.log.Warn("previous key of the record belongs to another policy", "key_id", id, "owner", other)
-		return plan.NoKey, nil
+		return plan.NoKey(), nil
 	}
 	return previous, err
 }

@@ -38,7 +38,7 @@ func Members(text []byte, names ...string) [][]byte {
 // written between the quotes.
 func Parts(text []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func(name, value []byte) bool) {
-		depth, begin := 0, 0
+		depth, begin, quote := 0, 0, []byte{'"'}
 		var name []byte
 		for i, c := range outsideStrings(text) {
 			switch {
@@ -61,8 +61,6 @@ func Parts(text []byte) iter.Seq2[[]byte, []byte] {
 		}
 	}
 }
-
-var quote = []byte(`"`)
 
 // outsideStrings yields the bytes that are in no string, and where they are.
 func outsideStrings(text []byte) iter.Seq2[int, byte] {

@@ -62,7 +62,7 @@ type ListedKey struct {
 }
 
 // NoKey is no listed key: it has no id.
-var NoKey = ListedKey{Key: new(elevenlabs.Key)}
+func NoKey() ListedKey { return ListedKey{Key: new(elevenlabs.Key)} }
 
 // RecordView is what the planner needs of a record. It holds no secret, so it can be kept.
 type RecordView struct {

@@ -240,7 +240,7 @@ func earlier(a, b time.Time) time.Time {
 func (o Observed) Key(id string) (ListedKey, bool) {
 	i := slices.IndexFunc(o.Keys, func(k ListedKey) bool { return k.ID == id })
 	if i < 0 {
-		return NoKey, false
+		return NoKey(), false
 	}
 	return o.Keys[i], true
 }
