@@ -147,7 +147,7 @@ func (w *world) checkLife(l *life) {
 	if retired && !l.replaced.IsZero() {
 		w.did.retirements++
 	}
-	settled := time.Since(l.replaced) < overlap+quarantine+settleSlack
+	settled := w.ended.Sub(l.replaced) < overlap+quarantine+settleSlack
 	switch {
 	case w.wasLate(l.ID):
 	case l.published.IsZero() && l.deleted.IsZero():

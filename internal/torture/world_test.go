@@ -58,6 +58,7 @@ type world struct {
 	downUntil  time.Time
 	leader     leader
 	healed     time.Time
+	ended      time.Time     // when the replicas were stopped
 	settled    time.Duration // after that
 	wrongClock bool          // one replica's clock is wrong, so no promise of a time can be kept
 	notes      []event
@@ -277,6 +278,7 @@ func (w *world) noneInError() {
 
 func (w *world) stopReplicas() {
 	w.t.Helper()
+	w.ended = time.Now()
 	for _, r := range w.replicas {
 		w.mustRun(r)
 		if status := r.Stop(); status != 0 {
