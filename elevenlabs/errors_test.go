@@ -222,8 +222,8 @@ func FuzzListing(f *testing.F) {
 		}
 		if err != nil {
 			list = new(accountList)
-		} else if again, err := decodeAccounts([]byte(body), list); err != nil || !reflect.DeepEqual(again, list) {
-			t.Errorf("the second time %v, %v", again, err)
+		} else if again, err := decodeAccounts([]byte(body), &accountList{sums: list.sums, accounts: list.accounts}); err != nil || !reflect.DeepEqual(again, list) {
+			t.Errorf("account by account %v, %v", again, err)
 		}
 		for _, a := range list.accounts {
 			if a.ID == "" {

@@ -14,6 +14,21 @@ import (
 	"github.com/rekeyd/rekeyd/rotator/schedule"
 )
 
+// aloneAt returns a rotator that nobody runs, at that time, and the client of its one workspace, which nobody asks.
+func aloneAt(tb testing.TB, now time.Time, store ledger.Store) (*Rotator, map[string]*elevenlabs.Client) {
+	tb.Helper()
+	r, err := New(Options{Store: store, Logger: slog.New(slog.DiscardHandler), Ledger: ledger.Ref{Mount: "secret", Path: "rekeyd"},
+		ReconcileInterval: time.Minute, ResyncInterval: time.Hour, ClaimTTL: 4 * time.Minute, Wall: func() time.Time { return now }})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	api, err := elevenlabs.New(elevenlabs.Options{BaseURL: "http://127.0.0.1", Credential: func(context.Context) (secret.Secret, error) { return secret.New("sk_admin"), nil }})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return r, map[string]*elevenlabs.Client{"default": api}
+}
+
 // idleLook returns a look at a policy about which nothing has changed, as each listing causes one.
 func idleLook(tb testing.TB) func() {
 	tb.Helper()
@@ -23,19 +38,11 @@ func idleLook(tb testing.TB) func() {
 		tb.Fatal(err)
 	}
 	now := time.Date(2026, 5, 5, 4, 0, 0, 0, time.UTC)
-	r, err := New(Options{Store: noStore{}, Logger: slog.New(slog.DiscardHandler), ReconcileInterval: time.Minute, ResyncInterval: time.Hour,
-		ClaimTTL: 4 * time.Minute, Wall: func() time.Time { return now }})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	api, err := elevenlabs.New(elevenlabs.Options{BaseURL: "http://127.0.0.1", Credential: func(context.Context) (secret.Secret, error) { return secret.New("sk_admin"), nil }})
-	if err != nil {
-		tb.Fatal(err)
-	}
+	r, clients := aloneAt(tb, now, noStore{})
 	sink := ledger.Sink{Ref: ledger.Ref{Mount: "secret", Path: "elevenlabs/narrator"}, Field: "api_key"}
 	p := plan.Policy{Name: "narrator", Workspace: "default", ServiceAccount: "svcacc_a", Schedule: yearly, Window: 4 * time.Hour, Overlap: 24 * time.Hour,
 		Quarantine: 24 * time.Hour, Sink: sink, Settings: elevenlabs.Settings{Permissions: elevenlabs.Permissions{Names: []string{"text_to_speech"}}}}
-	r.Load([]plan.Policy{p}, map[string]*elevenlabs.Client{"default": api})
+	r.Load([]plan.Policy{p}, clients)
 	key := ledger.KeyRef{ID: "k1", Name: name, Rotation: "klmnopqrst", Workspace: "default", Account: "svcacc_a", Sink: sink, Hash: "hash", Version: 1,
 		Created: now.Add(-time.Hour), Published: now.Add(-time.Hour), Verified: true}
 	st, ws := r.policies["narrator"], r.workspaces["default"]

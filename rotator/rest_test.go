@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"path"
 	"runtime"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/rekeyd/rekeyd/elevenlabs"
-	"github.com/rekeyd/rekeyd/internal/secret"
 	"github.com/rekeyd/rekeyd/rotator/ledger"
 	"github.com/rekeyd/rekeyd/rotator/plan"
 	"github.com/rekeyd/rekeyd/rotator/schedule"
@@ -66,17 +64,8 @@ func BenchmarkRest(b *testing.B) {
 		b.Fatal(err)
 	}
 	settings := elevenlabs.Settings{Permissions: elevenlabs.Permissions{Names: []string{"text_to_speech"}}}
-	r, err := New(Options{Store: restStore{settings: settings}, Logger: slog.New(slog.DiscardHandler), Ledger: ledger.Ref{Mount: "secret", Path: "rekeyd"},
-		ReconcileInterval: time.Minute, ResyncInterval: time.Hour, ClaimTTL: 4 * time.Minute, Wall: func() time.Time { return restNow }})
-	if err != nil {
-		b.Fatal(err)
-	}
+	r, clients := aloneAt(b, restNow, restStore{settings: settings})
 	r.owner = restOwner
-	api, err := elevenlabs.New(elevenlabs.Options{BaseURL: "http://127.0.0.1", Credential: func(context.Context) (secret.Secret, error) { return secret.New("sk_admin"), nil }})
-	if err != nil {
-		b.Fatal(err)
-	}
-	clients := map[string]*elevenlabs.Client{"default": api}
 	r.Load(nil, clients)
 	var accounts []elevenlabs.ServiceAccount
 	for i := range policies {
