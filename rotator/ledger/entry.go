@@ -284,7 +284,9 @@ func (e *Entry) Clone() *Entry {
 	c.Retiring = slices.Clone(e.Retiring)
 	c.Abandoned = slices.Clone(e.Abandoned)
 	c.Leaks = slices.Clone(e.Leaks)
-	c.History, c.packed = slices.Clone(e.Rotations()), ""
+	if c.History, c.packed = e.Rotations(), ""; e.packed == "" {
+		c.History = slices.Clone(c.History)
+	}
 	return &c
 }
 

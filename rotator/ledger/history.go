@@ -1,10 +1,10 @@
 package ledger
 
 import (
-	"encoding/json"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Past is what became of one rotation that published a key.
@@ -85,14 +85,32 @@ func (e *Entry) Remember(p Past) {
 	p.Words = Words(p.Words)
 	p.Started, p.Created, p.Published = p.Started.Truncate(time.Second), p.Created.Truncate(time.Second), p.Published.Truncate(time.Second)
 	e.History = append(slices.Clip(e.History), p)
-	for len(e.History) > maxPast || sizeOf(e.History) > maxPastBytes {
+	for len(e.History) > maxPast || atMost(e.History) > maxPastBytes {
 		e.History = e.History[1:]
 	}
 }
 
-func sizeOf(h []Past) int {
-	text, _ := json.Marshal(h) // it holds nothing that cannot be encoded
-	return len(text)
+// atMost is no less than the length of a history as JSON, and mostly little more. To encode a full one takes as long as a request.
+func atMost(history []Past) int {
+	const names, probe, escape = 400, 30, len(`\u0000`) - 1 // names with the longest times, and what surrounds them
+	n := 0
+	for _, p := range history {
+		texts := []string{p.Rotation, string(p.By), string(p.Reason), p.Words, p.KeyID, p.PreviousKeyID, string(p.Proof)}
+		for _, a := range p.Probes {
+			texts = append(texts, a.Path)
+		}
+		n += names + probe*len(p.Probes)
+		for _, text := range texts {
+			n += len(text)
+			for _, c := range text {
+				switch {
+				case c < ' ', c == '"', c == '\\', c == '<', c == '>', c == '&', c == '\u2028', c == '\u2029', c == utf8.RuneError:
+					n += escape
+				}
+			}
+		}
+	}
+	return n
 }
 
 // PastOf returns the latest rotation that replaced the key, to note what became of that key; nil: it is forgotten.

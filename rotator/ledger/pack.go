@@ -12,20 +12,27 @@ type Packed string
 
 // Pack returns a history in packed form.
 func Pack(history []Past) Packed {
-	c := codec{}
+	if len(history) == 0 {
+		return ""
+	}
+	c, n := codec{bytes: make([]byte, 0, 128*len(history))}, int64(len(history))
+	c.number(&n)
 	for i := range history {
 		c.past(&history[i])
 	}
 	return Packed(c.bytes)
 }
 
-// Unpack returns the history.
+// Unpack returns the history, whose texts are parts of p.
 func (p Packed) Unpack() []Past {
-	var history []Past
-	for c := (codec{bytes: []byte(p), reads: true}); len(c.bytes) > 0; {
-		var one Past
-		c.past(&one)
-		history = append(history, one)
+	if p == "" {
+		return nil
+	}
+	c, n := codec{packed: string(p), reads: true}, int64(0)
+	c.number(&n)
+	history := make([]Past, n)
+	for i := range history {
+		c.past(&history[i])
 	}
 	return history
 }
@@ -59,10 +66,11 @@ func (e *Entry) Packed() Packed {
 
 // codec writes rotations, or reads them back, by the same walk over their fields.
 type codec struct {
-	bytes []byte
-	reads bool
-	key   string // the last new key, which mostly is the next rotation's previous one
-	at    int64  // the last time
+	bytes  []byte // written so far
+	packed string // to be read
+	reads  bool
+	key    string // the last new key, which mostly is the next rotation's previous one
+	at     int64  // the last time
 }
 
 func (c *codec) past(p *Past) {
@@ -94,14 +102,14 @@ func (c *codec) number(n *int64) {
 		c.bytes = binary.AppendVarint(c.bytes, *n)
 		return
 	}
-	value, size := binary.Varint(c.bytes)
-	*n, c.bytes = value, c.bytes[size:]
+	value, size := binary.Varint([]byte(c.packed[:min(len(c.packed), binary.MaxVarintLen64)]))
+	*n, c.packed = value, c.packed[size:]
 }
 
 func (c *codec) text(s *string) {
 	n := int64(len(*s))
 	if c.number(&n); c.reads {
-		*s, c.bytes = string(c.bytes[:n]), c.bytes[n:]
+		*s, c.packed = c.packed[:n], c.packed[n:]
 		return
 	}
 	c.bytes = append(c.bytes, *s...)

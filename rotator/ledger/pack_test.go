@@ -76,3 +76,11 @@ func TestTheSizeOfAPackedHistory(t *testing.T) {
 		t.Errorf("20 rotations take %d bytes", len(e.packed))
 	}
 }
+
+// TestReadingAPackedHistory makes one slice: it is read at each look that follows a change.
+func TestReadingAPackedHistory(t *testing.T) {
+	p := Pack([]Past{{KeyID: "a", Words: "because"}, {KeyID: "b", PreviousKeyID: "a", Published: time.Unix(1, 0)}})
+	if n := testing.AllocsPerRun(100, func() { p.Unpack() }); n > 1 {
+		t.Errorf("it allocates %v times", n)
+	}
+}
