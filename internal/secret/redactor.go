@@ -70,13 +70,14 @@ func (r *Redactor) drop(id [sha256.Size]byte) {
 }
 
 // spellings returns the secret as it is, URL-escaped, as in JSON and in JSON within JSON, in hex, and in base64 at any
-// offset in a longer text. For a secret of letters and digits most are equal.
+// offset in a longer text.
 func spellings(value string) []Secret {
-	inJSON := quoted(value)
-	forms := []string{
-		value, inJSON, quoted(inJSON), strings.ReplaceAll(inJSON, "/", `\/`), UnescapedHTML(value),
-		url.QueryEscape(value), url.PathEscape(value), LowerEscapes(url.QueryEscape(value)), LowerEscapes(url.PathEscape(value)),
-		hex.EncodeToString([]byte(value)), strings.ToUpper(hex.EncodeToString([]byte(value))),
+	inHex := hex.EncodeToString([]byte(value))
+	forms := []string{value, inHex, strings.ToUpper(inHex)}
+	if strings.ContainsFunc(value, isEscaped) {
+		inJSON := quoted(value)
+		forms = append(forms, inJSON, quoted(inJSON), strings.ReplaceAll(inJSON, "/", `\/`), UnescapedHTML(value),
+			url.QueryEscape(value), url.PathEscape(value), LowerEscapes(url.QueryEscape(value)), LowerEscapes(url.PathEscape(value)))
 	}
 	for _, alphabet := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 		forms = append(forms, alphabet.EncodeToString([]byte(value)))
@@ -92,6 +93,11 @@ func spellings(value string) []Secret {
 		secrets = append(secrets, New(form))
 	}
 	return secrets
+}
+
+// isEscaped reports whether JSON or URLs may write the character in another way.
+func isEscaped(c rune) bool {
+	return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' && c != '-'
 }
 
 func quoted(value string) string {

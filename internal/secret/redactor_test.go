@@ -3,6 +3,7 @@ package secret
 import (
 	"encoding/base64"
 	"fmt"
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -59,5 +60,15 @@ func TestReplaceHoldsTheNewSecretFirst(t *testing.T) {
 	remove()
 	if got := r.Cut("sk_new_0123456789"); got != "sk_new_0123456789" {
 		t.Errorf("%q once both are removed", got)
+	}
+}
+
+// TestPlainCharacters are written alike everywhere, so that a secret of them needs no further spelling.
+func TestPlainCharacters(t *testing.T) {
+	for c := range rune(0x200) {
+		text := string(c)
+		if !isEscaped(c) && (url.QueryEscape(text) != text || url.PathEscape(text) != text || quoted(text) != text) {
+			t.Errorf("%q is plain, and written as %s, %s and %s", c, url.QueryEscape(text), url.PathEscape(text), quoted(text))
+		}
 	}
 }
