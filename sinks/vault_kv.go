@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/rekeyd/rekeyd/internal/jsonvalues"
@@ -58,6 +59,18 @@ func (v *Vault) parseDoc(ctx context.Context, op string, ref ledger.Ref, a answe
 	return ledger.Doc{Version: metadata.Version, JSON: member[0]}, nil
 }
 
+// version is a new version of a document: its data, and the version that it follows.
+type version struct {
+	data any
+	cas  int
+}
+
+// MarshalJSON encodes the body of a write.
+func (w version) MarshalJSON() ([]byte, error) {
+	data, err := encode(w.data)
+	return slices.Concat([]byte(`{"options":{"cas":`+strconv.Itoa(w.cas)+`},"data":`), data, []byte("}")), err
+}
+
 // casMismatch is the KV engine's message for a conflict; its status, 400, has other meanings too.
 const casMismatch = "check-and-set parameter did not match the current version"
 
@@ -74,7 +87,7 @@ func (v *Vault) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (i
 	if err := v.checkMount(ctx, op, ref.Mount); err != nil {
 		return 0, err
 	}
-	a := v.put(ctx, opWrite, dataPath(ref), map[string]any{"options": map[string]int{"cas": cas}, "data": data})
+	a := v.put(ctx, opWrite, dataPath(ref), version{data, cas})
 	if a.fault != nil {
 		return 0, v.failure(ctx, op, a, true)
 	}
