@@ -176,14 +176,8 @@ func (p *pace) pacing(wall time.Time) plan.Pacing {
 		return x
 	}
 	x.Affords = map[plan.Action]time.Time{}
-	waits := map[int]time.Duration{} // by cost, which most actions share
 	for _, a := range []plan.Action{plan.ActRecover, plan.ActAdopt, plan.ActInherit, plan.ActFollow, plan.ActEnable, plan.ActSweep, plan.ActDisable, plan.ActDelete, plan.ActRotate, plan.ActPatch, plan.ActProve} {
-		d, known := waits[costOf(a)]
-		if !known {
-			d = p.affords(costOf(a))
-			waits[costOf(a)] = d
-		}
-		if d > 0 {
+		if d := p.affords(costOf(a)); d > 0 {
 			x.Affords[a] = wall.Add(d)
 		}
 	}
