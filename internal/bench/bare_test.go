@@ -2,44 +2,77 @@ package bench
 
 import (
 	"bytes"
-	_ "embed"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"path"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 )
 
-// The ledger's entries as rekeyd writes them: begun with claim and intent, done with the old key on its way out. What a
-// write costs Vault depends on what is written.
-var (
-	//go:embed testdata/begun.json
-	begun json.RawMessage
-	//go:embed testdata/done.json
-	done json.RawMessage
-)
-
 // loop is what rotation looks like without any thought of failure: so many workers, plain HTTP, and the calls of one
 // rotation in a row. Its connections are those of rekeyd: as many as it has workers, kept open.
 type loop struct {
-	t       *testing.T
-	w       *world
-	client  *http.Client
-	workers int
+	t           *testing.T
+	w           *world
+	client      *http.Client
+	begun, done json.RawMessage // the ledger's entries that it writes
 }
 
-func newLoop(t *testing.T, w *world, workers int) *loop {
-	return &loop{t, w, &http.Client{Timeout: time.Minute, Transport: &http.Transport{
-		MaxIdleConns: 2 * workers, MaxIdleConnsPerHost: workers, MaxConnsPerHost: workers,
-	}}, workers}
+func newLoop(t *testing.T, w *world) *loop {
+	return &loop{t: t, w: w, client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{
+		MaxIdleConns: 2 * concurrency, MaxIdleConnsPerHost: concurrency, MaxConnsPerHost: concurrency,
+	}}}
 }
 
-// figure rotates every account once, for a line of the table.
+// learn takes the entries that rekeyd wrote at its last rotation, with claim and intent, and with the old key on its way out: what
+// a write costs Vault depends on what is written.
+func (l *loop) learn() {
+	l.t.Helper()
+	client, entry := l.w.vault.Client(l.t).KVv2("secret"), path.Join("rekeyd", l.w.folder, "policies/p-0")
+	newest, err := client.Get(l.t.Context(), entry)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for doc := newest; doc.Data["intent"] == nil || doc == newest; {
+		if l.done, err = json.Marshal(doc.Data); err != nil {
+			l.t.Fatal(err)
+		}
+		if doc, err = client.GetVersion(l.t.Context(), entry, doc.VersionMetadata.Version-1); err != nil {
+			l.t.Fatalf("no version of %s has an intent: %v", entry, err)
+		}
+		if l.begun, err = json.Marshal(doc.Data); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+}
+
+// figure rotates every account once, for a line of the table, and then deletes the keys: an account with many is listed more slowly.
 func (l *loop) figure(name string, rotate func(i int), calls string) figure {
 	before := cpu()
-	return figureOf(name, l.run(rotate), calls, cpuSince(before, "loop", "vault", "elevensim"))
+	took := l.run(rotate)
+	f := figureOf(name, took, calls, cpuSince(before, "loop", "vault", "elevensim"))
+	l.run(l.clean)
+	return f
+}
+
+// clean deletes the keys that the loop has made for an account.
+func (l *loop) clean(i int) {
+	var list struct {
+		Keys []struct {
+			ID   string `json:"key_id"`
+			Name string
+		} `json:"api-keys"`
+	}
+	l.send(http.MethodGet, l.keys(i), "xi-api-key", l.w.adminKey, nil, &list)
+	for _, k := range list.Keys {
+		if strings.HasPrefix(k.Name, keyName) {
+			l.send(http.MethodDelete, l.keys(i)+"/"+k.ID, "xi-api-key", l.w.adminKey, nil, nil)
+		}
+	}
 }
 
 // run rotates every account once and returns how long after the start each was published.
@@ -48,7 +81,7 @@ func (l *loop) run(rotate func(i int)) []time.Duration {
 	next := make(chan int)
 	start := time.Now()
 	var wg sync.WaitGroup
-	for range l.workers {
+	for range concurrency {
 		wg.Go(func() {
 			for i := range next {
 				rotate(i)
@@ -83,32 +116,38 @@ func (l *loop) first(folder string) func(i int) {
 
 func (l *loop) rotate(folder string, i int) {
 	ledger, record := fmt.Sprint(folder, "/ledger/", i), fmt.Sprint(folder, "/records/", i)
-	keys := l.w.sim.URL + "/v1/service-accounts/" + account(i) + "/api-keys"
 	entry := l.versions(ledger)
-	l.put(ledger, begun, entry)
+	l.put(ledger, l.begun, entry)
 	version := l.version(record)
-	secret := l.create(keys, i)
+	secret := l.create(i)
 	l.send(http.MethodGet, l.w.sim.URL+"/v1/user", "xi-api-key", secret, nil, nil)
-	l.send(http.MethodGet, keys, "xi-api-key", l.w.adminKey, nil, nil)
+	l.send(http.MethodGet, l.keys(i), "xi-api-key", l.w.adminKey, nil, nil)
 	l.put(record, map[string]any{
 		"api_key": secret, "key_id": "0123456789abcdef0123456789abcdef", "key_name": "bare", "policy": fmt.Sprint(i), "service_account_user_id": account(i),
 		"rotated_at": time.Now(), "previous_key_id": "0123456789abcdef0123456789abcdef", "previous_valid_until": time.Now(),
 	}, version)
 	l.version(record)
-	l.put(ledger, done, entry+1)
+	l.put(ledger, l.done, entry+1)
 }
 
 // two is the least that rotation can be: create a key and write it down.
 func (l *loop) two(i int) {
-	secret := l.create(l.w.sim.URL+"/v1/service-accounts/"+account(i)+"/api-keys", i)
+	secret := l.create(i)
 	l.send(http.MethodPost, l.data(fmt.Sprint("least/records/", i)), "X-Vault-Token", l.w.token, map[string]any{"data": map[string]any{"api_key": secret}}, nil)
 }
 
-func (l *loop) create(keys string, i int) string {
+// keyName begins the names of the loop's keys.
+const keyName = "bare "
+
+func (l *loop) keys(i int) string {
+	return l.w.sim.URL + "/v1/service-accounts/" + account(i) + "/api-keys"
+}
+
+func (l *loop) create(i int) string {
 	var made struct {
 		Secret string `json:"xi-api-key"`
 	}
-	l.send(http.MethodPost, keys, "xi-api-key", l.w.adminKey, map[string]any{"name": fmt.Sprint("bare ", i), "permissions": []string{"text_to_speech", "user_read"}}, &made)
+	l.send(http.MethodPost, l.keys(i), "xi-api-key", l.w.adminKey, map[string]any{"name": fmt.Sprint(keyName, i), "permissions": []string{"text_to_speech", "user_read"}}, &made)
 	return made.Secret
 }
 
