@@ -29,7 +29,7 @@ func TestThroughput(t *testing.T) {
 			where = "on a processor of their own"
 			apart(t)
 		}
-		bare, ours := w.race(7)
+		bare, ours := w.race(5)
 		l := newLoop(t, w)
 		figures := []figure{median(bare), median(ours), l.figure("create and write, nothing else", l.two, "2"),
 			w.shell("shell script", 1, 60), w.shell("shell script, xargs -P 8", 8, 200)}
