@@ -51,22 +51,10 @@ func (v *Vault) getWith(ctx context.Context, c *vaultapi.Client, operation, path
 	})
 }
 
-func (v *Vault) put(ctx context.Context, operation, path string, body any) answer {
-	text, err := encode(body)
-	if err != nil {
-		return answer{fault: unsent{fmt.Errorf("encoding the request: %w", err)}}
-	}
+func (v *Vault) put(ctx context.Context, operation, path string, body []byte) answer {
 	return v.exchange(ctx, operation, func(ctx context.Context) (*vaultapi.Response, error) {
-		return v.client.Logical().WriteRawWithContext(ctx, path, text)
+		return v.client.Logical().WriteRawWithContext(ctx, path, body)
 	})
-}
-
-// encode is json.Marshal, which would scan once more, and copy, what encodes itself.
-func encode(body any) ([]byte, error) {
-	if m, ok := body.(json.Marshaler); ok {
-		return m.MarshalJSON()
-	}
-	return json.Marshal(body)
 }
 
 // unsent is a fault before the request was sent.

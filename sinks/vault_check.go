@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -113,7 +114,8 @@ func (v *Vault) checkCapabilities(ctx context.Context, op string, refs []ledger.
 
 // capabilities returns the token's capabilities on each path, or nil and the answer that shows why they are unknown.
 func (v *Vault) capabilities(ctx context.Context, paths []string) (map[string][]string, answer) {
-	a := v.put(ctx, opCheck, "sys/capabilities-self", map[string][]string{"paths": paths})
+	body, _ := json.Marshal(map[string][]string{"paths": paths}) // strings can be encoded
+	a := v.put(ctx, opCheck, "sys/capabilities-self", body)
 	var granted map[string][]string
 	if !a.ok() || decode(a.data, &granted) != nil {
 		return nil, a

@@ -59,18 +59,6 @@ func (v *Vault) parseDoc(ctx context.Context, op string, ref ledger.Ref, a answe
 	return ledger.Doc{Version: metadata.Version, JSON: member[0]}, nil
 }
 
-// version is a new version of a document: its data, and the version that it follows.
-type version struct {
-	data any
-	cas  int
-}
-
-// MarshalJSON encodes the body of a write.
-func (w version) MarshalJSON() ([]byte, error) {
-	data, err := encode(w.data)
-	return slices.Concat([]byte(`{"options":{"cas":`+strconv.Itoa(w.cas)+`},"data":`), data, []byte("}")), err
-}
-
 // casMismatch is the KV engine's message for a conflict; its status, 400, has other meanings too.
 const casMismatch = "check-and-set parameter did not match the current version"
 
@@ -87,7 +75,7 @@ func (v *Vault) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (i
 	if err := v.checkMount(ctx, op, ref.Mount); err != nil {
 		return 0, err
 	}
-	a := v.put(ctx, opWrite, dataPath(ref), version{data, cas})
+	a := v.putDoc(ctx, dataPath(ref), data, cas)
 	if a.fault != nil {
 		return 0, v.failure(ctx, op, a, true)
 	}
@@ -110,6 +98,19 @@ func (v *Vault) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (i
 		v.forget() // the mount has changed
 	}
 	return 0, v.failure(ctx, op, a, true)
+}
+
+// putDoc sends a document. Data that encodes itself does so once: encoding/json would scan and copy it for the body around it.
+func (v *Vault) putDoc(ctx context.Context, path string, data any, cas int) answer {
+	encode := func() ([]byte, error) { return json.Marshal(data) }
+	if m, ok := data.(json.Marshaler); ok {
+		encode = m.MarshalJSON
+	}
+	text, err := encode()
+	if err != nil {
+		return answer{fault: unsent{fmt.Errorf("encoding the request: %w", err)}}
+	}
+	return v.put(ctx, opWrite, path, slices.Concat([]byte(`{"options":{"cas":`+strconv.Itoa(cas)+`},"data":`), text, []byte("}")))
 }
 
 // List implements ledger.Store.

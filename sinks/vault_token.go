@@ -261,7 +261,7 @@ func (v *Vault) lookup(ctx context.Context) error {
 func (v *Vault) renew(ctx context.Context) error {
 	const op = "renewing the Vault token"
 	asked := time.Now()
-	a := v.put(ctx, opRenew, "auth/token/renew-self", struct{}{})
+	a := v.put(ctx, opRenew, "auth/token/renew-self", []byte("{}"))
 	if a.says("max TTL") || a.says("not renewable") {
 		v.token.stay()
 		v.warnOfEnd()
