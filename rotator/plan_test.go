@@ -621,7 +621,7 @@ func TestPlan(t *testing.T) {
 		{"clock wrong, due", func(s stage) { hours(s, 2); s.o.Skew = time.Hour }, "", plan.StateDue, plan.WaitClockSkew},
 		{"clock wrong, backoff", func(s stage) { hours(s, 2); s.o.Skew, s.o.RetryAt = time.Hour, s.now.Add(time.Minute) }, "", plan.StateFailing, plan.WaitBackoff},
 		{"clock wrong, overlap ended", func(s stage) { overlap(s, 0); s.o.Skew = time.Hour }, "", plan.StateOK, plan.WaitClockSkew},
-		{"clock wrong, overlap ended, in error", func(s stage) { overlap(s, 0); s.o.Skew, s.o.Record.Match = time.Hour, "" }, "", plan.StateError, plan.FaultClockSkew},
+		{"clock wrong, overlap ended, in error", func(s stage) { overlap(s, 0); s.o.Skew, s.o.Record.Match = time.Hour, "" }, "", plan.StateError, plan.FaultRecordChanged},
 		{"clock wrong, in error", func(s stage) { s.o.Skew, s.o.Record.Match = time.Hour, "" }, "", plan.StateError, plan.FaultRecordChanged},
 		{"clock wrong, requested", func(s stage) { s.o.Skew, s.o.Request = time.Hour, &plan.Request{NotKey: "k2"} }, "rotate requested", plan.StateDue, plan.WaitClockSkew},
 		{"clock unconfirmed, due", func(s stage) { hours(s, 2); s.o.ClockUnknown = true }, "", plan.StateDue, ledger.TriggerSchedule},

@@ -28,12 +28,12 @@ func planSkew(o Observed, d Decision) Decision {
 	if o.Skew == 0 {
 		return d
 	}
-	if d.State == StateOK || d.State == StateDue || len(d.Steps) < n {
-		d.Reason = WaitClockSkew
-		if d.State == StateError {
-			d.Reason = FaultClockSkew
-		}
-		d.Message = fmt.Sprintf("this host's clock differs by %s from what ElevenLabs and Vault say, so nothing scheduled begins; set it right", o.Skew.Round(time.Second).Abs())
+	message := fmt.Sprintf("this host's clock differs by %s from what ElevenLabs and Vault say, so nothing scheduled begins; set it right", o.Skew.Round(time.Second).Abs())
+	switch {
+	case d.State == StateError:
+		d.Message += "; also, " + message
+	case d.State == StateOK || d.State == StateDue || len(d.Steps) < n:
+		d.Reason, d.Message = WaitClockSkew, message
 	}
 	return d
 }
