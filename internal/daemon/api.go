@@ -8,6 +8,7 @@ import (
 
 	"github.com/rekeyd/rekeyd/config"
 	"github.com/rekeyd/rekeyd/internal/secret"
+	"github.com/rekeyd/rekeyd/rotator/ledger"
 )
 
 // API is what it takes to call one workspace beside its client.
@@ -17,6 +18,7 @@ type API struct {
 	BaseURL   string
 	AdminKey  func(context.Context) (secret.Secret, error)
 	Redactor  *secret.Redactor
+	store     ledger.Store // as far as it is open: it may have used up a wrapped secret id
 }
 
 // OpenAPI returns the API of a workspace; "" is the one named default, or the only one. Without a policy file it is the one that
@@ -35,7 +37,7 @@ func OpenAPI(lookuper envconfig.Lookuper, workspace, version string, unwrapped f
 	}
 	redactor := new(secret.Redactor)
 	holdProxyCredentials(lookuper, redactor)
-	return API{env, w.Name, w.BaseURL, w.APIKey.Secret.Get, redactor}, nil
+	return API{env, w.Name, w.BaseURL, w.APIKey.Secret.Get, redactor, nil}, nil
 }
 
 func openConfigured(lookuper envconfig.Lookuper, workspace, version string, unwrapped func()) (API, error) {
@@ -56,5 +58,5 @@ func openConfigured(lookuper envconfig.Lookuper, workspace, version string, unwr
 	if w == nil {
 		return API{}, s.Policies.NoWorkspace(workspace)
 	}
-	return API{s.Env, workspace, w.base, w.credential.Get, d.redactor}, nil
+	return API{s.Env, workspace, w.base, w.credential.Get, d.redactor, d.workspaces.store}, nil
 }

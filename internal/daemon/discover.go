@@ -77,9 +77,12 @@ func Discover(ctx context.Context, lookuper envconfig.Lookuper, workspace, versi
 		d.Lacks = append(d.Lacks, "VAULT_ADDR is not set, so records and ledger were not read")
 		return d, nil
 	}
-	store, _, err := openStore(Config{Settings: Settings{Env: api.Env, Lookuper: lookuper, Unwrapped: unwrapped}}, func(string, string, string, time.Duration) {}, api.Redactor, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return nil, err
+	store := api.store
+	if store == nil {
+		settings := Settings{Env: api.Env, Lookuper: lookuper, Unwrapped: unwrapped}
+		if store, _, err = openStore(Config{Settings: settings}, func(string, string, string, time.Duration) {}, api.Redactor, slog.New(slog.DiscardHandler)); err != nil {
+			return nil, err
+		}
 	}
 	if err := d.readLedger(ctx, store, api.Env.Ledger()); err != nil {
 		d.Lacks = append(d.Lacks, "the ledger could not be read, so keys that rekeyd has may be proposed: "+err.Error())

@@ -179,6 +179,13 @@ func TestACommandLeavesTheWrappedSecretIDAlone(t *testing.T) {
 			t.Errorf("%s says only:\n%s", command, stderr)
 		}
 	}
+	adminKey := "elevenlabs-admin/" + w.id
+	w.put(adminKey, map[string]any{"api_key": w.adminKey})
+	w.rewrite("policies:", fmt.Sprintf("workspaces: [{name: default, base_url: %q, api_key: {vault: {path: %s}}}]\npolicies:", w.sim.URL, adminKey))
+	env["REKEYD_VAULT_SECRET_ID_WRAPPED"] = wrap()
+	if status, stdout, stderr := w.command(w.environment(env), "discover"); status != 0 || strings.Contains(stdout+stderr, "another process may have unwrapped it") {
+		t.Errorf("with the admin key in Vault, discover exits with %d and says:\n%s%s", status, stdout, stderr)
+	}
 	env["REKEYD_VAULT_SECRET_ID"] = plain
 	if _, _, stderr := w.command(w.environment(env), "status"); stderr != "" {
 		t.Errorf("with a secret id of its own, status says %s", stderr)
