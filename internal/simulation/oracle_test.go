@@ -440,6 +440,7 @@ func (o *oracle) conclude() {
 		case r.foreign: // a person has to decide, and until then nothing is taken away
 		case r.removed && !r.touched.IsZero(): // its record is empty, and no rotation fills it: nothing more is taken away
 		case r.removed && r.key != nil && (r.key.Deleted() || r.key.Disabled): // likewise: others took its key, and no rotation replaces that
+		case r.readded && r.key != nil && r.key.Deleted() && o.w.deviant(): // no answer of this ElevenLabs proves that it is gone: a person has to decide
 		case o.leftAlone(k): // shown as lost
 		case k.published.IsZero() && len(k.used) > 0: // given up, and in use all the same: shown as lost
 		case k.freed && !k.replaced.IsZero(): // in quarantine it is shown, and stays as that person wants it
