@@ -128,7 +128,7 @@ soak: ## simulate new seeds until it is stopped or finds something
 	@first=$$(date +%s)000; while $(GO) test ./internal/simulation -run 'TestSimulation$$' -count=1 -timeout 75m -v -args -seeds=5000 -first=$$first; do first=$$((first + 5000)); done
 
 .PHONY: bench
-bench: vault ## make the figures of docs/benchmarks.md (needs curl and jq); three quarters of an hour
+bench: vault ## make the figures of docs/benchmarks.md (needs curl, jq and taskset); an hour
 	REKEYD_BENCH=1 $(GO) test ./internal/bench -count=1 -timeout 90m -v
 
 .PHONY: prometheus
