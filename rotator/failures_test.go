@@ -360,7 +360,10 @@ func (s *stale) Write(ctx context.Context, ref ledger.Ref, data any, cas int) (i
 }
 
 func (s *stale) Read(ctx context.Context, ref ledger.Ref, version int) (ledger.Doc, error) {
-	if old := s.old; strings.HasPrefix(ref.Path, "elevenlabs/") && old.JSON != nil {
+	if !strings.HasPrefix(ref.Path, "elevenlabs/") { // other goroutines read the ledger
+		return s.Store.Read(ctx, ref, version)
+	}
+	if old := s.old; old.JSON != nil {
 		s.old = ledger.Doc{}
 		return old, nil
 	}
