@@ -646,6 +646,10 @@ func TestPlan(t *testing.T) {
 			if (d.State == plan.StateError || d.State == plan.StateThrottled || d.Reason == plan.WaitClockSkew) != (d.Message != "") {
 				t.Errorf("state %s with message %q", d.State, d.Message)
 			}
+			at, told := strings.Index(d.Message, "this host's clock differs"), o.Skew != 0 && (d.State == plan.StateError || d.Reason == plan.WaitClockSkew)
+			if told != (at >= 0) || d.State == plan.StateError && at == 0 {
+				t.Errorf("of the clock, state %s says %q", d.State, d.Message)
+			}
 			if again := plan.Plan(p, o, now); !slices.Equal(again.Steps, d.Steps) {
 				t.Error("the same arguments gave another plan")
 			}

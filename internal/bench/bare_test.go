@@ -33,21 +33,19 @@ func newLoop(t *testing.T, w *world) *loop {
 func (l *loop) learn() {
 	l.t.Helper()
 	client, entry := l.w.vault.Client(l.t).KVv2("secret"), path.Join("rekeyd", l.w.folder, "policies/p-0")
-	newest, err := client.Get(l.t.Context(), entry)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	for doc := newest; doc.Data["intent"] == nil || doc == newest; {
-		if l.done, err = json.Marshal(doc.Data); err != nil {
+	doc, err := client.Get(l.t.Context(), entry)
+	for ; err == nil; doc, err = client.GetVersion(l.t.Context(), entry, doc.VersionMetadata.Version-1) {
+		text, err := json.Marshal(doc.Data)
+		if err != nil {
 			l.t.Fatal(err)
 		}
-		if doc, err = client.GetVersion(l.t.Context(), entry, doc.VersionMetadata.Version-1); err != nil {
-			l.t.Fatalf("no version of %s has an intent: %v", entry, err)
+		if doc.Data["intent"] != nil {
+			l.begun = text
+			return
 		}
-		if l.begun, err = json.Marshal(doc.Data); err != nil {
-			l.t.Fatal(err)
-		}
+		l.done = text
 	}
+	l.t.Fatalf("no version of %s has an intent: %v", entry, err)
 }
 
 // figure rotates every account once, for a line of the table, and then deletes the keys: an account with many is listed more slowly.
